@@ -1,0 +1,5 @@
+"""`python -m embedcode`."""
+
+from embedcode.cli import main
+
+main()

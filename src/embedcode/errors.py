@@ -1,0 +1,28 @@
+"""What can go wrong, as few classes as callers need to tell apart. A message is one sentence: the value and the cure.
+
+Inside, code raises these plainly; the CLI maps them to exit code 2, a server to a status.
+"""
+
+
+class EmbedcodeError(Exception):
+    """Base of every error a user may see."""
+
+
+class UsageError(EmbedcodeError):
+    """The request cannot be carried out as it was put: a path, a flag, a query, a setting."""
+
+
+class EncodeError(EmbedcodeError):
+    """A text cannot be embedded; `index` is its place in the call."""
+
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class ModelError(EmbedcodeError):
+    """A model cannot be loaded or gives unusable vectors."""
+
+
+class StoreError(EmbedcodeError):
+    """An index cannot be read or written: damaged, locked, newer, of another space, disk full."""

@@ -1,0 +1,203 @@
+"""Settings and where each came from: flags > EMBEDCODE_* environment > files > default.
+
+Two files are read: `$XDG_CONFIG_HOME/embedcode/config.toml` (the user's), then `.embedcode.toml` at the repository
+root, which wins over it. A repository may come from anybody, so its file can only say what to index: opening a
+stranger's clone must not send code away, write elsewhere, load a file of its choice or take the machine.
+Knows nothing of what a setting is used for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedcode.errors import UsageError
+from embedcode.files import read_small
+
+MAX_FILE_BYTES = 1_000_000
+"""Larger files are nearly always data or generated."""
+MOST_THREADS = 1024
+LOG_LEVELS = ("debug", "info", "warning", "error")
+REPOSITORY_FILE = ".embedcode.toml"
+REPOSITORY_SETTINGS = ("ignore", "max_file_bytes")
+"""What that file may say."""
+MOST_FILE_BYTES = 20_000_000
+"""A file is read whole, and chunking it takes some ten times its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    home: Path
+    """Where indexes, cached vectors and logs live."""
+    model: str
+    """Folder of a model; "" is the packaged one."""
+    threads: int
+    """Processor threads for embedding, at least 1; a configured 0 has become the cores this process may use."""
+    max_file_bytes: int
+    """Larger files are not indexed."""
+    ignore: tuple[str, ...]
+    """Extra patterns in gitignore's syntax."""
+    log_level: str
+    sources: Mapping[str, str] = field(repr=False, compare=False)
+
+    def explain(self) -> list[tuple[str, str, str]]:
+        """(name, value as text, where it came from), one per setting."""
+        return [(name, _shown(getattr(self, name)), self.sources[name]) for name in _READERS]
+
+
+def load(flags: Mapping[str, Any] | None = None, root: Path | None = None) -> Settings:
+    """Settings for work on the repository at `root`; a flag that is None was not given.
+
+    Raises UsageError naming the place, the name and the value of anything unknown or of the wrong type.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for where, name, raw in _given(flags or {}, root):
+        values[name] = _READERS[name](raw, f"{where}: {name} = {_shown(raw)!r}")
+        sources[name] = where
+    for name in _READERS.keys() - values.keys():
+        values[name] = _DEFAULTS[name]()
+        sources[name] = "default"
+    values["threads"] = values["threads"] or cores()
+    return Settings(**values, sources=sources)
+
+
+def cores() -> int:
+    """Cores this process may run on, which in a container or under taskset is fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _given(flags: Mapping[str, Any], root: Path | None) -> Iterator[tuple[str, str, Any]]:
+    """(where, name, raw value) of everything that was set, weakest first."""
+    user = _xdg("XDG_CONFIG_HOME", ".config")
+    if user is not None:
+        yield from _file(user / "config.toml")
+    if root is not None:
+        path = root / REPOSITORY_FILE
+        for where, name, raw in _file(path):
+            if name not in REPOSITORY_SETTINGS:
+                raise UsageError(
+                    f"{path}: {name} = {raw!r} may not be set by a repository; "
+                    f"set it in your own config.toml or as EMBEDCODE_{name.upper()}"
+                )
+            yield where, name, raw
+    for name in _READERS:
+        variable = f"EMBEDCODE_{name.upper()}"
+        if raw := os.environ.get(variable):
+            yield f"environment {variable}", name, raw
+    for name, raw in flags.items():
+        _known(name, "flags")
+        if raw is not None:
+            yield f"flag --{name.replace('_', '-')}", name, raw
+
+
+def _file(path: Path) -> Iterator[tuple[str, str, Any]]:
+    try:
+        text = read_small(path).decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    import tomllib  # 5 ms that a user without a file does not pay
+
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    for name, raw in table.items():
+        _known(name, str(path), raw)
+        yield str(path), name, raw
+
+
+def _known(name: str, where: str, raw: object = None) -> None:
+    if name not in _READERS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name.replace("-", "_").lower(), _READERS, n=1)
+        cure = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(_READERS)}"
+        raise UsageError(f"{where}: unknown setting {name!r}{'' if raw is None else f' = {_shown(raw)!r}'}; {cure}")
+
+
+def _xdg(variable: str, fallback: str) -> Path | None:
+    """A base folder; a relative one is ignored, as the XDG specification says. None where the user has no home."""
+    base = Path(os.environ.get(variable, ""))
+    if base.is_absolute():
+        return base / "embedcode"
+    try:
+        return Path.home() / fallback / "embedcode"
+    except RuntimeError:
+        return None
+
+
+def _default_home() -> Path:
+    home = _xdg("XDG_CACHE_HOME", ".cache")
+    if home is None:
+        raise UsageError("there is no home folder to keep indexes in; set EMBEDCODE_HOME to a folder")
+    return home
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _text(raw: Any, place: str) -> str:
+    if not isinstance(raw, str):
+        raise UsageError(f"{place} must be text in quotes")
+    return raw
+
+
+def _folder(raw: Any, place: str) -> Path:
+    try:
+        path = Path(raw).expanduser() if isinstance(raw, str | Path) and str(raw) else None
+    except RuntimeError:
+        path = None
+    if path is None:
+        raise UsageError(f"{place} must be the path of a folder")
+    return path.absolute()
+
+
+def _count(raw: Any, place: str, least: int, most: int) -> int:
+    try:
+        value = int(raw) if isinstance(raw, str | int) and not isinstance(raw, bool) else None
+    except ValueError:
+        value = None
+    if value is None or not least <= value <= most:
+        raise UsageError(f"{place} must be a whole number from {least} to {most}")
+    return value
+
+
+def _patterns(raw: Any, place: str) -> tuple[str, ...]:
+    """A list, or comma-separated text as the environment gives it."""
+    parts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise UsageError(f'{place} must be a list of gitignore patterns, such as ["*.min.js", "vendor/"]')
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _level(raw: Any, place: str) -> str:
+    if not isinstance(raw, str) or raw.lower() not in LOG_LEVELS:
+        raise UsageError(f"{place} must be one of {', '.join(LOG_LEVELS)}")
+    return raw.lower()
+
+
+_READERS: dict[str, Callable[[Any, str], Any]] = {
+    "home": _folder,
+    "model": _text,
+    "threads": lambda raw, place: _count(raw, place, least=0, most=MOST_THREADS),
+    "max_file_bytes": lambda raw, place: _count(raw, place, least=1, most=MOST_FILE_BYTES),
+    "ignore": _patterns,
+    "log_level": _level,
+}
+_DEFAULTS: dict[str, Callable[[], Any]] = {
+    "home": _default_home,
+    "model": str,
+    "threads": int,
+    "max_file_bytes": lambda: MAX_FILE_BYTES,
+    "ignore": tuple,
+    "log_level": lambda: "warning",
+}
