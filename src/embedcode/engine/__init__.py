@@ -1,0 +1,54 @@
+"""How a model runs: load() gives an Encoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embedcode.engine.light import LightEncoder
+
+
+def load(model: str = "", threads: int = 0) -> LightEncoder:
+    """The packaged default encoder, or the one in a folder that scripts/export_default.py made.
+
+    Cheap until it first encodes; `threads` = 0 takes every core this process may use.
+    """
+    from pathlib import Path
+
+    from embedcode.engine.light import LightEncoder
+    from embedcode.model.spec import DEFAULT, Spec
+    from embedcode.settings import cores
+
+    return LightEncoder(Spec.read(Path(model) if model else DEFAULT), threads or cores())
+
+
+def doctor() -> list[tuple[str, str, bool]]:
+    """(name, finding, whether it is fine) of each check of the packaged model on this machine."""
+    import hashlib
+    import time
+
+    from embedcode.engine.light import GOLDEN_COSINE
+    from embedcode.errors import ModelError
+    from embedcode.types import Role, Tokens
+
+    encoder = load()
+    spec = encoder.spec
+    found = hashlib.sha256((spec.folder / "model.onnx").read_bytes()).hexdigest()
+    checks = [
+        ("model", f"{spec.name}, {spec.licence}, {spec.dim} dimensions, {spec.max_tokens} tokens", True),
+        ("weights", "as published" if found == spec.graph else "changed on disk: install again", found == spec.graph),
+        ("engine", encoder.build, True),
+    ]
+    try:
+        cosine = encoder.golden_cosine()
+    except ModelError as error:
+        return [*checks, ("golden vector", str(error), False)]
+    checks.append(("golden vector", f"cosine {cosine:.4f} to full precision", cosine >= GOLDEN_COSINE))
+    if cosine >= GOLDEN_COSINE:
+        text = spec.golden.text
+        start = time.perf_counter()
+        encoder.encode([text] * 32, Role.PASSAGE)
+        seconds = time.perf_counter() - start
+        used = sum(t.used for t in encoder.tokenize([text], Role.PASSAGE) if isinstance(t, Tokens))
+        checks.append(("speed", f"{32 * used / seconds:,.0f} tokens/s", True))
+    return checks

@@ -1,0 +1,196 @@
+"""The packaged encoder: one vector for a text wherever it stands, unit length, never a value that is not finite."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedcode import Encoder, Role, Truncate, load
+from embedcode.engine import doctor
+from embedcode.engine.light import LightEncoder
+from embedcode.errors import EncodeError, ModelError
+from embedcode.model.spec import DEFAULT
+from embedcode.types import InputError, Tokens
+
+TEXTS = [
+    "import os",
+    "import numpy as np\n\ndef mean(values):\n    return np.mean(values)",
+    "",
+    "where are sessions invalidated?",
+    "\0\0 a NUL \0 inside",
+    "a lone surrogate \ud800 and another \udfff",
+    "日本語のコメント и русский 🙂",
+    "x",
+    "\n\n\t  \n",
+    "for i in range(10):\n    total += i\n" * 40,
+]
+
+
+def tokens(encoder: LightEncoder, texts: list[str]) -> list[Tokens]:
+    entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
+    return [entry for entry in entries if isinstance(entry, Tokens)]
+
+
+def test_it_is_an_encoder(encoder: LightEncoder) -> None:
+    assert isinstance(encoder, Encoder)
+    assert (encoder.dim, encoder.max_tokens) == (384, 256)
+    for part in ("int8", "onnxruntime"):
+        assert part in encoder.build
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_neighbours_change_no_bit(encoder: LightEncoder, order: int) -> None:
+    texts = (TEXTS + TEXTS[:3])[::order]
+    together = encoder.encode(texts, Role.PASSAGE, truncate=Truncate.END)
+    assert together.dtype == np.float32
+    assert together.shape == (len(texts), encoder.dim)
+    for text, vector in zip(texts, together, strict=True):
+        alone = encoder.encode([text], Role.PASSAGE, truncate=Truncate.END)[0]
+        assert alone.tobytes() == vector.tobytes()
+
+
+def test_threads_change_no_bit(encoder: LightEncoder) -> None:
+    one = load(threads=1).encode(TEXTS, Role.QUERY, truncate=Truncate.END)
+    assert one.tobytes() == encoder.encode(TEXTS, Role.QUERY, truncate=Truncate.END).tobytes()
+
+
+def test_vectors_have_unit_length(encoder: LightEncoder) -> None:
+    lengths = np.linalg.norm(encoder.encode(TEXTS, Role.PASSAGE, truncate=Truncate.END).astype(np.float64), axis=1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-6)
+
+
+def test_different_texts_that_begin_alike_differ(encoder: LightEncoder) -> None:
+    one, other = encoder.encode(["import numpy as np", "import { useState } from 'react'"], Role.PASSAGE)
+    assert one @ other < 0.9
+
+
+def test_a_megabyte_of_one_character(encoder: LightEncoder) -> None:
+    vectors = encoder.encode(["a" * 1_000_000], Role.PASSAGE, truncate=Truncate.END)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_nothing_to_encode(encoder: LightEncoder) -> None:
+    assert encoder.encode([], Role.QUERY).shape == (0, encoder.dim)
+
+
+def test_encode_names_the_first_text_that_cannot_be_encoded(encoder: LightEncoder) -> None:
+    with pytest.raises(EncodeError, match=r"^Input length 302 exceeds maximum allowed token size 256") as error:
+        encoder.encode(["short", "word " * 300, 3], Role.PASSAGE)  # type: ignore[list-item]
+    assert error.value.index == 1
+
+
+def test_an_instruction_is_refused_not_ignored(encoder: LightEncoder) -> None:
+    with pytest.raises(ModelError, match="knows no instructions"):
+        encoder.encode(["x"], Role.QUERY, instruction="Find code:")
+
+
+def test_token_ids_give_the_vector_of_their_text(encoder: LightEncoder) -> None:
+    ids = [entry.ids for entry in tokens(encoder, TEXTS)]
+    by_ids = encoder.encode(ids, Role.PASSAGE)
+    assert by_ids.tobytes() == encoder.encode(TEXTS, Role.PASSAGE, truncate=Truncate.END).tobytes()
+
+
+def test_it_computes_the_published_model(encoder: LightEncoder) -> None:
+    golden = json.loads((DEFAULT / "meta.json").read_text())["golden"]
+    published = np.array(golden["vector"])
+    vector = encoder.encode([golden["text"]], Role.PASSAGE)[0]
+    assert float(vector @ published) / np.linalg.norm(published) >= 0.99
+    assert encoder.golden_cosine() == pytest.approx(float(vector @ published), abs=1e-4)
+
+
+@pytest.mark.parametrize("factor", [-1.0, np.nan])
+def test_an_engine_that_computes_the_model_wrongly_gives_nothing_out(
+    encoder: LightEncoder, monkeypatch: pytest.MonkeyPatch, factor: float
+) -> None:
+    """As a processor without the right instructions may; asking again does not help."""
+    right = LightEncoder._one
+    monkeypatch.setattr(LightEncoder, "_one", lambda self, entry: right(self, entry) * np.float32(factor))
+    broken = LightEncoder(encoder.spec, 1)
+    assert not broken.golden_cosine() >= 0.99
+    for texts in (["x"], ["x"], ["x", "y"]):
+        with pytest.raises(ModelError, match=r"gives wrong vectors on this machine .* run `embedcode doctor`"):
+            broken.encode(texts, Role.QUERY)
+    assert ("golden vector", False) in {(name, fine) for name, _, fine in doctor()}
+
+
+def test_a_row_that_is_not_finite_is_computed_again(encoder: LightEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = encoder.encode(["a", "b", "c"], Role.PASSAGE)
+    right = encoder._one
+    wrong = {tokens(encoder, ["b"])[0].ids}
+
+    def once(entry: Tokens) -> np.ndarray:
+        if entry.ids in wrong:
+            wrong.remove(entry.ids)
+            return np.full(encoder.dim, np.nan, np.float32)
+        return right(entry)
+
+    monkeypatch.setattr(encoder, "_one", once)
+    assert encoder.encode(["a", "b", "c"], Role.PASSAGE).tobytes() == expected.tobytes()
+    assert not wrong
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_row_that_stays_so_is_an_error_with_its_index(
+    encoder: LightEncoder, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    right = encoder._one
+    wrong = tokens(encoder, ["b"])[0].ids
+
+    def always(entry: Tokens) -> np.ndarray:
+        return np.full(encoder.dim, value, np.float32) if entry.ids == wrong else right(entry)
+
+    monkeypatch.setattr(encoder, "_one", always)
+    # 0/inf and inf/inf are what numpy warns of on the way.
+    with np.errstate(all="ignore"), pytest.raises(EncodeError, match="Input 2 has no finite vector") as error:
+        encoder.encode(["a", "c", "b"], Role.PASSAGE)
+    assert error.value.index == 2
+
+
+def test_load_costs_nothing_before_the_first_text() -> None:
+    code = "import sys, embedcode; embedcode.load(); print({'onnxruntime', 'tokenizers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_load_by_folder_and_what_is_wrong_with_it(encoder: LightEncoder, tmp_path: Path) -> None:
+    assert load(str(DEFAULT)).space == encoder.space
+    with pytest.raises(ModelError, match=r"is no packaged model \(no meta.json\): give a folder"):
+        load(str(tmp_path))
+    (tmp_path / "meta.json").write_bytes((DEFAULT / "meta.json").read_bytes())
+    with pytest.raises(ModelError, match=r"tokenizer.json is no usable tokenizer.json .*: install the model again"):
+        load(str(tmp_path)).encode(["x"], Role.QUERY)
+    (tmp_path / "tokenizer.json").write_bytes((DEFAULT / "tokenizer.json").read_bytes())
+    (tmp_path / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ModelError, match=r"model.onnx cannot be loaded .*: install embedcode again"):
+        load(str(tmp_path)).encode(["x"], Role.QUERY)
+
+
+def test_a_pooling_it_does_not_know_is_refused(encoder: LightEncoder) -> None:
+    with pytest.raises(ModelError, match="pools by 'last'"):
+        LightEncoder(replace(encoder.spec, pooling="last"), 1).encode(["x"], Role.QUERY)
+
+
+def test_prompts_are_put_before_the_text_by_role(encoder: LightEncoder) -> None:
+    prompted = LightEncoder(replace(encoder.spec, prompts={Role.QUERY: "query: ", Role.PASSAGE: ""}), 1)
+    plain = encoder.encode(["query: sessions", "sessions"], Role.PASSAGE)
+    assert prompted.encode(["sessions"], Role.QUERY)[0].tobytes() == plain[0].tobytes()
+    assert prompted.encode(["sessions"], Role.PASSAGE)[0].tobytes() == plain[1].tobytes()
+
+
+def test_the_doctor_finds_this_installation_well() -> None:
+    findings = {name: (finding, fine) for name, finding, fine in doctor()}
+    assert all(fine for _, fine in findings.values())
+    assert findings["weights"][0] == "as published"
+    assert {"model", "weights", "engine", "golden vector", "speed"} <= set(findings)
+
+
+def test_every_entry_of_tokenize_is_in_its_place(encoder: LightEncoder) -> None:
+    entries = encoder.tokenize(["fine", "word " * 300, "fine"], Role.QUERY)
+    assert [type(entry) for entry in entries] == [Tokens, InputError, Tokens]
+    assert isinstance(entries[1], InputError) and entries[1].index == 1
