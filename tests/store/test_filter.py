@@ -1,0 +1,88 @@
+"""Filters: the globs a user types, as .gitignore and the documentation have them."""
+
+from __future__ import annotations
+
+import pytest
+
+from embedcode.store.filter import matches
+from embedcode.types import File, Filter
+
+
+def file(path: str = "a.py", language: str = "python", repo: str = "r") -> File:
+    return File(path, repo, language, "code", 1, 1, b"")
+
+
+@pytest.mark.parametrize(
+    ("glob", "path", "expected"),
+    [
+        ("src", "src/a.py", True),
+        ("src", "src/deep/a.py", True),
+        ("src/", "src/deep/a.py", True),
+        ("./src", "src/a.py", True),
+        ("/src", "src/a.py", True),
+        ("src", "src", True),
+        ("src", "srcs/a.py", False),
+        ("src", "lib/src/a.py", False),
+        ("src/**", "src/deep/a.py", True),
+        ("src/*", "src/a.py", True),
+        ("src/*", "src/deep/a.py", False),
+        ("src/*.py", "src/deep/a.py", False),
+        ("src/**/*.py", "src/a.py", True),
+        ("src/**/*.py", "src/x/y/a.py", True),
+        ("*.py", "a.py", True),
+        ("*.py", "x/y/a.py", True),
+        ("*.py", "a.pyc", False),
+        ("/*.py", "x/a.py", False),
+        ("/*.py", "a.py", True),
+        ("**/tests", "a/b/tests/c/d.py", True),
+        ("**/tests", "tests/d.py", True),
+        ("test_?.py", "x/test_a.py", True),
+        ("test_?.py", "x/test_/.py", False),
+        ("[ab].py", "b.py", True),
+        ("[!ab].py", "b.py", False),
+        ("x[!a]y", "x/y", False),
+        ("app/[id]", "app/[id]/page.tsx", True),
+        ("[", "[", True),
+        ("[z-a].py", "[z-a].py", True),
+        ("a+(b).py", "a+(b).py", True),
+        ("SRC", "src/a.py", False),
+        (".", "anything/a.py", True),
+        ("", "anything/a.py", True),
+        ("**", "anything/a.py", True),
+        ("src/a\nb*", "src/a\nbc", True),
+    ],
+)
+def test_paths(glob: str, path: str, expected: bool) -> None:
+    assert matches(Filter(paths=(glob,)), file(path)) is expected
+
+
+def test_values_are_joined_by_or_and_fields_by_and() -> None:
+    where = Filter(paths=("*.py", "*.go"), languages=("go", "rust"))
+    assert matches(where, file("x.go", "go"))
+    assert not matches(where, file("x.py", "python"))
+    assert not matches(where, file("x.rs", "rust"))
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "expected"),
+    [
+        ("Python", "python", True),
+        (" python ", "python", True),
+        ("c", "cpp", False),
+        ("typescript", "tsx", True),
+        ("tsx", "typescript", False),
+    ],
+)
+def test_languages(name: str, language: str, expected: bool) -> None:
+    assert matches(Filter(languages=(name,)), file(language=language)) is expected
+
+
+def test_repositories_are_compared_exactly() -> None:
+    assert matches(Filter(repos=("r",)), file(repo="r"))
+    assert not matches(Filter(repos=("R",)), file(repo="r"))
+
+
+def test_only_an_empty_set_admits_nothing() -> None:
+    assert not matches(Filter(only=frozenset()), file())
+    assert matches(Filter(only=frozenset({"a.py"})), file())
+    assert matches(Filter(), file())
