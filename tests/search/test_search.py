@@ -1,0 +1,143 @@
+"""A query's two candidate lists, joined into hits that say why; over the reference store with vectors made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from embedcode.search.search import POOL, Signals, lexical_candidates, search
+from embedcode.store import MemoryStore
+from embedcode.store.contract import Scored
+from embedcode.types import Chunk, File, Filter, digest
+
+DIM = 4
+E = np.eye(DIM, dtype=np.float32)
+TEXTS = {
+    "session.py": "invalidate the session of a visitor",
+    "retry.go": "call again with growing pauses",
+    "price.py": "gross price from net price and session tax",
+    "notes.md": "nothing about the matter",
+}
+VECTORS = {"session.py": E[0], "retry.go": E[1], "price.py": (E[0] + E[2]) / np.sqrt(np.float32(2))}
+
+
+def put(store: MemoryStore, texts: dict[str, str], vectors: dict[str, np.ndarray]) -> None:
+    with store.begin() as transaction:
+        for path, text in texts.items():
+            language = {"py": "python", "go": "go", "md": "markdown"}[path.rpartition(".")[2]]
+            file = File(path, "shop", language, "docs" if language == "markdown" else "code", 1, 1, b"")
+            key = digest(path)
+            transaction.upsert(file, [Chunk("shop", path, 1, 1, language, "", text)], [key])
+            if path in vectors:
+                transaction.put_vectors([key], vectors[path][None])
+        transaction.commit()
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    store = MemoryStore(DIM)
+    put(store, TEXTS, VECTORS)
+    return store
+
+
+def paths(store: MemoryStore, signals: Signals, k: int = 10, where: Filter | None = None) -> list[str]:
+    return [hit.chunk.path for hit in search(store, signals, k, where)]
+
+
+def test_words_alone(store: MemoryStore) -> None:
+    assert paths(store, Signals("session of a visitor")) == ["session.py", "price.py"]
+
+
+def test_a_vector_alone(store: MemoryStore) -> None:
+    assert paths(store, Signals(vector=E[1]))[0] == "retry.go"
+    assert paths(store, Signals(vector=E[2]), k=1) == ["price.py"]
+
+
+def test_a_vector_finds_what_no_word_does(store: MemoryStore) -> None:
+    found = paths(store, Signals("visitor", E[1]))
+    assert set(found[:2]) == {"session.py", "retry.go"}
+
+
+def test_both_signals_agree_on_the_first(store: MemoryStore) -> None:
+    assert paths(store, Signals("session", E[0]))[0] == "session.py"
+
+
+def test_a_chunk_without_a_vector_is_still_found(store: MemoryStore) -> None:
+    assert "notes.md" in paths(store, Signals("matter", E[1]))
+
+
+def test_why_names_the_signals(store: MemoryStore) -> None:
+    (hit, *_) = search(store, Signals("session of a visitor", E[0]), 10)
+    assert hit.chunk.path == "session.py"
+    assert hit.why[0].startswith("words #1 (")
+    assert hit.why[1] == "vector (1.000)"
+    (hit,) = search(store, Signals("matter", E[1]), 10, Filter(paths=("*.md",)))
+    assert [why.split()[0] for why in hit.why] == ["words"]
+    (hit,) = search(store, Signals(vector=E[1]), 1)
+    assert hit.why == ("vector (1.000)",)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_at_most_k(store: MemoryStore, k: int) -> None:
+    assert len(paths(store, Signals("session call matter", E[0]), k)) == k
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (Filter(languages=("go",)), {"retry.go"}),
+        (Filter(paths=("*.py",)), {"session.py", "price.py"}),
+        (Filter(content=("docs",)), {"notes.md"}),
+        (Filter(only=frozenset({"notes.md", "gone.py"})), {"notes.md"}),
+        (Filter(only=frozenset()), set()),
+        (Filter(repos=("elsewhere",)), set()),
+    ],
+)
+def test_a_filter_holds_in_both_lists(store: MemoryStore, where: Filter, expected: set[str]) -> None:
+    assert set(paths(store, Signals("session call matter price", E[0]), where=where)) == expected
+
+
+def test_nothing_is_found_for_words_that_are_nowhere(store: MemoryStore) -> None:
+    assert paths(store, Signals("zyzzyva")) == []
+    assert paths(store, Signals("!?")) == []
+    assert search(MemoryStore(DIM), Signals("session", E[0]), 10) == []
+
+
+def test_a_word_candidate_outside_the_dense_list_gets_its_own_cosine() -> None:
+    """More vectors than the dense list is long: what words find beyond it is ranked by its vector all the same."""
+    store = MemoryStore(DIM)
+    crowd = {f"crowd{number}.py": "filler" for number in range(POOL)}
+    near = (E[0] + 0.1 * E[1]) / np.linalg.norm(E[0] + 0.1 * E[1])
+    put(store, crowd, dict.fromkeys(crowd, near))
+    put(
+        store,
+        {"far.py": "visitor", "farther.py": "visitor"},
+        {"far.py": (E[0] + E[2]) / np.sqrt(2), "farther.py": E[3]},
+    )
+    hits = search(store, Signals("visitor", E[0]), POOL + 2)
+    by_words = [hit for hit in hits if hit.why[0].startswith("words")]
+    assert [hit.chunk.path for hit in by_words] == ["far.py", "farther.py"]
+    assert [hit.why[1] for hit in by_words] == ["vector (0.707)", "vector (0.000)"]
+
+
+def test_a_chunk_that_went_away_meanwhile_is_left_out(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may delete it between the candidate lists and the texts."""
+    dense = store.dense
+
+    def then_delete(vector: np.ndarray, k: int, where: Filter | None = None) -> list[Scored]:
+        found = dense(vector, k, where)
+        with store.begin() as transaction:
+            transaction.delete(["session.py"])
+            transaction.commit()
+        return found
+
+    monkeypatch.setattr(store, "dense", then_delete)
+    assert paths(store, Signals(vector=E[0]), k=1) == ["price.py"]
+
+
+def test_lexical_candidates_are_ids_best_first(store: MemoryStore) -> None:
+    found = lexical_candidates(store, "session of a visitor", 10)
+    chunks = store.get([candidate.id for candidate in found])
+    assert [chunk.path for chunk in chunks if chunk] == ["session.py", "price.py"]
+    assert found[0].score > found[1].score
+    assert len(lexical_candidates(store, "session", 1)) == 1
