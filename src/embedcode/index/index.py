@@ -1,0 +1,381 @@
+"""Index: one checkout, brought up to date and searched. Stands on the store and search; is given an Encoder."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import shutil
+import time
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from embedcode import settings as configuration
+from embedcode.errors import StoreError, UsageError
+from embedcode.index import locks
+from embedcode.index.locks import Lock
+from embedcode.index.report import Progress, Report, Status, Step
+from embedcode.model.passage import vector_key
+from embedcode.settings import Settings
+from embedcode.store.faults import explained
+from embedcode.types import Encoder, Filter, Hit, Mode, Query, Role, Truncate, digest
+
+if TYPE_CHECKING:
+    from embedcode.index.embed import Embedded
+    from embedcode.store.cache import VectorCache
+    from embedcode.store.sqlite import SqliteStore
+    from embedcode.types import Floats
+
+MAX_QUERY = 1_000_000
+"""Characters; a pasted issue with its logs is a tenth of it."""
+UPDATE_WAIT = 600.0
+"""Seconds to wait for another process that reads the same checkout; it does the same work."""
+GOLDEN = "def refresh(self, token):\n    return self.store.renew(token, hours=1)"
+GOLDEN_COSINE = 0.99
+"""Below it another build of the encoder no longer gives this index's vectors."""
+
+_log = logging.getLogger("embedcode")
+
+
+class Index:
+    """Several processes may hold one index at once. Use open(), and close() or a `with` block."""
+
+    def __init__(self, root: Path, scope: str, home: Path, settings: Settings, encoder: Encoder) -> None:
+        self.root = root
+        """The repository's top folder: the nearest ancestor with .git, else the path itself."""
+        self.scope = scope
+        """Where the opened path lies below root ("" = root itself); searches are limited to it."""
+        self.home = home
+        """The folder of this index's own files, outside the repository."""
+        self.settings = settings
+        self.encoder = encoder
+
+    @classmethod
+    def open(cls, path: str | Path, encoder: Encoder | None = None) -> Self:
+        """Open or create the index of the checkout that holds `path`. Cheap: loads no model."""
+        place = Path(path)
+        try:
+            if not place.exists():
+                raise UsageError(f"{place} does not exist: check the path.")
+            place = place.resolve()
+            root = _root(place, configuration.load().home)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read ({error.strerror}): check the path and who may read it.") from None
+        settings = configuration.load(root=root)
+        if encoder is None:
+            from embedcode.engine import load
+
+            encoder = load(settings.model, settings.threads)
+        scope = "" if place == root else place.relative_to(root).as_posix()
+        return cls(root, scope, _home(settings.home, root), settings, encoder)
+
+    def update(self, *, vectors: bool = True, progress: Progress | None = None, yes: bool = False) -> Report:
+        """Read what changed; with `vectors`, also embed all that lacks a vector. Resumable; safe beside others.
+
+        `yes` allows more than 200,000 files. KeyboardInterrupt keeps what was finished.
+        """
+        if not locks.in_background():
+            return self._update(vectors, progress, yes)
+        with self._lock("background").held(0, f"indexing {self.root} in the background"):
+            return self._update(vectors, progress, yes)
+
+    def _update(self, vectors: bool, progress: Progress | None, yes: bool) -> Report:
+        from embedcode.index.build import bring_up_to_date
+        from embedcode.index.embed import Embedded
+
+        start = time.monotonic()
+        if self.root in _everything(self.root):
+            raise UsageError(f"{self.root} is not a repository but everything you have: give a folder in it.")
+        with self._lock("update").held(UPDATE_WAIT, f"reading {self.root}"):
+            self._check_space()
+            changes = bring_up_to_date(self.store, self.root, self.encoder.space, self.settings, progress, yes)
+        with explained(self.home):
+            (self.home / "updated").touch()
+        done = self._embed(progress) if vectors else Embedded()
+        meta = self.store.meta()
+        return Report(
+            files=changes.files,
+            changed=changes.changed,
+            removed=changes.removed,
+            chunks=meta.chunks,
+            embedded=meta.embedded,
+            encoded=done.encoded,
+            cached=done.cached,
+            tokens=done.tokens,
+            seconds=time.monotonic() - start,
+            skipped=changes.skipped,
+            failed=changes.failed | done.failed,
+        )
+
+    def embed(self, seconds: float, ids: list[int]) -> int:
+        """Embed these chunks, best first, for at most `seconds`; returns how many got a vector."""
+        from embedcode.index.embed import embed_some
+        from embedcode.index.prepare import embedded_text
+        from embedcode.store.contract import Pending
+
+        self._check_build()
+        held = {ids[i] for i in self.store.vectors(ids)[0]}
+        chosen = [
+            Pending(id, vector_key(embedded_text(chunk), self.encoder.space), chunk)
+            for id, chunk in zip(ids, self.store.get(ids), strict=True)
+            if chunk is not None and id not in held
+        ]
+        done = embed_some(self.store, self.encoder, self._cache, chosen, seconds)
+        return done.encoded + done.cached
+
+    def search(self, query: Query) -> list[Hit]:
+        """The best chunks for a query, best first. UsageError for an empty or an absurdly long one."""
+        from embedcode.search.search import Signals, search
+
+        text = _checked(query)
+        vector = None
+        if query.mode is not Mode.LEXICAL and self.store.meta().embedded:
+            self._check_build()
+            vector = self._query_vector(text)
+        words = "" if query.mode is Mode.DENSE else text
+        return search(self.store, Signals(words, vector), query.top_k, self._scoped(query.where))
+
+    def lexical(self, query: Query, k: int) -> list[int]:
+        """Ids of the k best lexical candidates, for embed()."""
+        from embedcode.search.search import lexical_candidates
+
+        return [c.id for c in lexical_candidates(self.store, _checked(query), k, self._scoped(query.where))]
+
+    def since(self, revision: str) -> frozenset[str]:
+        """Relative paths changed since a git revision, work tree and untracked files included. UsageError if no git."""
+        from embedcode.index.changes import changed_since
+
+        return changed_since(self.root, revision)
+
+    def related(self, path: str, line: int, k: int = 10, where: Filter | None = None) -> list[Hit]:
+        """Chunks most like the one at path:line, which is left out."""
+        from embedcode.index.prepare import embedded_text
+        from embedcode.search.search import Signals, search
+
+        chunks = self.store.chunks_of(path)
+        found = next(((id, c) for id, c in chunks if c.start_line <= line <= c.end_line), None)
+        if found is None:
+            known = f"it has {chunks[-1][1].end_line} lines" if chunks else "it is not in the index"
+            raise UsageError(f"{path}:{line} is no line of an indexed file ({known}): check the path and the line.")
+        id, chunk = found
+        self._check_build()
+        at, rows = self.store.vectors([id])
+        text = embedded_text(chunk)
+        vector = rows[0] if at else self.encoder.encode([text], Role.PASSAGE, truncate=Truncate.END)[0]
+        hits = search(self.store, Signals(chunk.text, vector), k + 1, self._scoped(where or Filter()))
+        return [hit for hit in hits if hit.chunk != chunk][:k]
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever indexed here."""
+        return (self.home / "index.sqlite").exists()
+
+    def status(self) -> Status:
+        if not self.exists:
+            return Status(self.root, self.home, "", self.encoder.space, 0, 0, 0, 0.0, 0, {}, {}, None)
+        meta = self.store.meta()
+        updated = self.home / "updated"
+        languages: dict[str, int] = {}
+        for file in self.store.files().values():
+            languages[file.language] = languages.get(file.language, 0) + 1
+        return Status(
+            root=self.root,
+            home=self.home,
+            model=meta.manifest.get("model", ""),
+            space=meta.manifest.get("space", self.encoder.space),
+            files=meta.files,
+            chunks=meta.chunks,
+            embedded=meta.embedded,
+            updated=updated.stat().st_mtime if updated.exists() else 0.0,
+            bytes=_size(self.home),
+            languages=languages,
+            skipped=json.loads(meta.manifest.get("skipped", "{}")),
+            running=self._lock("background").holder(),
+        )
+
+    def start_background(self) -> bool:
+        """Start one niced background `index --wait` for this root unless one runs; True if one was started."""
+        return locks.start_background(self.root, self._lock("background"), self.home / "background.log")
+
+    def stop_background(self) -> bool:
+        """Stop it; True if one was running. What it finished is kept."""
+        return self.exists and locks.stop_background(self._lock("background"))
+
+    def close(self) -> None:
+        for part in ("store", "_cache"):
+            if part in self.__dict__:
+                self.__dict__.pop(part).close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def store(self) -> SqliteStore:
+        from embedcode.store.sqlite import SqliteStore
+
+        return SqliteStore.open(self.home, self.encoder.dim)
+
+    @cached_property
+    def _cache(self) -> VectorCache:
+        from embedcode.store.cache import VectorCache
+
+        return VectorCache(self.settings.home / "vectors" / f"{self.encoder.space}.sqlite", self.encoder.dim)
+
+    def _lock(self, name: str) -> Lock:
+        return Lock(self.home, name)
+
+    def _scoped(self, where: Filter) -> Filter:
+        if not self.scope:
+            return where
+        inside = frozenset(
+            path for path in self.store.files() if path == self.scope or path.startswith(f"{self.scope}/")
+        )
+        return replace(where, only=inside if where.only is None else inside & where.only)
+
+    def _query_vector(self, text: str) -> Floats:
+        vector: Floats = self.encoder.encode([text], Role.QUERY, truncate=Truncate.END)[0]
+        return vector
+
+    def _embed(self, progress: Progress | None) -> Embedded:
+        """Embed all, or watch another process do it and take over where it ends."""
+        from embedcode.index.embed import Embedded, embed_all
+
+        lock = self._lock("embed")
+        start = time.monotonic()
+        before = self.store.meta().embedded
+        while not lock.try_acquire(0.2):
+            if locks.in_background():  # a person's own process is at it
+                return Embedded()
+            meta = self.store.meta()
+            if progress is not None:
+                seconds = time.monotonic() - start
+                progress(Step("embed", meta.embedded, meta.chunks, meta.embedded, 0, seconds, before))
+        try:
+            self._check_build()
+            done = embed_all(self.store, self.encoder, self._cache, progress)
+            self.store.maintain()
+        finally:
+            lock.release()
+        return done
+
+    def _check_space(self) -> None:
+        """The index and the encoder must speak of the same space."""
+        manifest = self.store.meta().manifest
+        space = manifest.get("space")
+        if space is None:
+            self._note({"space": self.encoder.space, "model": getattr(getattr(self.encoder, "spec", None), "name", "")})
+        elif space != self.encoder.space:
+            raise StoreError(
+                f"the index of {self.root} was made with another model ({manifest.get('model') or space}): "
+                f"use that one, or run `embedcode clean {self.root}` and index again."
+            )
+
+    def _check_build(self) -> None:
+        """Another build of the same encoder (precision, engine, version) is only warned of, when its vectors differ."""
+        import numpy as np
+
+        self._check_space()
+        manifest = self.store.meta().manifest
+        if manifest.get("build") == self.encoder.build:
+            return
+        golden = self.encoder.encode([GOLDEN], Role.PASSAGE)[0]
+        held = np.frombuffer(base64.b64decode(manifest.get("golden", "")), np.float32)
+        if not held.size:
+            self._note({"build": self.encoder.build, "golden": base64.b64encode(golden.tobytes()).decode()})
+        elif (cosine := float(held @ golden)) < GOLDEN_COSINE:
+            _log.warning(
+                "this build of the model gives other vectors than the index of %s holds (cosine %.3f): "
+                "run `embedcode clean --vectors %s` and index again",
+                self.root,
+                cosine,
+                self.root,
+            )
+        else:
+            self._note({"build": self.encoder.build})
+
+    def _note(self, values: dict[str, str]) -> None:
+        with self.store.begin() as transaction:
+            transaction.set_manifest(values)
+            transaction.commit()
+
+
+def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, int]]:
+    """Delete the index of `path` (None: of every root), and with `vectors` the cache; (what, bytes) of each."""
+    settings = configuration.load()
+    if path is None:
+        indexes = settings.home / "indexes"
+        folders = sorted(indexes.iterdir()) if indexes.is_dir() else []
+    else:
+        place = path.resolve()
+        # The index of a repository that was itself deleted is known by the path it had.
+        folders = [_home(settings.home, _root(place, settings.home) if place.exists() else place)]
+        if not folders[0].is_dir() and not vectors:
+            raise UsageError(
+                f"{path} {'has' if place.exists() else 'does not exist and has'} no index: check the path."
+            )
+    folders = [folder for folder in folders if folder.is_dir()]
+    if vectors and (settings.home / "vectors").is_dir():
+        folders.append(settings.home / "vectors")
+    freed = []
+    for folder in folders:
+        size = _size(folder)
+        if not dry_run:
+            if folder.parent.name == "indexes":
+                locks.stop_background(Lock(folder, "background"))
+            shutil.rmtree(folder, ignore_errors=True)
+            size -= _size(folder)
+        freed.append((str(folder), size))
+    return freed
+
+
+def _everything(place: Path) -> set[Path]:
+    """The folders that hold more than a repository: the file system's top, and the home folder where there is one."""
+    try:
+        return {Path(place.anchor), Path.home().resolve()}
+    except RuntimeError:
+        return {Path(place.anchor)}
+
+
+def _root(place: Path, home: Path) -> Path:
+    """The nearest ancestor with .git, else with an index, else the folder itself.
+
+    Never the user's home folder or / on the way to something inside.
+    """
+    top = _everything(place)
+    indexed: Path | None = None
+    for folder in (place, *place.parents):
+        if folder in top and folder != place:
+            break
+        if (folder / ".git").exists():
+            return folder
+        if indexed is None and (_home(home, folder) / "index.sqlite").exists():
+            indexed = folder
+    return indexed or (place if place.is_dir() else place.parent)
+
+
+def _home(home: Path, root: Path) -> Path:
+    return home / "indexes" / f"{root.name[:40] or 'root'}-{digest(str(root)).hex()[:12]}"
+
+
+def _checked(query: Query) -> str:
+    text = query.joined
+    if not text.strip():
+        raise UsageError("the query is empty: say what the code does, or give code.")
+    if len(text) > MAX_QUERY:
+        raise UsageError(f"the query has {len(text):,} characters: give at most {MAX_QUERY:,}, the telling part of it.")
+    return text
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:  # a derived file that was just replaced
+            continue
+    return total

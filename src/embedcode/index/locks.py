@@ -1,0 +1,143 @@
+"""Locks between processes that explain themselves, and the background `index` that holds one. Knows no store.
+
+A lock is the operating system's, so it ends with its process, however that dies; a note beside it says whose it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from embedcode.errors import StoreError
+from embedcode.index.report import Running
+from embedcode.store.faults import explained
+
+BACKGROUND = "EMBEDCODE_BACKGROUND"
+"""Set in the environment of a background process."""
+NICENESS = 10
+STOP_SECONDS = 5.0
+
+
+def in_background() -> bool:
+    """Whether this process is the background `index`."""
+    return BACKGROUND in os.environ
+
+
+class Lock:
+    """One exclusive lock on a name in a folder."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(folder / f"{name}.lock")
+        self._note = folder / f"{name}.json"
+
+    @contextmanager
+    def held(self, seconds: float, work: str) -> Iterator[None]:
+        """Wait up to `seconds`; StoreError then names the process that holds it and says how to end it."""
+        if not self.try_acquire(seconds):
+            holder = self.holder()
+            who = f"process {holder.pid}" if holder and holder.pid else "another process"
+            raise StoreError(f"{who} is still {work}: wait until it is done, or end that process.")
+        try:
+            yield
+        finally:
+            self.release()
+
+    def try_acquire(self, seconds: float = 0.0) -> bool:
+        with explained(self._folder):
+            try:
+                self._lock.acquire(timeout=seconds, poll_interval=0.02)
+            except Timeout:
+                return False
+            try:
+                self._note.write_text(json.dumps({"pid": os.getpid(), "started": time.time()}), "utf-8")
+            except OSError:
+                self.release()
+                raise
+        return True
+
+    def release(self) -> None:
+        self._note.unlink(missing_ok=True)  # before the lock goes: a note without its process would name another
+        self._lock.release()
+
+    def holder(self) -> Running | None:
+        """The process that holds the lock now."""
+        if self._lock.is_locked:
+            return Running(os.getpid(), time.time())
+        with explained(self._folder):
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                return self._noted()
+            self.release()  # with the note of a process that was killed
+        return None
+
+    def _noted(self) -> Running:
+        try:
+            note = json.loads(self._note.read_text("utf-8"))
+            return Running(int(note["pid"]), float(note["started"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return Running(0, time.time())  # taken this instant: its note is being written
+
+
+def start_background(root: Path, lock: Lock, log: Path) -> bool:
+    """Start one niced `index --wait` for `root`, which takes `lock`, unless one holds it; True if one was started."""
+    if lock.holder():
+        return False
+    environment = os.environ | {BACKGROUND: "1"}
+    with log.open("wb") as out:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "embedcode", "index", str(root), "--wait", "--yes"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=environment,
+            start_new_session=True,
+        )
+    if hasattr(os, "setpriority"):
+        os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS)
+    # Wait for the lock, so that `status` right after sees it and a second start finds it held.
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline and child.poll() is None and not lock.holder():
+        time.sleep(0.02)
+    child.returncode = child.returncode or 0  # it outlives this process on purpose: no ResourceWarning about it
+    return True
+
+
+def stop_background(lock: Lock) -> bool:
+    """End the background process that holds `lock`; True if there was one. Batches it finished are committed."""
+    for end in (signal.SIGTERM, signal.SIGKILL):
+        holder = lock.holder()
+        if holder is None or not _is_background(holder.pid):
+            return end is signal.SIGKILL
+        try:
+            os.kill(holder.pid, end)
+        except ProcessLookupError:
+            return True
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            if lock.holder() is None:
+                return True
+            time.sleep(0.02)
+    return True
+
+
+def _is_background(pid: int) -> bool:
+    """Whether it is a background `index`, and not a process that got the number of one that died."""
+    if pid in (0, os.getpid()):
+        return False
+    try:
+        return f"{BACKGROUND}=1".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return not Path("/proc/self/environ").exists()  # elsewhere the note has to do

@@ -1,0 +1,72 @@
+"""One file from disk to what the store takes: read, recognised, cut into chunks with their vector keys.
+
+Pure work on one file, so it can run in another process (`workers`). Knows no store and no other file.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from embedcode.index.chunk import chunk, searchable
+from embedcode.index.languages import TEXT, language_of
+from embedcode.index.walk import Found, Skipped, read
+from embedcode.model.passage import passage, vector_key
+from embedcode.types import Chunk, File
+
+RACY_NS = 20_000_000
+"""A file written this shortly before it was read may change again within the same time stamp (kernels tick in 4 ms)."""
+_HEAD = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A file to prepare, and what the index knows of its content (None: nothing that holds)."""
+
+    found: Found
+    digest: bytes | None
+    max_bytes: int
+    space: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Exactly one of: a reason it is left out, a file whose content is as known (chunks None), a file with chunks."""
+
+    found: Found
+    skipped: str = ""
+    failed: str = ""
+    """Why it could not be cut; it then has no chunks."""
+    file: File | None = None
+    chunks: list[Chunk] | None = None
+    keys: list[bytes] | None = None
+
+
+def embedded_text(chunk: Chunk) -> str:
+    """The exact string an encoder gets for a chunk, before its prompt."""
+    return passage(chunk.path, chunk.symbol, searchable(chunk.text))
+
+
+def prepare(job: Job) -> Prepared:
+    found = job.found
+    source = read(found, max_bytes=job.max_bytes)
+    if isinstance(source, Skipped):
+        return Prepared(found, skipped=source.reason)
+    language = language_of(found.path, source.text[:_HEAD].encode("utf-8", "replace")) or TEXT
+    racy = time.time_ns() - source.mtime_ns < RACY_NS
+    file = File(
+        path=found.path,
+        repo=found.repo,
+        language=language.name,
+        content=language.content,
+        size=source.size,
+        mtime_ns=0 if racy else source.mtime_ns,
+        digest=source.digest,
+    )
+    if source.digest == job.digest:
+        return Prepared(found, file=file)
+    try:
+        chunks = chunk(found.path, source.text, language, found.repo)
+    except Exception as error:  # a parser that fails on one file must not cost the others
+        return Prepared(found, failed=f"{type(error).__name__}: {error}", file=file, chunks=[], keys=[])
+    return Prepared(found, file=file, chunks=chunks, keys=[vector_key(embedded_text(c), job.space) for c in chunks])

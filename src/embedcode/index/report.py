@@ -1,0 +1,74 @@
+"""What an index says about its work: progress while it goes, a report when it is done, its status in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One moment of long work. `read` counts files; `embed` counts chunks, and tokens as they are embedded."""
+
+    phase: Literal["read", "embed"]
+    done: int
+    total: int
+    chunks: int
+    tokens: int
+    seconds: float
+    """Since the phase began."""
+    before: int = 0
+    """Of `done`, what was there when it began."""
+
+
+Progress = Callable[[Step], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an update did. `skipped` maps a path (a folder ends in /) to the reason it was left out."""
+
+    files: int
+    changed: int
+    removed: int
+    chunks: int
+    embedded: int
+    """Chunks that have a vector now."""
+    encoded: int
+    """Vectors computed by this update; the rest were there or came from the cache."""
+    cached: int
+    tokens: int
+    seconds: float
+    skipped: Mapping[str, str]
+    failed: Mapping[str, str]
+    """Files that could not be read or parsed, with the reason; the rest of the index is whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A background `index` at work on this root."""
+
+    pid: int
+    started: float
+    """Unix time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of one index; `updated` is Unix time, 0 when it was never updated."""
+
+    root: Path
+    home: Path
+    model: str
+    space: str
+    files: int
+    chunks: int
+    embedded: int
+    updated: float
+    bytes: int
+    languages: Mapping[str, int]
+    """Files per language."""
+    skipped: Mapping[str, str]
+    running: Running | None

@@ -1,0 +1,315 @@
+"""Bringing an index up to date: everything that changed is seen, and nothing else is touched."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedcode import Index, Mode, Query
+from embedcode.errors import UsageError
+from embedcode.index import build, prepare
+from embedcode.index.report import Step
+
+Open = Callable[..., Index]
+Write = Callable[[Path, dict[str, str]], Path]
+
+
+def found(index: Index, text: str) -> list[str]:
+    return [hit.chunk.path for hit in index.search(Query(text, mode=Mode.LEXICAL))]
+
+
+def contents(index: Index) -> dict[str, list[str]]:
+    return {path: [chunk.text for _, chunk in index.store.chunks_of(path)] for path in sorted(index.store.files())}
+
+
+@pytest.fixture
+def reads(shop: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The sources in `shop` that are opened from here on; ignore files and settings are read every time."""
+    names: list[str] = []
+    opening = os.open
+
+    def listed(path: Any, *args: Any, **kwargs: Any) -> int:
+        if Path(path).is_relative_to(shop) and Path(path).suffix not in ("", ".toml"):
+            names.append(Path(path).name)
+        return opening(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", listed)
+    return names
+
+
+def test_the_first_update_reads_every_file_and_the_second_none(shop: Path, opened: Open, reads: list[str]) -> None:
+    index = opened(shop)
+    first = index.update()
+    assert (first.files, first.changed, first.removed) == (6, 6, 0)
+    assert first.chunks == first.embedded == first.encoded > 0
+    assert first.tokens > first.chunks
+    assert not first.failed
+    assert {"session.py", "rotate.nim"} <= set(reads)
+    reads.clear()
+    generation = index.store.meta().generation
+    second = opened(shop).update()
+    assert set(reads) == set()
+    assert (second.files, second.changed, second.removed, second.encoded, second.cached) == (6, 0, 0, 0, 0)
+    assert (second.chunks, second.embedded) == (first.chunks, first.embedded)
+    assert index.store.meta().generation == generation
+
+
+def test_a_change_an_addition_a_removal_and_a_new_name(
+    shop: Path, opened: Open, write: Write, reads: list[str]
+) -> None:
+    index = opened(shop)
+    index.update()
+    reads.clear()
+    write(shop, {"README.md": "# Shop\n\nQuokkas are welcome here.\n", "docs/new.md": "# Wombats\n\nDig burrows.\n"})
+    (shop / "web" / "retry.js").unlink()
+    (shop / "shop" / "prices.py").rename(shop / "shop" / "tariffs.py")
+    report = index.update()
+    assert (report.files, report.changed, report.removed) == (6, 3, 2)
+    assert set(reads) == {"README.md", "new.md", "tariffs.py"}
+    assert found(index, "quokkas") == ["README.md"]
+    assert found(index, "wombats burrows") == ["docs/new.md"]
+    assert found(index, "growing pauses backoff") == []
+    assert found(index, "install") == []
+    assert set(found(index, "gross price")) == {"shop/tariffs.py"}
+    assert report.embedded == report.chunks
+
+
+def test_a_folder_that_goes_away(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    index.update()
+    (shop / "shop").rename(shop.parent / "moved")
+    assert index.update().removed == 2
+    assert found(index, "session price") == []
+
+
+def test_another_size_is_seen_although_the_time_is_the_same(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    index.update(vectors=False)
+    readme = shop / "README.md"
+    before = readme.stat()
+    readme.write_text("# Quokka\n")
+    os.utime(readme, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert index.update(vectors=False).changed == 1
+    assert found(index, "quokka") == ["README.md"]
+
+
+def test_another_time_with_the_same_content_changes_nothing(shop: Path, opened: Open, reads: list[str]) -> None:
+    index = opened(shop)
+    index.update()
+    os.utime(shop / "README.md", (1e9, 1e9))
+    reads.clear()
+    report = index.update()
+    assert (report.changed, report.encoded) == (0, 0)
+    assert set(reads) == {"README.md"}
+    reads.clear()
+    index.update()
+    assert set(reads) == set()
+
+
+def test_a_file_rewritten_in_the_same_instant_it_was_read(tmp_path: Path, opened: Open) -> None:
+    """Same size, and on a file system with coarse time stamps the same time: only reading it again tells."""
+    root = tmp_path / "r"
+    root.mkdir()
+    index = opened(root)
+    for turn in range(3):
+        (root / "a.py").write_text(f"word_a{turn} = 1\n")
+        index.update(vectors=False)
+        stamp = (root / "a.py").stat().st_mtime_ns
+        (root / "a.py").write_text(f"word_b{turn} = 1\n")
+        os.utime(root / "a.py", ns=(stamp, stamp))
+        if time.time_ns() - stamp < prepare.RACY_NS:
+            index.update(vectors=False)
+            assert contents(index) == {"a.py": [f"word_b{turn} = 1"]}
+
+
+def test_content_that_is_no_text_is_remembered(shop: Path, opened: Open, reads: list[str]) -> None:
+    (shop / "data.py").write_bytes(b"\x00\x01" * 100)
+    hour_ago = time.time() - 3600
+    os.utime(shop / "data.py", (hour_ago, hour_ago))
+    index = opened(shop)
+    assert index.update(vectors=False).skipped["data.py"] == "binary content"
+    reads.clear()
+    report = index.update(vectors=False)
+    assert set(reads) == set()
+    assert (report.skipped["data.py"], report.files) == ("binary content", 6)
+    assert "data.py" in index.status().skipped
+    (shop / "data.py").write_text("quokka = 1\n")
+    report = index.update(vectors=False)
+    assert (report.changed, "data.py" in report.skipped) == (1, False)
+    assert found(index, "quokka") == ["data.py"]
+    (shop / "data.py").write_bytes(b"\x00\x01" * 100)
+    assert index.update(vectors=False).removed == 1
+    assert found(index, "quokka") == []
+
+
+def test_new_ignore_rules_take_files_out_and_back(shop: Path, opened: Open, write: Write) -> None:
+    index = opened(shop)
+    index.update()
+    write(shop, {".embedcodeignore": "shop/\n"})
+    report = index.update()
+    assert (report.removed, report.skipped["shop/"]) == (2, "ignored by .embedcodeignore: shop/")
+    assert "shop/session.py" not in found(index, "session")
+    (shop / ".embedcodeignore").unlink()
+    report = index.update()
+    assert (report.changed, report.encoded) == (2, 0)
+    assert found(index, "session")
+
+
+def test_no_file_at_all_says_what_was_left_out(tmp_path: Path, write: Write, opened: Open) -> None:
+    root = write(tmp_path / "r", {".gitignore": "*\n", "src/a.py": "x = 1\n", "b.py": "y = 1\n"})
+    with pytest.raises(UsageError, match=r'No file to index: 3 left out as "ignored by .gitignore", such as src/;'):
+        opened(root).update()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="No file to index: the folder is empty; give the folder that holds the code"):
+        opened(tmp_path / "empty").update()
+
+
+def test_a_repository_emptied_later(shop: Path, opened: Open, write: Write) -> None:
+    index = opened(shop)
+    index.update()
+    write(shop, {".gitignore": "*\n"})
+    with pytest.raises(UsageError, match="No file to index"):
+        index.update()
+    assert found(index, "session") == []
+    (shop / ".gitignore").unlink()
+    assert index.update().files == 6
+
+
+FUNCTIONS = {
+    name: f"def {name}(value):\n" + "".join(f"    value = {name}_step_{line}(value, {line})\n" for line in range(30))
+    for name in ("alpha", "beta", "gamma")
+}
+
+
+def test_moving_a_function_within_a_file_embeds_nothing(tmp_path: Path, write: Write, opened: Open) -> None:
+    root = write(tmp_path / "r", {"a.py": "\n\n".join(FUNCTIONS[name] for name in ("alpha", "beta", "gamma"))})
+    index = opened(root)
+    index.update()
+    before = {chunk.symbol: chunk.start_line for _, chunk in index.store.chunks_of("a.py")}
+    assert before["alpha"] < before["beta"]
+    (root / "a.py").write_text("\n\n".join(FUNCTIONS[name] for name in ("beta", "alpha", "gamma")))
+    report = index.update()
+    assert (report.changed, report.encoded, report.embedded) == (1, 0, report.chunks)
+    (hit, *_) = index.search(Query("alpha step", mode=Mode.LEXICAL))
+    assert hit.chunk.symbol == "alpha"
+    assert hit.chunk.start_line == before["beta"]
+
+
+def test_a_new_chunker_cuts_everything_again(
+    shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, reads: list[str]
+) -> None:
+    index = opened(shop)
+    index.update()
+    reads.clear()
+    monkeypatch.setattr(build, "CHUNKER_VERSION", "another")
+    report = index.update()
+    assert (report.changed, report.encoded, report.embedded) == (6, 0, report.chunks)
+    assert "session.py" in set(reads)
+    assert index.update().changed == 0
+
+
+def test_the_folder_was_renamed(shop: Path, opened: Open, encoder: object) -> None:
+    """Another path is another index, made from the cache; the repository's new name is what a filter knows."""
+    with opened(shop) as index:
+        chunks = index.update().chunks
+    moved = shop.rename(shop.parent / "store")
+    index = opened(moved)
+    report = index.update()
+    assert (report.encoded, report.cached) == (0, chunks)
+    assert {hit.chunk.repo for hit in index.search(Query("session"))} == {"store"}
+
+
+def test_a_parser_that_fails_on_one_file_costs_that_file(
+    shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = prepare.chunk
+
+    def fail(path: str, *rest: Any) -> Any:
+        if path == "shop/prices.py":
+            raise RecursionError("too deep")
+        return cut(path, *rest)
+
+    monkeypatch.setattr(prepare, "chunk", fail)
+    index = opened(shop)
+    report = index.update()
+    assert dict(report.failed) == {"shop/prices.py": "RecursionError: too deep"}
+    assert found(index, "session")
+    assert found(index, "gross price") == []
+
+
+def test_a_parser_that_kills_its_process_costs_one_file(
+    tmp_path: Path, write: Write, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parsers are native code. Here every other process than this one dies as it opens the file."""
+    deadly = (
+        "import os, sys\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).endswith('deadly.py'):\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "sys.addaudithook(hook)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(write(tmp_path / "path", {"sitecustomize.py": deadly})))
+    monkeypatch.setenv("EMBEDCODE_THREADS", "2")
+    files = {f"part{number}.py": f"word{number} = {number}\n" for number in range(130)}
+    index = opened(write(tmp_path / "r", files | {"deadly.py": "x = 1\n"}))
+    report = index.update(vectors=False)
+    assert dict(report.failed) == {"deadly.py": "the parser crashed on it"}
+    assert set(index.store.files()) == set(files)
+    assert found(index, "word129")[0] == "part129.py"
+
+
+def test_progress_counts_every_file(shop: Path, opened: Open) -> None:
+    steps: list[Step] = []
+    opened(shop).update(progress=steps.append)
+    reading = [step for step in steps if step.phase == "read"]
+    assert [step.done for step in reading] == [1, 2, 3, 4, 5, 6]
+    assert {step.total for step in reading} == {6}
+    embedding = [step for step in steps if step.phase == "embed"]
+    assert embedding[-1].done == embedding[-1].total == embedding[-1].chunks > 0
+    assert embedding[-1].tokens > 0
+    assert all(step.seconds >= 0 for step in steps)
+
+
+def test_an_interrupt_while_reading_keeps_what_was_committed(
+    tmp_path: Path, write: Write, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"part{number}.py": f"word{number} = {number}\n" for number in range(30)}
+    root = write(tmp_path / "r", files)
+    monkeypatch.setattr(build, "COMMIT_SECONDS", 0.0)
+
+    def interrupt(step: Step) -> None:
+        if step.done == 20:
+            raise KeyboardInterrupt
+
+    index = opened(root)
+    with pytest.raises(KeyboardInterrupt):
+        index.update(progress=interrupt)
+    kept = len(index.store.files())
+    assert 15 <= kept < 30
+    assert found(index, "word12")[0] == "part12.py"
+    report = index.update()
+    assert report.files == len(index.store.files()) == 30
+    assert contents(index) == {path: [text.rstrip("\n")] for path, text in sorted(files.items())}
+
+
+def test_many_files_are_prepared_in_other_processes_with_the_same_result(
+    tmp_path: Path, write: Write, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order and the content of what is stored do not tell who did the work."""
+    files = {f"m{number}/part{number}.py": f"def word{number}():\n    return {number}\n" for number in range(150)}
+    one, other = write(tmp_path / "one" / "r", files), write(tmp_path / "other" / "r", files)
+    monkeypatch.setenv("EMBEDCODE_THREADS", "2")
+    shared = opened(one)
+    assert shared.update(vectors=False).files == 150
+    monkeypatch.setenv("EMBEDCODE_THREADS", "1")
+    alone = opened(other)
+    assert alone.update(vectors=False).files == 150
+    assert contents(shared) == contents(alone)
+    assert [id for path in files for id, _ in shared.store.chunks_of(path)] == [
+        id for path in files for id, _ in alone.store.chunks_of(path)
+    ]

@@ -1,0 +1,173 @@
+"""Vectors of an index: from the cache where they were made before, else made, batch by batch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedcode import Encoder, Index, Mode, Query, Role, Truncate
+from embedcode.engine.light import LightEncoder
+from embedcode.errors import UsageError
+from embedcode.index import embed
+from embedcode.index.report import Step
+from embedcode.types import Floats, Tokens
+
+Open = Callable[..., Index]
+Write = Callable[[Path, dict[str, str]], Path]
+Git = Callable[..., str]
+
+
+@pytest.fixture
+def many(tmp_path: Path, write: Write) -> Path:
+    return write(
+        tmp_path / "many",
+        {f"part{number}.py": f"def step_{number}(value):\n    return {number}\n" for number in range(60)},
+    )
+
+
+def test_a_chunk_s_vector_is_the_encoder_s_vector_of_its_passage(shop: Path, opened: Open, encoder: Encoder) -> None:
+    index = opened(shop)
+    index.update()
+    stored = [entry for path in index.store.files() for entry in index.store.chunks_of(path)]
+    at, vectors = index.store.vectors([id for id, _ in stored])
+    assert at == list(range(len(stored)))
+    passages = [f"{c.path} {c.symbol}".rstrip() + f"\n{c.text}" for _, c in stored]
+    expected = encoder.encode(passages, Role.PASSAGE, truncate=Truncate.END)
+    assert (vectors * expected).sum(1).min() > 0.999
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+
+
+def test_a_second_worktree_embeds_nothing_twice(shop: Path, opened: Open, write: Write, git: Git) -> None:
+    git(shop, "init", "-q")
+    git(shop, "add", ".")
+    git(shop, "commit", "-qm", "all")
+    first = opened(shop).update()
+    worktree = shop.parent / "worktree"
+    git(shop, "worktree", "add", "-q", str(worktree))
+    index = opened(worktree / "shop")
+    assert index.root == worktree
+    second = index.update()
+    assert (second.encoded, second.cached, second.embedded) == (0, first.chunks, first.chunks)
+    write(worktree, {"web/new.js": "export function brandNew() { return 42; }\n"})
+    third = index.update()
+    assert (third.encoded, third.cached, third.changed) == (1, 0, 1)
+    hits = opened(worktree).search(Query("forget the session of a visitor", mode=Mode.DENSE))
+    assert hits[0].chunk.path == "shop/session.py"
+
+
+def test_a_copy_answers_as_the_original(shop: Path, opened: Open) -> None:
+    opened(shop).update()
+    copy = Path(shutil.copytree(shop, shop.parent / "copy" / "shop"))
+    report = opened(copy).update()
+    assert report.encoded == 0
+    for mode in Mode:
+        query = Query("log in again after the session was closed", mode=mode)
+        assert opened(copy).search(query) == opened(shop).search(query)
+
+
+def test_back_to_an_earlier_branch_embeds_nothing(shop: Path, opened: Open, write: Write) -> None:
+    before = (shop / "README.md").read_text()
+    index = opened(shop)
+    index.update()
+    write(shop, {"README.md": "# Another branch\n\nwith its own text.\n"})
+    assert index.update().encoded == 1
+    write(shop, {"README.md": before})
+    assert index.update().encoded == 0
+
+
+def test_the_same_passage_is_computed_once(tmp_path: Path, write: Write, opened: Open) -> None:
+    function = "def same(value):\n" + "".join(f"    value += {line} * value\n" for line in range(40))
+    root = write(tmp_path / "r", {"a.py": f"{function}\n\n{function}\n\n{function}\n\nx = 1\n"})
+    index = opened(root)
+    report = index.update()
+    texts = [chunk.text for _, chunk in index.store.chunks_of("a.py")]
+    assert len(set(texts)) < len(texts) == report.embedded
+    assert report.encoded == len(set(texts))
+
+
+def test_without_a_cache_work_goes_on(
+    shop: Path, opened: Open, own_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_home.mkdir()
+    (own_home / "vectors").write_text("a file where the folder should be")
+    report = opened(shop).update()
+    assert report.encoded == report.embedded == report.chunks
+    assert "work goes on without it" in caplog.text
+
+
+def test_an_interrupt_keeps_the_batches_that_are_done(
+    many: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "BATCH", 8)
+
+    def interrupt(step: Step) -> None:
+        if step.phase == "embed" and step.done >= 24:
+            raise KeyboardInterrupt
+
+    index = opened(many)
+    with pytest.raises(KeyboardInterrupt):
+        index.update(progress=interrupt)
+    kept = index.status().embedded
+    assert 24 <= kept < 60
+    assert index.status().running is None
+    report = index.update()
+    assert (report.encoded, report.embedded) == (60 - kept, 60)
+
+
+def test_a_deadline_ends_the_work_after_a_batch(many: Path, opened: Open) -> None:
+    index = opened(many)
+    index.update(vectors=False)
+    candidates = index.lexical(Query("step value"), 60)
+    assert len(candidates) == 60
+    made = index.embed(0, candidates)
+    assert made <= embed.SMALL_BATCH
+    assert index.embed(60, candidates) == 60 - made
+    assert index.status().embedded == 60
+
+
+def test_the_best_candidates_come_first(many: Path, opened: Open) -> None:
+    index = opened(many)
+    index.update(vectors=False)
+    candidates = index.lexical(Query("step value 17 step_42"), 60)
+    index.embed(0.01, candidates)
+    at, _ = index.store.vectors(candidates)
+    assert at == list(range(len(at)))
+
+
+def test_long_chunks_are_cut_not_refused(tmp_path: Path, write: Write, opened: Open) -> None:
+    root = write(tmp_path / "r", {"data.txt": "lorem ipsum " * 20_000, "small.py": "x = 1\n"})
+    report = opened(root).update()
+    assert report.embedded == report.chunks
+    assert not report.failed
+
+
+def test_one_chunk_without_a_vector_costs_no_other(
+    tmp_path: Path, write: Write, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(
+        tmp_path / "r", {f"{name}.py": f"def {name}():\n    return 1\n" for name in ("good", "poison", "fine")}
+    )
+    index = opened(root)
+    encoder = index.encoder
+    assert isinstance(encoder, LightEncoder)
+    (poison,) = encoder.tokenize(["poison"], Role.PASSAGE)
+    assert isinstance(poison, Tokens)
+    compute, mark = LightEncoder._one, poison.ids[1]
+
+    def broken(self: LightEncoder, tokens: Tokens) -> Floats:
+        states = compute(self, tokens)
+        return states * np.float32(np.nan) if mark in tokens.ids else states
+
+    monkeypatch.setattr(LightEncoder, "_one", broken)
+    report = index.update()
+    assert (report.chunks, report.embedded) == (3, 2)
+    assert list(report.failed) == ["poison.py"]
+
+
+def test_a_lone_string_is_not_taken_for_a_list_of_letters(encoder: Encoder) -> None:
+    with pytest.raises(UsageError, match="given as a list"):
+        encoder.encode("where are tokens refreshed?", Role.QUERY)

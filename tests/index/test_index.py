@@ -1,0 +1,427 @@
+"""One checkout opened, searched, described and deleted, as Python users do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from embedcode import Filter, Index, Mode, Query
+from embedcode.engine.light import LightEncoder
+from embedcode.errors import StoreError, UsageError
+from embedcode.index import build
+from embedcode.index.index import MAX_QUERY, clean
+from embedcode.types import Floats, Tokens
+
+Open = Callable[..., Index]
+Write = Callable[[Path, dict[str, str]], Path]
+Git = Callable[..., str]
+
+
+def paths(index: Index, text: str, **options: object) -> list[str]:
+    return [hit.chunk.path for hit in index.search(Query(text, **options))]  # type: ignore[arg-type]
+
+
+# ---- which checkout ----------------------------------------------------------------------------------------------
+
+
+def test_a_subfolder_opens_its_repository_and_limits_what_is_found(shop: Path, opened: Open, git: Git) -> None:
+    git(shop, "init", "-q")
+    index = opened(shop / "web")
+    assert (index.root, index.scope) == (shop, "web")
+    assert index.update().files == 6
+    assert set(paths(index, "session price retry log")) == {"web/retry.js"}
+    assert paths(index, "session", where=Filter(only=frozenset({"shop/session.py"}))) == []
+    assert index.home == opened(shop).home
+    assert paths(opened(shop), "forget the session of a visitor")[0] == "shop/session.py"
+    one_file = opened(shop / "shop" / "prices.py")
+    assert (one_file.root, one_file.scope) == (shop, "shop/prices.py")
+    assert set(paths(one_file, "session price")) == {"shop/prices.py"}
+    assert {hit.chunk.path for hit in opened(shop / "shop").related("shop/session.py", 4)} == {"shop/prices.py"}
+
+
+def test_a_scope_is_a_folder_and_no_prefix(tmp_path: Path, write: Write, opened: Open, git: Git) -> None:
+    root = write(tmp_path / "r", {"app/a.py": "session = 1\n", "app2/b.py": "session = 2\n"})
+    git(root, "init", "-q")
+    index = opened(root / "app")
+    index.update(vectors=False)
+    assert paths(index, "session") == ["app/a.py"]
+
+
+def test_without_git_the_folder_itself(shop: Path, opened: Open) -> None:
+    index = opened(shop / "shop")
+    assert (index.root, index.scope) == (shop / "shop", "")
+    assert index.update(vectors=False).files == 2
+    assert {hit.chunk.repo for hit in index.search(Query("session"))} == {"shop"}
+    one_file = opened(shop / "web" / "retry.js")
+    assert (one_file.root, one_file.scope) == (shop / "web", "retry.js")
+
+
+def test_the_innermost_repository(shop: Path, opened: Open, git: Git) -> None:
+    git(shop, "init", "-q")
+    git(shop / "web", "init", "-q")
+    assert opened(shop / "web").root == shop / "web"
+
+
+def test_dotfiles_in_git_do_not_make_the_home_folder_the_repository(
+    tmp_path: Path, write: Write, opened: Open, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    git(tmp_path, "init", "-q")
+    project = write(tmp_path / "project", {"a.py": "x = 1\n"})
+    assert opened(project).root == project
+
+
+def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere does not exist: check the path"):
+        Index.open(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "nul\0inside"])
+def test_a_path_that_cannot_exist(name: str) -> None:
+    with pytest.raises(UsageError):
+        Index.open(name)
+
+
+def test_everything_you_have_is_refused(
+    tmp_path: Path, write: Write, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = write(tmp_path / "me", {"a.py": "x = 1\n"})
+    monkeypatch.setenv("HOME", str(home))
+    for place in (Path("/"), home):
+        with pytest.raises(UsageError, match="is not a repository but everything you have: give a folder in it"):
+            opened(place).update()
+    link = tmp_path / "link"
+    link.symlink_to(home)
+    with pytest.raises(UsageError, match="everything you have"):
+        opened(link).update()
+
+
+def test_a_user_without_a_home_folder(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers that run under a number: HOME is not set and the number has no entry in the user database."""
+    import pwd
+
+    monkeypatch.delenv("HOME")
+
+    def unknown(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    assert opened(shop).update(vectors=False).files == 6
+
+
+def test_very_many_files_need_a_yes(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "MANY_FILES", 5)
+    with pytest.raises(UsageError, match=r"holds more than 5 files: .*\.embedcodeignore, or say --yes"):
+        opened(shop).update(vectors=False)
+    assert opened(shop).update(vectors=False, yes=True).files == 6
+
+
+# ---- searching ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_each_mode_finds_it(shop: Path, opened: Open, mode: Mode) -> None:
+    index = opened(shop)
+    index.update()
+    hits = index.search(Query("forget the session of a visitor", mode=mode))
+    assert (hits[0].chunk.path, hits[0].chunk.symbol) == ("shop/session.py", "invalidate_session")
+    assert hits[0].why
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    signals = {why.split()[0] for why in hits[0].why}
+    expected = {Mode.LEXICAL: {"words"}, Mode.DENSE: {"vector"}, Mode.HYBRID: {"words", "vector"}}
+    assert signals == expected[mode]
+
+
+def test_meaning_is_found_without_a_common_word(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    index.update()
+    question = "taxation of goods, VAT"
+    assert paths(index, question, mode=Mode.LEXICAL) == []
+    assert paths(index, question)[0] == "shop/prices.py"
+
+
+def test_code_is_a_query_too(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    index.update()
+    code = (
+        "func Retry(call func() error, n int) error {\n\tfor i := 0; i < n; i++ {\n\t\ttime.Sleep(backoff(i))\n\t}\n}"
+    )
+    assert index.search(Query(code=code))[0].chunk.path == "web/retry.js"
+    assert (
+        index.search(Query("rotate old logs", code="proc rotate(folder: string)"))[0].chunk.path == "tools/rotate.nim"
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (Filter(languages=("python",)), {"shop/session.py", "shop/prices.py"}),
+        (Filter(paths=("web",)), {"web/retry.js"}),
+        (Filter(paths=("**/*.py", "*.md")), {"shop/session.py", "shop/prices.py", "README.md"}),
+        (Filter(content=("docs",)), {"README.md"}),
+        (Filter(content=("config",)), {"settings.toml"}),
+        (Filter(repos=("shop",), languages=("nim",)), {"tools/rotate.nim"}),
+        (Filter(repos=("other",)), set()),
+        (Filter(only=frozenset({"settings.toml"})), {"settings.toml"}),
+    ],
+)
+def test_filters(shop: Path, opened: Open, where: Filter, expected: set[str]) -> None:
+    index = opened(shop)
+    index.update()
+    for mode in (Mode.HYBRID, Mode.DENSE):
+        assert set(paths(index, "session price retry log port", where=where, mode=mode)) == expected
+
+
+def test_top_k(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    index.update()
+    assert len(paths(index, "session", top_k=2)) == 2
+    assert len(paths(index, "session", top_k=1000)) == 6
+
+
+@pytest.mark.parametrize("query", [Query(), Query(" \n\t"), Query("", " "), Query(mode=Mode.DENSE)])
+def test_an_empty_query(shop: Path, opened: Open, query: Query) -> None:
+    with pytest.raises(UsageError, match="the query is empty: say what the code does, or give code"):
+        opened(shop).search(query)
+
+
+def test_long_queries(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    index.update()
+    start = "how is the session of a visitor forgotten?"
+    pasted = (
+        start + "\n" + "".join(f"  at frame{number} (bundle:{number}:{number}), column\n" for number in range(3000))
+    )
+    assert len(pasted) > 100_000
+    for mode in Mode:
+        assert paths(index, pasted, mode=mode)[0] == "shop/session.py"
+    with pytest.raises(UsageError, match=r"the query has 1,000,001 characters: give at most 1,000,000"):
+        index.search(Query("x" * (MAX_QUERY + 1)))
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800 session", "session\0", "🙂 session", "'\"); DROP TABLE chunks; -- session", "session*~2 AND OR"]
+)
+def test_any_text_is_a_query(shop: Path, opened: Open, text: str) -> None:
+    index = opened(shop)
+    index.update()
+    for mode in Mode:
+        assert paths(index, text, mode=mode)
+
+
+def test_nothing_is_found_before_the_first_update(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    assert [paths(index, "session", mode=mode) for mode in Mode] == [[], [], []]
+    status = index.status()
+    assert (status.files, status.chunks, status.updated, status.running) == (0, 0, 0.0, None)
+
+
+def test_half_an_index_has_vectors(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    report = index.update(vectors=False)
+    assert (report.embedded, report.encoded) == (0, 0)
+    query = Query("forget the session of a visitor, retry, log in")
+    assert index.search(query)[0].chunk.path == "shop/session.py"
+    candidates = index.lexical(query, 2)
+    assert index.embed(60, candidates) == 2
+    assert index.status().embedded == 2
+    assert index.embed(60, candidates) == 0
+    hits = index.search(query)
+    assert hits[0].chunk.path == "shop/session.py"
+    assert {len(hit.why) for hit in hits} == {1, 2}
+    assert {"web/retry.js", "README.md"} <= {hit.chunk.path for hit in hits}
+    assert len(paths(index, query.text, mode=Mode.DENSE)) == 2
+    assert index.update().encoded == report.chunks - 2
+
+
+def test_nothing_to_embed(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    index.update(vectors=False)
+    assert index.embed(60, []) == 0
+    assert index.embed(60, [10**9]) == 0
+
+
+# ---- related -----------------------------------------------------------------------------------------------------
+
+
+def test_related(shop: Path, opened: Open, write: Write) -> None:
+    write(shop, {"shop/logout.py": "def close_session(store, session_id):\n    store.delete(session_id)\n"})
+    index = opened(shop)
+    for vectors in (False, True):
+        index.update(vectors=vectors)
+        hits = index.related("shop/session.py", 6)
+        assert hits[0].chunk.path == "shop/logout.py"
+        assert "shop/session.py" not in {hit.chunk.path for hit in hits}
+    assert [hit.chunk.path for hit in index.related("shop/session.py", 6, k=1)] == ["shop/logout.py"]
+    by_language = index.related("shop/session.py", 6, where=Filter(languages=("javascript",)))
+    assert {hit.chunk.path for hit in by_language} == {"web/retry.js"}
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "reason"),
+    [("shop/session.py", 400, "it has 7 lines"), ("shop/none.py", 1, "it is not in the index")],
+)
+def test_related_to_a_line_that_is_not_there(shop: Path, opened: Open, path: str, line: int, reason: str) -> None:
+    index = opened(shop)
+    index.update(vectors=False)
+    with pytest.raises(UsageError, match=f"{path}:{line} is no line of an indexed file .{reason}.: check the path"):
+        index.related(path, line)
+
+
+# ---- status and clean --------------------------------------------------------------------------------------------
+
+
+def test_status(shop: Path, opened: Open, write: Write) -> None:
+    write(shop, {".gitignore": "*.tmp\n", "a.tmp": "x", "logo.png": "x", "key.pem": "x"})
+    index = opened(shop)
+    report = index.update()
+    status = index.status()
+    assert (status.files, status.chunks, status.embedded) == (report.files, report.chunks, report.chunks)
+    assert report.files == sum(status.languages.values()) == 7  # with .gitignore itself
+    assert status.languages["python"] == 2
+    assert set(status.skipped) == {"a.tmp", "logo.png", "key.pem"}
+    assert status.skipped["a.tmp"] == "ignored by .gitignore: *.tmp"
+    assert dict(report.skipped) == dict(status.skipped)
+    assert status.model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert status.root == shop
+    assert status.bytes == sum(path.stat().st_size for path in index.home.rglob("*") if path.is_file()) > 0
+    assert status.updated > 0
+
+
+def test_nothing_is_written_into_the_repository(shop: Path, opened: Open, git: Git) -> None:
+    git(shop, "init", "-q")
+    before = sorted(shop.rglob("*"))
+    index = opened(shop / "shop")
+    index.update()
+    index.search(Query("session"))
+    assert sorted(shop.rglob("*")) == before
+
+
+def test_clean_says_what_it_frees(shop: Path, tmp_path: Path, write: Write, opened: Open, own_home: Path) -> None:
+    other = write(tmp_path / "other", {"a.py": "x = 1\n"})
+    for root in (shop, other):
+        with opened(root) as index:
+            index.update()
+            home = index.home
+    ((what, freed),) = clean(other, vectors=False, dry_run=True)
+    assert (what, freed) == (str(home), sum(path.stat().st_size for path in home.rglob("*") if path.is_file()))
+    assert clean(other, vectors=False, dry_run=False) == [(what, freed)]
+    assert not home.exists()
+    assert [what for what, _ in clean(None, vectors=True, dry_run=False)] == [
+        str(Index.open(shop).home),
+        str(own_home / "vectors"),
+    ]
+    assert list((own_home / "indexes").iterdir()) == []
+    assert not (own_home / "vectors").exists()
+    assert clean(shop, vectors=True, dry_run=False) == []
+
+
+def test_after_clean_the_next_update_takes_vectors_from_the_cache(shop: Path, opened: Open) -> None:
+    with opened(shop) as index:
+        chunks = index.update().chunks
+    clean(shop, vectors=False, dry_run=False)
+    report = opened(shop).update()
+    assert (report.encoded, report.cached) == (0, chunks)
+
+
+def test_clean_of_a_path_that_is_not_there_deletes_nothing(shop: Path, opened: Open, git: Git) -> None:
+    git(shop, "init", "-q")
+    with opened(shop) as index:
+        index.update(vectors=False)
+    with pytest.raises(UsageError, match="shup does not exist"):
+        clean(shop / "shup", vectors=False, dry_run=False)
+    assert index.home.is_dir()
+
+
+def test_clean_of_a_repository_that_was_deleted(shop: Path, opened: Open, tmp_path: Path) -> None:
+    with opened(shop) as index:
+        index.update(vectors=False)
+    shop.rename(tmp_path / "elsewhere")
+    assert [what for what, _ in clean(shop, vectors=False, dry_run=False)] == [str(index.home)]
+
+
+# ---- spaces and builds -------------------------------------------------------------------------------------------
+
+
+class Mirrored(LightEncoder):
+    """A model of the same space with other vectors, which its own golden vector does not tell."""
+
+    def _one(self, tokens: Tokens) -> Floats:
+        return super()._one(tokens)[::-1]
+
+
+def test_another_space_is_refused(shop: Path, opened: Open, encoder: LightEncoder) -> None:
+    with opened(shop) as index:
+        index.update()
+    other = LightEncoder(replace(encoder.spec, weights="0" * 64, name="another"), 2)
+    index = opened(shop, other)
+    cure = f"with another model .*/all-MiniLM-L6-v2.: use that one, or run `embedcode clean {shop}` and index again"
+    for use in (index.update, lambda: index.search(Query("session")), lambda: index.embed(1, [1])):
+        with pytest.raises(StoreError, match=cure):
+            use()
+    assert paths(opened(shop), "session")[0] == "shop/session.py"
+
+
+def test_vectors_of_another_length_are_refused(shop: Path, opened: Open, encoder: LightEncoder) -> None:
+    with opened(shop) as index:
+        index.update()
+    with pytest.raises(StoreError, match=r"holds vectors of 384 numbers, this model gives 256: .*embedcode clean"):
+        opened(shop, LightEncoder(replace(encoder.spec, dim=256), 2)).update()
+
+
+def test_another_build_is_only_noted(
+    shop: Path, opened: Open, encoder: LightEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(shop) as index:
+        index.update()
+    other = LightEncoder(replace(encoder.spec, precision="int8 on another engine"), 2)
+    index = opened(shop, other)
+    assert paths(index, "session")[0] == "shop/session.py"
+    assert index.store.meta().manifest["build"] == other.build
+    assert not caplog.records
+
+
+def test_another_build_with_other_vectors_is_warned_of(
+    shop: Path, opened: Open, encoder: LightEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(shop) as index:
+        index.update()
+    golden = replace(encoder.spec.golden, vector=encoder.spec.golden.vector[::-1])
+    index = opened(shop, Mirrored(replace(encoder.spec, precision="bf16", golden=golden), 2))
+    assert index.search(Query("session"))
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f"run `embedcode clean --vectors {shop}` and index again" in record.getMessage()
+
+
+# ---- several at once ---------------------------------------------------------------------------------------------
+
+
+def test_one_sees_what_another_indexed(shop: Path, opened: Open, write: Write) -> None:
+    one, other = opened(shop), opened(shop)
+    one.update()
+    assert paths(other, "forget the session")[0] == "shop/session.py"
+    write(shop, {"new/feature.py": "def brand_new_feature():\n    return 42\n"})
+    other.update()
+    for index in (one, other):
+        assert paths(index, "brand new feature")[0] == "new/feature.py"
+
+
+def test_an_index_deleted_while_it_is_open(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    index.update(vectors=False)
+    clean(shop, vectors=False, dry_run=False)
+    with pytest.raises(StoreError, match="deleted or replaced while it was in use: run again"):
+        index.search(Query("session"))
+
+
+def test_closed_twice_and_as_a_context(shop: Path, encoder: LightEncoder) -> None:
+    with Index.open(shop, encoder) as index:
+        index.update(vectors=False)
+    index.close()
