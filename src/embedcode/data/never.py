@@ -1,0 +1,170 @@
+"""What no training may contain, by name (never.toml) and by the content of functions.
+
+Knows no miner and no training loop: they ask it. A name stops a source before it is fetched; only content counts in
+the end, because code is copied, vendored and renamed. Content is compared exactly here, on fingerprints that
+formatting and comments do not change; near duplicates are a matter for whoever answers `Blocklist.contains` next.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.resources import files
+from typing import Any, Literal, Self
+
+from embedcode.types import digest
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A source that is never trained on, with the names it goes by and the reason."""
+
+    name: str
+    kind: Literal["repository", "dataset"]
+    group: str
+    why: str
+    aliases: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.aliases, *self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """All entries, in the order of the file."""
+
+    entries: tuple[Entry, ...]
+
+    def find(self, name: str) -> Entry | None:
+        """The entry for a repository (`owner/name` or its URL), a package or a data set; None when it is allowed."""
+        wanted = _plain(name)
+        for entry in self.entries:
+            if any(fnmatchcase(wanted, _plain(known)) for known in entry.names):
+                return entry
+        return None
+
+
+def load() -> Never:
+    """The list that ships with the package."""
+    table = tomllib.loads(files("embedcode.data").joinpath("never.toml").read_text(encoding="utf-8"))
+    return Never(
+        (*_entries(table["repositories"], "repository"), *_entries(table["datasets"], "dataset")),
+    )
+
+
+def fingerprint(code: str) -> bytes:
+    """16 bytes that two copies of a function share, whatever their formatting, comments and docstrings.
+
+    It is the digest of the tokens: words and numbers, string literals, and single characters of punctuation. Left out
+    is what formatters add and remove: white space, line breaks and indentation; comments (`# ...`, `// ...`,
+    `/* ... */`, `-- ...`) and docstrings; semicolons, commas before a closing bracket, and parentheses unless they are
+    empty. Quotes of any kind are equal, runs of white space in a string are one space, and Python's adjacent strings
+    are one. So two functions that differ only in grouping, `a * (b + c)` and `a * b + c`, are taken for copies: to
+    block one function too many costs nothing, to miss one spoils a figure. Names count: a function renamed is another.
+
+    No language is asked for, since a copy may be filed under any. Where a line opens a block of Python, `//` is a
+    division and a string after a colon a docstring; elsewhere `//` opens a comment. `#` and `--` do so after white
+    space only, `#[` never; lines of the C preprocessor go with the comments. A guess that is wrong for a language is
+    wrong for both copies.
+    """
+    return _digest(_tokens(code))
+
+
+@dataclass(frozen=True, slots=True)
+class Blocklist:
+    """Functions that may not be trained on, known by their fingerprints."""
+
+    fingerprints: frozenset[bytes]
+
+    @classmethod
+    def of(cls, functions: Iterable[str]) -> Self:
+        """Texts without a token, such as a comment alone, block nothing."""
+        return cls(frozenset(_digest(tokens) for tokens in map(_tokens, functions) if tokens))
+
+    def contains(self, code: str) -> bool:
+        return fingerprint(code) in self.fingerprints
+
+    def __len__(self) -> int:
+        return len(self.fingerprints)
+
+
+def _tokens(code: str) -> list[str]:
+    python = _is_python(code)
+    tokens: list[str] = []
+    depth, last = 0, ""
+    for match in (_PYTHON_TOKEN if python else _TOKEN).finditer(code):
+        text, kind = match[0], match.lastgroup
+        if kind == "comment":
+            continue
+        if kind == "word":
+            tokens.append(text)
+        elif kind == "mark":
+            depth += (text in "([{") - (text in ")]}")
+            if text in ")]}" and tokens and tokens[-1] == ",":
+                tokens.pop()
+            if text == ")" and last == "(":
+                tokens.append("()")
+            elif text not in "()":
+                tokens.append(text)
+        elif tokens and not (python and depth == 0 and tokens[-1] == ":"):  # else a docstring
+            body = next(filter(None, match.group("double", "single", "string", "back")), "")
+            body = _ESCAPED_QUOTE.sub("", _SPACES.sub(" ", body))
+            prefix = match["prefix"].lower()
+            if python and '"' in tokens[-1] and not prefix:
+                tokens[-1] += body
+            else:
+                tokens.append(f'{prefix}"{body}')
+        last = text
+    return tokens
+
+
+def _is_python(code: str) -> bool:
+    return bool(_PYTHON_BLOCK.search(code) or (_DEF.search(code) and _COLON.search(code)))
+
+
+# What lacks its end runs to the end of the line or text, so that hostile text is read once, not once per quote.
+_LEXER = r"""
+      (?P<comment> /\*(?:.*?\*/|.*) | (?:(?<=\s)|^)(?:\#(?!\[)|--(?=\s))[^\n]*+ %s )
+    | (?P<prefix> [rRbBuUfF]{0,2} )
+      (?: \"{3}(?P<double>.*?)(?:\"{3}|\Z) | '{3}(?P<single>.*?)(?:'{3}|\Z)
+        | (?!(?<=[<&])'\w++(?!'))  # a lifetime in Rust
+          (?P<quote>["'])(?P<string>(?:(?!(?P=quote))[^\\\n]|\\.)*+)(?P=quote)?
+        | `(?P<back>(?:[^`\\]|\\.)*+)`? )
+    | (?P<word> \w++ )
+    | (?P<mark> [^\w\s\\;\ufeff] )
+"""
+_PYTHON_TOKEN = re.compile(_LEXER % "", re.VERBOSE | re.DOTALL | re.MULTILINE)
+_TOKEN = re.compile(_LEXER % r"| (?<!:)//[^\n]*+", re.VERBOSE | re.DOTALL | re.MULTILINE)
+
+_PYTHON_BLOCK = re.compile(
+    r"^[ \t]*+(?:async[ \t]++)?(?:class|if|elif|else|for|while|with|try|except|finally)\b"
+    r"[^\n{;]*:[ \t]*+(?:\#[^\n]*+)?$",
+    re.MULTILINE,
+)
+_DEF = re.compile(r"^[ \t]*+(?:async[ \t]++)?def[ \t]++\w++[ \t]*+[(\[]", re.MULTILINE)
+_COLON = re.compile(r":[ \t]*+(?:\#[^\n]*+)?$", re.MULTILINE)
+
+_SPACES = re.compile(r"\s+")
+_ESCAPED_QUOTE = re.compile(r"\\(?=[\"'`])")
+
+
+def _digest(tokens: Iterable[str]) -> bytes:
+    return digest("\0".join(tokens))
+
+
+def _entries(groups: dict[str, Any], kind: Literal["repository", "dataset"]) -> Iterator[Entry]:
+    for group, table in groups.items():
+        for entry in table["entries"]:
+            aliases, parts = tuple(entry.get("aliases", ())), tuple(entry.get("parts", ()))
+            yield Entry(entry["name"], kind, group, table["why"], aliases, parts)
+
+
+def _plain(name: str) -> str:
+    """A name without case, separators, and what a clone URL adds to `owner/name`."""
+    name = re.sub(r"^(?:git\+)?(?:https?|ssh|git)://(?:[^/@]*@)?[^/]+/|^git@[^:]+:", "", name.strip())
+    return re.sub(r"[-_. ]+", "-", name.removesuffix("/").removesuffix(".git").casefold())

@@ -1,0 +1,93 @@
+"""Reads a retrieval task from a folder in BEIR layout: corpus.jsonl, queries.jsonl, qrels.tsv.
+
+Knows no model and no metric, and downloads nothing. What is wrong with a file is said with its name and line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedcode.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Documents and queries by id, and judgements {query: {document: relevance}}."""
+
+    name: str
+    corpus: dict[str, str]
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+
+
+def load(folder: Path) -> Task:
+    """The task in a folder, named after it; a document's text is its title, if any, a newline and its text.
+
+    qrels.tsv may be in BEIR's place, `qrels/test.tsv`. Raises UsageError naming file and line.
+    """
+    corpus = {
+        document: "\n".join(part for part in (_text(row, "title", where), _text(row, "text", where)) if part)
+        for document, row, where in _rows(folder / "corpus.jsonl")
+    }
+    queries = {query: _text(row, "text", where) for query, row, where in _rows(folder / "queries.jsonl")}
+    qrels: dict[str, dict[str, int]] = {}
+    file = folder / "qrels.tsv"
+    for query, document, relevance, where in _judgements(file if file.exists() else folder / "qrels" / "test.tsv"):
+        for id, known, name in ((query, queries, "queries.jsonl"), (document, corpus, "corpus.jsonl")):
+            if id not in known:
+                raise UsageError(f"{where} judges {id!r}, which {name} does not have; add it or drop the line.")
+        qrels.setdefault(query, {})[document] = relevance
+    return Task(folder.resolve().name, corpus, queries, qrels)
+
+
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """(id, object, "file, line n") of each line that is not blank."""
+    seen: set[str] = set()
+    for where, line in _lines(file):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{where} is not JSON ({error}); each line must be one object.") from error
+        if not isinstance(row, dict):
+            raise UsageError(f"{where} is not a JSON object; write {{'_id': ..., 'text': ...}}.")
+        id = _text(row, "_id", where)
+        if not id or id in seen:
+            raise UsageError(f"{where} has {'the _id ' + repr(id) + ' again' if id else 'no _id'}; make ids distinct.")
+        seen.add(id)
+        yield id, row, where
+
+
+def _text(row: dict[str, Any], field: str, where: str) -> str:
+    value = row.get(field, "" if field != "text" else None)
+    if not isinstance(value, str):
+        raise UsageError(f"{where} has {value!r} for {field!r}; it must be a string.")
+    return value
+
+
+def _judgements(file: Path) -> Iterator[tuple[str, str, int, str]]:
+    """(query, document, relevance, "file, line n") of each line after the header, which may be absent."""
+    for i, (where, line) in enumerate(_lines(file)):
+        fields = line.split("\t")
+        if i == 0 and fields[-1] == "score":
+            continue
+        try:
+            query, document, relevance = fields
+            yield query, document, int(relevance), where
+        except ValueError as error:
+            raise UsageError(f"{where} is not 'query-id TAB corpus-id TAB whole number'; correct it.") from error
+
+
+def _lines(file: Path) -> Iterator[tuple[str, str]]:
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield f"{file}, line {number},", line.rstrip("\n")
+    except FileNotFoundError as error:
+        raise UsageError(f"{file} does not exist; a task needs corpus.jsonl, queries.jsonl and qrels.tsv.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read ({error}); it must be a readable UTF-8 file.") from error
