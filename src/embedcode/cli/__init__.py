@@ -1,0 +1,78 @@
+"""The command line's edge: runs a verb and turns whatever happens into an exit code and at most one sentence.
+
+0 done or found, 1 nothing found, 2 the user's error, 70 ours, 130 interrupted, 141 the reader of our output went away.
+Knows no verb (they are in `app`), and nothing imports it. Verbs are imported inside, so that an interrupt is
+answered from the first millisecond and `import embedcode.cli` costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from embedcode.errors import EmbedcodeError
+
+USER_ERROR, OUR_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
+
+
+def main() -> None:
+    """The `embedcode` command. Never shows a traceback, unless EMBEDCODE_DEBUG=1."""
+    arguments = sys.argv[1:] or ["--help"]
+    try:
+        code = _run(arguments)
+    except KeyboardInterrupt:
+        code = _fail("interrupted; what was finished is kept and the next run goes on from there", [], INTERRUPTED)
+    except BrokenPipeError:
+        code = BROKEN_PIPE
+    if code in (BROKEN_PIPE, OUR_ERROR) and sys.stdout is not None:
+        # The interpreter flushes once more as it ends, and would complain about the same output again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        from embedcode.cli.app import run
+
+        code = run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except EmbedcodeError as error:
+        return _fail(str(error), arguments, USER_ERROR)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if os.environ.get("EMBEDCODE_DEBUG", "0") not in ("", "0"):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        return _fail(f"unexpected {what}; {_log(error)}", arguments, OUR_ERROR)
+
+
+def _fail(message: str, arguments: list[str], code: int) -> int:
+    from embedcode.cli import output
+
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--json" in options and code != OUR_ERROR:
+        output.put_json({"error": message})
+    else:
+        output.note(f"embedcode: {message}")
+    return code
+
+
+def _log(error: Exception) -> str:
+    """Write the traceback to a file under home; says where, or why not."""
+    import platform
+    import traceback
+
+    from embedcode import __version__, settings
+
+    try:
+        path = Path(settings.load().home) / "crash.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        heading = f"embedcode {__version__}, Python {platform.python_version()}, {platform.platform()}\n{sys.argv}\n"
+        path.write_text(heading + "".join(traceback.format_exception(error)), errors="backslashreplace")
+    except (OSError, EmbedcodeError):
+        return "run it again with EMBEDCODE_DEBUG=1 to see where"
+    return f"please report it with {path}"

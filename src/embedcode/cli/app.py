@@ -1,0 +1,87 @@
+"""The typer application: which verbs there are, and in which module each lives.
+
+Only typer and the module of the verb that was asked for are imported, so that its help comes at once; what a verb
+needs is imported when it runs. The application's own options are flags with a default: for any other kind, typer
+imports its validation library even to print a verb's help (90 ms).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from embedcode.errors import UsageError
+
+VERBS = {
+    "search": "search",
+    "related": "search",
+    "index": "index",
+    "status": "state",
+    "embed": "embed",
+    "doctor": "state",
+    "clean": "state",
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Parse and carry out; returns the exit code, raises what goes wrong."""
+    command = typer.main.get_command(_app(arguments[:1] if arguments[0] in VERBS else list(VERBS)))
+    try:
+        # Not app(): its main() maps errors to messages and codes of its own.
+        with command.make_context("embedcode", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's errors, which not every version of typer exports
+            raise
+        place = getattr(getattr(error, "ctx", None), "command_path", "embedcode")
+        message = " ".join(error.format_message().split()).rstrip(".")
+        join = " See" if message.endswith("?") else "; see"
+        raise UsageError(f"{message[:1].lower()}{message[1:]}{join} `{place} --help`") from None
+    return 0
+
+
+def _app(verbs: list[str]) -> typer.Typer:
+    app = typer.Typer(
+        help="Find code by what it does, on this computer: no key, no server.\n\n"
+        '\b\nStart with\n  embedcode search "where are sessions invalidated?" path/to/repository',
+        epilog="Settings are EMBEDCODE_HOME, EMBEDCODE_THREADS and so on in the environment, or home, threads ... in "
+        "~/.config/embedcode/config.toml or in .embedcode.toml at a repository's root; "
+        "`embedcode status --settings` shows each value and its source.",
+        rich_markup_mode=None,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(add_help_option=False)(_options)
+    for verb in verbs:
+        app.command()(getattr(import_module(f"embedcode.cli.{VERBS[verb]}"), verb))
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from embedcode import __version__
+
+        typer.echo(f"embedcode {__version__}")
+        raise typer.Exit
+
+
+def _print_help(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    # Ours, since the built-in one has no False: it is None where it is not given, and so has to be validated.
+    wanted: Annotated[
+        bool, typer.Option("-h", "--help", callback=_print_help, is_eager=True, help="Show this message.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,91 @@
+"""`index`: read repositories and embed them ahead of the first search."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedcode.cli import output
+from embedcode.cli.opening import Threads, opened
+from embedcode.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedcode.index.report import Report
+
+SHOWN_FAILURES = 5
+
+
+def index(
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="PATH", help="Repositories; the current folder's if left out.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Come back when every vector is in, rather than embed in the background.")
+    ] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="End the background work; what it finished is kept.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Index more than 200,000 files.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="List every file left out, and why.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with a list of indexes.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Make an index or bring it up to date; only what changed is read and embedded.
+
+    Searching does this too, so it is needed only to have every vector ready before. On a terminal the vectors are
+    made in the background; with --wait, in a pipe or in CI it comes back when all are in.
+    """
+    if stop and wait:
+        raise UsageError("--stop and --wait exclude each other; give one of them")
+    records = [
+        _stop(path, as_json) if stop else _index(path, threads, wait, yes, verbose, as_json) for path in paths or ["."]
+    ]
+    if as_json:
+        output.put_json({"indexes": records})
+
+
+def _stop(path: str, as_json: bool) -> dict[str, Any]:
+    with opened(path) as index:
+        stopped = index.stop_background()
+        if not as_json:
+            output.put(f"{index.root}: {'stopped; what was done is kept' if stopped else 'nothing was running'}")
+        return {"root": str(index.root), "stopped": stopped}
+
+
+def _index(path: str, threads: str | None, wait: bool, yes: bool, verbose: bool, as_json: bool) -> dict[str, Any]:
+    from embedcode.cli.progress import ProgressLine
+
+    with opened(path, threads) as index:
+        now = wait or not output.interactive(as_json)
+        with ProgressLine() as progress:
+            report = index.update(vectors=now, progress=progress, yes=yes)
+        if not as_json:
+            _put(str(index.root), report, verbose)
+        if not now and report.embedded < report.chunks:
+            index.start_background()
+            output.note(output.BACKGROUND)
+        return {"root": str(index.root), **asdict(report)}
+
+
+def _put(root: str, report: Report, verbose: bool) -> None:
+    output.put(
+        f"{root}: {report.files:,} files ({report.changed:,} changed, {report.removed:,} removed), "
+        f"{report.chunks:,} chunks, {report.embedded:,} with a vector "
+        f"({report.encoded:,} made, {report.cached:,} from the cache), in {report.seconds:.1f} s"
+    )
+    if report.skipped:
+        output.put(f"left out: {by_reason(report.skipped)}{'' if verbose else ' (-v lists them)'}")
+    if verbose:
+        for path, reason in sorted(report.skipped.items()):
+            output.put(f"  {output.printable(path)}: {reason}")
+    if report.failed:
+        output.put(f"failed: {len(report.failed):,} files, the rest is whole")
+    for path, reason in sorted(report.failed.items())[: None if verbose else SHOWN_FAILURES]:
+        output.put(f"  {output.printable(path)}: {output.printable(reason)}")
+
+
+def by_reason(skipped: Mapping[str, str]) -> str:
+    """`12 binary, 3 too large`, the most frequent first."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(skipped.values()).most_common())

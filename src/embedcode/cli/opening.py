@@ -1,0 +1,52 @@
+"""Opening an index for a verb: the path is checked, logging set as configured, the index closed whatever happens."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embedcode.cli import output
+from embedcode.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedcode.index.index import Index
+
+
+Threads = Annotated[
+    str | None, typer.Option(metavar="N", help="Processor threads for embedding; 0 is all that may be used.")
+]
+
+
+@contextmanager
+def opened(path: str, threads: str | None = None, hint: str = "") -> Iterator[Index]:
+    """The index of the checkout that holds `path`; `hint` is added where the path does not exist."""
+    from embedcode import settings
+
+    if threads is not None:
+        settings.load({"threads": threads})
+        # As environment, so that a background process that the index starts is bound by it too.
+        os.environ["EMBEDCODE_THREADS"] = threads
+    try:
+        Path(path).stat()
+    except OSError as error:
+        shown = path if len(path) <= 200 else f"{path[:200]}…"
+        raise UsageError(f"{output.printable(shown)}: {(error.strerror or 'unusable').lower()}{hint}") from None
+    from embedcode.index.index import Index
+
+    with closing(Index.open(path)) as index:
+        set_logging(settings.load(root=index.root).log_level)
+        yield index
+
+
+def set_logging(level: str) -> None:
+    """Python already shows warnings on stderr, so logging is set up only for another level."""
+    if level != "warning":
+        import logging
+
+        logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")

@@ -1,0 +1,228 @@
+"""`status`, `doctor` and `clean`: what is there, whether it works, and how to be rid of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedcode.cli import output
+from embedcode.cli.opening import opened
+from embedcode.errors import EmbedcodeError, UsageError
+
+if TYPE_CHECKING:
+    from embedcode.index.report import Status
+
+LEAST_FREE_BYTES = 500_000_000
+"""An index of a million lines with its vectors needs less."""
+PROCESSOR_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp")
+"""What decides how fast, and in which precision, vectors are made."""
+
+Check = tuple[str, str, bool]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def status(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A repository, or a folder in it.")] = ".",
+    settings: Annotated[bool, typer.Option("--settings", help="Show every setting and where it was set.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="List every file left out, and why.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how old an index is, how much of it has vectors, and whether work goes on in the background."""
+    with opened(path) as index:
+        found = index.status()
+    rows: list[tuple[str, str, str]] = []
+    if settings:
+        from embedcode.settings import load
+
+        rows = load(root=found.root).explain()
+    if as_json:
+        record = _record(found)
+        if settings:
+            record["settings"] = {name: {"value": value, "source": source} for name, value, source in rows}
+        output.put_json(record)
+        return
+    _put(found, verbose)
+    if settings:
+        output.put("\nsettings")
+    for name, value, source in rows:
+        output.put(output.printable(f"{name + ':':<16} {value or '-'}  ({source})"))
+
+
+def _record(found: Status) -> dict[str, Any]:
+    running = found.running
+    return {
+        "root": str(found.root),
+        "home": str(found.home),
+        "model": found.model,
+        "space": found.space,
+        "files": found.files,
+        "chunks": found.chunks,
+        "embedded": found.embedded,
+        "age_seconds": round(max(0.0, time.time() - found.updated), 1) if found.updated else None,
+        "bytes": found.bytes,
+        "languages": dict(found.languages),
+        "skipped": dict(found.skipped),
+        "running": {"pid": running.pid, "started": running.started} if running else None,
+    }
+
+
+def _put(found: Status, verbose: bool) -> None:
+    from embedcode.cli.index import by_reason
+
+    now = time.time()
+    languages = sorted(found.languages.items(), key=lambda item: (-item[1], item[0]))
+    running = found.running
+    rows = {
+        "repository": str(found.root),
+        "updated": f"{output.duration(max(0.0, now - found.updated))} ago"
+        if found.updated
+        else "never: search it once",
+        "files": f"{found.files:,}  {', '.join(f'{name} {count:,}' for name, count in languages)}".rstrip(),
+        "chunks": f"{found.chunks:,}",
+        "vectors": f"{found.embedded:,} ({output.share(found.embedded, found.chunks)})",
+        "background": f"process {running.pid}, for {output.duration(max(0.0, now - running.started))}"
+        if running
+        else "nothing is running",
+        "left out": (by_reason(found.skipped) or "nothing")
+        + (" (-v lists them)" if found.skipped and not verbose else ""),
+        "model": found.model or "packaged",
+        "index": f"{output.megabytes(found.bytes)} in {found.home}",
+    }
+    for name, value in rows.items():
+        output.put(output.printable(f"{name + ':':<16} {value}"))
+    if verbose:
+        for path, reason in sorted(found.skipped.items()):
+            output.put(f"  {output.printable(path)}: {reason}")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check that this installation works: versions, processor, the model's known answer, disk.
+
+    Exit code 0 if all is well, else 1. Put its output into a bug report.
+    """
+    from embedcode.settings import load
+
+    checks = [_python(), *_dependencies(), _processor(), _sqlite(), *_home(load().home), *_engine()]
+    sound = all(ok for _, _, ok in checks)
+    if as_json:
+        output.put_json({"ok": sound, "checks": [{"name": n, "finding": f, "ok": ok} for n, f, ok in checks]})
+    else:
+        for name, finding, ok in checks:
+            output.put(output.printable(f"{'ok  ' if ok else 'FAIL'}  {name + ':':<20} {finding}"))
+    if not sound:
+        raise typer.Exit(1)
+
+
+def _python() -> Check:
+    import platform
+
+    from embedcode import __version__
+
+    finding = f"embedcode {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    return "versions", finding, sys.version_info >= (3, 11)
+
+
+def _dependencies() -> list[Check]:
+    """Versions of what the base install needs; the grammars in one line, since there are many."""
+    from importlib import metadata
+
+    try:
+        wanted = [line for line in metadata.requires("embedcode") or [] if "extra ==" not in line]
+    except metadata.PackageNotFoundError:
+        return [("packages", "embedcode is not installed; run `pip install .`", False)]
+    found: list[str] = []
+    lost: list[str] = []
+    grammars = 0
+    for line in wanted:
+        name = line.split(";")[0].rstrip("0123456789.,<>=!~ ")
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            lost.append(name)
+            continue
+        if name.startswith("tree-sitter-"):
+            grammars += 1
+        else:
+            found.append(f"{name} {version}")
+    checks = [("packages", f"{', '.join(sorted(found))}, {grammars} tree-sitter grammars", True)]
+    if lost:
+        checks.append(("missing packages", f"{', '.join(lost)}; run `pip install --force-reinstall embedcode`", False))
+    return checks
+
+
+def _processor() -> Check:
+    from embedcode.settings import cores
+
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        text = ""
+    words = {
+        word for line in text.splitlines() if line.lower().startswith(("flags", "features")) for word in line.split()
+    }
+    features = [feature for feature in PROCESSOR_FEATURES if feature in words]
+    return "processor", f"{cores()} cores, {' '.join(features) or 'no features known'}", True
+
+
+def _sqlite() -> Check:
+    import sqlite3
+
+    # Upserts came with 3.24.
+    return "SQLite", sqlite3.sqlite_version, sqlite3.sqlite_version_info >= (3, 24)
+
+
+def _home(home: Path) -> list[Check]:
+    import shutil
+    import tempfile
+
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home) as file:
+            file.write(b"x")
+        free = shutil.disk_usage(home).free
+    except OSError as error:
+        return [("home", f"{home} cannot be written: {error.strerror}; set EMBEDCODE_HOME to another folder", False)]
+    enough = free >= LEAST_FREE_BYTES
+    advice = "" if enough else "; `embedcode clean --all` frees what indexes take"
+    return [("home", f"{home} can be written", True), ("free disk", output.megabytes(free) + advice, enough)]
+
+
+def _engine() -> list[Check]:
+    """The encoder's own findings. Whatever keeps it from loading is a finding too, not a crash."""
+    try:
+        from embedcode import engine
+
+        return engine.doctor()
+    except (EmbedcodeError, ImportError, OSError) as error:
+        return [("encoder", f"{type(error).__name__}: {error}", False)]
+
+
+def clean(
+    path: Annotated[
+        str | None, typer.Argument(metavar="PATH", help="The repository whose index goes; the current one if left out.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="The indexes of all repositories.")] = False,
+    vectors: Annotated[
+        bool, typer.Option("--vectors", help="The cached vectors too, which all indexes share; they take long to make.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete an index, and say how much disk that frees. The next search makes it again; your code is not touched."""
+    if everything and path is not None:
+        raise UsageError(f"give either {output.printable(path)} or --all, not both")
+    from embedcode.index.index import clean as remove
+
+    gone = remove(None if everything else Path(path or "."), vectors, dry_run)
+    total = sum(size for _, size in gone)
+    if as_json:
+        items = [{"what": what, "bytes": size} for what, size in gone]
+        output.put_json({"dry_run": dry_run, "bytes": total, "items": items})
+        return
+    for what, size in gone:
+        output.put(f"{output.megabytes(size):>12}  {output.printable(what)}")
+    output.put(f"{output.megabytes(total):>12}  {'would be freed' if dry_run else 'freed'}")

@@ -1,0 +1,106 @@
+"""`embed`: texts in, unit vectors out, and errors that name the line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedcode import Role, load
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+TEXTS = ["def parse(text): ...", "close the socket", "naïve café"]
+
+
+@pytest.fixture
+def passages(tmp_path: Path) -> Path:
+    path = tmp_path / "passages.jsonl"
+    rows = [
+        json.dumps(TEXTS[0]),
+        json.dumps({"text": TEXTS[1], "id": "b"}),
+        "",
+        json.dumps({"text": TEXTS[2], "id": 3}),
+    ]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_npy_holds_what_python_gives(call: Run, passages: Path, tmp_path: Path) -> None:
+    done = call("embed", str(passages), "--role", "passage", "-o", "out.npy")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    found = np.load(tmp_path / "out.npy")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, load().encode(TEXTS, Role.PASSAGE), atol=1e-5)
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_json_lines_keep_order_and_ids_and_every_bit(call: Run, passages: Path, tmp_path: Path) -> None:
+    call("embed", str(passages), "--role", "passage", "-o", "out.npy")
+    call("embed", str(passages), "--role", "passage", "-o", "out.jsonl")
+    piped = call("embed", str(passages), "--role", "passage").stdout
+    assert (tmp_path / "out.jsonl").read_bytes() == piped
+    rows = [json.loads(line) for line in piped.splitlines()]
+    assert [(row["index"], row.get("id")) for row in rows] == [(0, None), (1, "b"), (2, 3)]
+    vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
+    np.testing.assert_array_equal(vectors, np.load(tmp_path / "out.npy"))
+
+
+def test_texts_from_the_command_line_a_pipe_and_plain_lines_agree(run: Run, call: Run) -> None:
+    given = call("embed", "--role", "query", "--text", TEXTS[1], "--text", TEXTS[0]).stdout
+    lines = f"{TEXTS[1]}\r\n{TEXTS[0]}".encode()
+    assert run("embed", "-", "--role", "query", "--lines", input=lines).stdout == given
+    assert run("embed", "--role", "query", input=json.dumps(TEXTS[1]).encode()).stdout == given.splitlines(True)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b'"a"\nplain\n', ["line 2", "not JSON", "--lines"]),
+        (b'"a"\n\n{"txt": "b"}\n', ["line 3", '"text"']),
+        (b'"a"\n3\n', ["line 2", '"text"']),
+        (b'"a"\n"\xff"\n', ["line 2", "UTF-8"]),
+        (b"", ["nothing to embed"]),
+    ],
+)
+def test_a_wrong_line_is_named_and_an_old_result_kept(
+    call: Run, tmp_path: Path, content: bytes, parts: list[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_bytes(content)
+    (tmp_path / "out.npy").write_bytes(b"old")
+    done = call("embed", "in.jsonl", "--role", "passage", "-o", "out.npy")
+    assert done.returncode == 2
+    for part in parts:
+        assert part in done.stderr.decode()
+    assert (tmp_path / "out.npy").read_bytes() == b"old"
+
+
+def test_a_text_that_is_too_long_is_an_error_or_is_cut_as_told(call: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("short\n" + "word " * 5000)
+    arguments = ("embed", "in.txt", "--lines", "--role", "passage")
+    refused = call(*arguments)
+    assert refused.returncode == 2
+    assert b"in.txt line 2" in refused.stderr
+    assert refused.stdout == b""
+    cut = call(*arguments, "--truncate", "END")
+    assert cut.returncode == 0
+    assert cut.stdout.count(b"\n") == 2
+    assert b"1 of 2 texts" in cut.stderr
+
+
+@pytest.mark.parametrize(
+    ("out", "part"), [("out.txt", ".npy or .jsonl"), ("no/such/out.npy", "no/such/out.npy cannot be written")]
+)
+def test_an_output_that_cannot_be(call: Run, out: str, part: str) -> None:
+    done = call("embed", "--role", "query", "--text", "x", "-o", out)
+    assert done.returncode == 2
+    assert part in done.stderr.decode()
+
+
+def test_a_model_that_does_not_exist(call: Run) -> None:
+    done = call("embed", "--role", "query", "--text", "x", "--model", "nowhere")
+    assert done.returncode == 2
+    assert b"nowhere" in done.stderr

@@ -1,0 +1,145 @@
+"""What a person sees when something is wrong: one sentence, an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    root = tmp_path / "repository"
+    root.mkdir()
+    (root / "a.py").write_text("def parse(text):\n    return text\n")
+    return root
+
+
+def assert_user_error(done: subprocess.CompletedProcess[bytes], *parts: str) -> None:
+    message = done.stderr.decode()
+    assert done.returncode == 2, message
+    assert done.stdout == b""
+    assert message.startswith("embedcode: ")
+    assert message.count("\n") == 1
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["search"], ["the query is empty", 'embedcode search "']),
+        (["search", " \n"], ["the query is empty"]),
+        (["search", "--", ""], ["the query is empty"]),
+        (["search", "--code", "-"], ["the code in - is empty"]),
+        (["search", "--code", "no.py"], ["no.py", "No such file"]),
+        (["search", "text", "no/such"], ["no/such", "no such file", "in quotes"]),
+        (["search", "parse text", "--code", __file__], ["parse text", "give the path too", ". --code"]),
+        (["search", "text", "x" * 5000], ["too long"]),
+        (["search", "-k", "0", "text"], ["-k", "embedcode search --help"]),
+        (["search", "text", "--mode", "sparse"], ["--mode", "hybrid", "lexical", "dense"]),
+        (["search", "text", "--lang", "pyhton"], ["pyhton", "did you mean 'python'"]),
+        (["search", "text", "--threads", "many"], ["--threads", "many", "whole number"]),
+        (["serch", "text"], ["serch", "Did you mean 'search'"]),
+        (["related", "a.py"], ["a.py", "FILE:LINE"]),
+        (["related", "a.py:0"], ["a.py:0", "FILE:LINE"]),
+        (["related", "nowhere.py:3"], ["nowhere.py", "no such file"]),
+        (["index", "--stop", "--wait"], ["--stop", "--wait"]),
+        (["index", "nowhere"], ["nowhere", "no such file"]),
+        (["clean", "here", "--all"], ["here", "--all"]),
+        (["embed", "--text", "x"], ["--role", "passage"]),
+    ],
+)
+def test_a_mistake_in_the_request(call: Run, arguments: list[str], parts: list[str]) -> None:
+    assert_user_error(call(*arguments), *parts)
+
+
+def test_with_json_the_error_is_an_object_on_stdout(call: Run) -> None:
+    for arguments in (["search", "", "--json"], ["search", "--json", "x", "--bad"]):
+        done = call(*arguments)
+        assert done.returncode == 2
+        assert done.stderr == b""
+        assert list(json.loads(done.stdout)) == ["error"]
+
+
+def test_json_after_two_dashes_is_a_query(call: Run) -> None:
+    assert_user_error(call("search", "--", "--json", "nowhere"), "nowhere")
+
+
+def test_a_wrong_setting_is_named(call: Run, repository: Path) -> None:
+    (repository / ".embedcode.toml").write_text("thread = 2\n")
+    assert_user_error(call("status", cwd=repository), ".embedcode.toml", "'thread'", "did you mean 'threads'")
+
+
+def test_what_nobody_expected_leaves_a_log_and_no_traceback(run: Run, tmp_path: Path) -> None:
+    """As with a broken installation: a module that is needed fails as it is imported."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "difflib.py").write_text("raise ZeroDivisionError('a broken installation')\n")
+    arguments = ("search", "text", "--lang", "nonsense")
+    broken = {"PYTHONPATH": str(tmp_path / "broken")}
+    done = run(*arguments, env=broken)
+    assert done.returncode == 70
+    message = done.stderr.decode()
+    assert message.count("\n") == 1
+    assert "ZeroDivisionError: a broken installation" in message
+    log = tmp_path / "home" / "crash.log"
+    assert str(log) in message
+    assert "Traceback" in log.read_text()
+    assert "Traceback" in run(*arguments, env=broken | {"EMBEDCODE_DEBUG": "1"}).stderr.decode()
+
+
+def test_a_home_that_cannot_be_written_still_gives_one_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "difflib.py").write_text("raise ZeroDivisionError('a broken installation')\n")
+    env = {"PYTHONPATH": str(tmp_path / "broken"), "EMBEDCODE_HOME": str(tmp_path / "file" / "home")}
+    done = run("search", "text", "--lang", "nonsense", env=env)
+    assert done.returncode == 70
+    assert done.stderr.count(b"\n") == 1
+    assert b"EMBEDCODE_DEBUG=1" in done.stderr
+
+
+def test_an_interrupt_says_that_nothing_is_lost(environment: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "embedcode", "search", "--code", "-"]
+    process = subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"x" * 300_000)  # more than a pipe holds: when this returns, the verb is at work, reading
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.count(b"\n") == 1
+    assert b"what was finished is kept" in errors
+
+
+def test_a_reader_that_goes_away_is_no_error(environment: dict[str, str], tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "embedcode", "search", "--help"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr == b""
+
+
+def test_a_full_disk_under_the_output_is_one_sentence(run: Run) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "embedcode", "search", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 70
+    assert done.stderr.count(b"\n") == 1
+    assert b"No space left" in done.stderr
+
+
+def test_closed_streams_do_no_harm(environment: dict[str, str]) -> None:
+    shell = f"{sys.executable} -m embedcode search '' >&- 2>&-"
+    assert subprocess.run(["/bin/sh", "-c", shell], env=environment, check=False).returncode == 2

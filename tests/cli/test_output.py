@@ -1,0 +1,164 @@
+"""How hits, figures and progress are shown."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedcode.cli import output
+from embedcode.cli.progress import ProgressLine, described
+from embedcode.index.report import Status, Step
+from embedcode.types import Chunk, Hit
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def hit(text: str, symbol: str = "parse", path: str = "src/a.py", start: int = 5) -> Hit:
+    chunk = Chunk("repository", path, start, start + text.count("\n"), "python", symbol, text)
+    return Hit(chunk, 0.5, ("words 1", "vector 2"))
+
+
+def status(updated: float = 0.0) -> Status:
+    return Status(Path("/r"), Path("/h"), "", "", 1, 10, 3, updated, 0, {}, {}, None)
+
+
+def test_in_a_pipe_a_hit_is_its_place_and_numbered_lines(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output.put_hits([hit("def parse(text):\n    return text")], tmp_path, why=True)
+    assert capfd.readouterr().out.splitlines() == [
+        " 1  src/a.py:5-6  parse",
+        "    0.5000  words 1, vector 2",
+        "       5  def parse(text):",
+        "       6      return text",
+        "",
+    ]
+
+
+def test_a_place_can_be_opened_from_where_the_person_is(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "repository" / "src").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    seen = []
+    for here in (tmp_path, tmp_path / "repository" / "src", tmp_path / "elsewhere"):
+        monkeypatch.chdir(here)
+        output.put_places([hit("x")], tmp_path / "repository")
+        seen.append(capfd.readouterr().out.split()[1])
+    assert seen == ["repository/src/a.py:5-5", "a.py:5-5", f"{tmp_path}/repository/src/a.py:5-5"]
+
+
+def test_a_long_chunk_is_cut_and_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    output.put_hits([hit("\n".join(f"line {number}" for number in range(30)))], Path("/r"))
+    shown = capfd.readouterr().out
+    assert "line 9\n" in shown
+    assert "line 10" not in shown
+    assert "20 more lines" in shown
+
+
+def test_a_line_of_many_pages_is_cut(capfd: pytest.CaptureFixture[str]) -> None:
+    output.put_hits([hit("x" * 50_000)], Path("/r"))
+    assert len(capfd.readouterr().out) < 300
+
+
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_code_cannot_drive_the_terminal(
+    on_terminal: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    hostile = [hit("a = '\x1b]0;title\x07'\n# \u202e evil \x9b31m\r", symbol="\x1b[2J", path="a\x1bb\n.py")]
+    if on_terminal:
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        output.put_hits(hostile, Path("/r"), True)
+        shown = terminal.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", "").replace("\x1b[2m", "")
+    else:
+        output.put_hits(hostile, Path("/r"), True)
+        shown = capfd.readouterr().out
+    assert "\\x1b]0;title\\x07" in shown
+    assert not {"\x1b", "\x07", "\x9b", "\r", "\u202e"} & set(shown)
+    assert "a\\x1bb\\n.py:5-6" in shown
+
+
+def test_json_has_the_documented_keys_and_survives_what_is_not_unicode(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    output.put_json(output.answer_record("q", [hit("é\udcff\x1b", path="b\udcfe.py")], status(), ["a note"]))
+    raw = capfdbinary.readouterr().out
+    assert raw.count(b"\n") == 1
+    answer = json.loads(raw)
+    assert list(answer) == ["query", "root", "hits", "indexed", "notes"]
+    assert list(answer["hits"][0]) == [
+        "path", "start_line", "end_line", "symbol", "language", "score", "why", "snippet",
+    ]  # fmt: skip
+    assert answer["hits"][0]["path"] == "b\udcfe.py"
+    assert answer["hits"][0]["snippet"] == "é\udcff\x1b"
+    assert set(answer["indexed"]) == {"files", "chunks", "embedded", "age_seconds"}
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "shown"),
+    [
+        (0, 0, "100 %"),
+        (0, 9, "0 %"),
+        (1, 1000, "less than 1 %"),
+        (1, 100, "1 %"),
+        (31, 100, "31 %"),
+        (9999, 10000, "99 %"),
+        (7, 7, "100 %"),
+    ],
+)
+def test_a_share_is_whole_only_when_nothing_is_missing(part: int, whole: int, shown: str) -> None:
+    assert output.share(part, whole) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.2, "0 s"), (90, "90 s"), (240, "4 min"), (7200, "2 h"), (432_000, "5 d")]
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert output.duration(seconds) == shown
+
+
+def test_progress_tells_count_rate_and_time_left() -> None:
+    assert described(Step("read", 500, 2000, 4321, 0, 2.0)) == "reading 500 of 2,000 files, 4,321 chunks, 6 s left"
+    assert described(Step("embed", 100, 400, 400, 30_000, 10.0)) == (
+        "embedding 100 of 400 chunks, 3,000 tokens/s, 30 s left"
+    )
+    assert "left" not in described(Step("read", 0, 2000, 0, 0, 0.0))
+
+
+def test_progress_is_one_line_on_a_terminal_and_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with ProgressLine() as progress:
+            for done in range(100):
+                progress(Step("read", done, 100, done, 0, 1.0))
+        shown = stream.getvalue()
+        if stream.isatty():
+            assert shown.startswith("\r\x1b[2Kreading 0 of 100 files")
+            assert shown.endswith("\r\x1b[2K")
+            assert "\n" not in shown
+        else:
+            assert shown == ""
+
+
+@pytest.mark.parametrize(("ci", "expected"), [(None, True), ("", True), ("false", True), ("true", False), ("1", False)])
+def test_background_work_is_left_only_where_a_person_reads(
+    ci: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    if ci is not None:
+        monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert output.interactive(as_json=False) is expected
+    assert output.interactive(as_json=True) is False
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert output.interactive(as_json=False) is False

@@ -1,0 +1,328 @@
+"""The verbs on a real repository: what is found, said, left running and deleted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+OnTerminal = Callable[..., tuple[int, str]]
+FILES = {
+    "shop/session.py": '''"""Sessions of visitors."""
+
+
+def invalidate_session(store, session_id):
+    """Forget a visitor's session, so that they have to log in again."""
+    store.delete(session_id)
+    store.publish("session.closed", session_id)
+''',
+    "shop/prices.py": '''def gross_price(net, rate):
+    """Add value added tax to a net price."""
+    return round(net * (1 + rate), 2)
+
+
+def net_price(gross, rate):
+    """Take value added tax out of a gross price."""
+    return round(gross / (1 + rate), 2)
+''',
+    "web/retry.js": """// Call again with growing pauses.
+export async function retryWithBackoff(call, attempts) {
+  for (let attempt = 0; attempt < attempts; attempt++) {
+    try { return await call(); } catch { await sleep(2 ** attempt * 100); }
+  }
+}
+""",
+    "README.md": "# Shop\n\nHow to install the shop and log in.\n",
+    "settings.toml": "[server]\nport = 8000\n",
+}
+
+
+def git(root: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True)
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    return root
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    root = write(tmp_path / "shop", FILES)
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "all")
+    return root
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """More chunks than one search embeds on its way."""
+    return write(
+        tmp_path / "large",
+        {
+            f"part{number}.py": f'def step_{number}(value):\n    """Step {number} of the computation."""\n'
+            + "".join(f"    value = value * {number} + {line}\n" for line in range(2))
+            for number in range(280)
+        },
+    )
+
+
+def answer(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
+    assert done.stderr == b""
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def paths(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    return [hit["path"] for hit in answer(done)["hits"]]
+
+
+def test_a_search_in_a_pipe(call: Run, shop: Path) -> None:
+    done = call("search", "where are sessions invalidated?", cwd=shop)
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    assert lines[0].startswith(" 1  shop/session.py:")
+    assert "       4  def invalidate_session(store, session_id):" in lines
+    assert "\x1b" not in done.stdout.decode()
+
+
+def test_json_says_where_and_what(call: Run, shop: Path) -> None:
+    found = answer(call("search", "add tax to a net price", str(shop), "--json", "-k", "1"))
+    assert found["query"] == "add tax to a net price"
+    assert found["root"] == str(shop)
+    (hit,) = found["hits"]
+    assert hit["path"] == "shop/prices.py"
+    assert hit["language"] == "python"
+    lines = FILES["shop/prices.py"].splitlines()[hit["start_line"] - 1 : hit["end_line"]]
+    assert hit["snippet"].rstrip("\n") == "\n".join(lines)
+    assert hit["why"]
+    indexed = found["indexed"]
+    assert indexed["files"] == len(FILES)
+    assert indexed["embedded"] == indexed["chunks"]
+    assert 0 <= indexed["age_seconds"] < 30
+    assert found["notes"] == []
+
+
+def test_no_hit_is_exit_code_1(call: Run, shop: Path) -> None:
+    done = call("search", "session", "--path", "nowhere/**", cwd=shop)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"no hits" in done.stderr
+    as_json = call("search", "session", "--path", "nowhere/**", "--json", cwd=shop)
+    assert as_json.returncode == 1
+    assert answer(as_json)["hits"] == []
+
+
+def test_filters(call: Run, shop: Path) -> None:
+    def only(*arguments: str) -> set[str]:
+        return set(paths(call("search", "log in with a session", "--json", *arguments, cwd=shop)))
+
+    assert only("--lang", "js") == {"web/retry.js"}
+    assert only("--path", "shop") == {"shop/session.py", "shop/prices.py"}
+    assert only("--content", "docs") == {"README.md"}
+    assert only("--content", "docs", "--content", "config") == {"README.md", "settings.toml"}
+    assert only("--lang", "python", "--path", "**/s*.py") == {"shop/session.py"}
+    assert {path.split("/")[0] for path in paths(call("search", "session", str(shop / "shop"), "--json"))} == {"shop"}
+
+
+def test_since_a_revision(call: Run, shop: Path, large: Path) -> None:
+    nothing = call("search", "price", "--since", "HEAD", "--json", cwd=shop)
+    assert (nothing.returncode, answer(nothing)["hits"]) == (1, [])
+    (shop / "new.py").write_text("def cheapest_price(prices):\n    return min(prices)\n")
+    assert paths(call("search", "price", "--since", "HEAD", "--json", cwd=shop)) == ["new.py"]
+    unknown = call("search", "price", "--since", "no-such-branch", cwd=shop)
+    assert unknown.returncode == 2
+    assert b"no-such-branch" in unknown.stderr
+    assert call("search", "price", "--since", "HEAD", "--mode", "lexical", cwd=large).returncode == 2
+
+
+def test_code_alone_and_with_text(run: Run, call: Run, shop: Path, tmp_path: Path) -> None:
+    example = tmp_path / "example.py"
+    example.write_bytes(b"# caf\xe9\nasync def retry_with_backoff(call, attempts): await sleep(2 ** attempts)\n")
+    assert paths(call("search", "--code", str(example), str(shop), "--json"))[0] == "web/retry.js"
+    assert paths(call("search", "--code", str(example), "--json", cwd=shop))[0] == "web/retry.js"
+    piped = run("search", "--code", "-", "--json", cwd=shop, input=example.read_bytes())
+    assert paths(piped)[0] == "web/retry.js"
+    both = answer(call("search", "growing pauses", ".", "--code", str(example), "--json", cwd=shop))
+    assert both["query"] == "growing pauses"
+    assert both["hits"][0]["path"] == "web/retry.js"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["--json session", "Traceback: " + "invalidate the session of a visitor, " * 2800, b"session \xff of a visitor"],
+    ids=["dashes", "100 kB", "not UTF-8"],
+)
+def test_odd_queries(run: Run, shop: Path, query: str | bytes) -> None:
+    done = run("search", "--json", "--", query, cwd=shop)
+    assert done.returncode == 0
+    assert paths(done)[0] == "shop/session.py"
+
+
+@pytest.mark.parametrize("mode", ["lexical", "dense"])
+def test_modes(call: Run, shop: Path, mode: str) -> None:
+    assert paths(call("search", "invalidate session", "--mode", mode, "--json", cwd=shop))[0] == "shop/session.py"
+
+
+def test_without_an_update_the_index_answers_as_it_is(call: Run, shop: Path) -> None:
+    never = call("search", "price", "--no-update", cwd=shop)
+    assert never.returncode == 2
+    assert b"--no-update" in never.stderr
+    call("index", cwd=shop)
+    (shop / "new.py").write_text("def cheapest_price(prices):\n    return min(prices)\n")
+    assert "new.py" not in paths(call("search", "cheapest price", "--no-update", "--json", cwd=shop))
+    assert paths(call("search", "cheapest price", "--json", cwd=shop))[0] == "new.py"
+
+
+def test_related_code(call: Run, shop: Path) -> None:
+    done = call("related", "prices.py:3", "--json", cwd=shop / "shop")
+    found = answer(done)
+    assert done.returncode == 0
+    assert found["query"] == "prices.py:3"
+    hits = [(hit["path"], hit["start_line"], hit["end_line"]) for hit in found["hits"]]
+    assert hits
+    assert not any(path == "shop/prices.py" and start <= 3 <= end for path, start, end in hits)
+    beyond = call("related", "prices.py:999", cwd=shop / "shop")
+    assert beyond.returncode == 2
+    assert b"999" in beyond.stderr
+
+
+def test_index_in_a_pipe_does_everything_and_then_nothing(call: Run, shop: Path) -> None:
+    (shop / "data.bin").write_bytes(bytes(range(256)) * 4)
+    first = call("index", "-v", str(shop))
+    assert first.returncode == 0
+    assert f"{shop}: {len(FILES)} files ({len(FILES)} changed, 0 removed)" in first.stdout.decode()
+    assert "\n  data.bin: " in first.stdout.decode()
+    (again,) = json.loads(call("index", str(shop), "--json").stdout)["indexes"]
+    assert (again["changed"], again["encoded"]) == (0, 0)
+    assert again["embedded"] == again["chunks"] > 0
+    assert again["failed"] == {}
+
+
+def test_index_refuses_what_would_read_the_whole_computer(
+    call: Run, shop: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    environment["HOME"] = str(shop.parent)
+    for path in ("/", str(shop.parent)):
+        done = call("index", path)
+        assert done.returncode == 2
+        assert done.stderr.count(b"\n") == 1
+
+
+def test_status_before_and_after(call: Run, shop: Path) -> None:
+    before = call("status", str(shop))
+    assert before.returncode == 0
+    assert b"never" in before.stdout
+    call("index", str(shop))
+    found = answer(call("status", "--json", "--settings", cwd=shop / "web"))
+    assert found["root"] == str(shop)
+    assert found["files"] == len(FILES)
+    assert found["languages"]["python"] == 2
+    assert found["running"] is None
+    assert found["bytes"] > 0
+    assert found["settings"]["home"]["source"] == "environment EMBEDCODE_HOME"
+    shown = call("status", "--settings", str(shop)).stdout.decode()
+    assert "(100 %)" in shown
+    assert "environment EMBEDCODE_HOME" in shown
+
+
+def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None:
+    call("index", str(shop))
+    planned = answer(call("clean", str(shop), "--dry-run", "--json"))
+    assert planned["dry_run"] is True
+    assert planned["bytes"] > 0
+    assert answer(call("status", str(shop), "--json"))["files"] == len(FILES)
+    done = call("clean", str(shop))
+    assert done.returncode == 0
+    assert b" MB" in done.stdout
+    assert b"freed" in done.stdout
+    assert answer(call("status", str(shop), "--json"))["files"] == 0
+    assert (shop / "shop" / "prices.py").exists()
+    call("index", str(shop))
+    everything = answer(call("clean", "--all", "--vectors", "--json"))
+    assert everything["bytes"] > 0
+    assert sum(path.stat().st_size for path in (tmp_path / "home").rglob("*") if path.is_file()) < 100_000
+
+
+def test_doctor(call: Run) -> None:
+    done = call("doctor", "--json")
+    found = json.loads(done.stdout)
+    assert [check for check in found["checks"] if not check["ok"]] == []
+    assert (done.returncode, found["ok"]) == (0, True)
+    names = {check["name"] for check in found["checks"]}
+    assert {"processor", "SQLite", "home", "free disk", "golden vector"} <= names
+
+
+def test_doctor_fails_where_home_cannot_be_written(call: Run, tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "file").write_text("")
+    environment["EMBEDCODE_HOME"] = str(tmp_path / "file" / "home")
+    done = call("doctor")
+    assert done.returncode == 1
+    assert b"FAIL  home" in done.stdout
+
+
+def test_two_phases_on_a_terminal_then_the_rest_in_the_background(
+    on_terminal: OnTerminal, call: Run, large: Path
+) -> None:
+    try:
+        code, shown = on_terminal("search", "step 7 of the computation", cwd=large)
+        assert code == 0
+        first = shown.index("By words alone")
+        second = shown.index("Ranked again with vectors")
+        assert first < second < shown.index(" % of the index has vectors; embedding the rest in the background")
+        assert shown.count("part7.py:") == 2
+        assert "\x1b[" in shown[second:]  # highlighted
+        deadline = time.monotonic() + 30
+        while (found := answer(call("status", "--json", cwd=large)))["embedded"] < found["chunks"]:
+            assert found["running"], "the background work ended before it was done"
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        call("index", "--stop", cwd=large)
+    code, shown = on_terminal("search", "step 7 of the computation", cwd=large, env={"NO_COLOR": "1"})
+    assert code == 0
+    assert "By words alone" not in shown
+    assert shown.count("part7.py:") == 1
+
+
+def test_a_pipe_gets_one_list_and_leaves_nothing_running(call: Run, large: Path) -> None:
+    done = call("search", "step 7 of the computation", cwd=large)
+    assert done.returncode == 0
+    assert done.stdout.count(b"part7.py:") == 1
+    assert b"By words alone" not in done.stdout
+    assert b"% of the index has vectors; `embedcode index --wait" in done.stderr
+    found = answer(call("search", "step 8", "--json", "--mode", "lexical", cwd=large))
+    assert found["indexed"]["embedded"] < found["indexed"]["chunks"]
+    assert answer(call("status", "--json", cwd=large))["running"] is None
+
+
+def test_ci_leaves_nothing_running_even_on_a_terminal(on_terminal: OnTerminal, call: Run, large: Path) -> None:
+    code, shown = on_terminal("search", "step 7", cwd=large, env={"CI": "true"})
+    assert code == 0
+    assert "By words alone" not in shown
+    assert "background" not in shown
+    assert answer(call("status", "--json", cwd=large))["running"] is None
+
+
+def test_background_work_can_be_stopped(on_terminal: OnTerminal, call: Run, large: Path) -> None:
+    code, shown = on_terminal("index", cwd=large)
+    assert code == 0
+    assert "embedding the rest in the background" in shown
+    assert b"stopped" in call("index", "--stop", cwd=large).stdout
+    assert answer(call("status", "--json", cwd=large))["running"] is None
+    assert b"nothing was running" in call("index", "--stop", cwd=large).stdout
+
+
+def test_wait_comes_back_with_every_vector(call: Run, shop: Path) -> None:
+    found = answer(call("search", "price", "--wait", "--mode", "lexical", "--json", cwd=shop))
+    assert found["indexed"]["embedded"] == found["indexed"]["chunks"] > 0
