@@ -30,6 +30,7 @@ from embedcode.store.terms import MAX_TERM, NAME_WEIGHT, query_terms, split
         ("get_x", "getx get"),
         ("x", "x"),
         ("n-1 a-b", "n 1 a b"),
+        ("plan-b größe-b", "plan b grösse b"),
         ("--dry-run", "dryrun dry run"),
         ("self.session.close()", "self session close"),
         ("std::vector<int>", "std vector int"),
