@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from embedcode.index.prepare import Job, embedded_text, prepare
-from embedcode.index.walk import MAX_BYTES, Found, Source, read, walk
+from embedcode.index.walk import Found, Source, read, walk
+from embedcode.settings import MAX_FILE_BYTES
 from embedcode.store.terms import query_terms, split
 
 SEED = 0
@@ -34,7 +35,7 @@ def texts(root: Path) -> dict[str, str]:
 
 def passages(root: Path, count: int) -> list[str]:
     """`count` chunks, as the strings that are embedded."""
-    jobs = (Job(found, None, MAX_BYTES, "") for found in walk(root) if isinstance(found, Found))
+    jobs = (Job(found, None, MAX_FILE_BYTES, "") for found in walk(root) if isinstance(found, Found))
     out = [embedded_text(piece) for job in jobs for piece in prepare(job).chunks or []]
     return random.Random(SEED).sample(out, min(count, len(out)))
 

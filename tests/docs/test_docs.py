@@ -86,6 +86,15 @@ def test_options_that_pages_name_alone_exist() -> None:
             assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", known), f"{page.name}: {option}"
 
 
+@pytest.mark.parametrize(
+    "script", ["main_job/run.py", "main_job/paired.py", "growth/run.py", "kills/run.py", "fusion/run.py"]
+)
+def test_benchmarks_that_need_only_this_package_start(script: str) -> None:
+    command = [sys.executable, str(ROOT / "bench" / script), "--help"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def python(tmp_path: Path) -> Python:
     """Runs Python with these arguments where path/to/repo is a small repository, in a home of its own."""
