@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import hashlib
 import heapq
 import math
 import random
@@ -17,6 +19,7 @@ import pytest
 from embedcode.errors import StoreError
 from embedcode.store import MemoryStore, SqliteStore
 from embedcode.store.contract import Store
+from embedcode.store.terms import split
 from embedcode.types import Chunk, File, Filter, digest
 
 DIM = 32
@@ -262,12 +265,13 @@ def test_a_vector_may_come_before_or_after_its_chunk(store: Store) -> None:
 
 
 def test_vectors_of_another_length_are_refused(store: Store) -> None:
-    with pytest.raises(StoreError, match=r"32 numbers"):
+    cure = "use the model the index was made with$"
+    with pytest.raises(StoreError, match=rf"shape \(7,\) and this index holds vectors of 32 numbers: {cure}"):
         store.dense(np.ones(7, np.float32), 3)
     with store.begin() as transaction:
-        with pytest.raises(StoreError, match=r"32 numbers"):
+        with pytest.raises(StoreError, match=rf"shape \(1, 7\) do not fit 1 keys in an index of 32 numbers .*: {cure}"):
             transaction.put_vectors([b"k" * 16], np.ones((1, 7), np.float32))
-        with pytest.raises(StoreError, match="finite"):
+        with pytest.raises(StoreError, match=r"not finite: run `embedcode doctor`, the model is not sound$"):
             transaction.put_vectors([b"k" * 16], np.full((1, DIM), np.nan, np.float32))
 
 
@@ -308,6 +312,23 @@ def test_lexical_finds_each_field(store: Store) -> None:
     for term in ("payments", "refund", "issue", "credit", "issuecredit", "amount"):
         assert paths(store, term) == ["src/payments/refund.py"]
     assert paths(store, "other") == ["other.py"]
+
+
+@pytest.mark.parametrize("line", ['"image/png": "{}\\n",', "key = '{}'", "{}"])
+def test_long_unbroken_data_are_not_words(store: Store, line: str) -> None:
+    """An image in a notebook or a key is kept as text and found by its file, but no query is about its letters."""
+    data = base64.b64encode(random.Random(1).randbytes(4500)).decode()
+    text = f"alpha before\n{line.format(data)}\nbeta behind"
+    put(store, "a.ipynb", text)
+    assert paths(store, "alpha") == paths(store, "beta") == ["a.ipynb"]
+    assert paths(store, *(term for term in split(data) if len(term) > 6)) == []
+    assert [chunk.text for _, chunk in store.chunks_of("a.ipynb")] == [text]
+
+
+def test_data_of_usual_length_are_words(store: Store) -> None:
+    digest_of = hashlib.sha512(b"a release").hexdigest()
+    put(store, "sums.txt", f"{digest_of}  a.tar.gz")
+    assert paths(store, split(digest_of)[0]) == ["sums.txt"]
 
 
 def test_weights_multiply(store: Store) -> None:

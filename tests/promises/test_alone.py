@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,12 +46,38 @@ sys.addaudithook(hook)
 atexit.register(opened)
 """
 
+# (AUDIT_ARCH, number of socket(2)) as in Linux's audit.h and unistd.h; None where the kernel cannot watch.
+KERNEL = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}.get(platform.machine())
+KERNEL = KERNEL if sys.platform == "linux" else None
+
+# Then the kernel watches native code too: a process, or one that it starts, ends at its first socket(2) of any family
+# but AF_UNIX, which does not leave the computer (the C library looks up users by it). See seccomp(2).
+WATCH_NATIVE = """
+import ctypes, struct
+arch, socket = {}
+load, equal, end = 0x20, 0x15, 0x06
+instructions = [
+    (load, 0, 0, 4), (equal, 0, 5, arch),
+    (load, 0, 0, 0), (equal, 0, 2, socket),
+    (load, 0, 0, 16), (equal, 0, 1, 1),  # the first argument, AF_UNIX
+    (end, 0, 0, 0x7FFF0000),  # SECCOMP_RET_ALLOW
+    (end, 0, 0, 0x80000000),  # SECCOMP_RET_KILL_PROCESS
+]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in instructions))
+program = struct.pack("HP", len(instructions), ctypes.addressof(code))
+prctl = ctypes.CDLL(None).prctl
+prctl.argtypes = ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong
+assert prctl(38, 1, None, 0, 0) == 0, "PR_SET_NO_NEW_PRIVS"
+assert prctl(22, 2, program, 0, 0) == 0, "PR_SET_SECCOMP, SECCOMP_MODE_FILTER"
+"""
+
 
 @pytest.fixture
 def watched(tmp_path: Path) -> tuple[dict[str, str], Path]:
     """The environment of a watched process, and the file of what it did."""
     (tmp_path / "watch").mkdir()
-    (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH)
+    native = WATCH_NATIVE.format(KERNEL) if KERNEL else ""
+    (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH + native)
     return {"PYTHONPATH": str(tmp_path / "watch"), "WATCH_FILE": str(tmp_path / "did")}, tmp_path / "did"
 
 
@@ -63,11 +91,15 @@ def test_index_and_search_open_no_socket(run: Run, tmp_path: Path, watched: tupl
     for arguments in (
         ["index", str(root), "--wait"],
         ["search", "step 7", str(root)],
+        ["related", str(root / "part7" / "step.py:1")],
+        ["status", str(root)],
         ["doctor"],
         ["embed", "--role", "query", "--text", "x"],
+        ["clean", str(root), "--vectors"],
     ):
         done = run(*arguments, env=env)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, (arguments, done.returncode, done.stderr)
+        assert "failed" not in done.stdout, "a process that helps to read has ended"
         assert not did.exists(), did.read_text()
 
 
@@ -77,6 +109,27 @@ def test_the_watch_sees_a_socket(watched: tuple[dict[str, str], Path]) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | env, capture_output=True, check=False)
     assert done.returncode == 1
     assert did.read_text().startswith("socket.")
+
+
+@pytest.mark.skipif(KERNEL is None, reason="needs Linux on x86_64 or aarch64")
+def test_the_kernel_ends_whoever_opens_a_socket(watched: tuple[dict[str, str], Path]) -> None:
+    """Also a program that the watched one starts, here a Python without the watch (-I)."""
+    code = "import socket as s; s.socket(s.AF_UNIX).close(); print('local', flush=True); s.socket(s.AF_INET)"
+    start = f"import os, sys; os.execv(sys.executable, [sys.executable, '-I', '-c', {code!r}])"
+    done = subprocess.run([sys.executable, "-c", start], env=os.environ | watched[0], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGSYS, b"local\n", b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+def test_nobody_else_can_look_into_an_index(run: Run, home: Path, tmp_path: Path) -> None:
+    """It holds the text of a repository that may be private, so its folders are, whatever the umask."""
+    (tmp_path / "repository").mkdir(mode=0o700)
+    (tmp_path / "repository" / "step.py").write_text("step = 1\n")
+    done = run("index", str(tmp_path / "repository"), "--wait", umask=0o022)
+    assert done.returncode == 0, done.stderr
+    modes = {path: oct(path.stat().st_mode & 0o777) for path in (home, *home.rglob("*")) if path.is_dir()}
+    assert {path.name for path in modes} > {"home", "indexes", "vectors", "lexical", "dense"}
+    assert set(modes.values()) == {"0o700"}, modes
 
 
 def closure(name: str, extras: frozenset[str] = frozenset()) -> set[str]:

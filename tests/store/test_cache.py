@@ -6,6 +6,7 @@ import logging
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,6 +145,7 @@ def test_a_place_that_cannot_hold_it_is_only_warned_of(tmp_path: Path, caplog: p
     cache = VectorCache(tmp_path / "file" / "space.sqlite", DIM)
     cache.put(keys(2), vectors(2))
     assert cache.get(keys(2))[0] == []
+    assert cache.size == 0
     cache.close()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "work goes on without it" in caplog.text
@@ -166,6 +168,34 @@ def test_two_processes_fill_it_at_once(path: Path) -> None:
     cache = VectorCache(path, DIM)
     assert len(cache.get([digest(f"{part}/{i}") for part in range(20) for i in range(100)])[0]) == 2000
     cache.close()
+
+
+def test_whoever_makes_it_at_once_has_it(tmp_path: Path) -> None:
+    """Three processes meet by the clock at forty new caches: SQLite alone lets some of them fail as locked."""
+    code = (
+        "import sys, time; from pathlib import Path; from embedcode.store.cache import VectorCache\n"
+        "for turn in range(40):\n"
+        "    time.sleep(max(0, float(sys.argv[2]) + turn / 30 - time.time()))\n"
+        f"    VectorCache(Path(sys.argv[1]) / str(turn) / 'space.sqlite', {DIM}).close()"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, str(tmp_path), str(time.time() + 2)]
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    for process in running:
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, b"")
+
+
+def test_it_says_how_large_it_is(cache: VectorCache, path: Path) -> None:
+    path.with_suffix(".damaged").write_bytes(b"x" * 1000)
+    path.with_name("another.sqlite").write_bytes(b"x" * 1000)
+    before = cache.size
+    cache.put(keys(2000), vectors(2000))
+    assert cache.size - before > 2000 * (16 + DIM)
+    cache.close()
+    assert cache.size == path.stat().st_size + 1000
+    path.with_suffix(".damaged").unlink()
+    path.unlink()
+    assert cache.size == 0
 
 
 def test_a_closed_cache_holds_nothing(cache: VectorCache) -> None:

@@ -59,18 +59,24 @@ def files_of(side: Path) -> list[Path]:
     return sorted(path for path in side.rglob("*") if path.is_file() and path.suffix != ".lock" and path.name != "lock")
 
 
+def replace(path: Path, data: bytes) -> None:
+    """As another file: a thread of tantivy may still have the first one mapped, and would die of a shorter one."""
+    path.unlink()
+    path.write_bytes(data)
+
+
 def overwrite(path: Path) -> None:
     data = bytearray(path.read_bytes())
     for _ in range(20):
         if data:
             data[random.randrange(len(data))] ^= random.randrange(1, 256)
-    path.write_bytes(data)
+    replace(path, data)
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "deleted": Path.unlink,
-    "emptied": lambda path: path.write_bytes(b""),
-    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "emptied": lambda path: replace(path, b""),
+    "cut": lambda path: replace(path, path.read_bytes()[: path.stat().st_size // 2]),
     "overwritten": overwrite,
 }
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedcode.files import make_private
 from embedcode.store.quantise import quantise, restore
 
 if TYPE_CHECKING:
+    from filelock import FileLock
+
     from embedcode.types import Floats
 
 _log = logging.getLogger("embedcode")
@@ -60,6 +64,15 @@ class VectorCache:
         except sqlite3.Error as error:
             self._lose(error)
 
+    @property
+    def size(self) -> int:
+        """Bytes on the disk, with its log and a damaged one that was set aside. Nothing bounds them but `clean`."""
+        total = 0
+        for path in self.path.parent.glob(f"{self.path.stem}.*"):
+            with suppress(FileNotFoundError):  # a log that another process has just taken in
+                total += path.stat().st_size
+        return total
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -69,10 +82,13 @@ class VectorCache:
         for _ in range(2):
             connection = None
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                make_private(self.path.parent)
                 connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
                 self._inode = self.path.stat().st_ino
-                connection.execute("PRAGMA journal_mode = WAL")
+                if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                    # Two processes that switch a new file to WAL at once would not wait for each other.
+                    with self._lock():
+                        connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS vectors"
@@ -98,16 +114,20 @@ class VectorCache:
         is only locked, full or not writable."""
         if isinstance(error, OSError | sqlite3.OperationalError):
             return False
-        from filelock import FileLock, Timeout
-
         try:
-            with FileLock(self.path.with_suffix(".lock"), timeout=10):
+            with self._lock():
                 if self.path.stat().st_ino == self._inode:  # else another process was first
                     for suffix in ("-wal", "-shm"):
                         self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
                     self.path.replace(self.path.with_suffix(".damaged"))
         except FileNotFoundError:
             return True
-        except (OSError, Timeout):
+        except OSError:
             return False
         return True
+
+    def _lock(self) -> FileLock:
+        """For what SQLite's own locks do not cover; OSError where it cannot be had."""
+        from filelock import FileLock
+
+        return FileLock(self.path.with_suffix(".lock"), timeout=10)

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Lock
 
 from embedcode.errors import StoreError
+from embedcode.files import make_private
 from embedcode.store.faults import explained
 
 FORMAT = 1
@@ -122,7 +123,7 @@ class Database:
         self._idle: list[sqlite3.Connection] | None = []
         self._mutex = Lock()
         with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private(folder)
             connection = self._connect()
             try:
                 self._prepare(connection)

@@ -21,6 +21,7 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 from embedcode.errors import StoreError
+from embedcode.files import make_private
 from embedcode.store.database import ORIGIN, Database, Mark, Snapshot
 from embedcode.store.faults import explained
 
@@ -110,7 +111,7 @@ class Derived(ABC, Generic[View]):
     def _catch_up(self, rebuild: bool) -> tuple[Stamp, View]:
         from filelock import FileLock, Timeout
 
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private(self._folder)
         try:
             with FileLock(self._folder / "lock", timeout=LOCK_SECONDS), self._database.snapshot() as snapshot:
                 return (None if rebuild else self._extend(snapshot)) or self._rebuild(snapshot)
@@ -138,7 +139,7 @@ class Derived(ABC, Generic[View]):
     def _rebuild(self, snapshot: Snapshot) -> tuple[Stamp, View]:
         stamp = Stamp(self.FORMAT, f"{snapshot.head.generation}-{token_hex(4)}")
         folder = self._folder / stamp.folder
-        folder.mkdir()
+        make_private(folder)
         try:
             stamp = self._finish(self.grow(folder, stamp, snapshot, ORIGIN), snapshot)
             opened = self._load(stamp)

@@ -21,7 +21,7 @@ from embedcode.store.database import Database, Mark, Snapshot
 from embedcode.store.derived import Derived, Stamp, UnusableError, checksums
 from embedcode.store.faults import full
 from embedcode.store.fields import BOOSTS
-from embedcode.store.terms import joined
+from embedcode.store.terms import joined, searchable
 
 HEAP_BYTES = 64 << 20
 """What tantivy's one writing thread collects before it writes a segment."""
@@ -69,8 +69,8 @@ class Terms:
 class Lexical(Derived[Terms]):
     """The lexical side of a database."""
 
-    FORMAT = 1
-    """To be raised with every change of `terms.split` or of the schema."""
+    FORMAT = 2
+    """To be raised with every change of `terms.split`, of `terms.searchable` or of the schema."""
 
     def __init__(self, folder: Path, database: Database) -> None:
         super().__init__(folder, database)
@@ -98,7 +98,7 @@ class Lexical(Derived[Terms]):
                 document.add_unsigned("file", file)
                 document.add_text("path", _path_terms(path))
                 document.add_text("symbol", joined(symbol))
-                document.add_text("body", joined(text))
+                document.add_text("body", joined(searchable(text)))
                 writer.add_document(document)
                 rows += 1
             writer.commit()

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from embedcode.errors import StoreError
+from embedcode.store.checks import check_query, check_vectors
 from embedcode.store.contract import Meta, Pending, Scored
 from embedcode.store.fields import BOOSTS, K1, B
 from embedcode.store.filter import matches
-from embedcode.store.terms import split
+from embedcode.store.terms import searchable, split
 from embedcode.types import Chunk, File, Filter
 
 if TYPE_CHECKING:
@@ -54,11 +54,7 @@ class MemoryStore:
         return MemoryTransaction(self)
 
     def dense(self, vector: Floats, k: int, where: Filter | None = None) -> list[Scored]:
-        if vector.shape != (self._dim,):
-            raise StoreError(
-                f"a query vector has the shape {vector.shape} and this index holds vectors of {self._dim} numbers: "
-                f"use the model the index was made with"
-            )
+        check_query(vector, self._dim)
         state = self._state
         scored = [
             Scored(id, float(state.vectors[key] @ vector))
@@ -166,13 +162,7 @@ class MemoryTransaction:
             self._changed |= touched != held
 
     def put_vectors(self, keys: Sequence[bytes], vectors: Floats) -> None:
-        if vectors.shape != (len(keys), self._store._dim):
-            raise StoreError(
-                f"vectors of shape {vectors.shape} do not fit {len(keys)} keys in an index of {self._store._dim} "
-                f"numbers a vector: use the model the index was made with"
-            )
-        if not np.isfinite(vectors).all():
-            raise StoreError("a vector has values that are not finite: run `embedcode doctor`, the model is not sound")
+        check_vectors(vectors, len(keys), self._store._dim)
         for key, vector in zip(keys, vectors, strict=True):
             if key not in self._state.vectors:
                 self._state.vectors[key] = vector.astype(np.float32)
@@ -207,7 +197,7 @@ def _admits(where: Filter | None, state: _State, chunk: Chunk) -> bool:
 
 
 def _field(chunk: Chunk, name: str) -> str:
-    return {"path": chunk.path, "symbol": chunk.symbol, "body": chunk.text}[name]
+    return {"path": chunk.path, "symbol": chunk.symbol, "body": searchable(chunk.text)}[name]
 
 
 def _best(scored: list[Scored], k: int) -> list[Scored]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from embedcode.errors import StoreError
+from embedcode.store.checks import check_query
 from embedcode.store.contract import Meta, Pending, Scored
 from embedcode.store.database import BATCH, Database, Snapshot, check_vector, pack, unpack
 from embedcode.store.filter import matches
@@ -64,11 +64,7 @@ class SqliteStore:
 
     def dense(self, vector: Floats, k: int, where: Filter | None = None) -> list[Scored]:
         """See the contract. Vectors are held as int8: a cosine is within .01 of the one of the vector put in."""
-        if vector.shape != (self._database.dim,):
-            raise StoreError(
-                f"a query vector has the shape {vector.shape} and this index holds vectors of {self._database.dim} "
-                f"numbers: use the model the index was made with"
-            )
+        check_query(vector, self._database.dim)
         files = self._within(where)
         if k < 1 or (files is not None and not files):
             return []

@@ -1,4 +1,4 @@
-"""Text to lexical terms: the one tokenizer of the index, of queries and of the BM25 baseline.
+"""Text to lexical terms: the one tokenizer of the index, of queries and of the BM25 baseline, and what it is not given.
 
 Knows no field, no weight of a field and no store. Both sides of lexical search call `split`, so a store needs only
 a plain whitespace tokenizer. There is no stemming here: the index must hold what is written, and a ranker that wants
@@ -21,6 +21,9 @@ MAX_TERM = 64
 
 MAX_WORD = 256
 """Characters read of a word: a minified or base64 line is one word and must not give thousands of terms."""
+
+# Starts only where no such character is before, so that every character is read once.
+_DATA = re.compile(r"(?<![A-Za-z0-9+/=\\])[A-Za-z0-9+/=\\]{512,}+")
 
 NAME_WEIGHT = 1.5
 """Weight in a query of what its author wrote as a name: whole identifiers, and anything in backticks."""
@@ -51,6 +54,15 @@ _STOP = frozenset(
         "with would wouldn't you your"
     )
 )
+
+
+def searchable(text: str) -> str:
+    """What of a chunk's text is worth terms and a vector: all but long unbroken data (base64 images, keys).
+
+    A notebook's outputs are chunks like any other, because each of their lines is a line of the file; their images
+    end here.
+    """
+    return _DATA.sub("", text)
 
 
 def split(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from embedcode.errors import StoreError
+from embedcode.store.checks import check_vectors
 from embedcode.store.database import Database, Snapshot, pack
 from embedcode.store.faults import explained
 from embedcode.types import Chunk, File
@@ -76,17 +76,9 @@ class SqliteTransaction:
             )
 
     def put_vectors(self, keys: Sequence[bytes], vectors: Floats) -> None:
-        import numpy as np
-
         from embedcode.store.quantise import quantise
 
-        if vectors.shape != (len(keys), self._database.dim):
-            raise StoreError(
-                f"vectors of shape {vectors.shape} do not fit {len(keys)} keys in an index of {self._database.dim} "
-                f"numbers a vector: use the model the index was made with"
-            )
-        if not np.isfinite(vectors).all():
-            raise StoreError("a vector has values that are not finite: run `embedcode doctor`, the model is not sound")
+        check_vectors(vectors, len(keys), self._database.dim)
         quantised, scales = quantise(vectors)
         rows = zip(keys, scales.tolist(), map(bytes, quantised), strict=True)
         with self._writing() as connection:
