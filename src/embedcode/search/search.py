@@ -1,4 +1,4 @@
-"""Search: a query becomes two candidate lists, one fused order, and hits that say why.
+"""Search: a query becomes two candidate lists, one fused and ranked order, and hits that say why.
 
 Knows the Store contract and no store, and takes the query's vector as it is given.
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedcode.search.fuse import fuse
+from embedcode.search import asked as reading
+from embedcode.search import fuse as fusion
+from embedcode.search.forms import with_forms
+from embedcode.search.rank import ALL, FORMS, KIND, Ranked, rank
 from embedcode.store.contract import Scored, Store
 from embedcode.store.terms import query_terms
 from embedcode.types import Filter, Hit
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 POOL = 200
 """Candidates of each list; nDCG@10 does not change beyond it on the development sets."""
+RANKED = 100
+"""Of the fused candidates, how many the rules see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +31,17 @@ class Signals:
 
     text: str = ""
     vector: Floats | None = None
+    asked: str = ""
+    """What a person wrote, which the rules read; without it, as for code as a query, no rule moves anything."""
 
 
-def search(store: Store, signals: Signals, k: int, where: Filter | None = None) -> list[Hit]:
-    """The k best chunks by the signals given, best first."""
-    lexical = lexical_candidates(store, signals.text, max(k, POOL), where) if signals.text else []
+def search(
+    store: Store, signals: Signals, k: int, where: Filter | None = None, rules: frozenset[str] = ALL
+) -> list[Hit]:
+    """The k best chunks by the signals given, best first; `rules` are the names of those that may move them."""
+    rules = rules if signals.asked.strip() else frozenset()
+    asked = reading.read(signals.asked)
+    lexical = lexical_candidates(store, signals.text, max(k, POOL), where, FORMS in rules) if signals.text else []
     dense = store.dense(signals.vector, max(k, POOL), where) if signals.vector is not None else []
     words = {c.id: c.score for c in lexical}
     vectors = {c.id: c.score for c in dense}
@@ -38,19 +49,26 @@ def search(store: Store, signals: Signals, k: int, where: Filter | None = None) 
         rest = [c.id for c in lexical if c.id not in vectors]
         at, rows = store.vectors(rest)
         vectors |= dict(zip((rest[i] for i in at), map(float, rows @ signals.vector), strict=True))
-    order = fuse(words, vectors) if words and vectors else [(c.id, c.score) for c in lexical or dense]
+    name = KIND in rules and not asked.sentence
+    order = fusion.fuse(words, vectors, fusion.NAME_DENSE_WEIGHT if name else fusion.DENSE_WEIGHT)
     word_ranks = {c.id: rank for rank, c in enumerate(lexical, 1)}
-    hits: list[Hit] = []
     # A chunk that went away between the lists and now is left out, so ask for a few more.
-    best = order[: k + 20]
-    for (id, score), chunk in zip(best, store.get([id for id, _ in best]), strict=True):
-        if chunk is not None and len(hits) < k:
-            why = [f"words #{word_ranks[id]} ({words[id]:.2f})"] if id in words else []
-            why += [f"vector ({vectors[id]:.3f})"] if id in vectors else []
-            hits.append(Hit(chunk, score, tuple(why)))
+    best = order[: max(k + 20, RANKED)]
+    chunks = store.get([id for id, _ in best])
+    candidates = [
+        Ranked(id, chunk, score) for (id, score), chunk in zip(best, chunks, strict=True) if chunk is not None
+    ]
+    hits: list[Hit] = []
+    for one in rank(asked, candidates, rules)[:k]:
+        why = [f"words #{word_ranks[one.id]} ({words[one.id]:.2f})"] if one.id in words else []
+        why += [f"vector ({vectors[one.id]:.3f})"] if one.id in vectors else []
+        hits.append(Hit(one.chunk, one.score, (*why, *one.fired)))
     return hits
 
 
-def lexical_candidates(store: Store, text: str, k: int, where: Filter | None = None) -> list[Scored]:
-    """The k best chunks by words."""
-    return store.lexical(query_terms(text), k, where)
+def lexical_candidates(
+    store: Store, text: str, k: int, where: Filter | None = None, forms: bool = False
+) -> list[Scored]:
+    """The k best chunks by words; with `forms`, by other forms of them too."""
+    terms = query_terms(text)
+    return store.lexical(with_forms(terms) if forms else terms, k, where)

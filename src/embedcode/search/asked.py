@@ -1,0 +1,83 @@
+"""What a query says besides its words: names, paths and lines that its author wrote, and what it is about.
+
+Knows no store and no ranking; `rank.py` reads it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from embedcode.store.terms import query_terms, split
+
+LEAST_WORDS = 5
+"""Words from which a query without any name in it is a sentence, not a name half-remembered."""
+MOST_PLACES = 50
+"""Paths and frames read of a query: a traceback has some, a log has thousands."""
+
+_BACKTICKS = re.compile(r"`([^`\n]{1,200})`")
+_NAME = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::|->|#)[A-Za-z_$][\w$]*)*")
+_CODELIKE = re.compile(r"[a-z0-9][A-Z]|[A-Za-z0-9]_[A-Za-z0-9]|\.\w|::|->|^[A-Z]{2,}[a-z]")
+_PATH = re.compile(
+    r"(?<![\w/.-])(?:\.{0,2}/)?(?:[\w.@-]++/)*+[\w@-][\w.@-]*\.[A-Za-z]\w{0,9}\b"  # with an extension
+    r"|(?<![\w/.:-])(?:[\w.@-]++/)++[\w.@-]+"  # with a folder
+)
+_FRAME = re.compile(
+    r"File \"(?P<a>[^\"\n]+)\", line (?P<b>\d+)"  # Python
+    r"|(?P<c>[\w./@\\-]+\.[A-Za-z]\w{0,9}):(?P<d>\d+)"  # most others: path.ext:line
+    r"|\((?P<e>[\w./-]+\.[A-Za-z]+):(?P<f>\d+)\)"
+)
+_QUESTION = re.compile(r"^\s*(?:how|where|what|when|which|why|who|does|is|are|can)\b|\?\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query, read once."""
+
+    terms: frozenset[str]
+    """Its distinct lexical terms without function words."""
+    beginnings: dict[str, tuple[str, ...]]
+    """The terms by their first three letters."""
+    names: frozenset[str]
+    """Names as they are written in code or backticks, each as its joined lower-case form."""
+    paths: tuple[str, ...]
+    """Paths and file names typed in it."""
+    frames: tuple[tuple[str, int], ...]
+    """(path, line) of each frame of a traceback, in order."""
+    sentence: bool
+    """Whether it describes, rather than half-remembers a name."""
+
+    def about(self, *words: str) -> bool:
+        """Whether it uses one of these words."""
+        return any(word in self.terms for word in words)
+
+
+@lru_cache(maxsize=64)
+def read(text: str) -> Asked:
+    terms = frozenset(query_terms(text))
+    quoted = [name for span in _BACKTICKS.findall(text) for name in _NAME.findall(span)]
+    coded = [name for name in _NAME.findall(text) if _CODELIKE.search(name)]
+    frames = [
+        (found["a"] or found["c"] or found["e"], int(found["b"] or found["d"] or found["f"]))
+        for found in _FRAME.finditer(text)
+    ]
+    words = text.split()
+    beginnings: dict[str, tuple[str, ...]] = {}
+    for term in terms:
+        beginnings[term[:3]] = (*beginnings.get(term[:3], ()), term)
+    return Asked(
+        terms=terms,
+        beginnings=beginnings,
+        names=frozenset(joined for name in (*quoted, *coded) if len(joined := _joined(name)) > 2),
+        paths=tuple(dict.fromkeys(_PATH.findall(text)))[:MOST_PLACES],
+        frames=tuple(frames[:MOST_PLACES]),
+        sentence=len(words) >= LEAST_WORDS or bool(_QUESTION.search(text)),
+    )
+
+
+def _joined(name: str) -> str:
+    """The whole form of the last part of a qualified name: `flush_all` of `Session.flush_all` is `flushall`."""
+    last = re.split(r"\.|::|->|#", name)[-1]
+    parts = split(last)
+    return parts[0] if parts else ""

@@ -1,0 +1,251 @@
+"""Rules that know code: each looks at a query and a candidate, and moves the candidate's score.
+
+A rule is a function with a switch (its name in RULES), a constant with its reason, and a row in the ablation table
+(bench/repo_search). Constants were set on the tuning half of that benchmark. Knows no store.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from embedcode.search.asked import Asked
+from embedcode.store.terms import split
+from embedcode.types import Chunk
+
+DEFINITION = 0.7
+"""Added where a chunk's symbol has every word of a name that is asked for, and no other; less by the square."""
+MENTIONED = 0.16
+"""The same where a sentence is asked, which has more words than a name."""
+STEM = 0.06
+"""The same for the name of its file."""
+NAMED = 0.25
+"""Added where a name written in the query is defined here; a frame of its traceback; a path typed in it."""
+TESTS = 0.6
+"""Times the score of a test, unless the query speaks of tests."""
+DOCS = 0.4
+"""Times the score of prose, which repeats what code does in the words of a question."""
+SHIMS = 0.7
+"""Times the score of a file that only passes names on (`__init__.py`, `index.ts`, type stubs), or of an example."""
+AGAIN = 0.97
+"""Times the score of the second hit of a file, twice for the third: other files come between."""
+FILE = 0.1
+"""Added to the best chunk of the file whose candidates' scores have the largest sum; less in proportion."""
+NEIGHBOUR = 0.03
+"""Added where the chunk before or behind it in its file is a candidate of at least the same score."""
+
+ALIKE = 0.7
+"""What a word counts that only begins like one of the query."""
+
+Rule = Callable[[Asked, Chunk, float], float]
+"""The score after the rule."""
+
+
+@dataclass(slots=True)
+class Ranked:
+    """A candidate with its score and the names of the rules that moved it."""
+
+    id: int
+    chunk: Chunk
+    score: float
+    fired: list[str] = field(default_factory=list)
+
+
+def definition(asked: Asked, chunk: Chunk, score: float) -> float:
+    """The symbol defined here has the words of the query."""
+    if not chunk.symbol:
+        return score
+    weight = MENTIONED if asked.sentence else DEFINITION
+    return score + weight * max(_likeness(asked, part) for part in _symbols(chunk.symbol)) ** 2
+
+
+def stem(asked: Asked, chunk: Chunk, score: float) -> float:
+    """The file is called by words of the query."""
+    return score + STEM * _likeness(asked, _stem(chunk.path))
+
+
+def named(asked: Asked, chunk: Chunk, score: float) -> float:
+    """A name that is written in the query as a name is defined here."""
+    if not asked.names or not chunk.symbol:
+        return score
+    whole = {parts[0] for parts in _symbols(chunk.symbol) if parts}
+    return score + NAMED if whole & asked.names else score
+
+
+def frames(asked: Asked, chunk: Chunk, score: float) -> float:
+    """A frame of the traceback in the query lies here."""
+    for path, line in asked.frames:
+        if chunk.start_line <= line <= chunk.end_line and _ends(chunk.path, path):
+            return score + NAMED
+    return score
+
+
+def paths(asked: Asked, chunk: Chunk, score: float) -> float:
+    """The query names this file, or the folder it lies in."""
+    return score + NAMED if any(_ends(chunk.path, path) for path in asked.paths) else score
+
+
+def tests(asked: Asked, chunk: Chunk, score: float) -> float:
+    """Tests after code."""
+    wanted = asked.about(*_TESTING)
+    return score * TESTS if not wanted and _is_test(chunk.path) else score
+
+
+def docs(asked: Asked, chunk: Chunk, score: float) -> float:
+    """Prose after code."""
+    wanted = asked.about(*_PROSE)
+    return score * DOCS if not wanted and _DOCS.search(chunk.path) else score
+
+
+def shims(asked: Asked, chunk: Chunk, score: float) -> float:
+    """Files that only pass names on, after what they pass on."""
+    return score * SHIMS if _SHIM.search(chunk.path) and not any(_ends(chunk.path, p) for p in asked.paths) else score
+
+
+RULES: dict[str, Rule] = {rule.__name__: rule for rule in (definition, stem, named, frames, paths, tests, docs, shims)}
+"""Rules on one candidate, in the order they are applied."""
+
+SPREAD, NEIGHBOURS, MASS = "spread", "neighbours", "file"
+FORMS, KIND = "forms", "kind"
+"""Rules of the candidate lists, carried out in `search.py`."""
+ALL = frozenset({*RULES, SPREAD, NEIGHBOURS, MASS, FORMS, KIND})
+
+
+def rank(asked: Asked, candidates: Sequence[Ranked], rules: frozenset[str] = ALL) -> list[Ranked]:
+    """The candidates by their scores after the rules, best first, ties in the order given."""
+    chosen = [(name, rule) for name, rule in RULES.items() if name in rules]
+    for candidate in candidates:
+        for name, rule in chosen:
+            after = rule(asked, candidate.chunk, candidate.score)
+            if after != candidate.score:
+                candidate.score = after
+                candidate.fired.append(name)
+    if NEIGHBOURS in rules:
+        _neighbours(candidates)
+    if MASS in rules:
+        _mass(candidates)
+    ranked = sorted(candidates, key=lambda candidate: -candidate.score)
+    return _spread(ranked) if SPREAD in rules else ranked
+
+
+def _neighbours(candidates: Sequence[Ranked]) -> None:
+    """Neighbours that are both candidates speak for each other."""
+    ends = {(one.chunk.path, one.chunk.end_line): one.score for one in candidates}
+    starts = {(one.chunk.path, one.chunk.start_line): one.score for one in candidates}
+    for one in candidates:
+        beside = (
+            ends.get((one.chunk.path, one.chunk.start_line - 1)),
+            starts.get((one.chunk.path, one.chunk.end_line + 1)),
+        )
+        if any(score is not None and score >= one.score for score in beside):
+            one.score += NEIGHBOUR
+            one.fired.append(NEIGHBOURS)
+
+
+def _mass(candidates: Sequence[Ranked]) -> None:
+    """A file of which many chunks are candidates speaks for its best one."""
+    sums: dict[str, float] = {}
+    best: dict[str, Ranked] = {}
+    for one in candidates:
+        path = one.chunk.path
+        sums[path] = sums.get(path, 0.0) + one.score
+        if path not in best or one.score > best[path].score:
+            best[path] = one
+    most = max(sums.values(), default=0.0)
+    for path, one in best.items():
+        if most > 0 and sums[path] > one.score:
+            one.score += FILE * sums[path] / most
+            one.fired.append(MASS)
+
+
+def _spread(ranked: list[Ranked]) -> list[Ranked]:
+    """Later hits of a file count less."""
+    seen: dict[str, int] = {}
+    for one in ranked:
+        before = seen.get(one.chunk.path, 0)
+        seen[one.chunk.path] = before + 1
+        if before:
+            one.score *= AGAIN**before
+            one.fired.append(SPREAD)
+    return sorted(ranked, key=lambda one: -one.score)
+
+
+# ---- likeness ----------------------------------------------------------------------------------------------------
+
+
+def _likeness(asked: Asked, name: tuple[str, ...]) -> float:
+    """0..1: the harmonic mean of how much of the name is asked for and how much of the query the name says.
+
+    Words are alike when they are equal, and a little less when they begin alike: an abbreviation, a plural, another
+    form of a verb.
+    """
+    if not name or not asked.terms:
+        return 0.0
+    parts = name[1:] or name
+    hit = float(len(parts)) if name[0] in asked.terms else sum(_found(part, asked) for part in parts)
+    if not hit:
+        return 0.0
+    precision, recall = hit / len(parts), min(1.0, hit / len(asked.terms))
+    return 2 * precision * recall / (precision + recall)
+
+
+def _found(part: str, asked: Asked) -> float:
+    if part in asked.terms:
+        return 1.0
+    return ALIKE if any(_alike(part, term) for term in asked.beginnings.get(part[:3], ())) else 0.0
+
+
+def _alike(one: str, two: str) -> bool:
+    """Whether they have more than half of the longer one in common, and all but two letters of the shorter one."""
+    short, long = sorted((one, two), key=len)
+    common = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    return common >= 3 and common >= len(short) - 2 and 2 * common >= len(long)
+
+
+@lru_cache(maxsize=1 << 14)
+def _symbols(symbol: str) -> tuple[tuple[str, ...], ...]:
+    """The terms of each name that a chunk defines; of a qualified one the last part first, then all of it."""
+    found: list[tuple[str, ...]] = []
+    for name in symbol.split(", "):
+        last = name.rpartition(".")[2]
+        found.append(tuple(split(last)))
+        if last != name:
+            found.append(("", *split(name)))
+    return tuple(parts for parts in found if parts)
+
+
+@lru_cache(maxsize=1 << 14)
+def _stem(path: str) -> tuple[str, ...]:
+    name = path.rpartition("/")[2].partition(".")[0]
+    return tuple(split(name))
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_test(path: str) -> bool:
+    return _TEST.search(path) is not None
+
+
+def _ends(path: str, typed: str) -> bool:
+    """Whether a path ends in what was typed, or lies in the folder that was typed; either may be the longer one."""
+    typed = typed.replace("\\", "/").strip("/").removeprefix("./")
+    if not typed:
+        return False
+    return path == typed or path.endswith("/" + typed) or path.startswith(typed + "/") or typed.endswith("/" + path)
+
+
+_TESTING = ("test", "tests", "testing", "spec", "specs", "fixture", "fixtures", "mock", "mocks", "benchmark")
+_PROSE = ("docs", "documentation", "readme", "changelog", "guide", "tutorial", "manual", "install", "license")
+"""Words of a query that asks for such a file."""
+_TEST = re.compile(
+    r"(?:^|/)(?:tests?|specs?|__tests__|testing|testdata|test[-_]\w+|fixtures?|mocks?|e2e)/"
+    r"|(?:^|/)(?:test_[^/]*|conftest\.py)$|[._-](?:test|spec)s?\.[^/]+$|(?:Tests?|Spec|IT)\.(?:java|kt|cs|scala|swift|php)$"
+)
+_DOCS = re.compile(
+    r"\.(?:md|markdown|mdx|rst|adoc|asciidoc|txt|org|tex|html?|[1-9]|man|info)$|(?:^|/)(?:README|CHANGE|NEWS|LICENSE)[^/]*$"
+)
+_SHIM = re.compile(
+    r"(?:^|/)(?:__init__\.pyi?|index\.(?:[cm]?[jt]sx?|d\.ts)|mod\.rs|package-info\.java)$|\.d\.[cm]?ts$|\.pyi$"
+    r"|(?:^|/)(?:examples?|samples?|demos?|legacy|deprecated|compat)/"
+)

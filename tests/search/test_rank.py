@@ -1,0 +1,137 @@
+"""The ranking rules: each moves what a person would move, says so, and does nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from embedcode.search.asked import read
+from embedcode.search.rank import ALL, MASS, NEIGHBOURS, RULES, SPREAD, Ranked, rank
+from embedcode.types import Chunk
+
+
+def chunk(path: str, symbol: str = "", first: int = 1, last: int = 10) -> Chunk:
+    return Chunk("r", path, first, last, "python", symbol, "text")
+
+
+def order(query: str, chunks: list[Chunk], scores: list[float], rules: frozenset[str] = ALL) -> list[Chunk]:
+    candidates = [Ranked(i, c, s) for i, (c, s) in enumerate(zip(chunks, scores, strict=True))]
+    return [one.chunk for one in rank(read(query), candidates, rules)]
+
+
+def first(query: str, better: Chunk, worse: Chunk, rule: str) -> None:
+    """`better` starts a little behind, and comes first by this one rule and not without it."""
+    scores = [0.60, 0.61]
+    assert order(query, [better, worse], scores, frozenset()) == [worse, better]
+    assert order(query, [better, worse], scores, frozenset({rule})) == [better, worse]
+    assert order(query, [better, worse], scores)[0] == better
+
+
+def test_a_definition_that_the_query_half_remembers() -> None:
+    other = chunk("b.py", "Session.close")
+    for query in ("flushSession", "session flush", "flush_sess", "Session.flush"):
+        first(query, chunk("a.py", "Session.flush"), other, "definition")
+
+
+def test_a_definition_that_a_sentence_mentions() -> None:
+    first("where is the password hashed?", chunk("a.py", "hash_password"), chunk("b.py", "check"), "definition")
+
+
+def test_a_file_that_is_called_so() -> None:
+    first("how does retry work here", chunk("lib/retry.py"), chunk("lib/pool.py"), "stem")
+
+
+@pytest.mark.parametrize("query", ["`parse_header` fails on tabs", "it fails in parseHeader when there are tabs"])
+def test_a_name_written_as_a_name(query: str) -> None:
+    first(query, chunk("a.py", "Request.parse_header"), chunk("b.py", "Request.parse_body"), "named")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        'Traceback:\n  File "/srv/app/shop/cart.py", line 14, in total\nKeyError: 1',
+        "panic: runtime error\n\tshop/cart.py:14 +0x1d",
+        "    at total (shop/cart.py:14)",
+    ],
+)
+def test_a_frame_of_a_traceback(query: str) -> None:
+    first(query, chunk("shop/cart.py", "total", 10, 20), chunk("shop/cart.py", "add", 21, 40), "frames")
+
+
+@pytest.mark.parametrize("typed", ["shop/cart.py", "cart.py", "./shop/cart.py", "/srv/app/shop/cart.py"])
+def test_a_path_typed_in_the_query(typed: str) -> None:
+    first(f"rounding is wrong in {typed} for two items", chunk("shop/cart.py"), chunk("shop/carts.py"), "paths")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["tests/test_cart.py", "src/test/java/CartTest.java", "cart_test.go", "web/cart.spec.ts", "spec/cart_spec.rb"],
+)
+def test_tests_come_after_code_unless_they_are_asked_for(path: str) -> None:
+    code, test = chunk("cart.py"), chunk(path)
+    first("rounding of prices with two items", code, test, "tests")
+    assert (
+        order("test of rounding of prices with two items", [code, test], [0.60, 0.61], frozenset({"tests"}))[0] == test
+    )
+
+
+@pytest.mark.parametrize("path", ["src/contest.py", "attestation/latest.go", "protest.ts", "src/testing_ground/a.py"])
+def test_what_only_sounds_like_a_test_is_code(path: str) -> None:
+    code, other = chunk(path), chunk("cart.py")
+    assert order("rounding of prices with two items", [code, other], [0.61, 0.60], frozenset({"tests"})) == [
+        code,
+        other,
+    ]
+
+
+def test_prose_comes_after_code_unless_it_is_asked_for() -> None:
+    first("how are prices rounded", chunk("cart.py"), chunk("docs/prices.md"), "docs")
+    page = chunk("docs/prices.md")
+    assert (
+        order("documentation of price rounding", [chunk("cart.py"), page], [0.60, 0.61], frozenset({"docs"}))[0] == page
+    )
+
+
+@pytest.mark.parametrize("path", ["shop/__init__.py", "src/index.ts", "types/cart.d.ts", "examples/cart.py"])
+def test_what_only_passes_names_on_comes_later(path: str) -> None:
+    first("how are prices rounded", chunk("shop/price.py"), chunk(path), "shims")
+
+
+def test_other_files_come_between_two_hits_of_one() -> None:
+    one, two, other = chunk("a.py", first=1, last=9), chunk("a.py", first=50, last=60), chunk("b.py")
+    assert order("words", [one, two, other], [0.9, 0.80, 0.79], frozenset({SPREAD})) == [one, other, two]
+
+
+def test_neighbours_speak_for_each_other() -> None:
+    strong, beside, far = chunk("a.py", first=1, last=9), chunk("a.py", first=10, last=20), chunk("b.py")
+    assert order("words", [strong, beside, far], [0.9, 0.60, 0.61], frozenset({NEIGHBOURS})) == [strong, beside, far]
+
+
+def test_a_file_with_many_candidates_speaks_for_its_best() -> None:
+    crowd = [chunk("a.py", first=n, last=n) for n in range(1, 9, 2)]
+    lone = chunk("b.py")
+    assert order("words", [*crowd, lone], [0.60, 0.5, 0.5, 0.5, 0.61], frozenset({MASS}))[0] == crowd[0]
+
+
+def test_every_rule_says_that_it_fired_and_only_then() -> None:
+    query = "`flush` of the session fails in shop/cart.py: see shop/cart.py:14"
+    chunks = [chunk("shop/cart.py", "Cart.flush", 10, 20), chunk("tests/test_cart.py", "test_flush"), chunk("zzz.go")]
+    fired = {
+        one.chunk.path: set(one.fired)
+        for one in rank(read(query), [Ranked(i, c, 0.5) for i, c in enumerate(chunks)], frozenset(RULES))
+    }
+    assert {"named", "frames", "paths", "definition"} <= fired["shop/cart.py"]
+    assert "tests" in fired["tests/test_cart.py"]
+    assert fired["zzz.go"] == set()
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?", "`", "a" * 10_000, "x/" * 5000, 'File "", line 1', "\n".join(["a.py:1"] * 9999)]
+)
+def test_no_query_is_an_error_or_takes_long(query: str) -> None:
+    chunks = [chunk(f"f{n}.py", f"f{n}") for n in range(100)]
+    assert len(order(query, chunks, [0.5] * 100)) == 100
+
+
+def test_without_rules_nothing_moves() -> None:
+    chunks = [chunk("tests/test_a.py"), chunk("README.md"), chunk("a.py", "flush")]
+    assert order("flush", chunks, [0.9, 0.8, 0.7], frozenset()) == chunks
