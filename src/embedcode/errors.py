@@ -26,3 +26,7 @@ class ModelError(EmbedcodeError):
 
 class StoreError(EmbedcodeError):
     """An index cannot be read or written: damaged, locked, newer, of another space, disk full."""
+
+
+class BusyError(StoreError):
+    """Another process has been at the same work for longer than one was ready to wait; trying again later helps."""

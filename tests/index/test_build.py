@@ -12,7 +12,7 @@ import pytest
 
 from embedcode import Index, Mode, Query
 from embedcode.errors import UsageError
-from embedcode.index import build, prepare
+from embedcode.index import build, exclude, prepare
 from embedcode.index.report import Step
 
 Open = Callable[..., Index]
@@ -213,6 +213,33 @@ def test_a_new_chunker_cuts_everything_again(
     assert index.update().changed == 0
 
 
+def test_new_rules_on_content_read_everything_again_and_cut_nothing(
+    shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, reads: list[str]
+) -> None:
+    index = opened(shop)
+    index.update()
+    assert found(index, "gross price")
+    reads.clear()
+    before = exclude.text_reason
+
+    def stricter(name: str, text: str) -> str | None:
+        return exclude.CREDENTIALS if "gross_price" in text else before(name, text)
+
+    monkeypatch.setattr(exclude, "text_reason", stricter)
+    monkeypatch.setattr(build, "RULES_VERSION", "another")
+    report = index.update()
+    assert {"session.py", "rotate.nim"} <= set(reads)
+    assert (report.changed, report.removed, report.skipped["shop/prices.py"]) == (0, 1, exclude.CREDENTIALS)
+    assert found(index, "gross price") == []
+    reads.clear()
+    index.update()
+    assert set(reads) == set()
+    monkeypatch.setattr(exclude, "text_reason", before)
+    monkeypatch.setattr(build, "RULES_VERSION", "a third")
+    assert index.update().changed == 1
+    assert found(index, "gross price")
+
+
 def test_the_folder_was_renamed(shop: Path, opened: Open, encoder: object) -> None:
     """Another path is another index, made from the cache; the repository's new name is what a filter knows."""
     with opened(shop) as index:
@@ -237,9 +264,47 @@ def test_a_parser_that_fails_on_one_file_costs_that_file(
     monkeypatch.setattr(prepare, "chunk", fail)
     index = opened(shop)
     report = index.update()
-    assert dict(report.failed) == {"shop/prices.py": "RecursionError: too deep"}
+    failed = {"shop/prices.py": "cut at lines, since its syntax failed (RecursionError: too deep)"}
+    assert dict(report.failed) == failed
     assert found(index, "session")
-    assert found(index, "gross price") == []
+    assert found(index, "gross price") == ["shop/prices.py"]
+    assert dict(opened(shop).update().failed) == dict(index.status().failed) == failed
+    os.utime(shop / "shop" / "prices.py", (1e9, 1e9))
+    assert dict(index.update().failed) == failed
+    monkeypatch.setattr(prepare, "chunk", cut)
+    (shop / "shop" / "prices.py").write_text("def gross_price(net, rate):\n    return net * rate\n")
+    assert dict(index.update().failed) == dict(index.status().failed) == {}
+    assert found(index, "gross price") == ["shop/prices.py"]
+
+
+def test_a_file_that_fails_is_forgotten_when_it_goes(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "chunk", lambda *_: 1 / 0)
+    index = opened(shop)
+    assert len(index.update(vectors=False).failed) == 6
+    (shop / "README.md").unlink()
+    (shop / "settings.toml").write_bytes(b"\0")
+    assert set(index.update(vectors=False).failed) == {
+        "shop/session.py",
+        "shop/prices.py",
+        "web/retry.js",
+        "tools/rotate.nim",
+    }
+
+
+def test_failures_before_an_interrupt_are_remembered(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(step: Step) -> None:
+        if step.done == 3:
+            raise KeyboardInterrupt
+
+    cut = prepare.chunk
+    monkeypatch.setattr(prepare, "chunk", lambda *_: 1 / 0)
+    index = opened(shop)
+    with pytest.raises(KeyboardInterrupt):
+        index.update(vectors=False, progress=interrupt)
+    kept = set(index.store.files())
+    assert len(kept) == 3
+    monkeypatch.setattr(prepare, "chunk", cut)
+    assert set(opened(shop).update(vectors=False).failed) == kept
 
 
 def test_a_parser_that_kills_its_process_costs_one_file(
@@ -259,6 +324,7 @@ def test_a_parser_that_kills_its_process_costs_one_file(
     index = opened(write(tmp_path / "r", files | {"deadly.py": "x = 1\n"}))
     report = index.update(vectors=False)
     assert dict(report.failed) == {"deadly.py": "the parser crashed on it"}
+    assert index.update(vectors=False).failed == index.status().failed == report.failed
     assert set(index.store.files()) == set(files)
     assert found(index, "word129")[0] == "part129.py"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +59,44 @@ def test_the_work_tree_counts(history: Path, write: Write, git: Git) -> None:
     git(history, "add", "staged.py")
     (history / "gone.py").unlink()
     assert changed_since(history, "HEAD") == {"a.py", "new.py", "staged.py", ".gitignore", "gone.py"}
+
+
+@pytest.mark.parametrize("format", ["sha1", "sha256"])
+def test_a_copied_or_touched_checkout_has_not_changed(tmp_path: Path, write: Write, git: Git, format: str) -> None:
+    """git itself tells by reading every file; its plumbing only looks at time stamps."""
+    root = write(tmp_path / "repository", {"a.py": "a = 1\n", "b.py": "b = 1\n", "empty.py": "", "tool": "#!/bin/sh\n"})
+    (root / "tool").chmod(0o755)
+    (root / "link.py").symlink_to("a.py")
+    git(root, "init", "-q", f"--object-format={format}")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "first")
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy, symlinks=True, copy_function=shutil.copyfile)
+    (copy / "tool").chmod(0o755)
+    for path in root.glob("*.py"):
+        os.utime(path, (1e9, 1e9), follow_symlinks=False)
+    for checkout in (root, copy):
+        assert changed_since(checkout, "HEAD") == frozenset()
+        (checkout / "b.py").write_text("b = 2\n")
+        (checkout / "link.py").unlink()
+        (checkout / "link.py").symlink_to("b.py")
+        (checkout / "tool").chmod(0o644)
+        assert changed_since(checkout, "HEAD") == {"b.py", "link.py", "tool"}
+        assert changed_since(checkout, "HEAD") == set(git(checkout, "diff", "--name-only", "HEAD").split())
+
+
+def test_a_change_that_was_staged_and_taken_back(history: Path, write: Write, git: Git) -> None:
+    write(history, {"a.py": "a = 333\n"})
+    git(history, "add", "a.py")
+    write(history, {"a.py": "a = 1\n"})
+    assert changed_since(history, "HEAD") == set(git(history, "diff", "--name-only", "HEAD").split()) == set()
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_a_file_is_a_change(history: Path) -> None:
+    (history / "a.py").unlink()
+    os.mkfifo(history / "a.py")
+    assert "a.py" in changed_since(history, "HEAD")
 
 
 def test_a_rename_gives_both_names(history: Path, git: Git) -> None:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from embedcode.index.chunk import chunk, searchable
+from embedcode.index.chunk import chunk
 from embedcode.index.grammars import GRAMMARS
 from embedcode.index.languages import NAMES, Language, language_of
 from embedcode.index.pieces import CAP, TARGET
+from embedcode.store.terms import searchable
 from embedcode.types import Chunk
 
 FIXTURES = Path(__file__).parent / "fixtures_chunk"
@@ -378,3 +379,12 @@ def test_real_files_are_covered_and_their_chunks_are_of_the_size_promised() -> N
     assert len(sizes) > 1000
     assert TARGET * 0.4 < sizes[len(sizes) // 2] < TARGET * 1.2
     assert sum(one < 60 for one in sizes) < len(sizes) * 0.05  # few crumbs
+
+
+def test_a_call_without_arguments_that_is_named_like_a_test_block() -> None:
+    """`context()` in a method: tree-sitter 0.26 raises for a first argument that is not there. Found in eslint."""
+    body = "\n".join(f"    this.step{number}(context())" for number in range(120))
+    source = f"class Fork {{\n  run() {{\n    context()\n{body}\n  }}\n}}\n"
+    language = language_of("fork.js")
+    assert language is not None
+    assert chunk("fork.js", source, language)[-1].end_line == 125

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from embedcode import Filter, Index, Mode, Query
+from embedcode import Filter, Index, Mode, Query, load
+from embedcode.engine import doctor
 from embedcode.engine.light import LightEncoder
-from embedcode.errors import StoreError, UsageError
+from embedcode.errors import ModelError, StoreError, UsageError
 from embedcode.index import build
+from embedcode.index import index as index_module
 from embedcode.index.index import MAX_QUERY, clean
 from embedcode.types import Floats, Tokens
 
@@ -119,7 +123,15 @@ def test_very_many_files_need_a_yes(shop: Path, opened: Open, monkeypatch: pytes
     monkeypatch.setattr(build, "MANY_FILES", 5)
     with pytest.raises(UsageError, match=r"holds more than 5 files: .*\.embedcodeignore, or say --yes"):
         opened(shop).update(vectors=False)
+    index = opened(shop)
+    assert index.update(vectors=False, yes=True).files == 6
+    assert opened(shop).update(vectors=False).files == 6  # it was asked for once
+    monkeypatch.setattr(build, "MANY_FILES", 6)
+    clean(shop, vectors=False, dry_run=False)
     assert opened(shop).update(vectors=False, yes=True).files == 6
+    monkeypatch.setattr(build, "MANY_FILES", 5)
+    with pytest.raises(UsageError, match="or say --yes"):  # where it was not needed it does not count
+        opened(shop).update(vectors=False)
 
 
 # ---- searching ---------------------------------------------------------------------------------------------------
@@ -133,7 +145,7 @@ def test_each_mode_finds_it(shop: Path, opened: Open, mode: Mode) -> None:
     assert (hits[0].chunk.path, hits[0].chunk.symbol) == ("shop/session.py", "invalidate_session")
     assert hits[0].why
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-    signals = {why.split()[0] for why in hits[0].why}
+    signals = {why.split()[0] for why in hits[0].why} & {"words", "vector"}
     expected = {Mode.LEXICAL: {"words"}, Mode.DENSE: {"vector"}, Mode.HYBRID: {"words", "vector"}}
     assert signals == expected[mode]
 
@@ -141,7 +153,7 @@ def test_each_mode_finds_it(shop: Path, opened: Open, mode: Mode) -> None:
 def test_meaning_is_found_without_a_common_word(shop: Path, opened: Open) -> None:
     index = opened(shop)
     index.update()
-    question = "taxation of goods, VAT"
+    question = "how much VAT is charged on goods"
     assert paths(index, question, mode=Mode.LEXICAL) == []
     assert paths(index, question)[0] == "shop/prices.py"
 
@@ -162,6 +174,7 @@ def test_code_is_a_query_too(shop: Path, opened: Open) -> None:
     ("where", "expected"),
     [
         (Filter(languages=("python",)), {"shop/session.py", "shop/prices.py"}),
+        (Filter(languages=("Py", "js")), {"shop/session.py", "shop/prices.py", "web/retry.js"}),
         (Filter(paths=("web",)), {"web/retry.js"}),
         (Filter(paths=("**/*.py", "*.md")), {"shop/session.py", "shop/prices.py", "README.md"}),
         (Filter(content=("docs",)), {"README.md"}),
@@ -176,6 +189,54 @@ def test_filters(shop: Path, opened: Open, where: Filter, expected: set[str]) ->
     index.update()
     for mode in (Mode.HYBRID, Mode.DENSE):
         assert set(paths(index, "session price retry log port", where=where, mode=mode)) == expected
+
+
+def test_a_language_nobody_knows(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    index.update()
+    where = Filter(languages=("pyhton",))
+    for ask in (
+        lambda: index.search(Query("session", where=where)),
+        lambda: index.lexical(Query("session", where=where), 5),
+        lambda: index.related("shop/session.py", 4, where=where),
+    ):
+        with pytest.raises(UsageError, match="'pyhton' is not a language known here: did you mean 'python'"):
+            ask()
+
+
+def test_a_model_that_cannot_be_used_leaves_the_words(
+    shop: Path, opened: Open, encoder: LightEncoder, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    with opened(shop) as index:
+        index.update()
+    shutil.copytree(encoder.spec.folder, tmp_path / "model")
+    (tmp_path / "model" / "model.onnx").write_bytes(b"")
+    index = opened(shop, load(str(tmp_path / "model"), 1))
+    words = [hit.chunk for hit in index.search(Query("forget the session", mode=Mode.LEXICAL))]
+    assert not caplog.records
+    assert [hit.chunk for hit in index.search(Query("forget the session"))] == words
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "by words alone, since the model cannot be used" in record.getMessage()
+    assert "model.onnx cannot be loaded" in record.getMessage()
+    with pytest.raises(ModelError, match=r"model\.onnx cannot be loaded"):
+        index.search(Query("forget the session", mode=Mode.DENSE))
+
+
+def test_the_doctor_looks_at_the_configured_model(
+    encoder: LightEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "model"
+    shutil.copytree(encoder.spec.folder, broken)
+    with (broken / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    monkeypatch.setenv("EMBEDCODE_MODEL", str(broken))
+    for findings in (doctor(), doctor(str(broken))):
+        checks = {name: (finding, fine) for name, finding, fine in findings}
+        assert checks["weights"] == (f"changed on disk: export {broken} again", False)
+        assert f"in {broken}" in checks["model"][0]
+    monkeypatch.delenv("EMBEDCODE_MODEL")
+    assert ("weights", "as published", True) in doctor()
 
 
 def test_top_k(shop: Path, opened: Open) -> None:
@@ -234,7 +295,7 @@ def test_half_an_index_has_vectors(shop: Path, opened: Open) -> None:
     assert index.embed(60, candidates) == 0
     hits = index.search(query)
     assert hits[0].chunk.path == "shop/session.py"
-    assert {len(hit.why) for hit in hits} == {1, 2}
+    assert sum("vector (" in " ".join(hit.why) for hit in hits) == 2 < len(hits)
     assert {"web/retry.js", "README.md"} <= {hit.chunk.path for hit in hits}
     assert len(paths(index, query.text, mode=Mode.DENSE)) == 2
     assert index.update().encoded == report.chunks - 2
@@ -411,6 +472,34 @@ def test_one_sees_what_another_indexed(shop: Path, opened: Open, write: Write) -
     other.update()
     for index in (one, other):
         assert paths(index, "brand new feature")[0] == "new/feature.py"
+
+
+def test_small_edits_leave_no_growing_pile(
+    shop: Path, opened: Open, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a program does it that asks after every edit: never is everything embedded at once."""
+    monkeypatch.setattr(index_module, "MAINTAIN_COMMITS", 10)
+    index = opened(shop)
+    index.update(vectors=False)
+
+    def pile() -> int:
+        with sqlite3.connect(index.home / "index.sqlite") as connection:
+            tables = ("vectors", "gone", "history")
+            (rows,) = connection.execute("SELECT " + "+".join(f"(SELECT COUNT(*) FROM {t})" for t in tables))
+        connection.close()
+        return int(sum(rows))
+
+    sizes = []
+    for turn in range(40):
+        write(shop, {"README.md": f"# Shop\n\nRevision {turn} of the guide.\n"})
+        index.update(vectors=False)
+        index.embed(60, [pending.id for pending in index.store.pending(10)])
+        sizes.append(pile())
+        assert index.search(Query(f"revision {turn}"))[0].chunk.path == "README.md"
+    assert max(sizes) == max(sizes[:10]) < 40
+    maintained = index.store.meta().generation
+    index.update(vectors=False)
+    assert index.store.meta().generation == maintained
 
 
 def test_an_index_deleted_while_it_is_open(shop: Path, opened: Open) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from embedcode import Index, Mode, Query
-from embedcode.errors import StoreError
-from embedcode.index import index as index_module
+from embedcode.errors import BusyError, StoreError
 from embedcode.index.locks import Lock, in_background, stop_background
+from embedcode.index.report import Step
 
 Open = Callable[..., Index]
 Write = Callable[[Path, dict[str, str]], Path]
@@ -69,6 +70,12 @@ def test_a_lock_is_free_held_and_free_again(tmp_path: Path) -> None:
     other.release()
 
 
+def test_looking_at_a_lock_that_nobody_took_does_not_take_it(tmp_path: Path) -> None:
+    """Or a process that comes for it in that instant would not get it."""
+    assert Lock(tmp_path, "work").holder() is None
+    assert not (tmp_path / "work.lock").exists()
+
+
 def test_a_lock_held_by_another_process_explains_itself(tmp_path: Path) -> None:
     with holding(tmp_path, "update") as process:
         lock = Lock(tmp_path, "update")
@@ -102,14 +109,13 @@ def test_a_folder_that_cannot_hold_a_lock(tmp_path: Path) -> None:
             Lock(folder, "update").try_acquire()
 
 
-def test_an_update_waits_for_another_and_says_so(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "UPDATE_WAIT", 0.1)
+def test_an_update_waits_for_another_as_long_as_asked_and_says_so(shop: Path, opened: Open) -> None:
     index = opened(shop)
     with (
         holding(index.home, "update") as process,
-        pytest.raises(StoreError, match=f"process {process.pid} is still reading {shop}: wait until it is done"),
+        pytest.raises(BusyError, match=f"process {process.pid} is still reading {shop}: wait until it is done"),
     ):
-        index.update()
+        index.update(patience=0.1)
     assert index.update().files == 6
 
 
@@ -124,18 +130,20 @@ def test_searching_waits_for_nobody(shop: Path, opened: Open) -> None:
 
 def test_an_update_watches_another_process_embed_and_takes_over(shop: Path, opened: Open) -> None:
     index = opened(shop)
-    steps = []
+    steps: list[Step] = []
     with holding(index.home, "embed") as process:
 
-        def progress(step: object) -> None:
+        def progress(step: Step) -> None:
             steps.append(step)
-            if getattr(step, "phase", "") == "embed" and process.poll() is None:
+            if step.phase == "embed" and process.poll() is None:
                 process.kill()
                 process.wait()
 
         report = index.update(progress=progress)
     assert report.encoded == report.chunks
-    assert steps
+    embedding = [step for step in steps if step.phase == "embed"]
+    assert embedding[0].other == process.pid
+    assert embedding[-1].other == 0
 
 
 # ---- in the background -------------------------------------------------------------------------------------------
@@ -180,6 +188,41 @@ def test_background_work_comes_to_its_end(shop: Path, opened: Open) -> None:
     status = index.status()
     assert status.embedded == status.chunks > 0
     assert index.search(Query("session", mode=Mode.DENSE))
+
+
+def test_background_work_waits_a_moment_for_its_lock(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCODE_BACKGROUND", "1")
+    index = opened(shop)
+    with holding(index.home, "background") as process:
+        ending = threading.Timer(0.3, process.kill)
+        ending.start()
+        assert index.update().files == 6
+        ending.join()
+    with holding(index.home, "background"), pytest.raises(BusyError, match=f"indexing {shop} in the background"):
+        index.update()
+
+
+def test_background_work_that_cannot_begin_is_not_said_to_go_on(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    index.update(vectors=False)
+    with holding(index.home, "background"):
+        (index.home / "background.json").unlink()  # as in the instant in which a process has just taken it
+        assert not index.start_background()
+    assert "is still indexing" in (index.home / "background.log").read_text()
+
+
+def test_background_work_of_a_nice_process_is_as_nice(large: Path, opened: Open) -> None:
+    with opened(large) as index:
+        index.update(vectors=False)
+    start = (
+        "import os, sys\nfrom embedcode import Index\nos.nice(15)\n"
+        "with Index.open(sys.argv[1]) as index:\n"
+        "    assert index.start_background()\n"
+        "    print(os.getpriority(os.PRIO_PROCESS, index.status().running.pid))\n"
+        "    assert index.stop_background()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", start, str(large)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("15\n", "")
 
 
 def test_background_work_leaves_to_another_process_what_that_does(

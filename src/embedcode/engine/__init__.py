@@ -22,21 +22,30 @@ def load(model: str = "", threads: int = 0) -> LightEncoder:
     return LightEncoder(Spec.read(Path(model) if model else DEFAULT), threads or cores())
 
 
-def doctor() -> list[tuple[str, str, bool]]:
-    """(name, finding, whether it is fine) of each check of the packaged model on this machine."""
+def doctor(model: str = "") -> list[tuple[str, str, bool]]:
+    """(name, finding, whether it is fine) of each check, on this machine, of the model in a folder; else the configured
+    one."""
     import hashlib
     import time
 
+    from embedcode import settings
     from embedcode.engine.light import GOLDEN_COSINE
     from embedcode.errors import ModelError
     from embedcode.types import Role, Tokens
 
-    encoder = load()
+    model = model or settings.load().model
+    cure = f"export {model} again" if model else "install again"
+    encoder = load(model)
     spec = encoder.spec
     found = hashlib.sha256((spec.folder / "model.onnx").read_bytes()).hexdigest()
     checks = [
-        ("model", f"{spec.name}, {spec.licence}, {spec.dim} dimensions, {spec.max_tokens} tokens", True),
-        ("weights", "as published" if found == spec.graph else "changed on disk: install again", found == spec.graph),
+        (
+            "model",
+            f"{spec.name}, {spec.licence}, {spec.dim} dimensions, {spec.max_tokens} tokens, "
+            f"{f'in {model}' if model else 'packaged'}",
+            True,
+        ),
+        ("weights", "as published" if found == spec.graph else f"changed on disk: {cure}", found == spec.graph),
         ("engine", encoder.build, True),
     ]
     try:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from embedcode.errors import UsageError
 from embedcode.index.chunk import CHUNKER_VERSION
+from embedcode.index.exclude import RULES_VERSION
 from embedcode.index.prepare import Job, Prepared
 from embedcode.index.report import Progress, Step
 from embedcode.index.walk import CHANGING, DENIED, GONE, Found, Skipped, explain_nothing, walk
@@ -24,7 +25,7 @@ from embedcode.settings import Settings
 from embedcode.store.contract import Store
 
 MANY_FILES = 200_000
-"""More is nearly always a folder given by mistake; asked for once with --yes."""
+"""More is nearly always a folder given by mistake; --yes is asked for once, the index remembers it."""
 COMMIT_SECONDS = 2.0
 """What a kill can lose."""
 PASSING = frozenset({DENIED, GONE, CHANGING})
@@ -77,11 +78,12 @@ def bring_up_to_date(
     known = store.files()
     if not known:
         # At once, so that an interrupted first run goes on where it ended.
-        manifest = {**manifest, "version": version}
-        _note(store, manifest)
+        manifest = {**manifest, "version": version, "rules": RULES_VERSION}
+        note(store, manifest)
     fresh = manifest.get("version") == version
+    judged = manifest.get("rules") == RULES_VERSION
     unreadable: dict[str, Unreadable] = json.loads(manifest.get("unreadable", "{}")) if fresh else {}
-    changes = Changes()
+    changes = Changes(failed=json.loads(manifest.get("failed", "{}")) if fresh else {})
     present: set[str] = set()
     still: dict[str, Unreadable] = {}
     passing: dict[str, str] = {}
@@ -89,24 +91,27 @@ def bring_up_to_date(
     wanted_before = set(json.loads(manifest.get("wanted", "[]")))
     jobs: list[Job] = []
     with Workers(settings.threads) as workers:
-        for found in _files(root, settings, changes, yes):
+        for found in _files(root, settings, changes, yes or "many" in manifest):
             present.add(found.path)
-            before, note = known.get(found.path) if fresh else None, unreadable.get(found.path)
+            before, reason = known.get(found.path) if fresh else None, unreadable.get(found.path)
             if found.wanted:
                 wanted.append(found.path)
             seen = before and (before.size, before.mtime_ns, before.repo) == (found.size, found.mtime_ns, found.repo)
-            if seen and (found.path in wanted_before) == found.wanted:
+            if judged and seen and (found.path in wanted_before) == found.wanted:
                 continue
-            if note and note[1:] == [found.size, found.mtime_ns, found.wanted]:
-                still[found.path] = note
+            # Other rules on content may let a file in or out, but not one that crashed the parser.
+            standing = judged or found.path in changes.failed
+            if standing and reason and reason[1:] == [found.size, found.mtime_ns, found.wanted]:
+                still[found.path] = reason
                 continue
             same = before.digest if before and before.repo == found.repo else None
             jobs.append(Job(found, same, settings.max_file_bytes, space))
             if len(jobs) > FEW:
                 workers.start()  # they come up while the walk goes on
-        for item in _written(store, workers.prepared(jobs), len(jobs), progress):
-            if item.failed:
-                changes.failed[item.found.path] = item.failed
+        if len(present) > MANY_FILES and "many" not in manifest:
+            note(store, {"many": "yes"})
+        changes.failed = {path: failure for path, failure in changes.failed.items() if path in present}
+        for item in _written(store, workers.prepared(jobs), len(jobs), progress, changes.failed):
             if item.failed and item.file is None:  # not tried again until it changes: it would crash this process
                 still[item.found.path] = [item.failed, item.found.size, item.found.mtime_ns, item.found.wanted]
             elif item.skipped in PASSING:
@@ -114,7 +119,7 @@ def bring_up_to_date(
             elif item.skipped:
                 still[item.found.path] = [item.skipped, item.found.size, item.found.mtime_ns, item.found.wanted]
             changes.changed += item.chunks is not None
-    changes.skipped |= {path: str(note[0]) for path, note in still.items()} | passing
+    changes.skipped |= {path: str(reason[0]) for path, reason in still.items()} | passing
     present -= still.keys() | {path for path, reason in passing.items() if reason != CHANGING or path not in known}
     changes.files = len(present)
     gone = [path for path in known if path not in present]
@@ -125,19 +130,26 @@ def bring_up_to_date(
             transaction.commit()
     notes = {
         "version": version,
+        "rules": RULES_VERSION,
+        "failed": json.dumps(changes.failed),
         "unreadable": json.dumps(still),
         "skipped": json.dumps(changes.skipped),
         "wanted": json.dumps(wanted),
     }
     if any(manifest.get(name) != value for name, value in notes.items()):
-        _note(store, notes)
+        note(store, notes)
     if not changes.files:
         raise UsageError(explain_nothing(changes.skipped))
     return changes
 
 
-def _written(store: Store, items: Iterator[Prepared], total: int, progress: Progress | None) -> Iterator[Prepared]:
-    """The same items, written in batches; what lexical search needs is derived while the next are prepared."""
+def _written(
+    store: Store, items: Iterator[Prepared], total: int, progress: Progress | None, failed: dict[str, str]
+) -> Iterator[Prepared]:
+    """The same items, written in batches; what lexical search needs is derived while the next are prepared.
+
+    `failed` is kept up to date with them: a file that failed to be cut stays in it until its content has changed.
+    """
     start = last = time.monotonic()
     chunks = 0
     batch: list[Prepared] = []
@@ -145,17 +157,21 @@ def _written(store: Store, items: Iterator[Prepared], total: int, progress: Prog
         try:
             for done, item in enumerate(items, 1):
                 batch.append(item)
+                if item.failed:
+                    failed[item.found.path] = item.failed
+                elif item.chunks is not None or item.skipped:
+                    failed.pop(item.found.path, None)
                 chunks += len(item.chunks or ())
                 now = time.monotonic()
                 if now - last > COMMIT_SECONDS:
-                    _write(store, batch)
+                    _write(store, batch, failed)
                     refresher.again()
                     last = time.monotonic()
                 if progress is not None:
                     progress(Step("read", done, total, chunks, 0, now - start))
                 yield item
         finally:  # also when interrupted
-            _write(store, batch)
+            _write(store, batch, failed)
 
 
 def _files(root: Path, settings: Settings, changes: Changes, yes: bool) -> Iterator[Found]:
@@ -173,7 +189,7 @@ def _files(root: Path, settings: Settings, changes: Changes, yes: bool) -> Itera
         yield item
 
 
-def _write(store: Store, batch: list[Prepared]) -> None:
+def _write(store: Store, batch: list[Prepared], failed: Mapping[str, str]) -> None:
     """Commit what was prepared, and empty the batch."""
     if any(item.file for item in batch):
         with store.begin() as transaction:
@@ -182,11 +198,13 @@ def _write(store: Store, batch: list[Prepared]) -> None:
                     transaction.upsert(item.file, item.chunks, item.keys)
                 elif item.file is not None:
                     transaction.touch(item.file)
+            transaction.set_manifest({"failed": json.dumps(failed)})  # at once: who is killed does not cut them again
             transaction.commit()
     batch.clear()
 
 
-def _note(store: Store, values: Mapping[str, str]) -> None:
+def note(store: Store, values: Mapping[str, str]) -> None:
+    """Merge values into the manifest, which is what an index remembers of itself."""
     with store.begin() as transaction:
         transaction.set_manifest(values)
         transaction.commit()

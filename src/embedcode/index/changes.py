@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from embedcode.errors import UsageError
+from embedcode.files import OPEN_FLAGS
 
 # A stranger's checkout must not run programs: fsmonitor and hooks are commands from its configuration.
 _SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
@@ -32,14 +35,49 @@ def changed_since(root: Path, revision: str) -> frozenset[str]:
         )
     commit = found.strip()
     base = (_git(root, "merge-base", commit, "HEAD") or commit).strip()
-    # Not `git diff`, which compares the content of files that were only touched; and without a look into submodules,
-    # where git would run `git status`.
-    options = ("--name-only", "-z", "--no-renames", "--ignore-submodules=all", "--relative")
+    # Not `git diff`, which compares the content of files that were only touched, and runs filter programs for it: here
+    # such files are compared below. And without a look into submodules, where git would run `git status`.
+    options = ("--raw", "--no-abbrev", "-z", "--no-renames", "--ignore-submodules=all", "--relative")
     changed = _git(root, "diff-index", *options, base, configuration=_no_filters(root))
     new = _git(root, "ls-files", "--others", "--exclude-standard", "-z")
     if changed is None or new is None:
         raise UsageError(f"git cannot compare {root} with {revision!r}: run `git fsck` there, or leave --since out.")
-    return frozenset(path for path in (changed + new).split("\0") if path)
+    fields = changed.split("\0")
+    entries = zip(fields[::2], fields[1::2], strict=False)
+    different = {path for entry, path in entries if not _only_touched(root / path, entry)}
+    return frozenset(different.union(path for path in new.split("\0") if path))
+
+
+def _only_touched(path: Path, entry: str) -> bool:
+    """Whether a file of the work tree, which git takes for changed by its time stamps, has the content it had.
+
+    `entry` is a line of `git diff-index --raw`, where the new hash is 0 for what git did not look into. Bytes are
+    compared: where git converts line ends or filters, a file that was touched counts as changed.
+    """
+    old_mode, mode, old_hash, new_hash, _ = entry.lstrip(":").split(" ")
+    if old_mode != mode or int(new_hash, 16):
+        return False
+    try:
+        return _blob_hash(path, "sha256" if len(old_hash) == 64 else "sha1") == old_hash
+    except OSError:
+        return False
+
+
+def _blob_hash(path: Path, algorithm: str) -> str:
+    """The name git gives to the content of a file, or to the target of a symbolic link."""
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
+    if path.is_symlink():
+        target = os.fsencode(path.readlink())
+        hasher.update(b"blob %d\0" % len(target) + target)
+        return hasher.hexdigest()
+    with os.fdopen(os.open(path, OPEN_FLAGS), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            return ""
+        hasher.update(b"blob %d\0" % status.st_size)
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
 
 
 def _no_filters(root: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ tokens or store.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from embedcode.index import headings, notebook
@@ -26,8 +25,6 @@ _MAX_DEPTH = 100
 _MAX_SYMBOL = 120
 """Characters: a symbol is a part of the text that is embedded, and must leave room for the chunk."""
 
-_BLOB = re.compile(r"[A-Za-z0-9+/=\\]{512,}")
-
 
 def chunk(path: str, text: str, language: Language, repo: str = "") -> list[Chunk]:
     """The chunks of a file, in order, over all its lines; [] if there is nothing but white space.
@@ -36,9 +33,19 @@ def chunk(path: str, text: str, language: Language, repo: str = "") -> list[Chun
     file without its last line break. A chunk above the cap is a single line. The pieces of a large definition carry
     its qualified name as their symbol. Any text is accepted: what cannot be parsed is cut at lines.
     """
+    return _chunks(path, text, language, repo, by_syntax=True)
+
+
+def plain(path: str, text: str, language: Language, repo: str = "") -> list[Chunk]:
+    """The same, cut at lines alone: for a file at which the syntax failed."""
+    return _chunks(path, text, language, repo, by_syntax=False)
+
+
+def _chunks(path: str, text: str, language: Language, repo: str, by_syntax: bool) -> list[Chunk]:
     if not text.strip():
         return []
     lines = Lines(text)
+    pieces = _pieces(text, lines, language) if by_syntax else by_lines(lines, 0, len(lines))
     return [
         Chunk(
             repo=repo,
@@ -49,17 +56,8 @@ def chunk(path: str, text: str, language: Language, repo: str = "") -> list[Chun
             symbol=_symbol(piece),
             text="\n".join(lines.lines[piece.first : piece.end]),
         )
-        for piece in join(_pieces(text, lines, language))
+        for piece in join(pieces)
     ]
-
-
-def searchable(text: str) -> str:
-    """What of a chunk's text is worth terms and a vector: all but long unbroken data (base64 images, keys).
-
-    A notebook's outputs are chunks like any other, because each of their lines is a line of the file; their images
-    end here.
-    """
-    return _BLOB.sub("", text) if len(text) > 512 else text
 
 
 def _symbol(piece: Piece) -> str:

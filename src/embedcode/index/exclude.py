@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 
+from embedcode.index import words
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
+RULES_VERSION = "1"
+"""To be raised with every change of what text_reason() decides: files are then read again, and none is cut again that
+stays."""
 
 VCS = "version control data"
 CREDENTIALS = "looks like credentials"
@@ -32,17 +33,17 @@ DATA = "data, media or binary format"
 FIRM = frozenset({VCS, CREDENTIALS})
 """Reasons that no rule of the user can take back."""
 
-_VCS_FOLDERS = _words(".git .hg .svn .bzr .jj .sl _darcs .fossil .pijul CVS")
+_VCS_FOLDERS = words(".git .hg .svn .bzr .jj .sl _darcs .fossil .pijul CVS")
 
-_CREDENTIAL_FOLDERS = _words(".ssh .aws .gnupg .azure .kube .gcloud .password-store")
+_CREDENTIAL_FOLDERS = words(".ssh .aws .gnupg .azure .kube .gcloud .password-store")
 
-_VENDORED_FOLDERS = _words("""
+_VENDORED_FOLDERS = words("""
     node_modules bower_components jspm_packages web_modules vendor vendored _vendor third_party third-party
     thirdparty 3rdparty site-packages Godeps Pods Carthage .bundle .yarn .pnpm-store .venv .virtualenv .eggs
     __pypackages__ elm-stuff
 """)
 
-_OUTPUT_FOLDERS = _words("""
+_OUTPUT_FOLDERS = words("""
     __pycache__ .tox .nox .mypy_cache .ruff_cache .pytest_cache .pytype .hypothesis .ipynb_checkpoints .cache
     .gradle .next .nuxt .svelte-kit .angular .parcel-cache .turbo .nyc_output .sass-cache .terraform .serverless
     .dart_tool .stack-work dist-newstyle .bloop .metals .bsp .idea .vs .settings DerivedData xcuserdata .ccls-cache
@@ -51,7 +52,7 @@ _OUTPUT_FOLDERS = _words("""
 
 _SNAPSHOT_FOLDERS = frozenset({"__snapshots__"})
 
-_OUTPUT_BESIDE = {"target": _words("Cargo.toml pom.xml build.sbt project.clj")}
+_OUTPUT_BESIDE = {"target": words("Cargo.toml pom.xml build.sbt project.clj")}
 """Folders that are output only beside one of these files."""
 
 _MARKS = {
@@ -62,7 +63,7 @@ _MARKS = {
 }
 """What a folder holds when it is of that kind, whatever its name; CACHEDIR.TAG is https://bford.info/cachedir/."""
 
-_LOCK_NAMES = _words("""
+_LOCK_NAMES = words("""
     package-lock.json npm-shrinkwrap.json pnpm-lock.yaml bun.lockb go.sum go.work.sum packages.lock.json
     gradle.lockfile package.resolved cartfile.resolved .terraform.lock.hcl conda-lock.yml cabal.project.freeze
 """)

@@ -13,6 +13,8 @@ from functools import cache
 
 import tree_sitter
 
+from embedcode.index import words
+
 _Node = tree_sitter.Node
 
 # tree-sitter reports its progress about 5 times per KiB of ordinary source and 35 times per KiB of text that fits no
@@ -28,15 +30,11 @@ _READ = 4096
 _MAX_NAME = 120
 
 
-def _kinds(names: str) -> frozenset[str]:
-    return frozenset(names.split())
-
-
-_FUNCTIONS = _kinds("arrow_function function function_expression generator_function class class_expression")
-_COMPONENT_CALLS = _kinds("memo forwardRef observer lazy useCallback defineComponent createSlice")
-_JS_TESTS = _kinds("describe it test context suite specify")
-_RUBY_TESTS = _JS_TESTS | _kinds("namespace task feature scenario shared_examples shared_context")
-_CPP_TESTS = _kinds("TEST TEST_F TEST_P TYPED_TEST TYPED_TEST_P BENCHMARK_F")
+_FUNCTIONS = words("arrow_function function function_expression generator_function class class_expression")
+_COMPONENT_CALLS = words("memo forwardRef observer lazy useCallback defineComponent createSlice")
+_JS_TESTS = words("describe it test context suite specify")
+_RUBY_TESTS = _JS_TESTS | words("namespace task feature scenario shared_examples shared_context")
+_CPP_TESTS = words("TEST TEST_F TEST_P TYPED_TEST TYPED_TEST_P BENCHMARK_F")
 
 Namer = Callable[[_Node], str]
 
@@ -140,6 +138,11 @@ def _text(node: _Node | None) -> str:
     return " ".join(name.replace("::", ".").split())[:_MAX_NAME]
 
 
+def _first(node: _Node) -> _Node | None:
+    """Its first named child; `named_child(0)` raises where there is none."""
+    return node.named_children[0] if node.named_child_count else None
+
+
 def _field(name: str) -> Namer:
     return lambda node: _text(node.child_by_field_name(name))
 
@@ -165,7 +168,7 @@ def _declarator(node: _Node) -> str:
             parameters = inner.child_by_field_name("parameters")
         deeper = inner.child_by_field_name("declarator")
         if deeper is None and inner.type in ("parenthesized_declarator", "reference_declarator"):
-            deeper = inner.named_child(0)
+            deeper = _first(inner)
         if deeper is None:
             break
         inner = deeper
@@ -182,7 +185,7 @@ def _declarator(node: _Node) -> str:
 def _receiver(node: _Node) -> str:
     """Go: `Server.Start` for `func (s *Server[T]) Start()`."""
     receiver, name = node.child_by_field_name("receiver"), _name(node)
-    declared = receiver.named_child(0) if receiver is not None else None
+    declared = _first(receiver) if receiver is not None else None
     kind = _text(declared.child_by_field_name("type")) if declared is not None else ""
     kind = re.sub(r"\[.*", "", kind.lstrip("*( "))
     return f"{kind}.{name}" if kind else name
@@ -219,7 +222,7 @@ def _bound(name_field: str, value_field: str) -> Namer:
 
 
 def _first_string(arguments: _Node | None) -> str:
-    first = arguments.named_child(0) if arguments is not None else None
+    first = _first(arguments) if arguments is not None else None
     if first is None or first.type not in ("string", "template_string", "simple_symbol", "constant", "identifier"):
         return ""
     return _text(first).strip("\"'`:")
@@ -236,7 +239,7 @@ def _ruby_call(node: _Node) -> str:
     arguments = node.child_by_field_name("arguments")
     if node.child_by_field_name("block") is not None:
         return _first_string(arguments) if _text(node.child_by_field_name("method")) in _RUBY_TESTS else ""
-    first = arguments.named_child(0) if arguments is not None else None
+    first = _first(arguments) if arguments is not None else None
     if first is not None and first.type in ("method", "singleton_method"):
         return _name(first)
     return ""
@@ -263,7 +266,7 @@ _JAVASCRIPT = {
     **_named("field_definition", _bound("property", "value")),
     **_named("call_expression", _js_call),
 }
-_JAVASCRIPT_WRAPPERS = _kinds(
+_JAVASCRIPT_WRAPPERS = words(
     "export_statement lexical_declaration variable_declaration expression_statement ambient_declaration"
 )
 _TYPESCRIPT = {
@@ -278,8 +281,8 @@ _C = {
     **_named("type_definition", _declarator),
     **_named("preproc_function_def"),
 }
-_C_WRAPPERS = _kinds("declaration field_declaration")
-_C_OPEN = _kinds(
+_C_WRAPPERS = words("declaration field_declaration")
+_C_OPEN = words(
     "preproc_ifdef preproc_if preproc_else preproc_elif preproc_elifdef linkage_specification"
     " namespace_definition declaration_list"
 )

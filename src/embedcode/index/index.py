@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from embedcode import settings as configuration
-from embedcode.errors import StoreError, UsageError
+from embedcode.errors import ModelError, StoreError, UsageError
 from embedcode.index import locks
 from embedcode.index.locks import Lock
 from embedcode.index.report import Progress, Report, Status, Step
@@ -23,15 +23,19 @@ from embedcode.store.faults import explained
 from embedcode.types import Encoder, Filter, Hit, Mode, Query, Role, Truncate, digest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from embedcode.index.embed import Embedded
     from embedcode.store.cache import VectorCache
     from embedcode.store.sqlite import SqliteStore
-    from embedcode.types import Floats
 
 MAX_QUERY = 1_000_000
 """Characters; a pasted issue with its logs is a tenth of it."""
 UPDATE_WAIT = 600.0
 """Seconds to wait for another process that reads the same checkout; it does the same work."""
+MAINTAIN_COMMITS = 100
+"""After so many, the store drops what nothing refers to any more; one of embed() adds at most 4 vectors.
+It takes 30 to 60 ms for 30,000 chunks."""
 GOLDEN = "def refresh(self, token):\n    return self.store.renew(token, hours=1)"
 GOLDEN_COSINE = 0.99
 """Below it another build of the encoder no longer gives this index's vectors."""
@@ -71,29 +75,38 @@ class Index:
         scope = "" if place == root else place.relative_to(root).as_posix()
         return cls(root, scope, _home(settings.home, root), settings, encoder)
 
-    def update(self, *, vectors: bool = True, progress: Progress | None = None, yes: bool = False) -> Report:
+    def update(
+        self,
+        *,
+        vectors: bool = True,
+        progress: Progress | None = None,
+        yes: bool = False,
+        patience: float = UPDATE_WAIT,
+    ) -> Report:
         """Read what changed; with `vectors`, also embed all that lacks a vector. Resumable; safe beside others.
 
-        `yes` allows more than 200,000 files. KeyboardInterrupt keeps what was finished.
+        `yes` allows more than 200,000 files; the index remembers it. KeyboardInterrupt keeps what was finished.
+        `patience` is in seconds: BusyError when another process still reads the same checkout after them.
         """
         if not locks.in_background():
-            return self._update(vectors, progress, yes)
-        with self._lock("background").held(0, f"indexing {self.root} in the background"):
-            return self._update(vectors, progress, yes)
+            return self._update(vectors, progress, yes, patience)
+        with self._lock("background").held(locks.START_SECONDS, f"indexing {self.root} in the background"):
+            return self._update(vectors, progress, yes, patience)
 
-    def _update(self, vectors: bool, progress: Progress | None, yes: bool) -> Report:
+    def _update(self, vectors: bool, progress: Progress | None, yes: bool, patience: float) -> Report:
         from embedcode.index.build import bring_up_to_date
         from embedcode.index.embed import Embedded
 
         start = time.monotonic()
         if self.root in _everything(self.root):
             raise UsageError(f"{self.root} is not a repository but everything you have: give a folder in it.")
-        with self._lock("update").held(UPDATE_WAIT, f"reading {self.root}"):
+        with self._lock("update").held(patience, f"reading {self.root}"):
             self._check_space()
             changes = bring_up_to_date(self.store, self.root, self.encoder.space, self.settings, progress, yes)
         with explained(self.home):
             (self.home / "updated").touch()
         done = self._embed(progress) if vectors else Embedded()
+        self._maintain(MAINTAIN_COMMITS)
         meta = self.store.meta()
         return Report(
             files=changes.files,
@@ -123,25 +136,35 @@ class Index:
             if chunk is not None and id not in held
         ]
         done = embed_some(self.store, self.encoder, self._cache, chosen, seconds)
+        self._maintain(MAINTAIN_COMMITS)
         return done.encoded + done.cached
 
     def search(self, query: Query) -> list[Hit]:
-        """The best chunks for a query, best first. UsageError for an empty or an absurdly long one."""
+        """The best chunks for a query, best first. UsageError for an empty or an absurdly long one.
+
+        A hybrid query is answered by words, with a warning in the log, where the model cannot be used.
+        """
         from embedcode.search.search import Signals, search
 
         text = _checked(query)
         vector = None
-        if query.mode is not Mode.LEXICAL and self.store.meta().embedded:
-            self._check_build()
-            vector = self._query_vector(text)
-        words = "" if query.mode is Mode.DENSE else text
-        return search(self.store, Signals(words, vector), query.top_k, self._scoped(query.where))
+        if query.mode is not Mode.LEXICAL:
+            try:
+                self._check_build()
+                vector = self.encoder.encode([text], Role.QUERY, truncate=Truncate.END)[0]
+            except ModelError as error:
+                if query.mode is Mode.DENSE:
+                    raise
+                _log.warning("this answer is by words alone, since the model cannot be used: %s", error)
+        signals = Signals("" if query.mode is Mode.DENSE else text, vector, query.text)
+        return search(self.store, signals, query.top_k, self._scoped(query.where))
 
     def lexical(self, query: Query, k: int) -> list[int]:
         """Ids of the k best lexical candidates, for embed()."""
         from embedcode.search.search import lexical_candidates
 
-        return [c.id for c in lexical_candidates(self.store, _checked(query), k, self._scoped(query.where))]
+        where, forms = self._scoped(query.where), bool(query.text)
+        return [c.id for c in lexical_candidates(self.store, _checked(query), k, where, forms)]
 
     def since(self, revision: str) -> frozenset[str]:
         """Relative paths changed since a git revision, work tree and untracked files included. UsageError if no git."""
@@ -193,6 +216,7 @@ class Index:
             languages=languages,
             skipped=json.loads(meta.manifest.get("skipped", "{}")),
             running=self._lock("background").holder(),
+            failed=json.loads(meta.manifest.get("failed", "{}")),
         )
 
     def start_background(self) -> bool:
@@ -230,16 +254,17 @@ class Index:
         return Lock(self.home, name)
 
     def _scoped(self, where: Filter) -> Filter:
+        """The filter within the folder that was opened, with languages by the names that chunks have."""
+        if where.languages:
+            from embedcode.index.languages import named
+
+            where = replace(where, languages=tuple(map(named, where.languages)))
         if not self.scope:
             return where
         inside = frozenset(
             path for path in self.store.files() if path == self.scope or path.startswith(f"{self.scope}/")
         )
         return replace(where, only=inside if where.only is None else inside & where.only)
-
-    def _query_vector(self, text: str) -> Floats:
-        vector: Floats = self.encoder.encode([text], Role.QUERY, truncate=Truncate.END)[0]
-        return vector
 
     def _embed(self, progress: Progress | None) -> Embedded:
         """Embed all, or watch another process do it and take over where it ends."""
@@ -254,39 +279,55 @@ class Index:
             meta = self.store.meta()
             if progress is not None:
                 seconds = time.monotonic() - start
-                progress(Step("embed", meta.embedded, meta.chunks, meta.embedded, 0, seconds, before))
+                holder = lock.holder()
+                other = holder.pid if holder else 0
+                progress(Step("embed", meta.embedded, meta.chunks, meta.embedded, 0, seconds, before, other))
         try:
             self._check_build()
             done = embed_all(self.store, self.encoder, self._cache, progress)
-            self.store.maintain()
+            self._maintain(1)
         finally:
             lock.release()
         return done
 
-    def _check_space(self) -> None:
-        """The index and the encoder must speak of the same space."""
+    def _maintain(self, commits: int) -> None:
+        """Let the store drop what nothing refers to, if there were so many commits since it last did."""
+        meta = self.store.meta()
+        if meta.generation - int(meta.manifest.get("maintained", "0")) >= commits:
+            from embedcode.index.build import note
+
+            note(self.store, {"maintained": str(meta.generation + 1)})  # before: this is a commit too
+            self.store.maintain()
+
+    def _check_space(self) -> Mapping[str, str]:
+        """The index and the encoder must speak of the same space; returns the manifest."""
         manifest = self.store.meta().manifest
         space = manifest.get("space")
         if space is None:
-            self._note({"space": self.encoder.space, "model": getattr(getattr(self.encoder, "spec", None), "name", "")})
+            from embedcode.index.build import note
+
+            model = getattr(getattr(self.encoder, "spec", None), "name", "")
+            note(self.store, {"space": self.encoder.space, "model": model})
         elif space != self.encoder.space:
             raise StoreError(
                 f"the index of {self.root} was made with another model ({manifest.get('model') or space}): "
                 f"use that one, or run `embedcode clean {self.root}` and index again."
             )
+        return manifest
 
     def _check_build(self) -> None:
         """Another build of the same encoder (precision, engine, version) is only warned of, when its vectors differ."""
-        import numpy as np
-
-        self._check_space()
-        manifest = self.store.meta().manifest
+        manifest = self._check_space()
         if manifest.get("build") == self.encoder.build:
             return
+        import numpy as np
+
+        from embedcode.index.build import note
+
         golden = self.encoder.encode([GOLDEN], Role.PASSAGE)[0]
         held = np.frombuffer(base64.b64decode(manifest.get("golden", "")), np.float32)
         if not held.size:
-            self._note({"build": self.encoder.build, "golden": base64.b64encode(golden.tobytes()).decode()})
+            note(self.store, {"build": self.encoder.build, "golden": base64.b64encode(golden.tobytes()).decode()})
         elif (cosine := float(held @ golden)) < GOLDEN_COSINE:
             _log.warning(
                 "this build of the model gives other vectors than the index of %s holds (cosine %.3f): "
@@ -296,12 +337,7 @@ class Index:
                 self.root,
             )
         else:
-            self._note({"build": self.encoder.build})
-
-    def _note(self, values: dict[str, str]) -> None:
-        with self.store.begin() as transaction:
-            transaction.set_manifest(values)
-            transaction.commit()
+            note(self.store, {"build": self.encoder.build})
 
 
 def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from embedcode.errors import UsageError
 from embedcode.types import Content
 
 
@@ -226,6 +227,17 @@ def canonical(name: str) -> str | None:
     """A language as a user types it (`js`, `C++`, `golang`) to its name here; None for one that is not known."""
     typed = name.strip().lower()
     return typed if typed in _BY_NAME else _ALIASES.get(typed)
+
+
+def named(name: str) -> str:
+    """The same; UsageError with the nearest name for one that is not known."""
+    if found := canonical(name):
+        return found
+    from difflib import get_close_matches
+
+    near = get_close_matches(name.strip().lower(), NAMES, n=1)
+    cure = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(NAMES)}."
+    raise UsageError(f"{name!r} is not a language known here: {cure}")
 
 
 def _by_content(extension: str, head: bytes) -> Language | None:

@@ -12,18 +12,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from embedcode.errors import StoreError
+from embedcode.errors import BusyError
+from embedcode.files import make_private
 from embedcode.index.report import Running
 from embedcode.store.faults import explained
 
 BACKGROUND = "EMBEDCODE_BACKGROUND"
 """Set in the environment of a background process."""
 NICENESS = 10
+START_SECONDS = 1.0
+"""How long a background process waits for its lock: who looks whether it is free holds it for an instant."""
 STOP_SECONDS = 5.0
 
 
@@ -38,17 +41,17 @@ class Lock:
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
         with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private(folder)
         self._lock = FileLock(folder / f"{name}.lock")
         self._note = folder / f"{name}.json"
 
     @contextmanager
     def held(self, seconds: float, work: str) -> Iterator[None]:
-        """Wait up to `seconds`; StoreError then names the process that holds it and says how to end it."""
+        """Wait up to `seconds`; BusyError then names the process that holds it and says how to end it."""
         if not self.try_acquire(seconds):
             holder = self.holder()
             who = f"process {holder.pid}" if holder and holder.pid else "another process"
-            raise StoreError(f"{who} is still {work}: wait until it is done, or end that process.")
+            raise BusyError(f"{who} is still {work}: wait until it is done, or end that process.")
         try:
             yield
         finally:
@@ -72,10 +75,16 @@ class Lock:
         self._lock.release()
 
     def holder(self) -> Running | None:
-        """The process that holds the lock now."""
+        """The process that holds the lock now.
+
+        Without a note nobody does, or has for a moment only. With one the lock itself is asked: a killed process leaves
+        its note, and its number may be another's by now. Asked while it is free, it would be held from who wants it.
+        """
         if self._lock.is_locked:
             return Running(os.getpid(), time.time())
         with explained(self._folder):
+            if not self._note.exists():
+                return None
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:
@@ -92,7 +101,10 @@ class Lock:
 
 
 def start_background(root: Path, lock: Lock, log: Path) -> bool:
-    """Start one niced `index --wait` for `root`, which takes `lock`, unless one holds it; True if one was started."""
+    """Start one niced `index --wait` for `root`, which takes `lock`, unless one holds it.
+
+    True if one was started; what keeps it from its work it writes to `log`.
+    """
     if lock.holder():
         return False
     environment = os.environ | {BACKGROUND: "1"}
@@ -106,10 +118,13 @@ def start_background(root: Path, lock: Lock, log: Path) -> bool:
             start_new_session=True,
         )
     if hasattr(os, "setpriority"):
-        os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS)
+        with suppress(PermissionError):  # it is as nice as this process at least: only root may ask for less
+            os.setpriority(os.PRIO_PROCESS, child.pid, max(os.getpriority(os.PRIO_PROCESS, 0), NICENESS))
     # Wait for the lock, so that `status` right after sees it and a second start finds it held.
     deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline and child.poll() is None and not lock.holder():
+    while time.monotonic() < deadline and not lock.holder():
+        if child.poll() is not None:
+            return child.returncode == 0  # it is done already, or could not begin
         time.sleep(0.02)
     child.returncode = child.returncode or 0  # it outlives this process on purpose: no ResourceWarning about it
     return True

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from embedcode.index.chunk import chunk, searchable
+from embedcode.index.chunk import chunk, plain
 from embedcode.index.languages import TEXT, language_of
 from embedcode.index.walk import Found, Skipped, read
 from embedcode.model.passage import passage, vector_key
+from embedcode.store.terms import searchable
 from embedcode.types import Chunk, File
 
 RACY_NS = 20_000_000
@@ -36,7 +37,7 @@ class Prepared:
     found: Found
     skipped: str = ""
     failed: str = ""
-    """Why it could not be cut; it then has no chunks."""
+    """Why it could not be cut by its syntax; its chunks are then runs of lines."""
     file: File | None = None
     chunks: list[Chunk] | None = None
     keys: list[bytes] | None = None
@@ -65,8 +66,11 @@ def prepare(job: Job) -> Prepared:
     )
     if source.digest == job.digest:
         return Prepared(found, file=file)
+    failed = ""
     try:
         chunks = chunk(found.path, source.text, language, found.repo)
-    except Exception as error:  # a parser that fails on one file must not cost the others
-        return Prepared(found, failed=f"{type(error).__name__}: {error}", file=file, chunks=[], keys=[])
-    return Prepared(found, file=file, chunks=chunks, keys=[vector_key(embedded_text(c), job.space) for c in chunks])
+    except Exception as error:  # what fails at one file's syntax must cost neither the others nor its text
+        failed = f"cut at lines, since its syntax failed ({type(error).__name__}: {error})"
+        chunks = plain(found.path, source.text, language, found.repo)
+    keys = [vector_key(embedded_text(c), job.space) for c in chunks]
+    return Prepared(found, failed=failed, file=file, chunks=chunks, keys=keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,8 @@ class Step:
     """Since the phase began."""
     before: int = 0
     """Of `done`, what was there when it began."""
+    other: int = 0
+    """The process that does the work, where it is not this one."""
 
 
 Progress = Callable[[Step], None]
@@ -43,7 +45,8 @@ class Report:
     seconds: float
     skipped: Mapping[str, str]
     failed: Mapping[str, str]
-    """Files that could not be read or parsed, with the reason; the rest of the index is whole."""
+    """Files that could not be parsed, now or when they were last read, with the reason; the rest of the index is whole.
+    With `vectors` also those that could not be embedded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +75,5 @@ class Status:
     """Files per language."""
     skipped: Mapping[str, str]
     running: Running | None
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Files that could not be parsed, as in a Report."""
