@@ -47,6 +47,7 @@ def assert_user_error(done: subprocess.CompletedProcess[bytes], *parts: str) -> 
         (["search", "-k", "0", "text"], ["-k", "embedcode search --help"]),
         (["search", "text", "--mode", "sparse"], ["--mode", "hybrid", "lexical", "dense"]),
         (["search", "text", "--lang", "pyhton"], ["pyhton", "did you mean 'python'"]),
+        (["search", "text", "--content", "test"], ["--content", "'test'", "code, docs, config"]),
         (["search", "text", "--threads", "many"], ["--threads", "many", "whole number"]),
         (["serch", "text"], ["serch", "Did you mean 'search'"]),
         (["related", "a.py"], ["a.py", "FILE:LINE"]),
@@ -55,6 +56,13 @@ def assert_user_error(done: subprocess.CompletedProcess[bytes], *parts: str) -> 
         (["index", "--stop", "--wait"], ["--stop", "--wait"]),
         (["index", "nowhere"], ["nowhere", "no such file"]),
         (["clean", "here", "--all"], ["here", "--all"]),
+        (["search", "text", ""], ["the path is empty"]),
+        (["search", "--code", __file__, ""], ["the path is empty"]),
+        (["index", ""], ["the path is empty"]),
+        (["index", "--stop", ""], ["the path is empty"]),
+        (["status", ""], ["the path is empty"]),
+        (["clean", ""], ["the path is empty"]),
+        (["clean", "", "--vectors"], ["the path is empty"]),
         (["embed", "--text", "x"], ["--role", "passage"]),
     ],
 )
@@ -93,7 +101,9 @@ def test_what_nobody_expected_leaves_a_log_and_no_traceback(run: Run, tmp_path: 
     log = tmp_path / "home" / "crash.log"
     assert str(log) in message
     assert "Traceback" in log.read_text()
-    assert "Traceback" in run(*arguments, env=broken | {"EMBEDCODE_DEBUG": "1"}).stderr.decode()
+    shown = run(*arguments, env=broken | {"EMBEDCODE_DEBUG": "1"})
+    assert shown.returncode == 70
+    assert "Traceback" in shown.stderr.decode()
 
 
 def test_a_home_that_cannot_be_written_still_gives_one_sentence(run: Run, tmp_path: Path) -> None:
@@ -131,13 +141,42 @@ def test_a_reader_that_goes_away_is_no_error(environment: dict[str, str], tmp_pa
     assert done.stderr == b""
 
 
-def test_a_full_disk_under_the_output_is_one_sentence(run: Run) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["search", "--help"],
+        ["search", "parse", "--mode", "lexical"],
+        ["search", "parse", "--mode", "lexical", "--json"],
+        ["embed", "--role", "query", "--text", "x"],
+    ],
+    ids=" ".join,
+)
+def test_a_full_disk_under_the_output_is_one_sentence(
+    environment: dict[str, str], repository: Path, arguments: list[str], unbuffered: str
+) -> None:
     with Path("/dev/full").open("wb") as full:
-        command = [sys.executable, "-m", "embedcode", "search", "--help"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert done.returncode == 70
+        command = [sys.executable, "-m", "embedcode", *arguments]
+        env = environment | {"PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, cwd=repository, env=env, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
     assert done.stderr.count(b"\n") == 1
-    assert b"No space left" in done.stderr
+    assert b"the output cannot be written (No space left on device)" in done.stderr
+
+
+def test_of_several_paths_a_wrong_one_is_named_before_any_work(call: Run, repository: Path, tmp_path: Path) -> None:
+    for wrong in ("nowhere", ""):
+        assert call("index", str(repository), wrong).returncode == 2
+    assert not (tmp_path / "home").exists()
+    assert b"never" in call("status", str(repository)).stdout
+
+
+def test_an_empty_path_is_not_the_current_folder(call: Run, repository: Path) -> None:
+    call("index", cwd=repository)
+    assert_user_error(call("clean", "", cwd=repository), "the path is empty")
+    assert json.loads(call("status", "--json", cwd=repository).stdout)["files"] == 1
 
 
 def test_closed_streams_do_no_harm(environment: dict[str, str]) -> None:

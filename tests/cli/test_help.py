@@ -63,6 +63,13 @@ def test_the_overview_names_every_verb_and_is_shown_without_arguments(run: Run) 
     assert run().stdout == run("-h").stdout == overview.stdout
 
 
+def test_the_overview_says_what_a_repository_may_set(run: Run) -> None:
+    from embedcode.settings import REPOSITORY_SETTINGS
+
+    shown = " ".join(run("--help").stdout.decode().split())
+    assert f".embedcode.toml at a repository's root may set {' and '.join(REPOSITORY_SETTINGS)} only" in shown
+
+
 def test_version(run: Run) -> None:
     from embedcode import __version__
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from embedcode.cli import output
 from embedcode.cli.progress import ProgressLine, described
+from embedcode.errors import UsageError
 from embedcode.index.report import Status, Step
 from embedcode.types import Chunk, Hit
 
@@ -26,7 +28,9 @@ def hit(text: str, symbol: str = "parse", path: str = "src/a.py", start: int = 5
 
 
 def status(updated: float = 0.0) -> Status:
-    return Status(Path("/r"), Path("/h"), "", "", 1, 10, 3, updated, 0, {}, {}, None)
+    return Status(
+        Path("/r"), Path("/h"), "", "", 1, 10, 3, updated, 0, languages={}, skipped={}, failed={}, running=None
+    )
 
 
 def test_in_a_pipe_a_hit_is_its_place_and_numbered_lines(
@@ -69,6 +73,20 @@ def test_a_line_of_many_pages_is_cut(capfd: pytest.CaptureFixture[str]) -> None:
     assert len(capfd.readouterr().out) < 300
 
 
+def test_carriage_returns_of_dos_files_are_not_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    output.put_hits([hit("def parse(text):\r\n    return text\r")], Path("/r"))
+    assert capfd.readouterr().out.splitlines()[1:3] == ["       5  def parse(text):", "       6      return text"]
+
+
+def test_whatever_is_put_is_one_line_that_drives_no_terminal(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    output.put("a\tb é \udcff\x1b]0;title\x07\x7f\x9b31m\r\n\u202e\u2067\u200f")
+    output.note("\x1b[2J\nforged")
+    captured = capfdbinary.readouterr()
+    shown = "a\tb é \\udcff\\x1b]0;title\\x07\\x7f\\x9b31m\\r\\n\\u202e\\u2067\\u200f\n"
+    assert captured.out.decode() == shown
+    assert captured.err == b"\\x1b[2J\\nforged\n"
+
+
 @pytest.mark.parametrize("on_terminal", [False, True])
 def test_code_cannot_drive_the_terminal(
     on_terminal: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -88,6 +106,16 @@ def test_code_cannot_drive_the_terminal(
     assert "a\\x1bb\\n.py:5-6" in shown
 
 
+def test_a_full_disk_under_coloured_hits_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(Terminal):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(UsageError, match="No space left on device"):
+        output.put_hits([hit("x")], Path("/r"))
+
+
 def test_json_has_the_documented_keys_and_survives_what_is_not_unicode(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
@@ -104,10 +132,20 @@ def test_json_has_the_documented_keys_and_survives_what_is_not_unicode(
     assert set(answer["indexed"]) == {"files", "chunks", "embedded", "age_seconds"}
 
 
+def test_json_drives_no_terminal_and_is_equal_when_parsed(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    controls = [*range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+    value = {"".join(map(chr, controls)): ["é\\\x9b31m", "\\u202e", "\u202e", "\udcff", "\U000e0001 a\u00adb"]}
+    output.put_json(value)
+    raw = capfdbinary.readouterr().out
+    assert json.loads(raw) == value
+    assert not {*map(chr, controls)} & {*raw.decode().removesuffix("\n")}
+    assert "é".encode() in raw
+
+
 @pytest.mark.parametrize(
     ("part", "whole", "shown"),
     [
-        (0, 0, "100 %"),
+        (0, 0, "none yet"),
         (0, 9, "0 %"),
         (1, 1000, "less than 1 %"),
         (1, 100, "1 %"),
@@ -133,6 +171,9 @@ def test_progress_tells_count_rate_and_time_left() -> None:
         "embedding 100 of 400 chunks, 3,000 tokens/s, 30 s left"
     )
     assert "left" not in described(Step("read", 0, 2000, 0, 0, 0.0))
+    assert described(Step("embed", 100, 400, 100, 0, 0.1, before=90, other=123)) == (
+        "process 123 is embedding 100 of 400 chunks"
+    )
 
 
 def test_progress_is_one_line_on_a_terminal_and_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +189,21 @@ def test_progress_is_one_line_on_a_terminal_and_nothing_elsewhere(monkeypatch: p
             assert "\n" not in shown
         else:
             assert shown == ""
+
+
+def test_in_a_pipe_it_is_said_once_that_another_process_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with ProgressLine() as progress:
+            for done in range(3):
+                progress(Step("embed", done, 100, done, 0, 0.1, other=123))
+        if stream.isatty():
+            assert stream.getvalue().startswith("\r\x1b[2Kprocess 123 is embedding 0 of 100 chunks")
+            assert "\n" not in stream.getvalue()
+        else:
+            assert stream.getvalue() == "process 123 is embedding 0 of 100 chunks\n"
 
 
 @pytest.mark.parametrize(("ci", "expected"), [(None, True), ("", True), ("false", True), ("true", False), ("1", False)])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from embedcode.index.locks import Lock
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 OnTerminal = Callable[..., tuple[int, str]]
@@ -121,6 +125,38 @@ def test_no_hit_is_exit_code_1(call: Run, shop: Path) -> None:
     as_json = call("search", "session", "--path", "nowhere/**", "--json", cwd=shop)
     assert as_json.returncode == 1
     assert answer(as_json)["hits"] == []
+    assert answer(as_json)["notes"] == [done.stderr.decode().rstrip("\n")]
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("node_modules", ["dependency or vendored folder", "!/node_modules/"]),
+        ("node_modules/left-pad/lib", ["dependency or vendored folder", "!/node_modules/"]),
+        ("tables", ["data, media or binary format", "!/tables/prices.csv"]),
+        (".ssh", ["looks like credentials"]),
+        ("build", ["ignored by", "!/build/"]),
+    ],
+)
+def test_a_folder_that_was_left_out_is_an_error_with_the_cure(
+    call: Run, shop: Path, path: str, parts: list[str]
+) -> None:
+    left_out = ("node_modules/left-pad/lib/index.js", "tables/prices.csv", ".ssh/config", "build/a.py")
+    write(shop, dict.fromkeys(left_out, "session = 1\n") | {".gitignore": "build/\n"})
+    done = call("search", "session", str(shop / path))
+    assert (done.returncode, done.stdout) == (2, b"")
+    for part in (str(shop / path), *parts):
+        assert part in done.stderr.decode()
+    assert list(answer(call("search", "session", str(shop / path), "--json"))) == ["error"]
+
+
+def test_a_folder_beside_one_that_was_left_out_is_searched(call: Run, shop: Path) -> None:
+    write(shop, {".gitignore": "lib\n", "lib": "session = 1\n", "library/a.py": "session = 2\n"})
+    assert paths(call("search", "session", str(shop / "library"), "--json")) == ["library/a.py"]
+    (shop / "libempty").mkdir()
+    done = call("search", "session", str(shop / "libempty"))
+    assert done.returncode == 1
+    assert f"no file of the index lies in {shop / 'libempty'}" in done.stderr.decode()
 
 
 def test_filters(call: Run, shop: Path) -> None:
@@ -169,6 +205,17 @@ def test_odd_queries(run: Run, shop: Path, query: str | bytes) -> None:
     assert paths(done)[0] == "shop/session.py"
 
 
+@pytest.mark.parametrize(
+    ("query", "mode"), [("zyzzyva", "hybrid"), ("zyzzyva", "dense"), ("step of the computation", "hybrid")]
+)
+def test_repeated_searches_make_all_vectors_whatever_is_asked(call: Run, large: Path, query: str, mode: str) -> None:
+    first = answer(call("search", query, "--mode", mode, "--json", cwd=large))
+    assert first["hits"]
+    assert 0 < first["indexed"]["embedded"] < first["indexed"]["chunks"]
+    second = answer(call("search", query, "--mode", mode, "--json", cwd=large))
+    assert second["indexed"]["embedded"] > first["indexed"]["embedded"]
+
+
 @pytest.mark.parametrize("mode", ["lexical", "dense"])
 def test_modes(call: Run, shop: Path, mode: str) -> None:
     assert paths(call("search", "invalidate session", "--mode", mode, "--json", cwd=shop))[0] == "shop/session.py"
@@ -197,6 +244,57 @@ def test_related_code(call: Run, shop: Path) -> None:
     assert b"999" in beyond.stderr
 
 
+def test_while_another_process_reads_the_answer_is_from_before(run: Run, call: Run, shop: Path) -> None:
+    call("index", cwd=shop)
+    lock = Lock(Path(answer(call("status", "--json", cwd=shop))["home"]), "update")
+    (shop / "new.py").write_text("def cheapest_price(prices):\n    return min(prices)\n")
+    remark = f"process {os.getpid()} is still reading {shop}; this answer is from before"
+    with lock.held(0, "testing"):
+        found = answer(run("search", "cheapest price", "--json", cwd=shop))
+        shown = run("search", "cheapest price", cwd=shop)
+        related = answer(run("related", "shop/prices.py:3", "--json", cwd=shop))
+    assert {hit["path"] for hit in found["hits"]} >= {"shop/prices.py"}
+    assert "new.py" not in {hit["path"] for hit in found["hits"]}
+    assert found["notes"] == related["notes"] == [remark]
+    assert (shown.returncode, shown.stderr.decode()) == (0, f"{remark}\n")
+    assert paths(call("search", "cheapest price", "--json", cwd=shop))[0] == "new.py"
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_without_an_index_or_with_wait_another_process_is_waited_for(
+    call: Run, shop: Path, environment: dict[str, str], before: bool
+) -> None:
+    if before:
+        call("index", cwd=shop)
+    lock = Lock(Path(answer(call("status", "--json", cwd=shop))["home"]), "update")
+    command = [sys.executable, "-m", "embedcode", "search", "price", "--json", *(["--wait"] if before else [])]
+    with lock.held(0, "testing"):
+        process = subprocess.Popen(command, cwd=shop, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        note = process.stderr.readline().decode()
+    out, errors = process.communicate(timeout=60)
+    assert note == f"process {os.getpid()} is still reading {shop}: waiting for it\n"
+    assert (process.returncode, errors) == (0, b"")
+    assert json.loads(out)["hits"][0]["path"] == "shop/prices.py"
+
+
+def test_names_and_ignore_rules_cannot_drive_the_terminal(call: Run, shop: Path) -> None:
+    """A stranger's rule with a title sequence, and a name that forges a line of ours."""
+    rule = "\x1b]0;title\x07\u202e\x9b31m*.txt"
+    write(shop, {".gitignore": f"*.txt\n{rule[:-5]}*\n", f"{rule[:-5]}.txt": "x", "a\nfailed: 3 files.bin": "x"})
+    for arguments in (["index", "-v"], ["index"], ["status", "-v"], ["index", "--json"], ["status", "--json"]):
+        done = call(*arguments, str(shop))
+        assert done.returncode == 0
+        shown = done.stdout.decode()
+        assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(shown), arguments
+        assert not any(line.startswith("failed") for line in shown.splitlines())
+        if "-v" in arguments:
+            assert "\\x1b]0;title\\x07\\u202e\\x9b31m" in shown
+            assert "a\\nfailed: 3 files.bin" in shown
+    skipped = json.loads(done.stdout)["skipped"]
+    assert any(rule[:-5] in reason for reason in skipped.values())
+
+
 def test_index_in_a_pipe_does_everything_and_then_nothing(call: Run, shop: Path) -> None:
     (shop / "data.bin").write_bytes(bytes(range(256)) * 4)
     first = call("index", "-v", str(shop))
@@ -223,6 +321,7 @@ def test_status_before_and_after(call: Run, shop: Path) -> None:
     before = call("status", str(shop))
     assert before.returncode == 0
     assert b"never" in before.stdout
+    assert b"0 (none yet)" in before.stdout
     call("index", str(shop))
     found = answer(call("status", "--json", "--settings", cwd=shop / "web"))
     assert found["root"] == str(shop)

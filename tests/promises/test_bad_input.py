@@ -143,6 +143,27 @@ def test_a_model_that_is_none(call: Run, indexed: Path, model: str, monkeypatch:
     assert_one_sentence(call("search", QUERY, str(indexed)), "is no packaged model", "give a folder")
 
 
+def test_a_model_that_computes_wrongly_here_costs_the_vectors_not_the_answer(
+    run: Run, indexed: Path, tmp_path: Path
+) -> None:
+    """As a processor would that saturates: its vector of the known text is another one."""
+    model, new = tmp_path / "model", tmp_path / "new"
+    shutil.copytree(DEFAULT, model, symlinks=True, copy_function=os.link)
+    (model / "meta.json").unlink()
+    meta = json.loads((DEFAULT / "meta.json").read_text())
+    golden = meta["golden"] | {"vector": [-value for value in meta["golden"]["vector"]]}
+    (model / "meta.json").write_text(json.dumps(meta | {"golden": golden}))
+    shutil.copytree(indexed, new)
+    for root in (indexed, new):
+        done = run("search", QUERY, str(root), env={"EMBEDCODE_MODEL": str(model)})
+        assert done.returncode == 0
+        assert "shop/session.py" in done.stdout.splitlines()[0]
+        assert "by words alone, since the model cannot be used" in done.stderr
+        assert_one_sentence(
+            run("search", QUERY, str(root), "--mode", "dense", env={"EMBEDCODE_MODEL": str(model)}), "embedcode doctor"
+        )
+
+
 # ---- disks and damage --------------------------------------------------------------------------------------------
 
 

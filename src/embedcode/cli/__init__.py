@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from embedcode.errors import EmbedcodeError
@@ -25,8 +26,7 @@ def main() -> None:
         code = _fail("interrupted; what was finished is kept and the next run goes on from there", [], INTERRUPTED)
     except BrokenPipeError:
         code = BROKEN_PIPE
-    if code in (BROKEN_PIPE, OUR_ERROR) and sys.stdout is not None:
-        # The interpreter flushes once more as it ends, and would complain about the same output again.
+    if _is_stuck():  # the interpreter flushes once more as it ends, and would complain about the same output again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
@@ -35,19 +35,29 @@ def _run(arguments: list[str]) -> int:
     try:
         from embedcode.cli.app import run
 
-        code = run(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
+        return run(arguments)
     except EmbedcodeError as error:
         return _fail(str(error), arguments, USER_ERROR)
     except BrokenPipeError:
         raise
     except Exception as error:
         if os.environ.get("EMBEDCODE_DEBUG", "0") not in ("", "0"):
-            raise
+            import traceback
+
+            traceback.print_exc()
+            return OUR_ERROR
         what = " ".join(f"{type(error).__name__}: {error}".split())
         return _fail(f"unexpected {what}; {_log(error)}", arguments, OUR_ERROR)
+
+
+def _is_stuck() -> bool:
+    """Whether stdout holds what cannot be written."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _fail(message: str, arguments: list[str], code: int) -> int:
@@ -55,9 +65,10 @@ def _fail(message: str, arguments: list[str], code: int) -> int:
 
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--json" in options and code != OUR_ERROR:
-        output.put_json({"error": message})
-    else:
-        output.note(f"embedcode: {message}")
+        with suppress(EmbedcodeError):  # stdout itself is what failed: the sentence goes to stderr
+            output.put_json({"error": message})
+            return code
+    output.note(f"embedcode: {message}")
     return code
 
 

@@ -8,10 +8,12 @@ imports its validation library even to print a verb's help (90 ms).
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from embedcode.cli.output import writing
 from embedcode.errors import UsageError
 
 VERBS = {
@@ -25,12 +27,22 @@ VERBS = {
 }
 
 
+class Verb(TyperCommand):
+    """A command whose help may meet a full disk: typer prints it as it parses."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with writing():
+            return super().make_context(*arguments, **options)
+
+
 def run(arguments: list[str]) -> int:
     """Parse and carry out; returns the exit code, raises what goes wrong."""
     command = typer.main.get_command(_app(arguments[:1] if arguments[0] in VERBS else list(VERBS)))
     try:
         # Not app(): its main() maps errors to messages and codes of its own.
-        with command.make_context("embedcode", list(arguments)) as context:
+        with writing():
+            context = command.make_context("embedcode", list(arguments))
+        with context:
             command.invoke(context)
     except typer.Exit as done:
         return done.exit_code
@@ -49,15 +61,15 @@ def _app(verbs: list[str]) -> typer.Typer:
         help="Find code by what it does, on this computer: no key, no server.\n\n"
         '\b\nStart with\n  embedcode search "where are sessions invalidated?" path/to/repository',
         epilog="Settings are EMBEDCODE_HOME, EMBEDCODE_THREADS and so on in the environment, or home, threads ... in "
-        "~/.config/embedcode/config.toml or in .embedcode.toml at a repository's root; "
-        "`embedcode status --settings` shows each value and its source.",
+        "~/.config/embedcode/config.toml; .embedcode.toml at a repository's root may set ignore and max_file_bytes "
+        "only. `embedcode status --settings` shows each value and its source.",
         rich_markup_mode=None,
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(add_help_option=False)(_options)
     for verb in verbs:
-        app.command()(getattr(import_module(f"embedcode.cli.{VERBS[verb]}"), verb))
+        app.command(cls=Verb)(getattr(import_module(f"embedcode.cli.{VERBS[verb]}"), verb))
     return app
 
 

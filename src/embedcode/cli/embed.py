@@ -75,10 +75,10 @@ def embed(
     tokens, vectors = _encoded(wanted, role, truncate, {"model": model, "threads": threads})
     try:
         _write(out, wanted, vectors)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise UsageError(f"{out or 'the output'} cannot be written: {error.strerror}") from None
+        raise UsageError(f"{out} cannot be written: {error.strerror}") from None
     if cut := sum(entry.truncated for entry in tokens):
         output.note(f"{cut:,} of {len(tokens):,} texts were too long and were cut at the {truncate.value.lower()}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import Threads, opened
+from embedcode.cli.opening import Threads, check, opened
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ def index(
     """
     if stop and wait:
         raise UsageError("--stop and --wait exclude each other; give one of them")
-    records = [
-        _stop(path, as_json) if stop else _index(path, threads, wait, yes, verbose, as_json) for path in paths or ["."]
-    ]
+    paths = paths or ["."]
+    for path in paths:  # all of them, before hours of work on the first
+        check(path)
+    records = [_stop(path, as_json) if stop else _index(path, threads, wait, yes, verbose, as_json) for path in paths]
     if as_json:
         output.put_json({"indexes": records})
 
@@ -63,8 +64,7 @@ def _index(path: str, threads: str | None, wait: bool, yes: bool, verbose: bool,
             report = index.update(vectors=now, progress=progress, yes=yes)
         if not as_json:
             _put(str(index.root), report, verbose)
-        if not now and report.embedded < report.chunks:
-            index.start_background()
+        if not now and report.embedded < report.chunks and (index.start_background() or index.status().running):
             output.note(output.BACKGROUND)
         return {"root": str(index.root), **asdict(report)}
 
@@ -79,11 +79,11 @@ def _put(root: str, report: Report, verbose: bool) -> None:
         output.put(f"left out: {by_reason(report.skipped)}{'' if verbose else ' (-v lists them)'}")
     if verbose:
         for path, reason in sorted(report.skipped.items()):
-            output.put(f"  {output.printable(path)}: {reason}")
+            output.put(f"  {path}: {reason}")
     if report.failed:
         output.put(f"failed: {len(report.failed):,} files, the rest is whole")
     for path, reason in sorted(report.failed.items())[: None if verbose else SHOWN_FAILURES]:
-        output.put(f"  {output.printable(path)}: {output.printable(reason)}")
+        output.put(f"  {path}: {reason}")
 
 
 def by_reason(skipped: Mapping[str, str]) -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from embedcode.index.index import Index
 
 
+EMPTY_PATH = "the path is empty, as from a variable that is not set: give a folder, or leave it out for the current one"
+
 Threads = Annotated[
     str | None, typer.Option(metavar="N", help="Processor threads for embedding; 0 is all that may be used.")
 ]
@@ -32,16 +34,23 @@ def opened(path: str, threads: str | None = None, hint: str = "") -> Iterator[In
         settings.load({"threads": threads})
         # As environment, so that a background process that the index starts is bound by it too.
         os.environ["EMBEDCODE_THREADS"] = threads
-    try:
-        Path(path).stat()
-    except OSError as error:
-        shown = path if len(path) <= 200 else f"{path[:200]}…"
-        raise UsageError(f"{output.printable(shown)}: {(error.strerror or 'unusable').lower()}{hint}") from None
+    check(path, hint)
     from embedcode.index.index import Index
 
     with closing(Index.open(path)) as index:
         set_logging(settings.load(root=index.root).log_level)
         yield index
+
+
+def check(path: str, hint: str = "") -> None:
+    """UsageError where there is nothing at `path`. An empty one would mean the current folder by accident."""
+    if not path:
+        raise UsageError(EMPTY_PATH)
+    try:
+        Path(path).stat()
+    except OSError as error:
+        shown = path if len(path) <= 200 else f"{path[:200]}…"
+        raise UsageError(f"{output.printable(shown)}: {(error.strerror or 'unusable').lower()}{hint}") from None
 
 
 def set_logging(level: str) -> None:

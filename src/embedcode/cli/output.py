@@ -1,7 +1,8 @@
 """What the command line prints: answers on stdout, remarks on stderr.
 
-Colour only on a terminal; one JSON object with `--json`. What comes out of a repository is shown with its control
-characters made visible, because a file may hold sequences that drive the terminal. Knows no index and does no work.
+Colour only on a terminal; one JSON object with `--json`. A file, its name or an ignore rule of a stranger's repository
+may hold sequences that drive the terminal: put() and note() make control characters visible, whoever calls them, and
+put_json() escapes them. Knows no index and does no work.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
     from embedcode.index.report import Status
@@ -27,13 +30,13 @@ SNIPPET_COLUMNS = 200
 
 BACKGROUND = "embedding the rest in the background: `embedcode status` shows it, `embedcode index --stop` ends it"
 
-# C0 and C1 controls but tab and newline, and the bidirectional overrides that make code read as what it is not.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# C0 and C1 controls but tab, and the bidirectional controls, which make code read as what it is not.
+_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
-    """Text that cannot drive a terminal: controls as \\x1b or \\u202e, undecodable bytes as \\udcff."""
-    text = _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text.replace("\r\n", "\n"))
+    """One line that cannot drive a terminal: controls as \\n, \\x1b or \\u202e, undecodable bytes as \\udcff."""
+    text = _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text)
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -52,16 +55,33 @@ def note(text: str) -> None:
 
 
 def put(text: str) -> None:
-    """A line of the answer, as UTF-8 whatever the locale; \\n is written as it is."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
-        sys.stdout.buffer.flush()
+    """A line of the answer, as UTF-8 whatever the locale."""
+    with writing():
+        if sys.stdout is not None:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(printable(text).encode() + b"\n")
+            sys.stdout.buffer.flush()
 
 
 def put_json(value: Any) -> None:
-    """One JSON object on one line. A lone surrogate leaves as \\udcff, which is also how JSON escapes it."""
-    put(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    """One JSON object on one line, equal when parsed: what is unsafe leaves as JSON escapes it.
+
+    So does a lone surrogate, since put() writes it as \\udcff.
+    """
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    put(_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line))
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """What keeps the output from being written, such as a full disk, is the user's to mend."""
+    try:
+        yield
+    except BrokenPipeError:  # no mistake at all, and main() knows its code
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"the output cannot be written ({reason}): free some space, or send it elsewhere") from None
 
 
 def duration(seconds: float) -> str:
@@ -78,6 +98,8 @@ def megabytes(size: int) -> str:
 
 def share(part: int, whole: int) -> str:
     """A percentage that says 100 only when nothing is missing, and 0 only when nothing is there."""
+    if not whole:
+        return "none yet"
     if not part or part >= whole:
         return "100 %" if part >= whole else "0 %"
     if 100 * part < whole:
@@ -118,25 +140,33 @@ def answer_record(query: str, hits: Iterable[Hit], status: Status, notes: Sequen
 def put_places(hits: Sequence[Hit], root: Path) -> None:
     """One line a hit."""
     for rank, hit in enumerate(hits, 1):
-        put(f"{rank:>2}  {_place(hit.chunk, root)}  {_symbol(hit.chunk)}".rstrip())
+        _put_place(rank, hit, root)
 
 
 def put_hits(hits: Sequence[Hit], root: Path, why: bool = False) -> None:
     """Place and first lines of each hit; paths as the current folder needs them, so that they can be opened."""
     if is_terminal(sys.stdout) and hits:
-        _put_coloured(hits, root, why)
+        with writing():
+            _put_coloured(hits, root, why)
         return
     for rank, hit in enumerate(hits, 1):
-        put(f"{rank:>2}  {_place(hit.chunk, root)}  {_symbol(hit.chunk)}".rstrip())
+        _put_place(rank, hit, root)
         if why:
             put(f"    {_reasons(hit)}")
         first, lines, more = _excerpt(hit.chunk)
         for number, line in enumerate(lines, first):
             put(f"{number:>8}  {line}".rstrip())
-        put(f"{more}\n" if more else "")
+        if more:
+            put(more)
+        put("")
+
+
+def _put_place(rank: int, hit: Hit, root: Path) -> None:
+    put(f"{rank:>2}  {_place(hit.chunk, root)}  {hit.chunk.symbol}".rstrip())
 
 
 def _put_coloured(hits: Sequence[Hit], root: Path, why: bool) -> None:
+    """The same, written by rich and not by put(): what is of the repository is made printable here."""
     from rich.console import Console
     from rich.syntax import Syntax
     from rich.text import Text
@@ -144,10 +174,10 @@ def _put_coloured(hits: Sequence[Hit], root: Path, why: bool) -> None:
     console = Console(highlight=False)
     for rank, hit in enumerate(hits, 1):
         chunk = hit.chunk
-        place = Text.assemble(f"{rank:>2}  ", (_place(chunk, root), "bold cyan"), "  ", (_symbol(chunk), "bold"))
-        console.print(place, soft_wrap=True)
+        place, symbol = printable(_place(chunk, root)), printable(chunk.symbol)
+        console.print(Text.assemble(f"{rank:>2}  ", (place, "bold cyan"), "  ", (symbol, "bold")), soft_wrap=True)
         if why:
-            console.print(Text(f"    {_reasons(hit)}", "dim"), soft_wrap=True)
+            console.print(Text(printable(f"    {_reasons(hit)}"), "dim"), soft_wrap=True)
         first, lines, more = _excerpt(chunk)
         code = "\n".join(lines)
         console.print(
@@ -163,24 +193,16 @@ def _place(chunk: Chunk, root: Path) -> str:
     path = root / chunk.path
     with suppress(OSError, ValueError):  # the current folder is gone, or elsewhere
         path = path.relative_to(Path.cwd())
-    return _one_line(f"{path}:{chunk.start_line}-{chunk.end_line}")
-
-
-def _symbol(chunk: Chunk) -> str:
-    return _one_line(chunk.symbol)
-
-
-def _one_line(text: str) -> str:
-    return printable(text).replace("\n", "\\n")
+    return f"{path}:{chunk.start_line}-{chunk.end_line}"
 
 
 def _reasons(hit: Hit) -> str:
-    return printable(f"{hit.score:.4f}  {', '.join(hit.why)}")
+    return f"{hit.score:.4f}  {', '.join(hit.why)}"
 
 
 def _excerpt(chunk: Chunk) -> tuple[int, list[str], str]:
-    """The number of the first line shown, the lines, and a remark on the rest."""
-    lines = printable(chunk.text).split("\n")
+    """The number of the first line shown, the lines, printable, and a remark on the rest."""
+    lines = [printable(line.removesuffix("\r")) for line in chunk.text.split("\n")]
     while lines and not lines[-1].strip():
         lines.pop()
     blank = next((number for number, line in enumerate(lines) if line.strip()), 0)

@@ -1,4 +1,4 @@
-"""One line on the terminal that says how far long work is; nothing where stderr is not a terminal.
+"""One line on the terminal that says how far long work is; elsewhere only, and once, that another process does it.
 
 Plain control sequences instead of rich.progress: importing that costs more than a search.
 """
@@ -26,6 +26,7 @@ class ProgressLine:
     def __init__(self) -> None:
         self._live = output.is_terminal(sys.stderr)
         self._drawn = 0.0
+        self._told = False
 
     def __call__(self, step: Step) -> None:
         now = time.monotonic()
@@ -34,6 +35,9 @@ class ProgressLine:
             width = shutil.get_terminal_size().columns - 1
             sys.stderr.write(CLEAR_LINE + described(step)[:width])
             sys.stderr.flush()
+        elif step.other and not (self._live or self._told):
+            self._told = True
+            output.note(described(step))
 
     def __enter__(self) -> Self:
         return self
@@ -51,7 +55,8 @@ def described(step: Step) -> str:
     if step.phase == "read":
         parts = [f"reading {step.done:,} of {step.total:,} files", f"{step.chunks:,} chunks"]
     else:
-        parts = [f"embedding {step.done:,} of {step.total:,} chunks"]
+        who = f"process {step.other} is " if step.other else ""
+        parts = [f"{who}embedding {step.done:,} of {step.total:,} chunks"]
         if step.tokens and step.seconds > 0:
             parts.append(f"{step.tokens / step.seconds:,.0f} tokens/s")
     # A rate measured over less than half a second, or over nothing, promises nonsense.

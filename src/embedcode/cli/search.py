@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from embedcode.cli import output
 from embedcode.cli.opening import Threads, opened
-from embedcode.errors import UsageError
-from embedcode.types import Filter, Hit, Mode, Query
+from embedcode.errors import BusyError, ModelError, UsageError
+from embedcode.types import Content, Filter, Hit, Mode, Query
 
 if TYPE_CHECKING:
     from embedcode.index.index import Index
+    from embedcode.index.report import Report
 
 CANDIDATES = 200
-"""Lexical candidates that are embedded at once where vectors are missing."""
+"""Chunks that are embedded at once where vectors are missing."""
 EMBED_SECONDS = 2.0
 """For at most so long."""
 FEW = 32
 """So many missing vectors are made at once, whether candidates or not: it is a second's work after an edit."""
+PATIENCE = 1.0
+"""Seconds to wait for another process that reads the same checkout, before the answer is one from before."""
 
-
-class Kind(StrEnum):
-    """What a file is, as `--content` takes it."""
-
-    CODE = "code"
-    DOCS = "docs"
-    CONFIG = "config"
-
+KINDS: tuple[Content, ...] = get_args(Content)
 
 TopK = Annotated[int, typer.Option("-k", "--top-k", min=1, max=1000, metavar="N", help="How many hits.")]
 Paths = Annotated[
@@ -46,7 +43,10 @@ Languages = Annotated[
 Repositories = Annotated[
     list[str] | None, typer.Option("--repo", metavar="NAME", help="Only this repository of the index; repeatable.")
 ]
-Kinds = Annotated[list[Kind] | None, typer.Option("--content", help="Only files of this kind; repeatable.")]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option("--content", metavar=f"<{'|'.join(KINDS)}>", help="Only files of this kind; repeatable."),
+]
 Why = Annotated[bool, typer.Option("--why", help="Show each hit's score and the signals behind it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object with a list of hits.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Index more than 200,000 files.")]
@@ -88,7 +88,8 @@ def search(
 
     Exit code 0 with hits, 1 without, 2 for a mistake in the request.
     """
-    text, place = (query or "", path or ".") if code is None or path is not None else ("", query or ".")
+    text, given = (query or "", path) if code is None or path is not None else ("", query)
+    place = "." if given is None else given
     example = _code(code) if code is not None else ""
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if not text.strip() and not example.strip():
@@ -102,14 +103,15 @@ def search(
         else "; put a query of several words in quotes"
     )
     with opened(place, threads, hint) as index:
-        missing = _bring_up_to_date(index, update, wait, yes, words_only=mode is Mode.LEXICAL)
+        remarks = _bring_up_to_date(index, update, wait, yes)
+        _check_scope(index)
         if since is not None:
             where = replace(where, only=index.since(since))
         wanted = Query(text, example, where, top_k, mode)
-        if missing and mode is not Mode.LEXICAL:
-            _answer_twice(index, wanted, asked, why, as_json)
+        if mode is not Mode.LEXICAL and _lacks_vectors(index):
+            _answer_twice(index, wanted, asked, why, as_json, remarks)
         else:
-            _put(index, asked, index.search(wanted), why, as_json, where=wanted.where)
+            _put(index, asked, index.search(wanted), why, as_json, remarks, where=wanted.where)
 
 
 def related(
@@ -133,16 +135,16 @@ def related(
         raise UsageError(f"{output.printable(place)} is not FILE:LINE; write it like src/app.py:42")
     file = Path(name).absolute()
     where = _filter(paths, languages, repositories, content)
-    with opened(name) as index:
-        root = index.root
-    with opened(str(root), threads) as index:  # at its root, since a search is limited to the folder that was opened
-        missing = _bring_up_to_date(index, update=True, wait=False, yes=yes)
+    with opened(name, threads) as index:
+        index.scope = ""  # or only the file itself would be searched
+        remarks = _bring_up_to_date(index, update=True, wait=False, yes=yes)
+        missing = _lacks_vectors(index)
         resolved = file.parent.resolve() / file.name
-        if not resolved.is_relative_to(root.resolve()):
+        if not resolved.is_relative_to(index.root):
             raise UsageError(f"{output.printable(name)} leads out of its repository; give the file it leads to")
-        relative = resolved.relative_to(root.resolve()).as_posix()
+        relative = resolved.relative_to(index.root).as_posix()
         hits = index.related(relative, int(number), top_k, where)
-        _put(index, place, hits, why, as_json, missing, where)
+        _put(index, place, hits, why, as_json, remarks, missing, where)
 
 
 def _code(source: str) -> str:
@@ -154,13 +156,16 @@ def _code(source: str) -> str:
 
 
 def _filter(
-    paths: list[str] | None, languages: list[str] | None, repositories: list[str] | None, content: list[Kind] | None
+    paths: list[str] | None, languages: list[str] | None, repositories: list[str] | None, content: list[str] | None
 ) -> Filter:
+    for kind in content or ():
+        if kind not in KINDS:
+            raise UsageError(f"--content {kind!r} is no kind of file; give one of {', '.join(KINDS)}")
     return Filter(
         paths=tuple(paths or ()),
         languages=tuple(map(_language, languages or ())),
         repos=tuple(repositories or ()),
-        content=tuple(kind.value for kind in content or ()),
+        content=tuple(kind for kind in KINDS if kind in (content or ())),
     )
 
 
@@ -176,24 +181,63 @@ def _language(name: str) -> str:
     raise UsageError(f"--lang {name!r} is not a language known here; {cure}")
 
 
-def _bring_up_to_date(index: Index, update: bool, wait: bool, yes: bool, words_only: bool = False) -> bool:
-    """Whether chunks without a vector are left."""
-    if update or wait:
-        from embedcode.cli.progress import ProgressLine
+def _bring_up_to_date(index: Index, update: bool, wait: bool, yes: bool) -> list[str]:
+    """Remarks on the answer: what keeps it from being a whole one of now."""
+    if not (update or wait):
+        if not index.status().updated:
+            raise UsageError(f"{index.root} has no index yet; leave out --no-update to make it")
+        return []
+    from embedcode.cli.progress import ProgressLine
 
-        if not index.exists and output.interactive(False):
-            output.note(f"{index.root} is indexed for the first time")
+    def updated(**patience: float) -> Report:
         with ProgressLine() as progress:
-            report = index.update(vectors=wait, progress=progress, yes=yes)
-        if report.failed:
-            output.note(f"{len(report.failed):,} files could not be read or cut; `embedcode index -v` lists them")
-    elif not index.status().updated:
-        raise UsageError(f"{index.root} has no index yet; leave out --no-update to make it")
-    if words_only:
-        return False
+            return index.update(vectors=wait, progress=progress, yes=yes, **patience)
+
+    if not index.exists and output.interactive(False):
+        output.note(f"{index.root} is indexed for the first time")
+    try:
+        report = updated(patience=PATIENCE)
+    except BusyError as busy:
+        who = str(busy).rpartition(":")[0]  # without its advice to wait
+        if index.status().updated and not wait:
+            return [f"{who}; this answer is from before"]
+        output.note(f"{who}: waiting for it")
+        report = updated()
+    failed = len(report.failed)
+    return [f"the syntax of {failed:,} files failed; `embedcode index -v` lists them"] if failed else []
+
+
+def _check_scope(index: Index) -> None:
+    """UsageError where the folder that is to be searched was left out: other words would find nothing either."""
+    if _covers_scope(index):
+        return
+    from embedcode.index.walk import explain_nothing
+
+    scope = f"{index.scope}/"
+    left_out = {}
+    for path, reason in index.status().skipped.items():
+        skipped = f"{path.rstrip('/')}/"
+        if scope.startswith(skipped) or skipped.startswith(scope):  # around the folder, the folder itself, or in it
+            left_out[path] = reason
+    if left_out:
+        raise UsageError(f"{index.root / index.scope}: {explain_nothing(left_out)}")
+
+
+def _covers_scope(index: Index) -> bool:
+    return not index.scope or any(f"{path}/".startswith(f"{index.scope}/") for path in index.store.files())
+
+
+def _lacks_vectors(index: Index) -> bool:
+    """Whether chunks without a vector are left, after the few that are made at once."""
     if 0 < _missing(index) <= FEW:
-        index.embed(EMBED_SECONDS, [pending.id for pending in index.store.pending(FEW)])
+        _embed(index, [pending.id for pending in index.store.pending(FEW)])
     return _missing(index) > 0
+
+
+def _embed(index: Index, ids: list[int]) -> None:
+    """Where the model cannot be used nothing is made: a search then answers by words and says so, or fails itself."""
+    with suppress(ModelError):
+        index.embed(EMBED_SECONDS, ids)
 
 
 def _missing(index: Index) -> int:
@@ -201,18 +245,26 @@ def _missing(index: Index) -> int:
     return meta.chunks - meta.embedded
 
 
-def _answer_twice(index: Index, query: Query, asked: str, why: bool, as_json: bool) -> None:
+def _answer_twice(index: Index, query: Query, asked: str, why: bool, as_json: bool, remarks: Sequence[str]) -> None:
     """Vectors are missing: answer by words, make the vectors that matter most, answer again."""
     watched = output.interactive(as_json)
     if watched and query.mode is Mode.HYBRID and (first := index.search(replace(query, mode=Mode.LEXICAL))):
         output.put("By words alone, while the best candidates get vectors:")
         output.put_places(first, index.root)
         output.put("")
-    index.embed(EMBED_SECONDS, index.lexical(query, CANDIDATES))
+    _embed(index, _candidates(index, query))
     hits = index.search(query)
     if watched and hits:
         output.put("Ranked again with vectors:")
-    _put(index, asked, hits, why, as_json, missing=True, where=query.where)
+    _put(index, asked, hits, why, as_json, remarks, missing=True, where=query.where)
+
+
+def _candidates(index: Index, query: Query) -> list[int]:
+    """The best by words that lack a vector, then any that do: a query without a known word makes progress too."""
+    best = index.lexical(query, CANDIDATES)
+    held = set(index.store.vectors(best)[0])
+    lacking = [id for position, id in enumerate(best) if position not in held]
+    return list(dict.fromkeys([*lacking, *(p.id for p in index.store.pending(CANDIDATES))]))[:CANDIDATES]
 
 
 def _put(
@@ -221,26 +273,25 @@ def _put(
     hits: list[Hit],
     why: bool,
     as_json: bool,
+    remarks: Sequence[str],
     missing: bool = False,
     where: Filter = Filter(),  # noqa: B008 (frozen)
 ) -> None:
     """Print the answer; where vectors are missing, say how many, and for a person start making them."""
     meta = index.store.meta()
-    remark = rest = ""
-    if missing and meta.embedded < meta.chunks:
-        remark = f"{output.share(meta.embedded, meta.chunks)} of the index has vectors"
-        rest = f"{remark}; `embedcode index --wait {quote(str(index.root))}` makes the rest"
-    if as_json:
-        output.put_json(output.answer_record(asked, hits, index.status(), [rest] if rest else []))
-    else:
+    if not as_json:
         output.put_hits(hits, index.root, why)
-        if not hits:
-            output.note(f"no hits; {_cure(index, where)}")
-        if rest and output.interactive(as_json):
-            index.start_background()
-            output.note(f"{remark}; {output.BACKGROUND}")
-        elif rest:
-            output.note(rest)
+    notes = [*remarks] if hits else [*remarks, f"no hits; {_cure(index, where)}"]
+    if missing and meta.embedded < meta.chunks:
+        rest = f"`embedcode index --wait {quote(str(index.root))}` makes the rest"
+        if output.interactive(as_json) and (index.start_background() or index.status().running):
+            rest = output.BACKGROUND
+        notes.append(f"{output.share(meta.embedded, meta.chunks)} of the index has vectors; {rest}")
+    if as_json:
+        output.put_json(output.answer_record(asked, hits, index.status(), notes))
+    else:
+        for note in notes:
+            output.note(note)
     if not hits:
         raise typer.Exit(1)
 
@@ -249,6 +300,8 @@ def _cure(index: Index, where: Filter) -> str:
     """What may help a query without hits: filters that no file passes are the first suspect."""
     from embedcode.store.filter import matches
 
+    if not _covers_scope(index):
+        return f"no file of the index lies in {index.root / index.scope}"
     files = index.store.files().values()
     if not where or any(matches(where, file) for file in files):
         return "try other words, or fewer filters"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import opened
+from embedcode.cli.opening import EMPTY_PATH, opened
 from embedcode.errors import EmbedcodeError, UsageError
 
 if TYPE_CHECKING:
@@ -47,9 +47,10 @@ def status(
         return
     _put(found, verbose)
     if settings:
-        output.put("\nsettings")
+        output.put("")
+        output.put("settings")
     for name, value, source in rows:
-        output.put(output.printable(f"{name + ':':<16} {value or '-'}  ({source})"))
+        output.put(f"{name + ':':<16} {value or '-'}  ({source})")
 
 
 def _record(found: Status) -> dict[str, Any]:
@@ -93,10 +94,10 @@ def _put(found: Status, verbose: bool) -> None:
         "index": f"{output.megabytes(found.bytes)} in {found.home}",
     }
     for name, value in rows.items():
-        output.put(output.printable(f"{name + ':':<16} {value}"))
+        output.put(f"{name + ':':<16} {value}")
     if verbose:
         for path, reason in sorted(found.skipped.items()):
-            output.put(f"  {output.printable(path)}: {reason}")
+            output.put(f"  {path}: {reason}")
 
 
 def doctor(as_json: Json = False) -> None:
@@ -112,7 +113,7 @@ def doctor(as_json: Json = False) -> None:
         output.put_json({"ok": sound, "checks": [{"name": n, "finding": f, "ok": ok} for n, f, ok in checks]})
     else:
         for name, finding, ok in checks:
-            output.put(output.printable(f"{'ok  ' if ok else 'FAIL'}  {name + ':':<20} {finding}"))
+            output.put(f"{'ok  ' if ok else 'FAIL'}  {name + ':':<20} {finding}")
     if not sound:
         raise typer.Exit(1)
 
@@ -215,14 +216,16 @@ def clean(
     """Delete an index, and say how much disk that frees. The next search makes it again; your code is not touched."""
     if everything and path is not None:
         raise UsageError(f"give either {output.printable(path)} or --all, not both")
+    if path == "":
+        raise UsageError(EMPTY_PATH)
     from embedcode.index.index import clean as remove
 
-    gone = remove(None if everything else Path(path or "."), vectors, dry_run)
+    gone = remove(None if everything else Path("." if path is None else path), vectors, dry_run)
     total = sum(size for _, size in gone)
     if as_json:
         items = [{"what": what, "bytes": size} for what, size in gone]
         output.put_json({"dry_run": dry_run, "bytes": total, "items": items})
         return
     for what, size in gone:
-        output.put(f"{output.megabytes(size):>12}  {output.printable(what)}")
+        output.put(f"{output.megabytes(size):>12}  {what}")
     output.put(f"{output.megabytes(total):>12}  {'would be freed' if dry_run else 'freed'}")
