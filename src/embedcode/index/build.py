@@ -28,6 +28,8 @@ MANY_FILES = 200_000
 """More is nearly always a folder given by mistake; --yes is asked for once, the index remembers it."""
 COMMIT_SECONDS = 2.0
 """What a kill can lose."""
+FIRST_SECONDS = 0.3
+"""Until the first commit: who may not wait for the reading can then search what has been read."""
 PASSING = frozenset({DENIED, GONE, CHANGING})
 """Reasons that size and mtime do not show to be over: such a file is opened again at the next update. One that kept
 changing stays in the index as it was."""
@@ -151,6 +153,7 @@ def _written(
     `failed` is kept up to date with them: a file that failed to be cut stays in it until its content has changed.
     """
     start = last = time.monotonic()
+    pause = FIRST_SECONDS
     chunks = 0
     batch: list[Prepared] = []
     with Refresher(store) as refresher:
@@ -163,10 +166,10 @@ def _written(
                     failed.pop(item.found.path, None)
                 chunks += len(item.chunks or ())
                 now = time.monotonic()
-                if now - last > COMMIT_SECONDS:
+                if now - last > pause:
                     _write(store, batch, failed)
                     refresher.again()
-                    last = time.monotonic()
+                    last, pause = time.monotonic(), COMMIT_SECONDS
                 if progress is not None:
                     progress(Step("read", done, total, chunks, 0, now - start))
                 yield item

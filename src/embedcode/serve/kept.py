@@ -1,0 +1,140 @@
+"""Kept: a repository that may be asked at any time, and answers in about a second whatever state its index is in.
+
+What has changed is read in a thread; vectors are made for what a question needs, and by a background process for the
+rest. Knows no protocol: servers put their own words around an Answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Generic, TypeVar
+
+from embedcode.errors import BusyError, EmbedcodeError, ModelError
+from embedcode.index.index import Index
+from embedcode.index.report import Report, Status
+from embedcode.types import Hit, Mode, Query
+
+READ_SECONDS = 0.8
+"""How long an answer waits for what has changed to be read: enough for a repository that is indexed already."""
+EMBED_SECONDS = 0.5
+"""How long vectors are then made for the best candidates that lack one."""
+ANSWER_SECONDS = 1.9
+"""After so long an answer says that it has none yet. A coding assistant waits two seconds for a tool without noticing;
+while a large repository is read for the first time, what it is searched in takes a few seconds to catch up."""
+CANDIDATES = 200
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hits, best first, and remarks on what keeps them from being whole."""
+
+    hits: list[Hit]
+    notes: tuple[str, ...]
+    ready: bool = True
+    """False where there was no time for an answer, which says nothing of what there is."""
+
+
+class Kept:
+    """Safe to ask from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.index = Index.open(path)
+        self._mutex = Lock()
+        self._embedding = Lock()
+        self._reading: _Task[Report] | None = None
+
+    def search(self, query: Query, since: str = "") -> Answer:
+        """The hits there are now. Raises what Index.search raises, and what keeps the repository from being read."""
+
+        def hits() -> list[Hit]:
+            changed = replace(query.where, only=self.index.since(since)) if since else query.where
+            asked = replace(query, where=changed)
+            if query.mode is not Mode.LEXICAL:
+                self._embed(self.index.lexical(asked, CANDIDATES))
+            return self.index.search(asked)
+
+        return self._answer(hits)
+
+    def related(self, path: str, line: int, k: int) -> Answer:
+        """Chunks most like the one at path:line, a path relative to the root."""
+        return self._answer(lambda: self.index.related(path, line, k))
+
+    def status(self) -> Status:
+        return self.index.status()
+
+    def warm(self) -> None:
+        """Read what has changed and load the model, before anybody asks."""
+        with suppress(EmbedcodeError):
+            self._refresh()
+            self._embed([])
+
+    def _answer(self, hits: Callable[[], list[Hit]]) -> Answer:
+        start = time.monotonic()
+        notes = self._refresh()
+        task = _Task(hits)
+        task.start()
+        task.join(max(0.0, start + ANSWER_SECONDS - time.monotonic()))
+        if task.is_alive():
+            return Answer(
+                [], (f"the index of {self.index.root} is being made ready: ask again in a few seconds",), False
+            )
+        return Answer(task.outcome(), (*notes, *self._missing()))
+
+    def _refresh(self) -> list[str]:
+        """Start reading what has changed, wait a moment for it, and say if that was not enough."""
+        with self._mutex:
+            if self._reading is None or not self._reading.is_alive():
+                self._reading = _Task(lambda: self.index.update(vectors=False, patience=0.0))
+                self._reading.start()
+            reading = self._reading
+        reading.join(READ_SECONDS)
+        if reading.is_alive():
+            return [f"{self.index.root} is being read: this answer is from what is in the index so far, ask again soon"]
+        try:
+            reading.outcome()
+        except BusyError as busy:
+            return [f"{str(busy).partition(':')[0]}; this answer is from what is in the index so far"]
+        return []
+
+    def _embed(self, ids: list[int]) -> None:
+        with self._embedding, suppress(ModelError):  # a search says itself that it is by words alone
+            self.index.embed(EMBED_SECONDS, ids)
+
+    def _missing(self) -> list[str]:
+        """What lacks vectors is left to a background process; says how much does."""
+        meta = self.index.store.meta()
+        if meta.embedded >= meta.chunks:
+            return []
+        if self._reading is not None and not self._reading.is_alive():
+            self.index.start_background()
+        share = 100 * meta.embedded // meta.chunks
+        return [f"{share} % of the index has vectors so far, the rest is being made in the background"]
+
+
+class _Task(Thread, Generic[T]):
+    """Work in a thread of its own. A daemon: what it has committed is kept, and no end of a process waits for it."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._results: list[T] = []
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._results.append(self._work())
+        except Exception as error:  # whatever it is, it is raised where the outcome is asked for
+            self._error = error
+
+    def outcome(self) -> T:
+        """What it gave, or raises what it raised. For a task that has ended."""
+        if self._error is not None:
+            raise self._error
+        return self._results[0]

@@ -1,0 +1,177 @@
+"""The door for coding assistants: an MCP server on stdin and stdout, with the tools search, related and status.
+
+The one adapter to the `mcp` SDK. Answers are text for a language model: places, why, and code within a budget of
+tokens. Only what lies in the given roots can be asked about.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Thread
+from typing import Any, Literal, ParamSpec
+
+from embedcode import __version__
+from embedcode.errors import EmbedcodeError, UsageError
+from embedcode.serve.kept import Answer, Kept
+from embedcode.types import Filter, Hit, Query, Role, Tokens, Truncate
+
+TOKENS = 2_000
+"""Of code in one answer, unless another budget is asked for: ten functions, a hundredth of an assistant's window."""
+MOST_TOKENS = 50_000
+MOST_HITS = 100
+
+P = ParamSpec("P")
+
+INSTRUCTIONS = (
+    "Find code by what it does. `search` takes a question, a name half-remembered, or a whole issue or traceback, and "
+    "gives places (path:first-last line) with code. It reads what has changed on the way, so never index first. "
+    "Prefer it to listing or grepping when you do not know the exact words."
+)
+
+
+class Roots:
+    """The repositories that may be asked about."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.kept = {path.resolve(): Kept(path) for path in paths}
+
+    def at(self, root: str) -> Kept:
+        """The one that was named: its path, or the name of its folder; UsageError where that is none or several."""
+        if not root:
+            if len(self.kept) == 1:
+                return next(iter(self.kept.values()))
+            raise UsageError(f"there are several roots: give `root`, one of {self._names()}.")
+        found = [kept for path, kept in self.kept.items() if root in (str(path), path.name)]
+        if len(found) != 1:
+            raise UsageError(f"{root!r} is none of the roots of this server: give one of {self._names()}.")
+        return found[0]
+
+    def holding(self, path: str, root: str) -> tuple[Kept, str]:
+        """The root that holds a file, and the file's path in the repository."""
+        place = Path(path)
+        choices = [(p, k) for p, k in self.kept.items() if not root or k is self.at(root)]
+        for top, kept in choices:
+            file = Path(os.path.normpath(place if place.is_absolute() else top / place))
+            if not file.exists() and not place.is_absolute():
+                file = Path(os.path.normpath(kept.index.root / place))  # as hits name it
+            if file.exists() and file.resolve().is_relative_to(top):
+                return kept, file.resolve().relative_to(kept.index.root).as_posix()
+        raise UsageError(f"{path!r} is no file in {self._names()}: give a path as a hit names it.")
+
+    def _names(self) -> str:
+        return ", ".join(map(str, self.kept))
+
+
+def serve(paths: Sequence[Path]) -> None:
+    """Answer on stdin and stdout until stdin ends. UsageError without the extra `mcp`, or for a path that is none."""
+    try:
+        from mcp.server.mcpserver import MCPServer
+        from mcp.server.mcpserver.exceptions import ToolError
+    except ImportError as error:
+        raise UsageError(f"this needs {error.name}; run: pip install 'embedcode[mcp]'") from None
+    roots = Roots(paths)
+    for kept in roots.kept.values():
+        Thread(target=kept.warm, daemon=True).start()
+    server: Any = MCPServer("embedcode", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
+
+    def tool(function: Callable[P, str]) -> None:
+        """Register a tool; what goes wrong reaches the assistant as a sentence it can act on."""
+        from functools import wraps
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> str:
+            try:
+                return function(*args, **kwargs)
+            except EmbedcodeError as error:
+                raise ToolError(str(error)) from None
+
+        server.tool(structured_output=False)(call)
+
+    def search(
+        query: str,
+        code: str = "",
+        paths: list[str] | None = None,
+        languages: list[str] | None = None,
+        content: Literal["", "code", "docs", "config"] = "",
+        since: str = "",
+        top_k: int = 10,
+        max_tokens: int = TOKENS,
+        root: str = "",
+    ) -> str:
+        """Find code by what it does, by a name half-remembered, or by a whole issue or traceback.
+
+        query: what the code does, in a sentence or in its own words. code: find what is like this code, too.
+        paths: globs such as src/**/*.py. languages: such as python. content: code, docs or config alone.
+        since: only files changed since this git revision. top_k: how many hits. max_tokens: of code in the answer.
+        root: which repository, where the server has several.
+        """
+        kept = roots.at(root)
+        where = Filter(tuple(paths or ()), tuple(languages or ()), content=(content,) if content else ())
+        answer = kept.search(Query(query, code, where, _between(top_k, "top_k", MOST_HITS)), since)
+        return _told(kept, answer, _between(max_tokens, "max_tokens", MOST_TOKENS))
+
+    def related(path: str, line: int, top_k: int = 10, max_tokens: int = TOKENS, root: str = "") -> str:
+        """Find code like the code at a line of a file, elsewhere in the same repository.
+
+        path: as a hit names it, or absolute. line: from 1.
+        """
+        kept, relative = roots.holding(path, root)
+        answer = kept.related(relative, line, _between(top_k, "top_k", MOST_HITS))
+        return _told(kept, answer, _between(max_tokens, "max_tokens", MOST_TOKENS))
+
+    def status(root: str = "") -> str:
+        """Say which repositories can be searched, and how far their indexes are."""
+        chosen = [roots.at(root)] if root else list(roots.kept.values())
+        return "\n".join(map(_state, chosen))
+
+    for function in (search, related, status):
+        tool(function)
+    server.run("stdio")
+
+
+def _between(value: int, name: str, most: int) -> int:
+    if not 1 <= value <= most:
+        raise UsageError(f"{name} {value} is not between 1 and {most}: give one that is.")
+    return value
+
+
+def _state(kept: Kept) -> str:
+    found = kept.status()
+    running = f", process {found.running.pid} is making vectors" if found.running else ""
+    languages = ", ".join(f"{name} {count}" for name, count in sorted(found.languages.items(), key=lambda i: -i[1])[:8])
+    return (
+        f"{found.root}: {found.files} files ({languages or 'none read yet'}), {found.chunks} chunks, "
+        f"{found.embedded} of them with vectors{running}; {len(found.skipped)} files and folders left out"
+    )
+
+
+def _told(kept: Kept, answer: Answer, budget: int) -> str:
+    """The hits as text: places of all, code of the best as far as so many tokens go, then the remarks."""
+    texts = [hit.chunk.text for hit in answer.hits]
+    parts = []
+    entries = kept.index.encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
+    for rank, (hit, entry) in enumerate(zip(answer.hits, entries, strict=True), 1):
+        lines = hit.chunk.text.split("\n")
+        whole = entry.original if isinstance(entry, Tokens) else len(hit.chunk.text)
+        shown = len(lines) if whole <= budget else len(lines) * budget // whole
+        budget = max(0, budget - whole)
+        parts.append(f"{rank}. {_place(hit)}{_code(hit.chunk.language, lines, shown)}")
+    if answer.ready and not parts:
+        parts = ["No hits: try other words, or fewer filters."]
+    return "\n".join([*parts, *(f"Note: {note}." for note in answer.notes)])
+
+
+def _place(hit: Hit) -> str:
+    chunk = hit.chunk
+    symbol = f"  {chunk.symbol}" if chunk.symbol else ""
+    return f"{chunk.path}:{chunk.start_line}-{chunk.end_line}{symbol}  [{', '.join(hit.why)}]"
+
+
+def _code(language: str, lines: Sequence[str], shown: int) -> str:
+    """The first lines as a fenced block; "" for none."""
+    if not shown:
+        return ""
+    rest = [f"… {len(lines) - shown} more lines"] if shown < len(lines) else []
+    return "\n".join(["", f"```{language}", *lines[:shown], *rest, "```"])

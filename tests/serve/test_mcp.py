@@ -1,0 +1,204 @@
+"""`embedcode mcp` as a coding assistant meets it: a process of its own, spoken to by the SDK's own client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from mcp import Client, StdioServerParameters
+
+from embedcode.errors import UsageError
+from embedcode.serve.mcp import serve
+
+T = TypeVar("T")
+Talk = Callable[..., Awaitable[T]]
+
+FILES = {
+    "shop/session.py": '''def invalidate_session(store, session_id):
+    """Forget a visitor's session, so that they have to log in again."""
+    store.delete(session_id)
+    store.publish("session.closed", session_id)
+''',
+    "shop/prices.py": "def gross_price(net, rate):\n    return round(net * (1 + rate), 2)\n",
+    "web/prices.js": "function grossPrice(net, rate) {\n  return Math.round(net * (1 + rate) * 100) / 100\n}\n",
+    "README.md": "# Shop\n\nHow to install the shop.\n",
+}
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    for path, text in FILES.items():
+        (tmp_path / "shop" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "shop" / path).write_text(text)
+    return tmp_path / "shop"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Callable[..., StdioServerParameters]:
+    def server(*roots: Path) -> StdioServerParameters:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("EMBEDCODE_", "XDG_"))}
+        home = {"EMBEDCODE_HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+        arguments = ["-m", "embedcode", "mcp", *map(str, roots)]
+        return StdioServerParameters(command=sys.executable, args=arguments, env=kept | home)
+
+    return server
+
+
+def conversation(parameters: StdioServerParameters, *calls: tuple[str, dict[str, object]]) -> list[tuple[bool, str]]:
+    """(is an error, text) of each call, one after the other."""
+
+    async def talk() -> list[tuple[bool, str]]:
+        async with Client(parameters, read_timeout_seconds=60) as client:
+            return [await ask(client, name, arguments) for name, arguments in calls]
+
+    return asyncio.run(talk())
+
+
+async def ask(client: Client, name: str, arguments: dict[str, object]) -> tuple[bool, str]:
+    result = await client.call_tool(name, arguments)
+    return bool(result.is_error), "\n".join(getattr(part, "text", "") for part in result.content)
+
+
+def test_the_tools_and_what_they_take(server: Callable[..., StdioServerParameters], shop: Path) -> None:
+    async def tools() -> dict[str, set[str]]:
+        async with Client(server(shop)) as client:
+            listed = await client.list_tools()
+            assert all(tool.description for tool in listed.tools)
+            return {tool.name: set(tool.input_schema["properties"]) for tool in listed.tools}
+
+    found = asyncio.run(tools())
+    assert found.keys() == {"search", "related", "status"}
+    assert {"query", "code", "paths", "languages", "content", "since", "top_k", "max_tokens", "root"} == found["search"]
+
+
+def test_a_conversation(server: Callable[..., StdioServerParameters], shop: Path) -> None:
+    found, filtered, related, state = conversation(
+        server(shop),
+        ("search", {"query": "where is a visitor logged out?"}),
+        ("search", {"query": "price with tax", "languages": ["js"], "top_k": 1}),
+        ("related", {"path": "shop/prices.py", "line": 1}),
+        ("status", {}),
+    )
+    assert not any(failed for failed, _ in (found, filtered, related, state))
+    assert found[1].startswith("1. shop/session.py:1-4  invalidate_session  [")
+    assert "store.delete(session_id)" in found[1]
+    assert filtered[1].startswith("1. web/prices.js:1-3")
+    assert "\n2. " not in filtered[1]
+    assert related[1].startswith("1. web/prices.js:1-3  grossPrice")
+    assert re.search(r"shop: 4 files \(.*python 2.*\), 4 chunks", state[1])
+
+
+def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServerParameters], shop: Path) -> None:
+    outside = shop.parent / "outside.py"
+    outside.write_text("secret = 1\n")
+    (shop / "link.py").symlink_to(outside)
+    answers = conversation(
+        server(shop),
+        ("search", {"query": "  "}),
+        ("search", {"query": "x", "root": "elsewhere"}),
+        ("search", {"query": "x", "languages": ["klingon"]}),
+        ("search", {"query": "x", "top_k": 0}),
+        ("search", {"query": "x", "since": "HEAD"}),
+        ("related", {"path": str(outside), "line": 1}),
+        ("related", {"path": "../outside.py", "line": 1}),
+        ("related", {"path": "link.py", "line": 1}),
+        ("related", {"path": "shop/prices.py", "line": 99}),
+    )
+    signs = ["query is empty", "none of the roots", "klingon", "top_k 0", "git repository"]
+    signs += ["is no file in", "is no file in", "is no file in", "it has 2 lines"]
+    for (failed, text), sign in zip(answers, signs, strict=True):
+        assert failed
+        assert sign in text
+        assert "Traceback" not in text
+        assert "secret" not in text
+
+
+def test_the_budget_of_tokens_holds(server: Callable[..., StdioServerParameters], shop: Path) -> None:
+    body = "\n".join(f"    total = total + step_{number}(total)" for number in range(40))
+    for number in range(6):
+        (shop / f"sum{number}.py").write_text(f"def add_all_{number}(total):\n{body}\n    return total\n")
+    wide, narrow = conversation(
+        server(shop),
+        ("search", {"query": "add all totals", "max_tokens": 20_000}),
+        ("search", {"query": "add all totals", "max_tokens": 150}),
+    )
+    places = re.compile(r"^\d+\. (\S+)", re.MULTILINE)
+    assert places.findall(wide[1]) == places.findall(narrow[1])  # places cost little, so all are there
+    assert len(narrow[1]) < len(wide[1]) / 3
+    assert "more lines" in narrow[1]
+
+
+def test_several_roots_have_to_be_told_apart(server: Callable[..., StdioServerParameters], shop: Path) -> None:
+    other = shop.parent / "other"
+    other.mkdir()
+    (other / "log.go").write_text("package log\n\nfunc RotateLogs(folder string) error {\n\treturn nil\n}\n")
+    unnamed, named, state = conversation(
+        server(shop, other),
+        ("search", {"query": "rotate logs"}),
+        ("search", {"query": "rotate logs", "root": "other"}),
+        ("status", {}),
+    )
+    assert unnamed[0]
+    assert "give `root`" in unnamed[1]
+    assert named[1].startswith("1. log.go:")
+    assert state[1].count("\n") == 1
+
+
+def test_a_repository_never_seen_is_answered_at_once(
+    server: Callable[..., StdioServerParameters], tmp_path: Path
+) -> None:
+    """3,000 files take longer to read and embed than an assistant waits. Two seconds are the promise; the bound here is
+    wider for a busy machine."""
+    root = tmp_path / "large"
+    for number in range(3_000):
+        (root / f"part{number % 50}").mkdir(parents=True, exist_ok=True)
+        lines = "".join(f"def step_{number}_{i}(value):\n    return value + {i}\n\n\n" for i in range(12))
+        (root / f"part{number % 50}" / f"step{number}.py").write_text(lines)
+
+    async def first() -> tuple[float, bool, str]:
+        async with Client(server(root), read_timeout_seconds=60) as client:
+            start = time.monotonic()
+            failed, text = await ask(client, "search", {"query": "step_7_3 adds to a value"})
+            return time.monotonic() - start, failed, text
+
+    seconds, failed, text = asyncio.run(first())
+    assert not failed
+    assert seconds < 4
+    assert "Note: " in text
+    assert text.startswith(("1. part", "Note: "))
+
+
+def test_two_clients_on_one_repository(server: Callable[..., StdioServerParameters], shop: Path) -> None:
+    async def one(number: int) -> list[str]:
+        found = []
+        async with Client(server(shop), read_timeout_seconds=60) as client:
+            for turn in range(5):
+                (shop / f"new{number}_{turn}.py").write_text(f"def fresh_{number}_{turn}():\n    return {turn}\n")
+                failed, text = await ask(client, "search", {"query": "where is a visitor logged out?"})
+                assert not failed, text
+                found.append(text.partition(":")[0])
+            # What one has just written is found in the end, whoever of the two reads it.
+            for _ in range(50):
+                _, text = await ask(client, "search", {"query": f"fresh_{number}_4"})
+                if text.startswith(f"1. new{number}_4.py"):
+                    return found
+                await asyncio.sleep(0.1)
+            raise AssertionError(text)
+
+    async def both() -> list[list[str]]:
+        return list(await asyncio.gather(one(1), one(2)))
+
+    assert asyncio.run(both()) == [["1. shop/session.py"] * 5] * 2
+
+
+def test_without_the_extra_it_says_what_to_install(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
+    with pytest.raises(UsageError, match=r"pip install 'embedcode\[mcp\]'"):
+        serve([shop])
