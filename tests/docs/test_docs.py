@@ -154,6 +154,14 @@ def test_the_json_of_the_readme_has_the_fields_that_are_printed() -> None:
     assert shown["indexed"].keys() == printed["indexed"].keys()
 
 
+def test_every_rule_has_its_row() -> None:
+    from embedcode.search.rank import ALL
+
+    page = (ROOT / "docs" / "search.md").read_text("utf-8")
+    for rule in ALL:
+        assert f"`{rule}`" in page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
@@ -195,8 +203,10 @@ def test_constants_are_as_stated() -> None:
     from embedcode.cli.search import CANDIDATES, EMBED_SECONDS, FEW
     from embedcode.index import chunk, embed, index, locks, pieces, prepare, workers
     from embedcode.index.build import MANY_FILES
-    from embedcode.search.fuse import DENSE_WEIGHT
-    from embedcode.search.search import POOL
+    from embedcode.search import asked, forms, rank
+    from embedcode.search.fuse import DENSE_WEIGHT, NAME_DENSE_WEIGHT
+    from embedcode.search.search import POOL, RANKED
+    from embedcode.serve import kept, mcp
     from embedcode.settings import MAX_FILE_BYTES
     from embedcode.store.derived import DEAD_SHARE
     from embedcode.store.fields import BOOSTS, K1, B
@@ -223,10 +233,30 @@ def test_constants_are_as_stated() -> None:
         "docs/search.md": [
             f"score = {1 - DENSE_WEIGHT:.1f} x words + {DENSE_WEIGHT:.1f} x vector",
             f"best {POOL} candidates",
+            f"best {RANKED} candidates",
+            f"up to {forms.MOST_TERMS} terms",
+            f"at {forms.FORM_WEIGHT:g} of their weight",
+            f"fewer than {asked.LEAST_WORDS} words",
+            f"weigh {NAME_DENSE_WEIGHT:g}",
+            f"+ {rank.DEFINITION:g} for a name, + {rank.MENTIONED:g} for a sentence",
+            f"called so: + {rank.STEM:g}",
+            f"snake_case: + {rank.NAMED:g}",
+            f"does not speak of tests: x {rank.TESTS:g}",
+            f"does not ask for prose: x {rank.DOCS:g}",
+            f"is an example: x {rank.SHIMS:g}",
+            f"at least as good: + {rank.NEIGHBOUR:g}",
+            f"up to + {rank.FILE:g}",
+            f"x {rank.AGAIN:g}, again",
             f"above {index.MAX_QUERY:,} characters",
             f"(k1 = {K1}, b = {B})",
             f"its path (boost {BOOSTS['path']:g}), its symbols (boost {BOOSTS['symbol']:g}) and its text "
             f"(boost {BOOSTS['body']:g})",
+        ],
+        "docs/mcp.md": [
+            f"{mcp.TOKENS:,} unless",
+            f"waits {kept.READ_SECONDS:g} seconds",
+            f"at most {kept.EMBED_SECONDS:g} seconds",
+            f"After {kept.ANSWER_SECONDS:g} seconds",
         ],
         "docs/chunks.md": [
             f"up to {pieces.CAP:,} characters stays whole",

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -143,17 +143,20 @@ def put_places(hits: Sequence[Hit], root: Path) -> None:
         _put_place(rank, hit, root)
 
 
-def put_hits(hits: Sequence[Hit], root: Path, why: bool = False) -> None:
-    """Place and first lines of each hit; paths as the current folder needs them, so that they can be opened."""
+def put_hits(hits: Sequence[Hit], root: Path, why: bool = False, asked: str = "") -> None:
+    """Place and telling lines of each hit; paths as the current folder needs them, so that they can be opened."""
+    from embedcode.store.terms import query_terms
+
+    terms = query_terms(asked).keys()
     if is_terminal(sys.stdout) and hits:
         with writing():
-            _put_coloured(hits, root, why)
+            _put_coloured(hits, root, why, terms)
         return
     for rank, hit in enumerate(hits, 1):
         _put_place(rank, hit, root)
         if why:
             put(f"    {_reasons(hit)}")
-        first, lines, more = _excerpt(hit.chunk)
+        first, lines, more = _excerpt(hit.chunk, terms)
         for number, line in enumerate(lines, first):
             put(f"{number:>8}  {line}".rstrip())
         if more:
@@ -165,7 +168,7 @@ def _put_place(rank: int, hit: Hit, root: Path) -> None:
     put(f"{rank:>2}  {_place(hit.chunk, root)}  {hit.chunk.symbol}".rstrip())
 
 
-def _put_coloured(hits: Sequence[Hit], root: Path, why: bool) -> None:
+def _put_coloured(hits: Sequence[Hit], root: Path, why: bool, terms: Set[str]) -> None:
     """The same, written by rich and not by put(): what is of the repository is made printable here."""
     from rich.console import Console
     from rich.syntax import Syntax
@@ -178,7 +181,7 @@ def _put_coloured(hits: Sequence[Hit], root: Path, why: bool) -> None:
         console.print(Text.assemble(f"{rank:>2}  ", (place, "bold cyan"), "  ", (symbol, "bold")), soft_wrap=True)
         if why:
             console.print(Text(printable(f"    {_reasons(hit)}"), "dim"), soft_wrap=True)
-        first, lines, more = _excerpt(chunk)
+        first, lines, more = _excerpt(chunk, terms)
         code = "\n".join(lines)
         console.print(
             Syntax(
@@ -200,15 +203,28 @@ def _reasons(hit: Hit) -> str:
     return f"{hit.score:.4f}  {', '.join(hit.why)}"
 
 
-def _excerpt(chunk: Chunk) -> tuple[int, list[str], str]:
+def _excerpt(chunk: Chunk, terms: Set[str]) -> tuple[int, list[str], str]:
     """The number of the first line shown, the lines, printable, and a remark on the rest."""
     lines = [printable(line.removesuffix("\r")) for line in chunk.text.split("\n")]
     while lines and not lines[-1].strip():
         lines.pop()
-    blank = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    first = _telling(lines, terms)
     shown = [
         line if len(line) <= SNIPPET_COLUMNS else f"{line[:SNIPPET_COLUMNS]}…"
-        for line in lines[blank : blank + SNIPPET_LINES]
+        for line in lines[first : first + SNIPPET_LINES]
     ]
+    blank = next((number for number, line in enumerate(lines) if line.strip()), 0)
     rest = len(lines) - blank - len(shown)
-    return chunk.start_line + blank, shown, f"          … {rest} more lines" if rest else ""
+    return chunk.start_line + first, shown, f"          … {rest} more lines" if rest else ""
+
+
+def _telling(lines: Sequence[str], terms: Set[str]) -> int:
+    """Where the lines to show begin: at the top, unless others hold more different terms of the query."""
+    from embedcode.store.terms import split
+
+    top = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    if len(lines) - top <= SNIPPET_LINES or not terms:
+        return top
+    held = [terms & set(split(line[:SNIPPET_COLUMNS])) for line in lines]
+    starts = [start for start in range(top, len(lines) - SNIPPET_LINES + 1) if start == top or lines[start].strip()]
+    return max(starts, key=lambda start: (len(set().union(*held[start : start + SNIPPET_LINES])), -start))

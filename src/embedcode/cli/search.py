@@ -280,7 +280,7 @@ def _put(
     """Print the answer; where vectors are missing, say how many, and for a person start making them."""
     meta = index.store.meta()
     if not as_json:
-        output.put_hits(hits, index.root, why)
+        output.put_hits(hits, index.root, why, asked)
     notes = [*remarks] if hits else [*remarks, f"no hits; {_cure(index, where)}"]
     if missing and meta.embedded < meta.chunks:
         rest = f"`embedcode index --wait {quote(str(index.root))}` makes the rest"

@@ -28,6 +28,10 @@ _FRAME = re.compile(
     r"|(?P<c>[\w./@\\-]+\.[A-Za-z]\w{0,9}):(?P<d>\d+)"  # most others: path.ext:line
     r"|\((?P<e>[\w./-]+\.[A-Za-z]+):(?P<f>\d+)\)"
 )
+_TESTS = frozenset({"test", "tests", "testing", "spec", "specs", "fixture", "fixtures", "mock", "mocks", "benchmark"})
+_PROSE = frozenset(
+    {"docs", "documentation", "readme", "changelog", "guide", "tutorial", "manual", "install", "license"}
+)
 _QUESTION = re.compile(r"^\s*(?:how|where|what|when|which|why|who|does|is|are|can)\b|\?\s*$", re.IGNORECASE)
 
 
@@ -47,10 +51,10 @@ class Asked:
     """(path, line) of each frame of a traceback, in order."""
     sentence: bool
     """Whether it describes, rather than half-remembers a name."""
-
-    def about(self, *words: str) -> bool:
-        """Whether it uses one of these words."""
-        return any(word in self.terms for word in words)
+    tests: bool
+    """Whether it speaks of tests."""
+    prose: bool
+    """Whether it asks for documents."""
 
 
 @lru_cache(maxsize=64)
@@ -73,6 +77,8 @@ def read(text: str) -> Asked:
         paths=tuple(dict.fromkeys(_PATH.findall(text)))[:MOST_PLACES],
         frames=tuple(frames[:MOST_PLACES]),
         sentence=len(words) >= LEAST_WORDS or bool(_QUESTION.search(text)),
+        tests=not terms.isdisjoint(_TESTS),
+        prose=not terms.isdisjoint(_PROSE),
     )
 
 

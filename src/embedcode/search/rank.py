@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from embedcode.search.asked import Asked
 from embedcode.store.terms import split
@@ -36,6 +37,8 @@ FILE = 0.1
 NEIGHBOUR = 0.03
 """Added where the chunk before or behind it in its file is a candidate of at least the same score."""
 
+MOST_TERMS = 32
+"""A query of more terms is no name, and says too much for one to be half of it."""
 ALIKE = 0.7
 """What a word counts that only begins like one of the query."""
 
@@ -55,7 +58,7 @@ class Ranked:
 
 def definition(asked: Asked, chunk: Chunk, score: float) -> float:
     """The symbol defined here has the words of the query."""
-    if not chunk.symbol:
+    if not chunk.symbol or len(asked.terms) > MOST_TERMS:
         return score
     weight = MENTIONED if asked.sentence else DEFINITION
     return score + weight * max(_likeness(asked, part) for part in _symbols(chunk.symbol)) ** 2
@@ -63,6 +66,8 @@ def definition(asked: Asked, chunk: Chunk, score: float) -> float:
 
 def stem(asked: Asked, chunk: Chunk, score: float) -> float:
     """The file is called by words of the query."""
+    if len(asked.terms) > MOST_TERMS:
+        return score
     return score + STEM * _likeness(asked, _stem(chunk.path))
 
 
@@ -89,19 +94,17 @@ def paths(asked: Asked, chunk: Chunk, score: float) -> float:
 
 def tests(asked: Asked, chunk: Chunk, score: float) -> float:
     """Tests after code."""
-    wanted = asked.about(*_TESTING)
-    return score * TESTS if not wanted and _is_test(chunk.path) else score
+    return score * TESTS if not asked.tests and _kind(chunk.path).test else score
 
 
 def docs(asked: Asked, chunk: Chunk, score: float) -> float:
     """Prose after code."""
-    wanted = asked.about(*_PROSE)
-    return score * DOCS if not wanted and _DOCS.search(chunk.path) else score
+    return score * DOCS if not asked.prose and _kind(chunk.path).prose else score
 
 
 def shims(asked: Asked, chunk: Chunk, score: float) -> float:
     """Files that only pass names on, after what they pass on."""
-    return score * SHIMS if _SHIM.search(chunk.path) and not any(_ends(chunk.path, p) for p in asked.paths) else score
+    return score * SHIMS if _kind(chunk.path).shim and not any(_ends(chunk.path, p) for p in asked.paths) else score
 
 
 RULES: dict[str, Rule] = {rule.__name__: rule for rule in (definition, stem, named, frames, paths, tests, docs, shims)}
@@ -222,9 +225,15 @@ def _stem(path: str) -> tuple[str, ...]:
     return tuple(split(name))
 
 
+class _Kind(NamedTuple):
+    test: bool
+    prose: bool
+    shim: bool
+
+
 @lru_cache(maxsize=1 << 14)
-def _is_test(path: str) -> bool:
-    return _TEST.search(path) is not None
+def _kind(path: str) -> _Kind:
+    return _Kind(*(pattern.search(path) is not None for pattern in (_TEST, _DOCS, _SHIM)))
 
 
 def _ends(path: str, typed: str) -> bool:
@@ -235,9 +244,6 @@ def _ends(path: str, typed: str) -> bool:
     return path == typed or path.endswith("/" + typed) or path.startswith(typed + "/") or typed.endswith("/" + path)
 
 
-_TESTING = ("test", "tests", "testing", "spec", "specs", "fixture", "fixtures", "mock", "mocks", "benchmark")
-_PROSE = ("docs", "documentation", "readme", "changelog", "guide", "tutorial", "manual", "install", "license")
-"""Words of a query that asks for such a file."""
 _TEST = re.compile(
     r"(?:^|/)(?:tests?|specs?|__tests__|testing|testdata|test[-_]\w+|fixtures?|mocks?|e2e)/"
     r"|(?:^|/)(?:test_[^/]*|conftest\.py)$|[._-](?:test|spec)s?\.[^/]+$|(?:Tests?|Spec|IT)\.(?:java|kt|cs|scala|swift|php)$"

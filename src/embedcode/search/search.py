@@ -19,10 +19,10 @@ from embedcode.types import Filter, Hit
 if TYPE_CHECKING:
     from embedcode.types import Floats
 
-POOL = 200
-"""Candidates of each list; nDCG@10 does not change beyond it on the development sets."""
-RANKED = 100
-"""Of the fused candidates, how many the rules see."""
+POOL = 100
+"""Candidates of each list: 200 are no better on the benchmark's tuning half (nDCG@10 .679 against .681)."""
+RANKED = 60
+"""Of the fused candidates, how many the rules see: 100 are no better, and cost 1 to 2 ms more."""
 
 
 @dataclass(frozen=True, slots=True)
