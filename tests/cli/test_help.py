@@ -11,7 +11,9 @@ import pytest
 
 from embedcode.cli.app import VERBS
 
-HEAVY = ("numpy", "rich", "onnxruntime", "tantivy", "tree_sitter", "tokenizers", "sqlite3", "pydantic", "pathspec")
+HEAVY = ("rich", "sqlite3", "asyncio", "ssl")
+LIGHT = {"typer", "click", "shellingham", "annotated_doc", "typing_extensions"}
+"""What help may import besides the standard library and the verb's own module: typer and what it stands on."""
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
@@ -29,6 +31,9 @@ finally:
     command = [sys.executable, "-c", script, *filter(None, [verb]), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     modules = done.stderr.split()
+    bare = subprocess.run([sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True)
+    others = {module.split(".")[0] for module in set(modules) - set(bare.stdout.split())}
+    assert others - sys.stdlib_module_names - {"embedcode"} <= LIGHT
     assert {"typer", f"embedcode.cli.{VERBS.get(verb, 'app')}"} <= set(modules)
     assert {module.split(".")[0] for module in modules}.isdisjoint(HEAVY)
     if verb:  # a verb does not pay for the others

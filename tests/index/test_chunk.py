@@ -381,6 +381,23 @@ def test_real_files_are_covered_and_their_chunks_are_of_the_size_promised() -> N
     assert sum(one < 60 for one in sizes) < len(sizes) * 0.05  # few crumbs
 
 
+def test_real_files_of_other_languages_are_covered() -> None:
+    """Whatever the installed packages and Python's headers bring: C, C++, JavaScript, shell, Markdown, notebooks."""
+    folders = [Path(sysconfig.get_path(name)) for name in ("include", "purelib", "data")]
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            language = language_of(path.name)
+            if language and language.name != "python" and path.is_file() and path.stat().st_size < 100_000:
+                found.setdefault(language.name, []).append(path)
+    assert len(found.get("c", [])) > 50
+    for paths in found.values():
+        for path in random.Random(0).sample(paths, min(25, len(paths))):
+            raw = path.read_bytes()
+            if b"\0" not in raw:
+                cut(path.name, raw.decode("utf-8", "replace"))
+
+
 def test_a_call_without_arguments_that_is_named_like_a_test_block() -> None:
     """`context()` in a method: tree-sitter 0.26 raises for a first argument that is not there. Found in eslint."""
     body = "\n".join(f"    this.step{number}(context())" for number in range(120))
