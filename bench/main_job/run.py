@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import string
 import subprocess
@@ -189,7 +190,7 @@ def peak_memory(bench: Bench) -> Iterator[Figure]:
 
 
 def watched(bench: Bench, *arguments: str, stop_after: float | None = None) -> tuple[float, float]:
-    """Peak memory in MB and seconds of a process; `index --stop` ends it after `stop_after` seconds."""
+    """Peak memory in MB and seconds of a process, which is interrupted after `stop_after` seconds."""
     environment = os.environ | {"EMBEDCODE_HOME": str(bench.work / "large-home")}
     start = time.perf_counter()
     peak = 0.0
@@ -200,9 +201,21 @@ def watched(bench: Bench, *arguments: str, stop_after: float | None = None) -> t
         peak = max(peak, record.peak_mb(process.pid))
         time.sleep(POLL_SECONDS)
         if stop_after is not None and time.perf_counter() - start > stop_after:
-            timed(bench, "large-home", "index", "--stop", arguments[1])
+            process.send_signal(signal.SIGINT)
             stop_after = None
     return peak, time.perf_counter() - start
+
+
+PARTS = {
+    "help": help_,
+    "first": first_answer,
+    "vectors": every_vector,
+    "unchanged": unchanged,
+    "searches": in_process,
+    "edit": one_file_changed,
+    "memory": peak_memory,
+}
+"""From `unchanged` to `edit` they stand on the index that `vectors` makes."""
 
 
 def main() -> None:
@@ -213,8 +226,9 @@ def main() -> None:
     parser.add_argument("--embed-repeats", type=int, default=1, help="runs of making all vectors")
     parser.add_argument("--queries", type=int, default=200, help="searches of each kind in one process")
     parser.add_argument("--query", default="where are sessions invalidated?", help="what whole processes search for")
-    parser.add_argument("--memory-lines", type=int, default=1_000_000, help="0 leaves peak memory out")
+    parser.add_argument("--memory-lines", type=int, default=1_000_000)
     parser.add_argument("--memory-embed-seconds", type=float, default=60.0, help="how long vectors are made there")
+    parser.add_argument("--parts", nargs="+", choices=[*PARTS], default=[*PARTS], help="only these, in this order")
     args = parser.parse_args()
     if min(args.repeats, args.embed_repeats) < 1 or args.queries < 2:
         parser.error("--repeats and --embed-repeats are at least 1, --queries at least 2")
@@ -229,9 +243,8 @@ def main() -> None:
         result["query"] = args.query
         result["figures"] = {}
         print(f"{result['corpus']['name']}: {len(bench.files):,} files, {bench.lines:,} lines", flush=True)
-        parts = [help_, first_answer, every_vector, unchanged, in_process, one_file_changed]
-        for part in [*parts, peak_memory] if args.memory_lines else parts:
-            for figure in part(bench):
+        for part in args.parts:
+            for figure in PARTS[part](bench):
                 print(figure, flush=True)
                 result["figures"][figure.name] = figure.record()
                 record.write(args.out, result)  # each time: a late error must not cost what is measured
