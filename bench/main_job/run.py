@@ -15,7 +15,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import statistics
 import string
 import subprocess
@@ -190,7 +189,7 @@ def peak_memory(bench: Bench) -> Iterator[Figure]:
 
 
 def watched(bench: Bench, *arguments: str, stop_after: float | None = None) -> tuple[float, float]:
-    """Peak memory in MB and seconds of a process, which is interrupted after `stop_after` seconds."""
+    """Peak memory in MB and seconds of a process, which is ended after `stop_after` seconds."""
     environment = os.environ | {"EMBEDCODE_HOME": str(bench.work / "large-home")}
     start = time.perf_counter()
     peak = 0.0
@@ -201,7 +200,7 @@ def watched(bench: Bench, *arguments: str, stop_after: float | None = None) -> t
         peak = max(peak, record.peak_mb(process.pid))
         time.sleep(POLL_SECONDS)
         if stop_after is not None and time.perf_counter() - start > stop_after:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # not SIGINT, which is ignored below a shell that works in the background
             stop_after = None
     return peak, time.perf_counter() - start
 
