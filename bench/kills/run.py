@@ -33,7 +33,9 @@ from embedcode.index.walk import Found, walk
 from embedcode.store.terms import split
 
 QUERIES = 60
-HITS = 50
+HITS = 100_000
+"""All there are: which of equal scores come first depends on the order in which chunks came in, and a rule on the best
+sixty would carry that to others."""
 EDITED = 0.1
 """Share of the files that change in a round."""
 LAST_EDITED = 0.03

@@ -425,3 +425,19 @@ def test_background_work_can_be_stopped(on_terminal: OnTerminal, call: Run, larg
 def test_wait_comes_back_with_every_vector(call: Run, shop: Path) -> None:
     found = answer(call("search", "price", "--wait", "--mode", "lexical", "--json", cwd=shop))
     assert found["indexed"]["embedded"] == found["indexed"]["chunks"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--wait", "--no-update", "price"], "--wait and --no-update exclude each other"),
+        (["./shop"], "./shop is a folder; give the query first"),
+        (["where", "are", "sessions"], "put a query of several words in quotes"),
+    ],
+)
+def test_what_a_person_mistypes_is_said_with_the_cure(
+    call: Run, shop: Path, arguments: list[str], sentence: str
+) -> None:
+    done = call("search", *arguments, cwd=shop)
+    assert done.returncode == 2
+    assert sentence in done.stderr.decode()

@@ -86,5 +86,5 @@ def test_ids_must_fit_the_texts():
 @pytest.mark.parametrize(("package", "stem"), [("bm25s", False), ("Stemmer", True)])
 def test_a_missing_package_is_one_sentence_with_the_cure(monkeypatch, package, stem):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UsageError, match=rf"^The BM25 baseline needs {package}; run: pip install 'embedcode\[eval\]'$"):
+    with pytest.raises(UsageError, match=rf"^The BM25 baseline needs {package}; run `pip install '\.\[eval\]'`"):
         BM25(["text"], ["id"], stem=stem)

@@ -514,3 +514,16 @@ def test_closed_twice_and_as_a_context(shop: Path, encoder: LightEncoder) -> Non
     with Index.open(shop, encoder) as index:
         index.update(vectors=False)
     index.close()
+
+
+def test_a_copy_takes_what_is_cached_before_it_computes_anything(
+    shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vectors of a second checkout are there after reading: a search then needs to make none."""
+    opened(shop).update()
+    copy = shop.parent / "copy"
+    shutil.copytree(shop, copy)
+    index = opened(copy)
+    monkeypatch.setattr(index.encoder, "forward", lambda _: pytest.fail("computed again"))
+    report = index.update(vectors=False)
+    assert report.embedded == report.chunks > 0

@@ -200,5 +200,5 @@ def test_two_clients_on_one_repository(server: Callable[..., StdioServerParamete
 
 def test_without_the_extra_it_says_what_to_install(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
-    with pytest.raises(UsageError, match=r"pip install 'embedcode\[mcp\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[mcp\]'"):
         serve([shop])

@@ -52,6 +52,8 @@ def run(arguments: list[str]) -> int:
             raise
         place = getattr(getattr(error, "ctx", None), "command_path", "embedcode")
         message = " ".join(error.format_message().split()).rstrip(".")
+        if "unexpected extra argument" in message:
+            message += "; put a query of several words in quotes"
         join = " See" if message.endswith("?") else "; see"
         raise UsageError(f"{message[:1].lower()}{message[1:]}{join} `{place} --help`") from None
     return 0

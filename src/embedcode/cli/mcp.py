@@ -18,8 +18,8 @@ def mcp(
 ) -> None:
     """Serve search to coding assistants, over the Model Context Protocol on stdin and stdout.
 
-    Needs the extra: pip install 'embedcode[mcp]'. An assistant starts it itself; its configuration names the command
-    "embedcode" with the arguments ["mcp", "path/to/repo"]. Tools: search, related, status.
+    Needs the extra: pip install '.[mcp]' in your clone of embedcode. An assistant starts it itself; its configuration
+    names the command "embedcode" with the arguments ["mcp", "path/to/repo"]. Tools: search, related, status.
     """
     paths = roots or ["."]
     for path in paths:

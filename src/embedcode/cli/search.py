@@ -102,6 +102,10 @@ def search(
         if code is not None and path is None
         else "; put a query of several words in quotes"
     )
+    if wait and not update:
+        raise UsageError("--wait and --no-update exclude each other; give one of them")
+    if path is None and code is None and ("/" in text or text in (".", "..")) and Path(text).is_dir():
+        raise UsageError(f'{text} is a folder; give the query first: embedcode search "what the code does" {text}')
     with opened(place, threads, hint) as index:
         remarks = _bring_up_to_date(index, update, wait, yes)
         _check_scope(index)

@@ -151,7 +151,13 @@ def _dependencies() -> list[Check]:
             found.append(f"{name} {version}")
     checks = [("packages", f"{', '.join(sorted(found))}, {grammars} tree-sitter grammars", True)]
     if lost:
-        checks.append(("missing packages", f"{', '.join(lost)}; run `pip install --force-reinstall embedcode`", False))
+        checks.append(
+            (
+                "missing packages",
+                f"{', '.join(lost)}; run `pip install --force-reinstall .` in your clone of embedcode",
+                False,
+            )
+        )
     return checks
 
 

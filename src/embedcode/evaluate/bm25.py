@@ -65,4 +65,6 @@ def _package(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
-        raise UsageError(f"The BM25 baseline needs {error.name}; run: pip install 'embedcode[eval]'") from error
+        raise UsageError(
+            f"The BM25 baseline needs {error.name}; run `pip install '.[eval]'` in your clone of embedcode."
+        ) from error

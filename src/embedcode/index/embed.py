@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BATCH = 32
 """Chunks of one commit: about a second of work on two cores, which is what a kill can lose; a commit costs 3 ms."""
+LOOK_UP = 2_000
+"""Chunks looked up at once, and written in one commit."""
 SMALL_BATCH = 4
 """The same where a deadline is near."""
 
@@ -57,6 +59,16 @@ def embed_all(store: Store, encoder: Encoder, cache: VectorCache, progress: Prog
             yield batch
 
     return _embed(store, encoder, cache, pending(), progress, None)
+
+
+def take_cached(store: Store, cache: VectorCache) -> None:
+    """Give every chunk the vector that the user's cache has for it; computes none."""
+    after = 0
+    while not cache.empty and (batch := store.pending(LOOK_UP, after)):
+        after = batch[-1].id
+        at, vectors = cache.get([pending.key for pending in batch])
+        if at:
+            _write(store, [batch[i].key for i in at], vectors)
 
 
 def embed_some(

@@ -95,7 +95,7 @@ class Index:
 
     def _update(self, vectors: bool, progress: Progress | None, yes: bool, patience: float) -> Report:
         from embedcode.index.build import bring_up_to_date
-        from embedcode.index.embed import Embedded
+        from embedcode.index.embed import Embedded, take_cached
 
         start = time.monotonic()
         if self.root in _everything(self.root):
@@ -105,6 +105,8 @@ class Index:
             changes = bring_up_to_date(self.store, self.root, self.encoder.space, self.settings, progress, yes)
         with explained(self.home):
             (self.home / "updated").touch()
+        if changes.changed and not vectors:
+            take_cached(self.store, self._cache)  # another checkout may have made them; what is missing is then little
         done = self._embed(progress) if vectors else Embedded()
         self._maintain(MAINTAIN_COMMITS)
         meta = self.store.meta()

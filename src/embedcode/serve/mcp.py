@@ -70,7 +70,7 @@ def serve(paths: Sequence[Path]) -> None:
         from mcp.server.mcpserver import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
     except ImportError as error:
-        raise UsageError(f"this needs {error.name}; run: pip install 'embedcode[mcp]'") from None
+        raise UsageError(f"this needs {error.name}; run `pip install '.[mcp]'` in your clone of embedcode") from None
     roots = Roots(paths)
     for kept in roots.kept.values():
         Thread(target=kept.warm, daemon=True).start()

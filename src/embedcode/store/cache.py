@@ -37,6 +37,15 @@ class VectorCache:
         self._connection: sqlite3.Connection | None = None
         self._connection = self._open()
 
+    @property
+    def empty(self) -> bool:
+        """Whether it holds nothing, or cannot be used."""
+        try:
+            return self._connection is None or not self._connection.execute("SELECT 1 FROM vectors LIMIT 1").fetchone()
+        except sqlite3.Error as error:
+            self._lose(error)
+            return True
+
     def get(self, keys: Sequence[bytes]) -> tuple[list[int], Floats]:
         """The positions in `keys` that are held, and their vectors float32 [m, dim]."""
         found: dict[bytes, tuple[float, bytes]] = {}
