@@ -76,12 +76,14 @@ def kill_at_random(checkout: Checkout, home: Path, kills: int, longest: float, r
         checkout.edit(EDITED)
         pair = [subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet) for _ in range(2)]
         started += 2
-        time.sleep(rng.uniform(0.3, longest))
         for process in pair:
+            deadline = time.monotonic() + longest
+            while process.poll() is None and process.pid not in holders(home) and time.monotonic() < deadline:
+                time.sleep(0.01)  # it starts, or waits for the other
+            time.sleep(rng.uniform(0, longest))
             working = process.pid in holders(home)
             process.send_signal(signal.SIGKILL)
             hit += process.wait() == -signal.SIGKILL and working
-            time.sleep(rng.uniform(0, 0.3))  # so that the other takes over and is hit too
     return started
 
 
@@ -150,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kill two indexers at random; compare with a fresh index.")
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=50, help="processes to hit at work")
-    parser.add_argument("--longest", type=float, default=3.0, help="seconds until a round is killed, at most")
+    parser.add_argument("--longest", type=float, default=1.0, help="seconds at work until a process is killed, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

@@ -122,17 +122,23 @@ def kill_at_random(root: Path, home: Path, kills: int, files: int, rng: random.R
     hit = 0
     while hit < kills:
         for number in rng.sample(range(files), edits):
-            write(root, number, rng.randrange(1, 4))
+            write(root, number, rng.randrange(5, 3_000))  # rarely one whose vectors are cached
         pair = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
-        deadline = time.monotonic() + rng.uniform(0.3, 2.0)
         for process in pair:
-            time.sleep(max(0, deadline - time.monotonic()))
+            wait_until_at_work(process, home)
+            time.sleep(rng.uniform(0, 1.0))
             working = process.pid in holders(home)
             process.send_signal(signal.SIGKILL)
             _, errors = process.communicate()
             assert process.returncode in (0, -signal.SIGKILL), errors
             hit += working and process.returncode == -signal.SIGKILL
-            deadline += rng.uniform(0, 0.3)
+
+
+def wait_until_at_work(process: subprocess.Popen[bytes], home: Path) -> None:
+    """A process starts for .5 s and may then be done in .3 s: kills at a random time would mostly miss."""
+    deadline = time.monotonic() + 5
+    while process.poll() is None and process.pid not in holders(home) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def holders(home: Path) -> set[int]:
