@@ -42,9 +42,9 @@ LAST_EDITED = 0.03
 """The same before the comparison: few enough that deleted rows stay."""
 EXACT = 1e-5
 """Of scores from 0 to about 1; cosines are rounded to 6 decimals."""
-NEAR = {Mode.DENSE: EXACT, Mode.LEXICAL: 0.1, Mode.HYBRID: 0.15}
-"""Deleted rows stay in the statistics of words until a tenth is dead; and where that changes which chunk of a file is its
-best, the rule `file` moves .1 from one to the other."""
+NEAR = {Mode.DENSE: EXACT, Mode.LEXICAL: 0.15, Mode.HYBRID: 0.15}
+"""Deleted rows stay in the statistics of words until a tenth is dead; and where that changes which chunk of a file is
+its best, the rule `file` moves .1 from one to the other."""
 
 Hits = dict[tuple[Mode, str], dict[str, float]]
 """For a query in a mode, the score of each hit by its chunk's id."""
