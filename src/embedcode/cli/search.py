@@ -174,15 +174,12 @@ def _filter(
 
 
 def _language(name: str) -> str:
-    from embedcode.index.languages import NAMES, canonical
+    from embedcode.index.languages import named
 
-    if found := canonical(name):
-        return found
-    from difflib import get_close_matches
-
-    near = get_close_matches(name.lower(), NAMES, n=1)
-    cure = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(NAMES))}"
-    raise UsageError(f"--lang {name!r} is not a language known here; {cure}")
+    try:
+        return named(name)
+    except UsageError as error:
+        raise UsageError(f"--lang {error}") from None
 
 
 def _bring_up_to_date(index: Index, update: bool, wait: bool, yes: bool) -> list[str]:
