@@ -124,6 +124,10 @@ class Tokens:
     ids: tuple[int, ...]
     original: int
     used: int
+    prompt: int = 0
+    """So many of the first ids are the prompt's."""
+    estimated: bool = False
+    """`original` is estimated, since only the part that is kept was read."""
 
     @property
     def truncated(self) -> bool:
@@ -182,8 +186,12 @@ class Encoder(Protocol):
         instruction: str | None = None,
         truncate: Truncate = Truncate.NONE,
         max_tokens: int | None = None,
+        dimensions: int | None = None,
     ) -> Floats:
-        """tokenize, then forward; raises EncodeError naming the first text that cannot be encoded."""
+        """tokenize, then forward, then the Matryoshka cut to `dimensions`.
+
+        EncodeError names the first text that cannot be encoded; UsageError for dimensions the model does not declare.
+        """
         ...
 
 

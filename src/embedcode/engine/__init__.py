@@ -5,13 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from embedcode.engine.light import LightEncoder
+    from collections.abc import Mapping
+
+    from embedcode.engine.encoder import LocalEncoder
+    from embedcode.types import Role
 
 
-def load(model: str = "", threads: int = 0) -> LightEncoder:
-    """The packaged default encoder, or the one in a folder that scripts/export_default.py made.
+def load(
+    model: str = "",
+    threads: int = 0,
+    precision: str = "",
+    device: str = "cpu",
+    prompts: Mapping[Role, str] | None = None,
+) -> LocalEncoder:
+    """The encoder of a model; "" is the packaged default.
 
-    Cheap until it first encodes; `threads` = 0 takes every core this process may use.
+    `model` is the folder of a checkpoint or of an exported graph, or a name on the hub such as
+    nvidia/NV-EmbedCode-7b-v1. Cheap until it first encodes; `threads` = 0 takes every core this process may use.
+    `precision` is fp32, bf16 or int8, "" what a short calibration chooses; `prompts` replace those of the checkpoint.
     """
     from pathlib import Path
 
@@ -19,7 +30,16 @@ def load(model: str = "", threads: int = 0) -> LightEncoder:
     from embedcode.model.spec import DEFAULT, Spec
     from embedcode.settings import cores
 
-    return LightEncoder(Spec.read(Path(model) if model else DEFAULT), threads or cores())
+    threads = threads or cores()
+    folder = Path(model) if model else DEFAULT
+    if (folder / "meta.json").is_file():
+        return LightEncoder(Spec.read(folder), threads)
+    from embedcode.engine.torch_encoder import TorchEncoder
+    from embedcode.model.checkpoint import Checkpoint
+    from embedcode.model.hub import find
+
+    folder = find(model)
+    return TorchEncoder(Checkpoint.read(folder, model, prompts), precision or "fp32", threads, device)
 
 
 def doctor(model: str = "") -> list[tuple[str, str, bool]]:

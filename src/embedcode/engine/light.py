@@ -14,32 +14,26 @@ from importlib.metadata import version
 from threading import Lock
 from typing import Any
 
+from embedcode.engine.encoder import Conditions, LocalEncoder
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import EncodeError, ModelError
 from embedcode.model.spec import Spec
-from embedcode.types import Floats, InputError, Role, Tokens, Truncate
+from embedcode.types import Floats, Role, Tokens, Truncate
 
 GOLDEN_COSINE = 0.99
 """The shipped int8 graph reaches .997; one that saturates (8-bit weights without VNNI) fell to .977 on single texts."""
 
 
-class LightEncoder:
-    """An Encoder (types.py). Constructing it is cheap: numpy, tokenizer and graph load at first use."""
+class LightEncoder(LocalEncoder):
+    """Constructing it is cheap: numpy, tokenizer and graph load at first use."""
 
     def __init__(self, spec: Spec, threads: int) -> None:
+        conditions = Conditions(spec.name, spec.dim, spec.max_tokens, spec.prompts)
+        super().__init__(conditions, TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens))
         self.spec = spec
         self._threads = threads
         self._verified = False
         self._first = Lock()
-        self._tokenizer = TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens)
-
-    @property
-    def dim(self) -> int:
-        return self.spec.dim
-
-    @property
-    def max_tokens(self) -> int:
-        return self.spec.max_tokens
 
     @property
     def space(self) -> str:
@@ -48,18 +42,6 @@ class LightEncoder:
     @cached_property
     def build(self) -> str:
         return f"{self.spec.precision} {self.spec.graph[:12]} onnxruntime {version('onnxruntime')}"
-
-    def tokenize(
-        self,
-        texts: Sequence[str] | Sequence[Sequence[int]],
-        role: Role,
-        instruction: str | None = None,
-        truncate: Truncate = Truncate.NONE,
-        max_tokens: int | None = None,
-    ) -> list[Tokens | InputError]:
-        if instruction is not None:
-            raise ModelError(f"{self.spec.name} knows no instructions: leave the instruction out.")
-        return self._tokenizer(texts, self.spec.prompts[role], truncate, max_tokens)
 
     def forward(self, tokens: Sequence[Tokens]) -> Floats:
         import numpy as np
@@ -77,21 +59,6 @@ class LightEncoder:
             if not np.isfinite(vectors[index]).all():
                 raise EncodeError(f"Input {index} has no finite vector in {self.spec.name}: leave it out.", index)
         return vectors
-
-    def encode(
-        self,
-        texts: Sequence[str] | Sequence[Sequence[int]],
-        role: Role,
-        instruction: str | None = None,
-        truncate: Truncate = Truncate.NONE,
-        max_tokens: int | None = None,
-    ) -> Floats:
-        tokens: list[Tokens] = []
-        for entry in self.tokenize(texts, role, instruction, truncate, max_tokens):
-            if isinstance(entry, InputError):
-                raise EncodeError(entry.message, entry.index)
-            tokens.append(entry)
-        return self.forward(tokens)
 
     def golden_cosine(self) -> float:
         """Cosine of this engine's vector of the golden text to the full-precision one."""

@@ -1,0 +1,220 @@
+"""Network: the stock network of transformers for a checkpoint, its published weights in it, attention packed.
+
+The one adapter to `transformers`. No code of a checkpoint is run, and weights are never held twice: what is stored as
+it is computed stays mapped from the file, and what is converted is converted tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embedcode.engine import packed
+from embedcode.engine.linear import Int8Linear
+from embedcode.engine.pooling import LatentAttention
+from embedcode.errors import ModelError
+from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.weights import Entry
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+}
+_PREFIXES = ("embedding_model.", "model.", "bert.", "roberta.")
+_OTHERS = re.compile(
+    r"^(?:lm_head|pooler|cls|head|classifier|score|latent_attention_model)\b"
+    r"|\b(?:position_ids|token_type_ids|inv_freq|masked_bias)$"
+)
+"""What a checkpoint may have beside the network: heads for other tasks, and buffers that are computed."""
+
+
+class Tensors:
+    """The bytes of a checkpoint's files as tensors; nothing is read before it is used."""
+
+    def __init__(self) -> None:
+        self._maps: dict[Path, mmap.mmap] = {}
+
+    def get(self, entry: Entry) -> torch.Tensor:
+        """A view of the file."""
+        if entry.dtype not in _DTYPES:
+            raise ModelError(f"{entry.file} holds {entry.dtype} weights, which are not read here: use bf16 or fp32.")
+        if entry.file not in self._maps:
+            with entry.file.open("rb") as file:
+                self._maps[entry.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")  # nor is it written
+            flat = torch.frombuffer(
+                self._maps[entry.file], dtype=_DTYPES[entry.dtype], count=entry.count, offset=entry.start
+            )
+        return flat.view(entry.shape)
+
+    def release(self, entry: Entry) -> None:
+        """Give back the memory of a tensor that has been converted; it is read again where it is used again."""
+        start = entry.start // mmap.PAGESIZE * mmap.PAGESIZE
+        self._maps[entry.file].madvise(mmap.MADV_DONTNEED, start, entry.start + entry.size - start)
+
+
+def build(checkpoint: Checkpoint, precision: str, device: torch.device) -> Any:
+    """The network [1, T] ids -> states [1, T, hidden], in `precision` fp32, bf16 or int8."""
+
+    packed.register()
+    with torch.device("meta"):
+        network = _stock(checkpoint)
+    if hasattr(network, "pooler"):
+        network.pooler = None
+    fill(network, checkpoint, precision, device)
+    return network.eval().requires_grad_(False)
+
+
+def _stock(checkpoint: Checkpoint) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    kind = checkpoint.family
+    try:
+        config = AutoConfig.for_model(kind.model_type, **checkpoint.config)
+        config.is_causal = checkpoint.causal
+        config.use_cache = False
+        network = AutoModel.from_config(config, attn_implementation=packed.NAME)
+    except Exception as error:
+        raise ModelError(
+            f"{checkpoint.folder / 'config.json'} gives no {kind.model_type} network ({error}): download it again."
+        ) from None
+    for module in network.modules():
+        if hasattr(module, "is_causal"):
+            module.is_causal = checkpoint.causal
+    return network
+
+
+def fill(network: Any, checkpoint: Checkpoint, precision: str, device: torch.device) -> None:
+    """Put the checkpoint's weights into a network on the meta device."""
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    tensors = Tensors()
+    sources = _sources(network, checkpoint)
+    lora = _lora(checkpoint, tensors)
+    for module_name, module in list(network.named_modules()):
+        if precision == "int8" and isinstance(module, torch.nn.Linear):
+            weight = _read(sources, f"{module_name}.weight", tensors, lora)
+            bias = _read(sources, f"{module_name}.bias", tensors, lora) if module.bias is not None else None
+            network.set_submodule(module_name, Int8Linear(weight, bias, dtype))
+            tensors.release(sources[f"{module_name}.weight"][0])
+            continue
+        for name, old in list(module.named_parameters(recurse=False)):
+            key = f"{module_name}.{name}" if module_name else name
+            tensor = _read(sources, key, tensors, lora)
+            if tensor.shape != old.shape:
+                raise ModelError(
+                    f"{key} in {checkpoint.folder} has shape {list(tensor.shape)}, the network needs "
+                    f"{list(old.shape)}: config.json and weights are of two models, download both again."
+                )
+            new = torch.nn.Parameter(tensor.to(device, dtype), requires_grad=False)
+            new._is_hf_initialized = True  # type: ignore[attr-defined]
+            setattr(module, name, new)
+    _compute_buffers(network, device)
+
+
+def _compute_buffers(network: Any, device: torch.device) -> None:
+    """Buffers are in no checkpoint: the network's own initialisation computes them."""
+    for module in network.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_meta:
+                setattr(module, name, torch.empty_like(buffer, device=device))
+    with torch.no_grad():
+        network.initialize_weights()
+
+
+def _sources(network: Any, checkpoint: Checkpoint) -> Mapping[str, tuple[Entry, slice | None]]:
+    """Parameter name to the tensor that fills it, and the rows of it; ModelError for one too few or too many."""
+    wanted = {name: tuple(p.shape) for name, p in network.named_parameters()}
+    found: dict[str, tuple[Entry, slice | None]] = {}
+    for key, entry in checkpoint.weights.items():
+        name = key
+        for pattern, replacement in checkpoint.family.renamed:
+            name = re.sub(pattern, replacement, name)
+        for part, others in checkpoint.family.split.items():
+            if part in name:
+                rows = entry.shape[0] // len(others)
+                for number, other in enumerate(others):
+                    found[name.replace(part, other)] = (entry, slice(number * rows, (number + 1) * rows))
+                break
+        else:
+            place = next((n for n in _unprefixed(name) if n in wanted), None)
+            if place is None and not _OTHERS.search(key.removeprefix("model.")):
+                raise ModelError(
+                    f"{key} in {entry.file} has no place in a {checkpoint.architecture}: config.json and weights "
+                    "are of two models, download both again."
+                )
+            if place is not None:
+                found[place] = (entry, None)
+    if lost := [name for name in wanted if name not in found]:
+        raise ModelError(f"{checkpoint.folder} has no weights for {lost[0]}: download the checkpoint again.")
+    return found
+
+
+def _unprefixed(name: str) -> Iterator[str]:
+    yield name
+    for prefix in _PREFIXES:
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix)
+
+
+def _read(
+    sources: Mapping[str, tuple[Entry, slice | None]],
+    key: str,
+    tensors: Tensors,
+    lora: Mapping[str, tuple[torch.Tensor, torch.Tensor, float]],
+) -> torch.Tensor:
+    entry, rows = sources[key]
+    tensor = tensors.get(entry)
+    if rows is not None:
+        tensor = tensor[rows]
+    if key in lora:
+        a, b, scale = lora[key]
+        tensor = (tensor.float() + scale * (b.float() @ a.float())).to(tensor.dtype)
+    return tensor
+
+
+def _lora(checkpoint: Checkpoint, tensors: Tensors) -> Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]:
+    """Parameter name to A [r, in], B [out, r] and the scale."""
+    if checkpoint.adapter is None:
+        return {}
+    found = {}
+    for key, entry in checkpoint.adapter.weights.items():
+        name = re.sub(r"^base_model\.(?:model\.)?", "", key)
+        if not name.endswith(".lora_A.weight"):
+            if not name.endswith(".lora_B.weight"):
+                raise ModelError(f"{key} in {entry.file} is no part of a LoRA adapter: merge it with peft first.")
+            continue
+        other = checkpoint.adapter.weights.get(key.replace(".lora_A.", ".lora_B."))
+        if other is None:
+            raise ModelError(f"{entry.file} has {key} and no lora_B beside it: download it again.")
+        place = name.removesuffix(".lora_A.weight").removeprefix("model.") + ".weight"
+        found[place] = (tensors.get(entry), tensors.get(other), checkpoint.adapter.scale)
+    return found
+
+
+def latent(checkpoint: Checkpoint) -> LatentAttention:
+    """The head of NV-Embed-v2, in fp32."""
+    tensors = Tensors()
+    prefix = LatentAttention.PREFIX
+    weights = {name: tensors.get(entry) for name, entry in checkpoint.weights.items() if name.startswith(prefix)}
+    return LatentAttention(weights, checkpoint.head)
+
+
+def heads(checkpoint: Checkpoint) -> Sequence[tuple[torch.Tensor, torch.Tensor | None, str]]:
+    """Weight, bias and activation of each dense head, in fp32."""
+    tensors = Tensors()
+    found = []
+    for one in checkpoint.dense:
+        bias = one.weights.get("linear.bias")
+        weight = tensors.get(one.weights["linear.weight"]).float()
+        found.append((weight, None if bias is None else tensors.get(bias).float(), one.activation))
+    return found

@@ -1,0 +1,154 @@
+"""TorchEncoder: a published checkpoint on torch, without padding. Knows no hub and no command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+from embedcode.engine.encoder import Conditions, LocalEncoder
+from embedcode.engine.tokens import TextTokenizer
+from embedcode.errors import EncodeError, ModelError
+from embedcode.model.checkpoint import Checkpoint, tokenizer_config
+from embedcode.model.family import Pooling
+from embedcode.types import Floats, Tokens
+
+PACK = 2048
+"""Tokens in one pass: matrix products no longer gain by more rows, and 14,336-wide activations take 60 MB each."""
+NORM = 1e-3
+"""How far the length of a vector may be from 1."""
+
+
+class TorchEncoder(LocalEncoder):
+    """Constructing it reads no weights and does not import torch; the first vector does."""
+
+    def __init__(self, checkpoint: Checkpoint, precision: str, threads: int, device: str = "cpu") -> None:
+        conditions = Conditions(
+            checkpoint.name,
+            checkpoint.dim,
+            checkpoint.max_tokens,
+            checkpoint.prompts,
+            checkpoint.instruction,
+            checkpoint.dimensions,
+        )
+        eos = _token(tokenizer_config(checkpoint.folder).get("eos_token")) if checkpoint.adds_eos else ""
+        super().__init__(conditions, TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, eos or ""))
+        self.checkpoint = checkpoint
+        self.precision = precision
+        self.repaired = 0
+        """Rows that were not finite and were computed again alone, in fp32."""
+        self._threads = threads
+        self._device = device
+        self._loading = Lock()
+
+    @property
+    def space(self) -> str:
+        return self.checkpoint.space
+
+    @cached_property
+    def build(self) -> str:
+        from importlib.metadata import version
+
+        return f"{self.precision} {self._device} torch {version('torch')} transformers {version('transformers')}"
+
+    def forward(self, tokens: Sequence[Tokens]) -> Floats:
+        import numpy as np
+
+        from embedcode.engine.packed import packs
+        from embedcode.engine.vectors import unit
+
+        out = np.empty((len(tokens), self.dim), np.float32)
+        for part in packs(tokens, PACK):
+            out[part] = self._forward(tokens[part], self._network)
+        vectors = unit(out)
+        norms = np.linalg.norm(vectors, axis=1)
+        for index in map(int, np.flatnonzero(~(abs(norms - 1) <= NORM))):
+            self.repaired += 1
+            vectors[index] = unit(self._forward(tokens[index : index + 1], self._exact))[0]
+            if not np.isfinite(vectors[index]).all():
+                raise EncodeError(f"Input {index} has no finite vector in {self.checkpoint.name}: leave it out.", index)
+        return vectors
+
+    def states(self, tokens: Tokens) -> Floats:
+        """The last layer's states [used, hidden] of one text, before pooling."""
+        states: Floats = self._run([tokens], self._network)[0].float().numpy()
+        return states
+
+    def _forward(self, tokens: Sequence[Tokens], network: Any) -> Floats:
+        """Pooled vectors [n, dim], not yet of unit length."""
+        import torch
+
+        from embedcode.engine.pooling import dense, pool
+
+        rows = []
+        with torch.inference_mode():
+            for entry, states in zip(tokens, self._run(tokens, network), strict=True):
+                skipped = entry.prompt if self.checkpoint.masks_prompt else 0
+                head = states if self._latent is None else self._latent(states)
+                rows.append(dense(pool(head, self.checkpoint.pooling, skipped), self._heads))
+            stacked: Floats = torch.stack(rows).cpu().numpy()
+        return stacked
+
+    def _run(self, tokens: Sequence[Tokens], network: Any) -> Sequence[Any]:
+        """Each text's states [used, hidden], from one pass over all of them as a row."""
+        import torch
+
+        lengths = [entry.used for entry in tokens]
+        borders = [0]
+        for length in lengths:
+            borders.append(borders[-1] + length)
+        first = self._first_position
+        with torch.inference_mode():
+            ids = torch.tensor([[i for entry in tokens for i in entry.ids]], device=self._device)
+            positions = torch.cat([torch.arange(first, first + length) for length in lengths]).to(self._device)
+            states = network(input_ids=ids, position_ids=positions[None], borders=borders).last_hidden_state[0]
+        split: Sequence[Any] = states.split(lengths)
+        return split
+
+    @property
+    def _first_position(self) -> int:
+        offset = self.checkpoint.family.offset_positions
+        return int(self.checkpoint.config.get("pad_token_id", 1)) + 1 if offset else 0
+
+    @cached_property
+    def _network(self) -> Any:
+        with self._loading:
+            return self._load(self.precision)
+
+    @cached_property
+    def _exact(self) -> Any:
+        return self._network if self.precision == "fp32" else self._load("fp32")
+
+    def _load(self, precision: str) -> Any:
+        import torch
+
+        from embedcode.engine import network
+
+        torch.set_num_threads(self._threads)
+        built = network.build(self.checkpoint, precision, torch.device(self._device))
+        rows = built.get_input_embeddings().weight.shape[0]
+        if self._tokenizer.vocabulary > rows:
+            raise ModelError(
+                f"{self.checkpoint.tokenizer} knows {self._tokenizer.vocabulary:,} tokens and the network {rows:,}: "
+                "they are of two models, download both again."
+            )
+        return built
+
+    @cached_property
+    def _latent(self) -> Any:
+        from embedcode.engine import network
+
+        return network.latent(self.checkpoint) if self.checkpoint.pooling is Pooling.LATENT else None
+
+    @cached_property
+    def _heads(self) -> Any:
+        from embedcode.engine import network
+
+        return network.heads(self.checkpoint)
+
+
+def _token(value: Any) -> str:
+    """A special token of tokenizer_config.json, which is text or an object."""
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else ""
