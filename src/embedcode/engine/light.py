@@ -7,6 +7,7 @@ of 250 tokens stay in its cache (docs/LOG.md, engine choice). Knows no files of 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -14,10 +15,10 @@ from importlib.metadata import version
 from threading import Lock
 from typing import Any
 
-from embedcode.engine.encoder import Conditions, LocalEncoder
+from embedcode.engine.encoder import Check, Conditions, LocalEncoder
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import EncodeError, ModelError
-from embedcode.model.spec import Spec
+from embedcode.model.spec import DEFAULT, Spec
 from embedcode.types import Floats, Role, Tokens, Truncate
 
 GOLDEN_COSINE = 0.99
@@ -59,6 +60,25 @@ class LightEncoder(LocalEncoder):
             if not np.isfinite(vectors[index]).all():
                 raise EncodeError(f"Input {index} has no finite vector in {self.spec.name}: leave it out.", index)
         return vectors
+
+    def checks(self) -> list[Check]:
+        spec = self.spec
+        packaged = spec.folder == DEFAULT
+        where = "packaged" if packaged else f"in {spec.folder}"
+        cure = "install again" if packaged else f"export {spec.folder} again"
+        found = hashlib.sha256((spec.folder / "model.onnx").read_bytes()).hexdigest()
+        model = f"{spec.name}, {spec.licence}, {spec.dim} dimensions, {spec.max_tokens} tokens, {where}"
+        checks = [
+            ("model", model, True),
+            ("weights", "as published" if found == spec.graph else f"changed on disk: {cure}", found == spec.graph),
+            ("engine", self.build, True),
+        ]
+        try:
+            cosine = self.golden_cosine()
+        except ModelError as error:
+            return [*checks, ("golden vector", str(error), False)]
+        checks.append(("golden vector", f"cosine {cosine:.4f} to full precision", cosine >= GOLDEN_COSINE))
+        return [*checks, self._speed()] if cosine >= GOLDEN_COSINE else checks
 
     def golden_cosine(self) -> float:
         """Cosine of this engine's vector of the golden text to the full-precision one."""

@@ -69,9 +69,11 @@ class Index:
             raise UsageError(f"{path} cannot be read ({error.strerror}): check the path and who may read it.") from None
         settings = configuration.load(root=root)
         if encoder is None:
-            from embedcode.engine import load
+            from embedcode.engine import configured
+            from embedcode.store.database import remembered
 
-            encoder = load(settings.model, settings.threads)
+            # An index is searched with the model it was made with, unless another is asked for.
+            encoder = configured(settings, settings.model or remembered(_home(settings.home, root), "source"))
         scope = "" if place == root else place.relative_to(root).as_posix()
         return cls(root, scope, _home(settings.home, root), settings, encoder)
 
@@ -308,8 +310,8 @@ class Index:
         if space is None:
             from embedcode.index.build import note
 
-            model = getattr(getattr(self.encoder, "spec", None), "name", "")
-            note(self.store, {"space": self.encoder.space, "model": model})
+            name = getattr(getattr(self.encoder, "conditions", None), "name", "")
+            note(self.store, {"space": self.encoder.space, "model": name, "source": self.settings.model})
         elif space != self.encoder.space:
             raise StoreError(
                 f"the index of {self.root} was made with another model ({manifest.get('model') or space}): "
