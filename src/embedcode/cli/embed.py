@@ -6,16 +6,16 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedcode.cli import output
 from embedcode.cli.opening import Threads
 from embedcode.errors import UsageError
+from embedcode.files import replacing
 from embedcode.types import InputError, Role, Tokens, Truncate
 
 if TYPE_CHECKING:
@@ -170,13 +170,13 @@ def _write(out: str | None, wanted: Sequence[Text], vectors: Iterator[Floats]) -
         for line in _json_lines(wanted, vectors):
             output.put(line)
     elif out.endswith(".jsonl"):
-        with _replacing(Path(out)) as file:
+        with replacing(Path(out)) as file:
             for line in _json_lines(wanted, vectors):
                 file.write(line.encode() + b"\n")
     else:
         import numpy as np
 
-        with _replacing(Path(out)) as file:
+        with replacing(Path(out)) as file:
             first = next(vectors)
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(wanted), first.shape[1])}
             np.lib.format.write_array_header_1_0(file, header)
@@ -194,20 +194,3 @@ def _json_lines(wanted: Sequence[Text], vectors: Iterator[Floats]) -> Iterator[s
             # str() of a float32 is the shortest decimal that reads back as the same float32.
             yield f'{{"index": {index}, {named}"embedding": [{", ".join(map(str, row))}]}}'
             index += 1
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write beside `path`, then take its place: nobody sees half a file, and an old one survives a failure."""
-    import os
-
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
