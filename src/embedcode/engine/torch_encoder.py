@@ -12,16 +12,18 @@ from embedcode.engine import memory
 from embedcode.engine.encoder import Check, Conditions, LocalEncoder
 from embedcode.engine.memory import PACK
 from embedcode.engine.precision import Choice, choose
-from embedcode.engine.tokens import TextTokenizer
+from embedcode.engine.tokens import TextTokenizer, printable
 from embedcode.errors import EncodeError, ModelError
 from embedcode.model.checkpoint import Checkpoint, tokenizer_config
 from embedcode.model.family import Pooling
-from embedcode.types import Floats, Role, Tokens, Truncate
+from embedcode.types import Floats, InputError, Role, Tokens, Truncate
 
 STREAMED = 8 * PACK
 """Tokens in one pass where layers are read from the disk for each pass."""
 SAMPLE = 256
 """Tokens of the trial that chooses a precision."""
+LATE = 2048
+"""Tokens a model must read for late chunking: below, a file does not fit."""
 NORM = 1e-3
 """How far the length of a vector may be from 1."""
 
@@ -102,25 +104,54 @@ class TorchEncoder(LocalEncoder):
         reason = ("precision", f"{self.choice.precision}: {self.choice.reason}", True)
         return [self._described(), reason, ("engine", self.build, True), self._speed()]
 
-    def states(self, tokens: Tokens) -> Floats:
-        """The last layer's states [used, hidden] of one text, before pooling."""
-        states: Floats = self._run([tokens], self._network)[0].float().numpy()
-        return states
+    def late(self, text: str, spans: Sequence[tuple[int, int]]) -> Floats:
+        """Late chunking (Günther et al. 2024, arXiv 2409.04701): one pass over a file, one vector for each span of it.
+
+        A span is (first, last + 1) in characters. float32 [spans, dim], unit length; a chunk's vector knows the file
+        around it. ModelError for a model that reads fewer than LATE tokens, EncodeError for a text that is too long or
+        a span without a token.
+        """
+        import numpy as np
+
+        from embedcode.engine.vectors import unit
+
+        if self.max_tokens < LATE:
+            raise ModelError(
+                f"{self.conditions.name} reads {self.max_tokens} tokens, and late chunking needs {LATE:,}: embed the "
+                "chunks one by one."
+            )
+        (entry,) = self.tokenize([printable(text)], Role.PASSAGE)
+        if isinstance(entry, InputError):
+            raise EncodeError(entry.message, entry.index)
+        places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
+        (states,) = self._run([entry], self._network)
+        rows = []
+        for number, (start, end) in enumerate(spans):
+            inside = [i for i, (a, b) in enumerate(places) if a < end and b > start]
+            if not inside:
+                raise EncodeError(
+                    f"Input {number} is the span {start}:{end}, which has no token: leave it out.", number
+                )
+            rows.append(self._pooled(states[inside[0] : inside[-1] + 1], 0))
+        return unit(np.array(rows, np.float32).reshape(len(rows), self.dim))
 
     def _forward(self, tokens: Sequence[Tokens], network: Any) -> Floats:
         """Pooled vectors [n, dim], not yet of unit length."""
+        import numpy as np
+
+        masked = self.checkpoint.masks_prompt
+        each = zip(tokens, self._run(tokens, network), strict=True)
+        return np.stack([self._pooled(states, entry.prompt if masked else 0) for entry, states in each])
+
+    def _pooled(self, states: Any, skipped: int) -> Floats:
         import torch
 
         from embedcode.engine.pooling import dense, pool
 
-        rows = []
         with torch.inference_mode():
-            for entry, states in zip(tokens, self._run(tokens, network), strict=True):
-                skipped = entry.prompt if self.checkpoint.masks_prompt else 0
-                head = states if self._latent is None else self._latent(states)
-                rows.append(dense(pool(head, self.checkpoint.pooling, skipped), self._heads))
-            stacked: Floats = torch.stack(rows).cpu().numpy()
-        return stacked
+            head = states if self._latent is None else self._latent(states)
+            vector: Floats = dense(pool(head, self.checkpoint.pooling, skipped), self._heads).cpu().numpy()
+        return vector
 
     def _run(self, tokens: Sequence[Tokens], network: Any) -> Sequence[Any]:
         """Each text's states [used, hidden], from one pass over all of them as a row."""
