@@ -1,6 +1,6 @@
 """Which coding assistants there are, which file each reads its MCP servers from, and what our entry in it says.
 
-A table, and no file is read here. Verified against what each assistant's documentation and code say in 2026: the names
+A table, and no file is read here. Taken from what each assistant's documentation and code say in 2026: the names
 of files and keys, which folder a server is started in, and which variable stands for the open project.
 """
 
