@@ -8,6 +8,7 @@ of 250 tokens stay in its cache (docs/LOG.md, engine choice). Knows no files of 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -119,6 +120,9 @@ class LightEncoder(LocalEncoder):
     def _session(self) -> Any:
         if self.spec.pooling != "mean":
             raise ModelError(f"{self.spec.name} pools by {self.spec.pooling!r}, which this engine does not: use mean.")
+        # From 1.32 on its import writes a device id under ~/.cache/Microsoft and, some seconds later, looks up a server
+        # of Microsoft's, which disable_telemetry_events() does not prevent.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime as ort  # type: ignore[import-untyped]
 
         options = ort.SessionOptions()
@@ -127,7 +131,6 @@ class LightEncoder(LocalEncoder):
         options.log_severity_level = 3
         path = self.spec.folder / "model.onnx"
         try:
-            ort.disable_telemetry_events()
             return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             message = f"{path} cannot be loaded ({str(error).splitlines()[0][:200]}): install embedcode again."
