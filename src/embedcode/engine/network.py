@@ -99,7 +99,7 @@ def fill(network: Any, checkpoint: Checkpoint, precision: str, device: torch.dev
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     tensors = Tensors()
     sources = _sources(network, checkpoint)
-    lora = _lora(checkpoint, tensors)
+    lora = _lora(checkpoint, sources, tensors)
     for module_name, module in list(network.named_modules()):
         if precision == "int8" and isinstance(module, torch.nn.Linear):
             weight = _read(sources, f"{module_name}.weight", tensors, lora)
@@ -178,11 +178,13 @@ def _read(
         tensor = tensor[rows]
     if key in lora:
         a, b, scale = lora[key]
-        tensor = (tensor.float() + scale * (b.float() @ a.float())).to(tensor.dtype)
+        tensor = tensor.float() + scale * (b.float() @ a.float())
     return tensor
 
 
-def _lora(checkpoint: Checkpoint, tensors: Tensors) -> Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]:
+def _lora(
+    checkpoint: Checkpoint, sources: Mapping[str, tuple[Entry, slice | None]], tensors: Tensors
+) -> Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]:
     """Parameter name to A [r, in], B [out, r] and the scale."""
     if checkpoint.adapter is None:
         return {}
@@ -196,7 +198,12 @@ def _lora(checkpoint: Checkpoint, tensors: Tensors) -> Mapping[str, tuple[torch.
         other = checkpoint.adapter.weights.get(key.replace(".lora_A.", ".lora_B."))
         if other is None:
             raise ModelError(f"{entry.file} has {key} and no lora_B beside it: download it again.")
-        place = name.removesuffix(".lora_A.weight").removeprefix("model.") + ".weight"
+        name = name.removesuffix(".lora_A.weight") + ".weight"
+        place = next((n for n in _unprefixed(name) if n in sources), None)
+        if place is None or (other.shape[0], entry.shape[1]) != sources[place][0].shape:
+            raise ModelError(
+                f"{key} in {entry.file} fits no weight of {checkpoint.folder}: adapter and base are of two models."
+            )
         found[place] = (tensors.get(entry), tensors.get(other), checkpoint.adapter.scale)
     return found
 
