@@ -103,6 +103,17 @@ def test_index_and_search_open_no_socket(run: Run, tmp_path: Path, watched: tupl
         assert not did.exists(), did.read_text()
 
 
+def test_nothing_is_written_into_the_user_s_home_but_the_index(run: Run, tmp_path: Path) -> None:
+    """ONNX Runtime 1.32 keeps an id of the device there, to be sent some seconds later."""
+    user = tmp_path / "user"
+    (user / "repository").mkdir(parents=True)
+    (user / "repository" / "step.py").write_text("step = 1\n")
+    home = user / "cache"
+    env = {"HOME": str(user), "XDG_CACHE_HOME": str(user / ".cache"), "EMBEDCODE_HOME": str(home)}
+    assert run("search", "a step", str(user / "repository"), "--wait", env=env).returncode == 0
+    assert {path.name for path in user.iterdir()} == {"repository", "cache"}
+
+
 def test_the_watch_sees_a_socket(watched: tuple[dict[str, str], Path]) -> None:
     env, did = watched
     code = "import socket; socket.create_connection(('127.0.0.1', 9))"

@@ -25,6 +25,8 @@ VERBS = {
     "doctor": "state",
     "clean": "state",
     "mcp": "mcp",
+    "install": "install",
+    "uninstall": "install",
 }
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from embedcode.engine.encoder import LocalEncoder
+    from embedcode.engine.encoder import Check, LocalEncoder
+    from embedcode.settings import Settings
     from embedcode.types import Role
 
 
@@ -16,13 +17,15 @@ def load(
     threads: int = 0,
     precision: str = "",
     device: str = "cpu",
+    stream: bool = False,
     prompts: Mapping[Role, str] | None = None,
 ) -> LocalEncoder:
     """The encoder of a model; "" is the packaged default.
 
     `model` is the folder of a checkpoint or of an exported graph, or a name on the hub such as
     nvidia/NV-EmbedCode-7b-v1. Cheap until it first encodes; `threads` = 0 takes every core this process may use.
-    `precision` is fp32, bf16 or int8, "" what a short calibration chooses; `prompts` replace those of the checkpoint.
+    `precision` is fp32, bf16 or int8, "" what a trial on this processor chooses; `stream` keeps no layer in memory;
+    `prompts` replace those of the checkpoint.
     """
     from pathlib import Path
 
@@ -39,45 +42,16 @@ def load(
     from embedcode.model.hub import find
 
     folder = find(model)
-    return TorchEncoder(Checkpoint.read(folder, model, prompts), precision or "fp32", threads, device)
+    return TorchEncoder(Checkpoint.read(folder, model, prompts), precision, threads, device, stream)
 
 
-def doctor(model: str = "") -> list[tuple[str, str, bool]]:
-    """(name, finding, whether it is fine) of each check, on this machine, of the model in a folder; else the configured
-    one."""
-    import hashlib
-    import time
+def configured(chosen: Settings, model: str = "") -> LocalEncoder:
+    """An encoder as settings ask for; `model` is in place of theirs."""
+    return load(model or chosen.model, chosen.threads, chosen.precision, chosen.device, chosen.stream)
 
+
+def doctor(model: str = "") -> list[Check]:
+    """What a look at a model on this machine finds; else at the configured one."""
     from embedcode import settings
-    from embedcode.engine.light import GOLDEN_COSINE
-    from embedcode.errors import ModelError
-    from embedcode.types import Role, Tokens
 
-    model = model or settings.load().model
-    cure = f"export {model} again" if model else "install again"
-    encoder = load(model)
-    spec = encoder.spec
-    found = hashlib.sha256((spec.folder / "model.onnx").read_bytes()).hexdigest()
-    checks = [
-        (
-            "model",
-            f"{spec.name}, {spec.licence}, {spec.dim} dimensions, {spec.max_tokens} tokens, "
-            f"{f'in {model}' if model else 'packaged'}",
-            True,
-        ),
-        ("weights", "as published" if found == spec.graph else f"changed on disk: {cure}", found == spec.graph),
-        ("engine", encoder.build, True),
-    ]
-    try:
-        cosine = encoder.golden_cosine()
-    except ModelError as error:
-        return [*checks, ("golden vector", str(error), False)]
-    checks.append(("golden vector", f"cosine {cosine:.4f} to full precision", cosine >= GOLDEN_COSINE))
-    if cosine >= GOLDEN_COSINE:
-        text = spec.golden.text
-        start = time.perf_counter()
-        encoder.encode([text] * 32, Role.PASSAGE)
-        seconds = time.perf_counter() - start
-        used = sum(t.used for t in encoder.tokenize([text], Role.PASSAGE) if isinstance(t, Tokens))
-        checks.append(("speed", f"{32 * used / seconds:,.0f} tokens/s", True))
-    return checks
+    return configured(settings.load({"model": model or None})).checks()

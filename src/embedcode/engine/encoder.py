@@ -5,6 +5,7 @@ An engine adds `forward`, `space` and `build`. Knows no network and no format of
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,12 @@ from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate
 
+PROBE = "src/session.py Session.refresh\ndef refresh(self, token):\n    return self.store.renew(token, hours=1)"
 BLOCK = 256
 """Texts that are tokenised while the block before them is computed."""
+
+Check = tuple[str, str, bool]
+"""What was looked at, what was found, and whether that is fine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,10 @@ class LocalEncoder(ABC):
     @abstractmethod
     def forward(self, tokens: Sequence[Tokens]) -> Floats: ...
 
+    @abstractmethod
+    def checks(self) -> list[Check]:
+        """What `embedcode doctor` looks at: the model as it is computed on this machine."""
+
     def tokenize(
         self,
         texts: Sequence[str] | Sequence[Sequence[int]],
@@ -81,10 +90,22 @@ class LocalEncoder(ABC):
         if isinstance(texts, str | bytes):
             raise UsageError("texts are given as a list: write encode([text], ...) for a single one.")
         if dimensions is not None:
-            self._check(dimensions)
+            self.check_dimensions(dimensions)
         blocks = self._blocks(texts, role, instruction, truncate, max_tokens)
         vectors = np.concatenate([np.empty((0, self.dim), np.float32), *map(self.forward, blocks)])
         return vectors if dimensions is None else cut(vectors, dimensions)
+
+    def _described(self) -> Check:
+        return ("model", f"{self.conditions.name}, {self.dim} dimensions, {self.max_tokens} tokens", True)
+
+    def _speed(self) -> Check:
+        entries = self.tokenize([PROBE] * 32, Role.PASSAGE, truncate=Truncate.END)
+        tokens = [entry for entry in entries if isinstance(entry, Tokens)]
+        self.forward(tokens)
+        start = time.perf_counter()
+        self.forward(tokens)
+        seconds = time.perf_counter() - start
+        return ("speed", f"{sum(entry.used for entry in tokens) / seconds:,.0f} tokens/s", True)
 
     def _blocks(
         self,
@@ -126,7 +147,7 @@ class LocalEncoder(ABC):
             raise ModelError(f"{self.conditions.name} knows no instruction for a {role}: leave the instruction out.")
         return prompt
 
-    def _check(self, dimensions: int) -> None:
+    def check_dimensions(self, dimensions: int) -> None:
         """UsageError where the model does not declare this cut."""
         declared = self.conditions.dimensions
         if dimensions != self.dim and dimensions not in declared:

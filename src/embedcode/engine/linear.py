@@ -27,7 +27,7 @@ class Int8Linear(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.reshape(-1, self.in_features)
         codes, scales = quantise(flat)
-        y = torch.ops.onednn.qlinear_pointwise(
+        y: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             codes, 1.0, 0, self._weight, self._scales, self._zeros, None, 1.0, 0, self._dtype, "none", [], ""
         )
         y = y.mul_(scales.to(self._dtype))

@@ -36,6 +36,9 @@ _OTHERS = re.compile(
 )
 """What a checkpoint may have beside the network: heads for other tasks, and buffers that are computed."""
 
+_LAYER = re.compile(r"(?:encoder\.)?layers?\.\d+")
+_NUMBER = re.compile(r"\blayers?\.(\d+)\.")
+
 
 class Tensors:
     """The bytes of a checkpoint's files as tensors; nothing is read before it is used."""
@@ -63,30 +66,45 @@ class Tensors:
         self._maps[entry.file].madvise(mmap.MADV_DONTNEED, start, entry.start + entry.size - start)
 
 
-def build(checkpoint: Checkpoint, precision: str, device: torch.device) -> Any:
-    """The network [1, T] ids -> states [1, T, hidden], in `precision` fp32, bf16 or int8."""
+def build(checkpoint: Checkpoint, precision: str, device: torch.device, layers: int = 0, stream: bool = False) -> Any:
+    """The network [1, T] ids -> states [1, T, hidden], in `precision` fp32, bf16 or int8.
 
+    `layers` > 0 builds only the first ones, for a trial. `stream` keeps no layer: each is read from the checkpoint as
+    a pass reaches it and given up behind it, so that memory holds one layer beside the states.
+    """
     packed.register()
     with torch.device("meta"):
-        network = _stock(checkpoint)
+        network = _stock(checkpoint, layers)
     if hasattr(network, "pooler"):
         network.pooler = None
-    fill(network, checkpoint, precision, device)
+    filling = _Filling(network, checkpoint, precision, device, layers)
+    blocks = [(name, part) for name, part in network.named_modules() if _LAYER.fullmatch(name)] if stream else []
+    for name, block in blocks:
+        block.register_forward_pre_hook(lambda part, _, name=name: filling.fill(part, name))
+        block.register_forward_hook(lambda part, *_: filling.empty(part))
+    filling.fill(network, "", tuple(f"{name}." for name, _ in blocks))
+    _compute_buffers(network, device)
     return network.eval().requires_grad_(False)
 
 
-def _stock(checkpoint: Checkpoint) -> Any:
+def _stock(checkpoint: Checkpoint, layers: int) -> Any:
     from transformers import AutoConfig, AutoModel
 
     kind = checkpoint.family
+    fields = dict(checkpoint.config)
+    if layers:
+        fields["num_hidden_layers"] = layers
+        if isinstance(kinds := fields.get("layer_types"), list):
+            fields["layer_types"] = kinds[:layers]
     try:
-        config = AutoConfig.for_model(kind.model_type, **checkpoint.config)
+        config = AutoConfig.for_model(kind.model_type, **fields)
         config.is_causal = checkpoint.causal
         config.use_cache = False
-        network = AutoModel.from_config(config, attn_implementation=packed.NAME)
+        network = AutoModel.from_config(config, attn_implementation=packed.NAME)  # type: ignore[no-untyped-call]
     except Exception as error:
+        what = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"{checkpoint.folder / 'config.json'} gives no {kind.model_type} network ({error}): download it again."
+            f"{checkpoint.folder / 'config.json'} gives no {kind.model_type} network ({what}): download it again."
         ) from None
     for module in network.modules():
         if hasattr(module, "is_causal"):
@@ -94,31 +112,58 @@ def _stock(checkpoint: Checkpoint) -> Any:
     return network
 
 
-def fill(network: Any, checkpoint: Checkpoint, precision: str, device: torch.device) -> None:
-    """Put the checkpoint's weights into a network on the meta device."""
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    tensors = Tensors()
-    sources = _sources(network, checkpoint)
-    lora = _lora(checkpoint, sources, tensors)
-    for module_name, module in list(network.named_modules()):
-        if precision == "int8" and isinstance(module, torch.nn.Linear):
-            weight = _read(sources, f"{module_name}.weight", tensors, lora)
-            bias = _read(sources, f"{module_name}.bias", tensors, lora) if module.bias is not None else None
-            network.set_submodule(module_name, Int8Linear(weight, bias, dtype))
-            tensors.release(sources[f"{module_name}.weight"][0])
-            continue
-        for name, old in list(module.named_parameters(recurse=False)):
-            key = f"{module_name}.{name}" if module_name else name
-            tensor = _read(sources, key, tensors, lora)
-            if tensor.shape != old.shape:
-                raise ModelError(
-                    f"{key} in {checkpoint.folder} has shape {list(tensor.shape)}, the network needs "
-                    f"{list(old.shape)}: config.json and weights are of two models, download both again."
-                )
-            new = torch.nn.Parameter(tensor.to(device, dtype), requires_grad=False)
-            new._is_hf_initialized = True  # type: ignore[attr-defined]
-            setattr(module, name, new)
-    _compute_buffers(network, device)
+class _Filling:
+    """Puts a checkpoint's weights into a network on the meta device, and takes them out again."""
+
+    def __init__(self, network: Any, checkpoint: Checkpoint, precision: str, device: torch.device, layers: int) -> None:
+        self._tensors = Tensors()
+        self._sources = _sources(network, checkpoint, layers)
+        self._lora = _lora(checkpoint, self._sources, self._tensors, layers)
+        self._int8 = precision == "int8"
+        self._dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self._device = device
+        self._folder = checkpoint.folder
+
+    def fill(self, part: torch.nn.Module, name: str, without: tuple[str, ...] = ()) -> None:
+        """All parameters of `part`, which is called `name` in the network, but those under the names `without`."""
+        prefix = f"{name}." if name else ""
+        for inner, module in list(part.named_modules()):
+            place = prefix + inner
+            if without and f"{place}.".startswith(without):
+                continue
+            if self._int8 and isinstance(module, torch.nn.Linear):
+                bias = self._read(f"{place}.bias") if module.bias is not None else None
+                part.set_submodule(inner, Int8Linear(self._read(f"{place}.weight"), bias, self._dtype))
+                self._tensors.release(self._sources[f"{place}.weight"][0])
+                continue
+            for parameter, old in list(module.named_parameters(recurse=False)):
+                key = f"{place}.{parameter}".lstrip(".")
+                new = torch.nn.Parameter(self._as_shaped(key, old).to(self._device, self._dtype), requires_grad=False)
+                new._is_hf_initialized = True  # type: ignore[attr-defined]
+                setattr(module, parameter, new)
+
+    def empty(self, part: torch.nn.Module) -> None:
+        """The opposite of `fill`."""
+        part.to("meta")
+
+    def _as_shaped(self, key: str, old: torch.Tensor) -> torch.Tensor:
+        tensor = self._read(key)
+        if tensor.shape != old.shape:
+            raise ModelError(
+                f"{key} in {self._folder} has shape {list(tensor.shape)}, the network needs {list(old.shape)}: "
+                "config.json and weights are of two models, download both again."
+            )
+        return tensor
+
+    def _read(self, key: str) -> torch.Tensor:
+        entry, rows = self._sources[key]
+        tensor = self._tensors.get(entry)
+        if rows is not None:
+            tensor = tensor[rows]
+        if key in self._lora:
+            a, b, scale = self._lora[key]
+            tensor = tensor.float() + scale * (b.float() @ a.float())
+        return tensor
 
 
 def _compute_buffers(network: Any, device: torch.device) -> None:
@@ -131,11 +176,13 @@ def _compute_buffers(network: Any, device: torch.device) -> None:
         network.initialize_weights()
 
 
-def _sources(network: Any, checkpoint: Checkpoint) -> Mapping[str, tuple[Entry, slice | None]]:
+def _sources(network: Any, checkpoint: Checkpoint, layers: int) -> Mapping[str, tuple[Entry, slice | None]]:
     """Parameter name to the tensor that fills it, and the rows of it; ModelError for one too few or too many."""
     wanted = {name: tuple(p.shape) for name, p in network.named_parameters()}
     found: dict[str, tuple[Entry, slice | None]] = {}
     for key, entry in checkpoint.weights.items():
+        if _beyond(key, layers):
+            continue
         name = key
         for pattern, replacement in checkpoint.family.renamed:
             name = re.sub(pattern, replacement, name)
@@ -159,6 +206,12 @@ def _sources(network: Any, checkpoint: Checkpoint) -> Mapping[str, tuple[Entry, 
     return found
 
 
+def _beyond(key: str, layers: int) -> bool:
+    """Whether a key is of a layer that is not built."""
+    layer = _NUMBER.search(key) if layers else None
+    return layer is not None and int(layer[1]) >= layers
+
+
 def _unprefixed(name: str) -> Iterator[str]:
     yield name
     for prefix in _PREFIXES:
@@ -166,24 +219,8 @@ def _unprefixed(name: str) -> Iterator[str]:
             yield name.removeprefix(prefix)
 
 
-def _read(
-    sources: Mapping[str, tuple[Entry, slice | None]],
-    key: str,
-    tensors: Tensors,
-    lora: Mapping[str, tuple[torch.Tensor, torch.Tensor, float]],
-) -> torch.Tensor:
-    entry, rows = sources[key]
-    tensor = tensors.get(entry)
-    if rows is not None:
-        tensor = tensor[rows]
-    if key in lora:
-        a, b, scale = lora[key]
-        tensor = tensor.float() + scale * (b.float() @ a.float())
-    return tensor
-
-
 def _lora(
-    checkpoint: Checkpoint, sources: Mapping[str, tuple[Entry, slice | None]], tensors: Tensors
+    checkpoint: Checkpoint, sources: Mapping[str, tuple[Entry, slice | None]], tensors: Tensors, layers: int
 ) -> Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]:
     """Parameter name to A [r, in], B [out, r] and the scale."""
     if checkpoint.adapter is None:
@@ -198,6 +235,8 @@ def _lora(
         other = checkpoint.adapter.weights.get(key.replace(".lora_A.", ".lora_B."))
         if other is None:
             raise ModelError(f"{entry.file} has {key} and no lora_B beside it: download it again.")
+        if _beyond(name, layers):
+            continue
         name = name.removesuffix(".lora_A.weight") + ".weight"
         place = next((n for n in _unprefixed(name) if n in sources), None)
         if place is None or (other.shape[0], entry.shape[1]) != sources[place][0].shape:

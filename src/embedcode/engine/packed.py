@@ -7,14 +7,12 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.nn import functional
-
-from embedcode.types import Tokens
 
 NAME = "embedcode_packed"
 
@@ -26,18 +24,6 @@ def register() -> None:
 
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
-
-
-def packs(tokens: Sequence[Tokens], budget: int) -> Iterator[slice]:
-    """Consecutive texts of at most `budget` tokens together; a longer text goes alone."""
-    start = size = 0
-    for index, entry in enumerate(tokens):
-        if index > start and size + entry.used > budget:
-            yield slice(start, index)
-            start, size = index, 0
-        size += entry.used
-    if start < len(tokens):
-        yield slice(start, len(tokens))
 
 
 def attention(

@@ -109,6 +109,14 @@ class TextTokenizer:
                 out.append(InputError(index, f"Input {index} is a {type(text).__name__}: give a string."))
         return out
 
+    def places(self, prompt: str, text: str) -> list[tuple[int, int]]:
+        """(first, last + 1) character behind each id of a text that is read whole; (0, 0) for prompt and specials."""
+        before, after = self._special
+        encoding = self._model.encode(prompt + text, add_special_tokens=False)
+        own = len(prompt)
+        inner = [(max(0, a - own), b - own) if b > own else (0, 0) for a, b in encoding.offsets]
+        return [(0, 0)] * len(before) + inner + [(0, 0)] * len(after)
+
     def _text(self, index: int, prompt: str, text: str, truncate: Truncate, limit: int) -> Tokens | InputError:
         before, after = self._special
         room = limit - len(before) - len(after)

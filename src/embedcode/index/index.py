@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from embedcode import settings as configuration
 from embedcode.errors import ModelError, StoreError, UsageError
+from embedcode.files import checkout, everything, upwards
 from embedcode.index import locks
 from embedcode.index.locks import Lock
 from embedcode.index.report import Progress, Report, Status, Step
@@ -69,9 +70,11 @@ class Index:
             raise UsageError(f"{path} cannot be read ({error.strerror}): check the path and who may read it.") from None
         settings = configuration.load(root=root)
         if encoder is None:
-            from embedcode.engine import load
+            from embedcode.engine import configured
+            from embedcode.store.database import remembered
 
-            encoder = load(settings.model, settings.threads)
+            # An index is searched with the model it was made with, unless another is asked for.
+            encoder = configured(settings, settings.model or remembered(_home(settings.home, root), "source"))
         scope = "" if place == root else place.relative_to(root).as_posix()
         return cls(root, scope, _home(settings.home, root), settings, encoder)
 
@@ -98,7 +101,7 @@ class Index:
         from embedcode.index.embed import Embedded, take_cached
 
         start = time.monotonic()
-        if self.root in _everything(self.root):
+        if self.root in everything(self.root):
             raise UsageError(f"{self.root} is not a repository but everything you have: give a folder in it.")
         with self._lock("update").held(patience, f"reading {self.root}"):
             self._check_space()
@@ -308,8 +311,8 @@ class Index:
         if space is None:
             from embedcode.index.build import note
 
-            model = getattr(getattr(self.encoder, "spec", None), "name", "")
-            note(self.store, {"space": self.encoder.space, "model": model})
+            name = getattr(getattr(self.encoder, "conditions", None), "name", "")
+            note(self.store, {"space": self.encoder.space, "model": name, "source": self.settings.model})
         elif space != self.encoder.space:
             raise StoreError(
                 f"the index of {self.root} was made with another model ({manifest.get('model') or space}): "
@@ -371,29 +374,13 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
     return freed
 
 
-def _everything(place: Path) -> set[Path]:
-    """The folders that hold more than a repository: the file system's top, and the home folder where there is one."""
-    try:
-        return {Path(place.anchor), Path.home().resolve()}
-    except RuntimeError:
-        return {Path(place.anchor)}
-
-
 def _root(place: Path, home: Path) -> Path:
     """The nearest ancestor with .git, else with an index, else the folder itself.
 
     Never the user's home folder or / on the way to something inside.
     """
-    top = _everything(place)
-    indexed: Path | None = None
-    for folder in (place, *place.parents):
-        if folder in top and folder != place:
-            break
-        if (folder / ".git").exists():
-            return folder
-        if indexed is None and (_home(home, folder) / "index.sqlite").exists():
-            indexed = folder
-    return indexed or (place if place.is_dir() else place.parent)
+    indexed = (folder for folder in upwards(place) if (_home(home, folder) / "index.sqlite").exists())
+    return checkout(place) or next(indexed, None) or (place if place.is_dir() else place.parent)
 
 
 def _home(home: Path, root: Path) -> Path:
