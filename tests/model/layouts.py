@@ -62,7 +62,10 @@ def _mistral(tokenizer: Tokenizer, architecture: str, kind: str, **more: Any) ->
 
 def _nv_embedcode() -> Layout:
     tokenizer = vocabularies.mistral()
-    config = _mistral(tokenizer, "MistralBiDirectionalModel", "mistralbidirectional", torch_dtype="bfloat16")
+    auto = {"AutoModel": "modeling_mistral_bidirectional.MistralBiDirectionalModel"}
+    config = _mistral(
+        tokenizer, "MistralBiDirectionalModel", "mistralbidirectional", auto_map=auto, torch_dtype="bfloat16"
+    )
     return Layout(
         "nvidia/NV-EmbedCode-7b-v1",
         "MistralModel",
