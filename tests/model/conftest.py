@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a layout, written once."""
-    import checkpoints
+    from checkpoints import write
+    from layouts import LAYOUTS
 
     @cache
     def written(name: str) -> Path:
-        return checkpoints.write(checkpoints.LAYOUTS[name], tmp_path_factory.mktemp("checkpoint"))
+        return write(LAYOUTS[name], tmp_path_factory.mktemp("checkpoint"))
 
     return written
 

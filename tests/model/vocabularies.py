@@ -43,7 +43,7 @@ def mistral(template: str = "<s> $A") -> Tokenizer:
 
 def gemma(template: str = "<bos> $A") -> Tokenizer:
     """Gemma: no ▁ before the first word, spaces end a piece."""
-    tokenizer = _sentencepiece(["<pad>", "<eos>", "<bos>", "<unk>"])
+    tokenizer = _sentencepiece(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"])
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     return _finished(tokenizer, template)
@@ -90,6 +90,7 @@ def unigram() -> Tokenizer:
         vocab_size=200 + PIECES, special_tokens=special, unk_token="<unk>", show_progress=False
     )
     tokenizer.train_from_iterator([WORDS], trainer)
+    tokenizer.add_special_tokens([AddedToken("<mask>", special=True, normalized=False, lstrip=True)])
     return _finished(tokenizer, "<s> $A </s>")
 
 

@@ -31,7 +31,7 @@ _DTYPES = {
 }
 _PREFIXES = ("embedding_model.", "model.", "bert.", "roberta.")
 _OTHERS = re.compile(
-    r"^(?:lm_head|pooler|cls|head|classifier|score|latent_attention_model)\b"
+    r"^(?:lm_head|pooler|cls|head|decoder|classifier|score|latent_attention_model)\b"
     r"|\b(?:position_ids|token_type_ids|inv_freq|masked_bias)$"
 )
 """What a checkpoint may have beside the network: heads for other tasks, and buffers that are computed."""
@@ -194,7 +194,7 @@ def _sources(network: Any, checkpoint: Checkpoint, layers: int) -> Mapping[str, 
                 break
         else:
             place = next((n for n in _unprefixed(name) if n in wanted), None)
-            if place is None and not _OTHERS.search(key.removeprefix("model.")):
+            if place is None and not any(map(_OTHERS.search, _unprefixed(key))):
                 raise ModelError(
                     f"{key} in {entry.file} has no place in a {checkpoint.architecture}: config.json and weights "
                     "are of two models, download both again."

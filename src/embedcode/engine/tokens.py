@@ -58,7 +58,8 @@ class TextTokenizer:
 
     @cached_property
     def vocabulary(self) -> int:
-        return int(self._model.get_vocab_size())
+        """One more than the highest id; ids may have gaps."""
+        return max(self._model.get_vocab().values(), default=-1) + 1
 
     @cached_property
     def _special(self) -> tuple[list[int], list[int]]:

@@ -161,18 +161,13 @@ class TorchEncoder(LocalEncoder):
         borders = [0]
         for length in lengths:
             borders.append(borders[-1] + length)
-        first = self._first_position
+        first = self.checkpoint.first_position
         with torch.inference_mode():
             ids = torch.tensor([[i for entry in tokens for i in entry.ids]], device=self._device)
             positions = torch.cat([torch.arange(first, first + length) for length in lengths]).to(self._device)
             states = network(input_ids=ids, position_ids=positions[None], borders=borders).last_hidden_state[0]
         split: Sequence[Any] = states.split(lengths)
         return split
-
-    @property
-    def _first_position(self) -> int:
-        offset = self.checkpoint.family.offset_positions
-        return int(self.checkpoint.config.get("pad_token_id", 1)) + 1 if offset else 0
 
     @cached_property
     def _network(self) -> Any:

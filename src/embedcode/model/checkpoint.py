@@ -60,6 +60,8 @@ class Checkpoint:
     instruction: str
     """Stands for `{instruction}` where a call gives none."""
     max_tokens: int
+    first_position: int
+    """Of a text's first token: 0, or as in RoBERTa the padding id + 1."""
     dimensions: tuple[int, ...]
     """Matryoshka sizes that are declared."""
     adds_eos: bool
@@ -82,13 +84,15 @@ class Checkpoint:
         architecture, kind = _architecture(folder, published)
         known = preset(name or folder.name) or Preset("", "", 0, 0)
         config = _stock_config(published, kind)
+        if not isinstance(size := config.get("hidden_size"), int):
+            raise ModelError(f"{folder / 'config.json'}: hidden_size {size!r} is no size: download it again.")
         causal = _causal(kind, config)
         modules = Modules.read(folder)
-        said = prompts or {}
+        asked = prompts or {}
         given = modules.prompts
         chosen = {
-            Role.QUERY: _first(said.get(Role.QUERY), given.get(Role.QUERY), known.query, kind.query),
-            Role.PASSAGE: _first(said.get(Role.PASSAGE), given.get(Role.PASSAGE), known.passage, kind.passage),
+            Role.QUERY: _first(asked.get(Role.QUERY), given.get(Role.QUERY), known.query, kind.query),
+            Role.PASSAGE: _first(asked.get(Role.PASSAGE), given.get(Role.PASSAGE), known.passage, kind.passage),
         }
         chosen[Role.QUERY], instruction = _instruction(chosen[Role.QUERY])
         named = published.get("pooling")
@@ -97,10 +101,13 @@ class Checkpoint:
         pooling = modules.pooling or (_NAMED[named] if named else kind.pooling)
         if kind.pooling is Pooling.LATENT:
             pooling = kind.pooling  # its sentence-transformers files name the mean that follows the latents
-        limits = (modules.max_tokens, config.get("max_position_embeddings"))
-        limit = min((n for n in limits if isinstance(n, int)), default=512)
-        if kind.offset_positions and modules.max_tokens is None:
-            limit -= 2  # positions start at the padding id + 1
+        first = int(config.get("pad_token_id", 1)) + 1 if kind.offset_positions else 0
+        positions = config.get("max_position_embeddings")
+        if isinstance(positions, int):
+            positions -= first
+        # sentence-transformers 6 leaves the limit to the tokenizer's file.
+        said = modules.max_tokens or tokenizer_config(folder).get("model_max_length")
+        limit = min((n for n in (said, positions) if isinstance(n, int)), default=512)
         return cls(
             folder=folder,
             name=name or folder.name,
@@ -114,6 +121,7 @@ class Checkpoint:
             prompts=chosen,
             instruction=instruction,
             max_tokens=limit,
+            first_position=first,
             dimensions=_dimensions(folder, published, known.dimensions),
             adds_eos=kind.adds_eos or bool(tokenizer_config(folder).get("add_eos_token")),
             dense=modules.dense,
@@ -126,7 +134,12 @@ class Checkpoint:
         """Dimensions of a vector."""
         width = int(self.config["hidden_size"])
         for dense in self.dense:
-            width = dense.weights["linear.weight"].shape[0]
+            shape = dense.shape
+            if shape[1] != width:
+                raise ModelError(
+                    f"{dense.weights.files[0]} takes {shape[1]} dimensions and is given {width}: download it again."
+                )
+            width = shape[0]
         return width
 
     @property

@@ -39,6 +39,14 @@ class Dense:
     activation: str
     """"", "tanh" or "gelu"."""
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(dimensions out, dimensions in)."""
+        entry = self.weights.get("linear.weight")
+        if entry is None or len(entry.shape) != 2:
+            raise ModelError(f"{self.weights.files[0]} has no matrix linear.weight: download it again.")
+        return entry.shape[0], entry.shape[1]
+
 
 @dataclass(frozen=True, slots=True)
 class Modules:
@@ -61,11 +69,16 @@ class Modules:
             raise ModelError(f"{folder / '1_Pooling' / 'config.json'} is not one of mean, cls and last token pooling.")
         limit = _optional(folder / "sentence_bert_config.json").get("max_seq_length")
         said = _optional(folder / "config_sentence_transformers.json").get("prompts") or {}
+        if not isinstance(said, dict):
+            raise ModelError(
+                f"{folder / 'config_sentence_transformers.json'}: prompts is no object: download it again."
+            )
+        # An empty prompt says nothing: sentence-transformers 6 writes one for each role that has none.
         prompts = {
             role: said[name]
             for role, names in _PROMPTS.items()
             for name in reversed(names)
-            if isinstance(said.get(name), str)
+            if isinstance(said.get(name), str) and said[name]
         }
         if GEMMA in said.values():
             prompts[Role.QUERY] = GEMMA
