@@ -4,11 +4,12 @@
     python bench/repo_search/run.py queries --half tuning --repos REPOS --semble E/bin/python --out results.json
     python bench/repo_search/commits.py prepare --clones CLONES --trees TREES
     python bench/repo_search/run.py commits --clones CLONES --trees TREES --semble E/bin/python --out results.json
+    python bench/repo_search/run.py issues --instances FILE --clones CLONES --trees TREES --out results.json
 
-E is made from bench/env/semble.txt. A hit answers a query when it shares a line with the label (`place`), or is in its
-file (`file`). nDCG@10 counts the first such hit, so that a system is not rewarded for returning it twice; for commits,
-files are ranked by their best hit. Indexes lie in --home and are used again. `--ablation` measures ours alone, once
-without each rule.
+E is made from bench/env/semble.txt; FILE is ../shared/data/dev/swebench-lite-dev/instances.jsonl. A hit answers a query
+when it shares a line with the label (`place`), or is in its file (`file`). nDCG@10 counts the first such hit, so that a
+system is not rewarded for returning it twice; for commits and issues, files are ranked by their best hit. Indexes lie
+in --home and are used again. `--ablation` measures ours alone, once without each rule.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from commits import issues
+import commits
+import swebench
 from prepare import repositories
 from systems import TOP, Answers, Ours, Place, bm25_chunks, bm25_files, ripgrep, semble
 
@@ -81,12 +83,19 @@ def from_queries(repos: Path, half: str) -> list[Asked]:
 
 def from_commits(clones: Path, trees: Path) -> list[Asked]:
     return [
-        Asked(
-            issue.id, issue.repo, trees / issue.repo.replace("/", "+"), issue.query,
-            tuple(Place(path, 1, 1 << 30) for path in issue.paths), (f"repository {issue.repo}",),
-        )
-        for issue in issues(clones)
-    ]  # fmt: skip
+        _asked(issue, trees / issue.repo.replace("/", "+"), f"language {commits.LANGUAGES[issue.repo]}")
+        for issue in commits.issues(clones)
+    ]
+
+
+def from_issues(instances: Path, clones: Path, trees: Path) -> tuple[list[Asked], list[str]]:
+    found, left_out = swebench.issues(instances, clones, trees)
+    return [_asked(issue, trees / issue.id) for issue in found], left_out
+
+
+def _asked(issue: commits.Issue, root: Path, *groups: str) -> Asked:
+    targets = tuple(Place(path, 1, 1 << 30) for path in issue.paths)
+    return Asked(issue.id, issue.repo, root, issue.query, targets, (f"repository {issue.repo}", *groups))
 
 
 def answered(asked: Sequence[Asked], args: argparse.Namespace) -> tuple[Runs, dict[str, list[float]]]:
@@ -200,7 +209,7 @@ def show(rows: Mapping[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     verbs = parser.add_subparsers(dest="set", required=True)
-    for verb in ("queries", "commits"):
+    for verb in ("queries", "commits", "issues"):
         added = verbs.add_parser(verb)
         added.add_argument("--home", type=Path, required=True, help="where indexes are kept between runs")
         added.add_argument("--semble", type=Path, help="Python of semble's environment; its row is left out without")
@@ -213,25 +222,30 @@ def main() -> None:
         else:
             added.add_argument("--clones", type=Path, required=True)
             added.add_argument("--trees", type=Path, required=True)
+        if verb == "issues":
+            added.add_argument("--instances", type=Path, required=True)
     args = parser.parse_args()
     result: dict[str, Any] = record.context() | {"set": args.set, "max_file_bytes": MAX_FILE_BYTES}
     corpus.own_settings(args.home.resolve())
     os.environ["EMBEDCODE_HOME"] = str(args.home.resolve())
-    queries = args.set == "queries"
-    asked = (
-        from_queries(args.repos.resolve(), args.half) if queries else from_commits(args.clones, args.trees.resolve())
-    )
+    match args.set:
+        case "queries":
+            asked = from_queries(args.repos.resolve(), args.half)
+            result["half"] = args.half
+        case "commits":
+            asked = from_commits(args.clones, args.trees.resolve())
+        case "issues":
+            asked, result["left_out"] = from_issues(args.instances, args.clones, args.trees.resolve())
     runs, times = answered(asked, args)
-    result["half"] = args.half if queries else "reported"
     result["queries"] = len(asked)
-    kinds = {"place": False, "file": True} if queries else {"file": True}
+    kinds = {"place": False, "file": True} if args.set == "queries" else {"file": True}
     result["tables"] = {kind: table(asked, runs, times, whole) for kind, whole in kinds.items()}
     record.write(args.out, result)
     if args.runs:
         places = {name: {id: list(map(str, places)) for id, places in run.items()} for name, run in runs.items()}
         args.runs.write_text(json.dumps(places), "utf-8")
     for kind, rows in result["tables"].items():
-        print(f"\n{args.set}, {result['half']}: {kind}")
+        print(f"\n{args.set}: {kind}")
         show(rows)
 
 
