@@ -18,9 +18,10 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -33,7 +34,7 @@ from systems import TOP, Answers, Ours, Place, bm25_chunks, bm25_files, ripgrep,
 import corpus
 import record
 from embedcode import Index
-from embedcode.evaluate.metrics import bootstrap, mean, mrr_at, ndcg_at, paired_bootstrap, recall_at
+from embedcode.evaluate.metrics import Interval, bootstrap, mean, mrr_at, ndcg_at, paired_bootstrap, recall_at
 from embedcode.search.rank import ALL
 from embedcode.settings import MAX_FILE_BYTES
 
@@ -152,9 +153,13 @@ def _meets(place: Place, target: Place, whole: bool) -> bool:
 
 
 def table(asked: Sequence[Asked], runs: Runs, times: Mapping[str, Sequence[float]], whole: bool) -> dict[str, Any]:
-    """Per system: nDCG@10 with its interval, recalls, MRR, by group, milliseconds, and lines of a hit."""
+    """Per system: nDCG@10, recalls, MRR, milliseconds, lines of a hit, and groups, whose intervals are over queries."""
     qrels = {one.id: {f"target {n}": 1 for n in range(len(one.targets))} for one in asked}
     clusters = {one.id: one.repo for one in asked}
+    groups: dict[str, list[str]] = {}
+    for one in asked:
+        for group in one.groups:
+            groups.setdefault(group, []).append(one.id)
     rows: dict[str, Any] = {}
     values: dict[str, dict[str, float]] = {}
     shown = {name: run for name, run in runs.items() if whole or name != FILES}
@@ -163,27 +168,35 @@ def table(asked: Sequence[Asked], runs: Runs, times: Mapping[str, Sequence[float
         values[name] = ndcg = ndcg_at(10, scores, qrels)
         interval = bootstrap(ndcg, clusters=clusters)
         lines = [p.end_line - p.start_line + 1 for places in run.values() for p in places[:10] if p.end_line < 1 << 29]
-        groups: dict[str, list[float]] = {}
-        for one in asked:
-            for group in one.groups:
-                groups.setdefault(group, []).append(ndcg[one.id])
         rows[name] = {
-            "ndcg@10": _round(interval.mean), "interval": [_round(interval.low), _round(interval.high)],
+            "ndcg@10": _round(interval.mean), "interval": _interval(interval),
             **{f"recall@{k}": _round(mean(recall_at(k, scores, qrels))) for k in (1, 5, 10)},
             "mrr@10": _round(mean(mrr_at(10, scores, qrels))),
             "ms": record.short(sum(times[name]) / len(times[name])),
             "lines_a_hit": record.short(sum(lines) / len(lines)) if lines else None,
-            "groups": {group: _round(sum(found) / len(found)) for group, found in sorted(groups.items())},
+            "groups": {group: _round(fmean(ndcg[id] for id in ids)) for group, ids in sorted(groups.items())},
         }  # fmt: skip
     for name in shown:
         if name != BEST:
             by_query = paired_bootstrap(values[BEST], values[name])
             by_repository = paired_bootstrap(values[BEST], values[name], clusters=clusters)
             rows[name]["best_minus_this"] = {
-                "mean": _round(by_query.mean), "interval": [_round(by_query.low), _round(by_query.high)],
-                "interval_clustered": [_round(by_repository.low), _round(by_repository.high)],
+                "mean": _round(by_query.mean), "interval": _interval(by_query),
+                "interval_clustered": _interval(by_repository),
+                "groups": {
+                    group: _interval(paired_bootstrap(_of(ids, values[BEST]), _of(ids, values[name])))
+                    for group, ids in sorted(groups.items()) if len(ids) > 1
+                },
             }  # fmt: skip
     return rows
+
+
+def _of(ids: Iterable[str], values: Mapping[str, float]) -> dict[str, float]:
+    return {id: values[id] for id in ids}
+
+
+def _interval(interval: Interval) -> list[float]:
+    return [_round(interval.low), _round(interval.high)]
 
 
 def _round(value: float) -> float:
