@@ -34,11 +34,11 @@ LEAST_TERMS = 5
 MOST_CHARACTERS = 4000
 MOST_BYTES = 1_000_000
 """Of a file: an index leaves out larger ones."""
-PINNED = {
-    "psf/black": "main", "encode/httpx": "main", "celery/celery": "main", "gin-gonic/gin": "main",
-    "BurntSushi/ripgrep": "main", "tokio-rs/tokio": "main", "vuejs/core": "main", "square/okhttp": "main",
-    "redis/redis": "main", "fmtlib/fmt": "main", "rubocop/rubocop": "main", "webpack/webpack": "main",
-    "google/gson": "main", "prometheus/prometheus": "main",
+LANGUAGES = {
+    "psf/black": "python", "encode/httpx": "python", "celery/celery": "python", "gin-gonic/gin": "go",
+    "BurntSushi/ripgrep": "rust", "tokio-rs/tokio": "rust", "vuejs/core": "typescript", "square/okhttp": "kotlin",
+    "redis/redis": "c", "fmtlib/fmt": "cpp", "rubocop/rubocop": "ruby", "webpack/webpack": "javascript",
+    "google/gson": "java", "prometheus/prometheus": "go",
 }  # fmt: skip
 
 _TRAILER = re.compile(r"^(?:[A-Z][\w-]+-by|Change-Id|PiperOrigin-RevId|Closes|Fixes|Refs?|See|Cc):.*$", re.M | re.I)
@@ -94,6 +94,10 @@ def issues(clones: Path) -> list[Issue]:
     return found
 
 
+class Missing(SystemExit):
+    """There is no clone, or not with the commit that is asked of it."""
+
+
 class Git:
     """One clone, read by plumbing."""
 
@@ -101,7 +105,7 @@ class Git:
         folder = clones / repo.replace("/", "+")
         self._folder = folder / "repo" if (folder / "repo").is_dir() else folder
         if not self._folder.is_dir():
-            raise SystemExit(f"{folder} is missing: clone {repo} there, with its history")
+            raise Missing(f"{folder} is missing: clone {repo} there, with its history")
 
     def __call__(self, *arguments: str) -> bytes:
         command = ["git", "-C", str(self._folder), *arguments]
@@ -109,6 +113,10 @@ class Git:
 
     def text(self, *arguments: str) -> str:
         return self(*arguments).decode("utf-8", "replace")
+
+    def holds(self, commit: str) -> bool:
+        command = ["git", "-C", str(self._folder), "cat-file", "-e", f"{commit}^{{commit}}"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def query(self, commit: str, paths: list[str]) -> str:
         sources = "\n".join(self.text("show", f"{commit}^:{path}") for path in paths)
@@ -134,6 +142,8 @@ class Git:
         """The regular files of a commit up to MOST_BYTES, in a folder that is made whole or not at all."""
         if into.exists():
             return
+        if not self.holds(commit):
+            raise Missing(f"{self._folder} lacks {commit}: fetch its history")
         beside = into.with_name(f".{into.name}.part")
         entries = [entry.split("\t", 1) for entry in self.text("ls-tree", "-r", "-z", commit).split("\0") if entry]
         blobs = [(meta.split()[2], path) for meta, path in entries if meta.startswith("100")]
@@ -161,7 +171,7 @@ def is_source(path: str) -> bool:
 
 def freeze(clones: Path) -> None:
     frozen: dict[str, Any] = {}
-    for repo, head in PINNED.items():
+    for repo in LANGUAGES:
         git = Git(clones, repo)
         head = git.text("rev-parse", "HEAD").strip()
         rows: list[dict[str, Any]] = []

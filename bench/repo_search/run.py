@@ -4,11 +4,12 @@
     python bench/repo_search/run.py queries --half tuning --repos REPOS --semble E/bin/python --out results.json
     python bench/repo_search/commits.py prepare --clones CLONES --trees TREES
     python bench/repo_search/run.py commits --clones CLONES --trees TREES --semble E/bin/python --out results.json
+    python bench/repo_search/run.py issues --instances FILE --clones CLONES --trees TREES --out results.json
 
-E is made from bench/env/semble.txt. A hit answers a query when it shares a line with the label (`place`), or is in its
-file (`file`). nDCG@10 counts the first such hit, so that a system is not rewarded for returning it twice; for commits,
-files are ranked by their best hit. Indexes lie in --home and are used again. `--ablation` measures ours alone, once
-without each rule.
+E is made from bench/env/semble.txt; FILE is ../shared/data/dev/swebench-lite-dev/instances.jsonl. A hit answers a query
+when it shares a line with the label (`place`), or is in its file (`file`). nDCG@10 counts the first such hit, so that a
+system is not rewarded for returning it twice; for commits and issues, files are ranked by their best hit. Indexes lie
+in --home and are used again. `--ablation` measures ours alone, once without each rule.
 """
 
 from __future__ import annotations
@@ -17,21 +18,23 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from commits import issues
+import commits
+import swebench
 from prepare import repositories
 from systems import TOP, Answers, Ours, Place, bm25_chunks, bm25_files, ripgrep, semble
 
 import corpus
 import record
 from embedcode import Index
-from embedcode.evaluate.metrics import bootstrap, mean, mrr_at, ndcg_at, paired_bootstrap, recall_at
+from embedcode.evaluate.metrics import Interval, bootstrap, mean, mrr_at, ndcg_at, paired_bootstrap, recall_at
 from embedcode.search.rank import ALL
 from embedcode.settings import MAX_FILE_BYTES
 
@@ -81,12 +84,19 @@ def from_queries(repos: Path, half: str) -> list[Asked]:
 
 def from_commits(clones: Path, trees: Path) -> list[Asked]:
     return [
-        Asked(
-            issue.id, issue.repo, trees / issue.repo.replace("/", "+"), issue.query,
-            tuple(Place(path, 1, 1 << 30) for path in issue.paths), (f"repository {issue.repo}",),
-        )
-        for issue in issues(clones)
-    ]  # fmt: skip
+        _asked(issue, trees / issue.repo.replace("/", "+"), f"language {commits.LANGUAGES[issue.repo]}")
+        for issue in commits.issues(clones)
+    ]
+
+
+def from_issues(instances: Path, clones: Path, trees: Path) -> tuple[list[Asked], list[str]]:
+    found, left_out = swebench.issues(instances, clones, trees)
+    return [_asked(issue, trees / issue.id) for issue in found], left_out
+
+
+def _asked(issue: commits.Issue, root: Path, *groups: str) -> Asked:
+    targets = tuple(Place(path, 1, 1 << 30) for path in issue.paths)
+    return Asked(issue.id, issue.repo, root, issue.query, targets, (f"repository {issue.repo}", *groups))
 
 
 def answered(asked: Sequence[Asked], args: argparse.Namespace) -> tuple[Runs, dict[str, list[float]]]:
@@ -143,9 +153,13 @@ def _meets(place: Place, target: Place, whole: bool) -> bool:
 
 
 def table(asked: Sequence[Asked], runs: Runs, times: Mapping[str, Sequence[float]], whole: bool) -> dict[str, Any]:
-    """Per system: nDCG@10 with its interval, recalls, MRR, by group, milliseconds, and lines of a hit."""
+    """Per system: nDCG@10, recalls, MRR, milliseconds, lines of a hit, and groups, whose intervals are over queries."""
     qrels = {one.id: {f"target {n}": 1 for n in range(len(one.targets))} for one in asked}
     clusters = {one.id: one.repo for one in asked}
+    groups: dict[str, list[str]] = {}
+    for one in asked:
+        for group in one.groups:
+            groups.setdefault(group, []).append(one.id)
     rows: dict[str, Any] = {}
     values: dict[str, dict[str, float]] = {}
     shown = {name: run for name, run in runs.items() if whole or name != FILES}
@@ -154,27 +168,35 @@ def table(asked: Sequence[Asked], runs: Runs, times: Mapping[str, Sequence[float
         values[name] = ndcg = ndcg_at(10, scores, qrels)
         interval = bootstrap(ndcg, clusters=clusters)
         lines = [p.end_line - p.start_line + 1 for places in run.values() for p in places[:10] if p.end_line < 1 << 29]
-        groups: dict[str, list[float]] = {}
-        for one in asked:
-            for group in one.groups:
-                groups.setdefault(group, []).append(ndcg[one.id])
         rows[name] = {
-            "ndcg@10": _round(interval.mean), "interval": [_round(interval.low), _round(interval.high)],
+            "ndcg@10": _round(interval.mean), "interval": _interval(interval),
             **{f"recall@{k}": _round(mean(recall_at(k, scores, qrels))) for k in (1, 5, 10)},
             "mrr@10": _round(mean(mrr_at(10, scores, qrels))),
             "ms": record.short(sum(times[name]) / len(times[name])),
             "lines_a_hit": record.short(sum(lines) / len(lines)) if lines else None,
-            "groups": {group: _round(sum(found) / len(found)) for group, found in sorted(groups.items())},
+            "groups": {group: _round(fmean(ndcg[id] for id in ids)) for group, ids in sorted(groups.items())},
         }  # fmt: skip
     for name in shown:
         if name != BEST:
             by_query = paired_bootstrap(values[BEST], values[name])
             by_repository = paired_bootstrap(values[BEST], values[name], clusters=clusters)
             rows[name]["best_minus_this"] = {
-                "mean": _round(by_query.mean), "interval": [_round(by_query.low), _round(by_query.high)],
-                "interval_clustered": [_round(by_repository.low), _round(by_repository.high)],
+                "mean": _round(by_query.mean), "interval": _interval(by_query),
+                "interval_clustered": _interval(by_repository),
+                "groups": {
+                    group: _interval(paired_bootstrap(_of(ids, values[BEST]), _of(ids, values[name])))
+                    for group, ids in sorted(groups.items()) if len(ids) > 1
+                },
             }  # fmt: skip
     return rows
+
+
+def _of(ids: Iterable[str], values: Mapping[str, float]) -> dict[str, float]:
+    return {id: values[id] for id in ids}
+
+
+def _interval(interval: Interval) -> list[float]:
+    return [_round(interval.low), _round(interval.high)]
 
 
 def _round(value: float) -> float:
@@ -200,7 +222,7 @@ def show(rows: Mapping[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     verbs = parser.add_subparsers(dest="set", required=True)
-    for verb in ("queries", "commits"):
+    for verb in ("queries", "commits", "issues"):
         added = verbs.add_parser(verb)
         added.add_argument("--home", type=Path, required=True, help="where indexes are kept between runs")
         added.add_argument("--semble", type=Path, help="Python of semble's environment; its row is left out without")
@@ -213,25 +235,30 @@ def main() -> None:
         else:
             added.add_argument("--clones", type=Path, required=True)
             added.add_argument("--trees", type=Path, required=True)
+        if verb == "issues":
+            added.add_argument("--instances", type=Path, required=True)
     args = parser.parse_args()
     result: dict[str, Any] = record.context() | {"set": args.set, "max_file_bytes": MAX_FILE_BYTES}
     corpus.own_settings(args.home.resolve())
     os.environ["EMBEDCODE_HOME"] = str(args.home.resolve())
-    queries = args.set == "queries"
-    asked = (
-        from_queries(args.repos.resolve(), args.half) if queries else from_commits(args.clones, args.trees.resolve())
-    )
+    match args.set:
+        case "queries":
+            asked = from_queries(args.repos.resolve(), args.half)
+            result["half"] = args.half
+        case "commits":
+            asked = from_commits(args.clones, args.trees.resolve())
+        case "issues":
+            asked, result["left_out"] = from_issues(args.instances, args.clones, args.trees.resolve())
     runs, times = answered(asked, args)
-    result["half"] = args.half if queries else "reported"
     result["queries"] = len(asked)
-    kinds = {"place": False, "file": True} if queries else {"file": True}
+    kinds = {"place": False, "file": True} if args.set == "queries" else {"file": True}
     result["tables"] = {kind: table(asked, runs, times, whole) for kind, whole in kinds.items()}
     record.write(args.out, result)
     if args.runs:
         places = {name: {id: list(map(str, places)) for id, places in run.items()} for name, run in runs.items()}
         args.runs.write_text(json.dumps(places), "utf-8")
     for kind, rows in result["tables"].items():
-        print(f"\n{args.set}, {result['half']}: {kind}")
+        print(f"\n{args.set}: {kind}")
         show(rows)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
 import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from embedcode.data import never
 
@@ -14,6 +18,8 @@ FOLDER = Path(__file__).parents[2] / "bench" / "repo_search"
 REPOSITORIES: dict[str, Any] = tomllib.loads((FOLDER / "repositories.toml").read_text("utf-8"))
 COMMITS: dict[str, Any] = json.loads((FOLDER / "commits.json").read_text("utf-8"))
 KINDS = {"behaviour", "decision", "symbol"}
+FROZEN = "e3bc8b636394252ca56a0a57b4bd1620806a1a607bd656f1c56c9470c782efe8"
+"""sha256 over the names and bytes of what was frozen before there was a ranker."""
 
 
 def rows(folder: str) -> list[dict[str, Any]]:
@@ -55,6 +61,73 @@ def test_issues_to_files() -> None:
     assert len(issues) >= 600
     assert len({issue["id"] for issue in issues}) == len(issues)
     assert all(1 <= len(issue["paths"]) <= 3 for issue in issues)
+
+
+def test_what_is_frozen_stays_as_it_was() -> None:
+    digest = hashlib.sha256()
+    files = [*FOLDER.glob("queries/*.jsonl"), *FOLDER.glob("second/*.jsonl"), FOLDER / "commits.json"]
+    for path in sorted(files):
+        digest.update(path.relative_to(FOLDER).as_posix().encode() + b"\0" + path.read_bytes())
+    assert digest.hexdigest() == FROZEN
+
+
+PATCH = """\
+diff --git a/src/rules/L031.py b/src/rules/L031.py
+--- a/src/rules/L031.py
++++ b/src/rules/L031.py
+@@ -1,2 +1,1 @@
+--- a/comment.sql is a comment of SQL
+ x = 1
+diff --git a/docs/a page.md b/docs/a page.md
+--- a/docs/a page.md\t
++++ b/docs/a page.md\t
+@@ -1 +1 @@
+-a
++b
+diff --git a/src/new.py b/src/new.py
+new file mode 100644
+--- /dev/null
++++ b/src/new.py
+@@ -0,0 +1 @@
++y = 1
+diff --git a/src/old.py b/src/old.py
+deleted file mode 100644
+--- a/src/old.py
++++ /dev/null
+@@ -1 +0,0 @@
+-z = 1
+"""
+
+
+def test_an_issue_is_asked_on_its_own_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import swebench
+
+    clone = tmp_path / "clones" / "org+name"
+    git = ("git", "-C", str(clone), "-c", "user.name=a", "-c", "user.email=a@example.org")
+    (clone / "src").mkdir(parents=True)
+    subprocess.run(["git", "init", "--quiet", str(clone)], check=True)
+    for text in ("before", "after"):
+        (clone / "src/old.py").write_text(text)
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "--quiet", "-m", text], check=True)
+    base = subprocess.run([*git, "rev-parse", "HEAD^"], check=True, capture_output=True, text=True).stdout.strip()
+    row = {
+        "instance_id": "a",
+        "repo": "org/name",
+        "base_commit": base,
+        "problem_statement": "It\nfails",
+        "patch": PATCH,
+    }
+    instances = tmp_path / "instances.jsonl"
+    unknown = [row | {"instance_id": "b", "base_commit": "0" * 40}, row | {"instance_id": "c", "repo": "org/other"}]
+    instances.write_text("".join(json.dumps(one) + "\n" for one in [row, *unknown]), "utf-8")
+
+    (found,), left_out = swebench.issues(instances, tmp_path / "clones", tmp_path / "trees")
+    assert (found.id, found.repo, found.query) == ("a", "org/name", "It\nfails")
+    assert found.paths == ("src/rules/L031.py", "docs/a page.md", "src/old.py")
+    assert (tmp_path / "trees/a/src/old.py").read_text() == "before"
+    assert left_out == ["b", "c"]
 
 
 def test_nothing_of_it_may_be_trained_on() -> None:
