@@ -200,7 +200,6 @@ def test_every_setting_is_on_its_page(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_constants_are_as_stated() -> None:
     from embedcode import load
-    from embedcode.cli.search import CANDIDATES, EMBED_SECONDS, FEW
     from embedcode.index import chunk, embed, index, locks, pieces, prepare, workers
     from embedcode.index.build import MANY_FILES
     from embedcode.search import asked, forms, rank
@@ -214,15 +213,15 @@ def test_constants_are_as_stated() -> None:
     encoder = load()
     stated = {
         "README.md": [
-            f"The {CANDIDATES} best candidates",
-            f"at most {EMBED_SECONDS:.0f} seconds",
+            f"The {index.CANDIDATES} best candidates",
+            f"at most {index.EMBED_SECONDS:.0f} seconds",
             f"files above {MAX_FILE_BYTES / 1e6:g} MB",
             f"first {encoder.max_tokens} tokens",
         ],
         "SECURITY.md": [f"Files above {MAX_FILE_BYTES / 1e6:g} MB", f"more than {workers.FEW} files"],
         "docs/index.md": [
-            f"its {CANDIDATES} best candidates by words for at most {EMBED_SECONDS:.0f} seconds",
-            f"Up to {FEW} missing vectors",
+            f"its {index.CANDIDATES} best candidates by words for at most {index.EMBED_SECONDS:.0f} seconds",
+            f"Up to {index.FEW} missing vectors",
             f"More than {MANY_FILES:,} files",
             f"batches of {embed.BATCH}",
             f"Up to {workers.FEW} changed files",

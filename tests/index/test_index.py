@@ -301,6 +301,38 @@ def test_half_an_index_has_vectors(shop: Path, opened: Open) -> None:
     assert index.update().encoded == report.chunks - 2
 
 
+def test_what_a_query_needs_is_embedded_first_and_then_any(
+    shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "CANDIDATES", 2)
+    index = opened(shop)
+    chunks = index.update(vectors=False).chunks
+    index.embed_best(Query("rotate and compress old log files"), 60)
+    assert index.status().embedded == 2
+    assert "tools/rotate.nim" in paths(index, "rotate", mode=Mode.DENSE)
+    index.embed_best(Query("zyzzyva"), 60)
+    assert index.status().embedded == 4
+    index.embed_best(None, 60)
+    assert index.status().embedded == min(chunks, 6)
+
+
+def test_few_missing_vectors_are_made_and_many_are_left(
+    shop: Path, opened: Open, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened(shop)
+    index.update()
+    assert not index.embed_few()
+    write(shop, {f"new/{n}.py": f"def fresh_{n}():\n    return {n}\n" for n in range(3)})
+    index.update(vectors=False)
+    monkeypatch.setattr(index_module, "FEW", 2)
+    before = index.status().embedded
+    assert index.embed_few()
+    assert index.status().embedded == before
+    monkeypatch.setattr(index_module, "FEW", 3)
+    assert not index.embed_few(60)
+    assert index.status().embedded == index.status().chunks == before + 3
+
+
 def test_nothing_to_embed(shop: Path, opened: Open) -> None:
     index = opened(shop)
     index.update(vectors=False)

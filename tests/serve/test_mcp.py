@@ -95,6 +95,14 @@ def test_a_conversation(server: Callable[..., StdioServerParameters], shop: Path
     assert re.search(r"shop: 4 files \(.*python 2.*\), 4 chunks", state[1])
 
 
+def test_after_an_edit_related_makes_the_few_vectors_that_are_missing(
+    server: Callable[..., StdioServerParameters], shop: Path
+) -> None:
+    related, state = conversation(server(shop), ("related", {"path": "shop/prices.py", "line": 1}), ("status", {}))
+    assert "Note: " not in related[1]
+    assert "4 chunks, 4 of them with vectors;" in state[1]
+
+
 def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServerParameters], shop: Path) -> None:
     outside = shop.parent / "outside.py"
     outside.write_text("secret = 1\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -14,19 +13,13 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.opening import Threads, opened
-from embedcode.errors import BusyError, ModelError, UsageError
+from embedcode.errors import BusyError, UsageError
 from embedcode.types import Content, Filter, Hit, Mode, Query
 
 if TYPE_CHECKING:
     from embedcode.index.index import Index
     from embedcode.index.report import Report
 
-CANDIDATES = 200
-"""Chunks that are embedded at once where vectors are missing."""
-EMBED_SECONDS = 2.0
-"""For at most so long."""
-FEW = 32
-"""So many missing vectors are made at once, whether candidates or not: it is a second's work after an edit."""
 PATIENCE = 1.0
 """Seconds to wait for another process that reads the same checkout, before the answer is one from before."""
 
@@ -112,7 +105,7 @@ def search(
         if since is not None:
             where = replace(where, only=index.since(since))
         wanted = Query(text, example, where, top_k, mode)
-        if mode is not Mode.LEXICAL and _lacks_vectors(index):
+        if mode is not Mode.LEXICAL and index.embed_few():
             _answer_twice(index, wanted, asked, why, as_json, remarks)
         else:
             _put(index, asked, index.search(wanted), why, as_json, remarks, where=wanted.where)
@@ -142,7 +135,7 @@ def related(
     with opened(name, threads) as index:
         index.scope = ""  # or only the file itself would be searched
         remarks = _bring_up_to_date(index, update=True, wait=False, yes=yes)
-        missing = _lacks_vectors(index)
+        missing = index.embed_few()
         resolved = file.parent.resolve() / file.name
         if not resolved.is_relative_to(index.root):
             raise UsageError(f"{output.printable(name)} leads out of its repository; give the file it leads to")
@@ -228,24 +221,6 @@ def _covers_scope(index: Index) -> bool:
     return not index.scope or any(f"{path}/".startswith(f"{index.scope}/") for path in index.store.files())
 
 
-def _lacks_vectors(index: Index) -> bool:
-    """Whether chunks without a vector are left, after the few that are made at once."""
-    if 0 < _missing(index) <= FEW:
-        _embed(index, [pending.id for pending in index.store.pending(FEW)])
-    return _missing(index) > 0
-
-
-def _embed(index: Index, ids: list[int]) -> None:
-    """Where the model cannot be used nothing is made: a search then answers by words and says so, or fails itself."""
-    with suppress(ModelError):
-        index.embed(EMBED_SECONDS, ids)
-
-
-def _missing(index: Index) -> int:
-    meta = index.store.meta()
-    return meta.chunks - meta.embedded
-
-
 def _answer_twice(index: Index, query: Query, asked: str, why: bool, as_json: bool, remarks: Sequence[str]) -> None:
     """Vectors are missing: answer by words, make the vectors that matter most, answer again."""
     watched = output.interactive(as_json)
@@ -253,19 +228,11 @@ def _answer_twice(index: Index, query: Query, asked: str, why: bool, as_json: bo
         output.put("By words alone, while the best candidates get vectors:")
         output.put_places(first, index.root)
         output.put("")
-    _embed(index, _candidates(index, query))
+    index.embed_best(query)
     hits = index.search(query)
     if watched and hits:
         output.put("Ranked again with vectors:")
     _put(index, asked, hits, why, as_json, remarks, missing=True, where=query.where)
-
-
-def _candidates(index: Index, query: Query) -> list[int]:
-    """The best by words that lack a vector, then any that do: a query without a known word makes progress too."""
-    best = index.lexical(query, CANDIDATES)
-    held = set(index.store.vectors(best)[0])
-    lacking = [id for position, id in enumerate(best) if position not in held]
-    return list(dict.fromkeys([*lacking, *(p.id for p in index.store.pending(CANDIDATES))]))[:CANDIDATES]
 
 
 def _put(

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,12 @@ MAX_QUERY = 1_000_000
 """Characters; a pasted issue with its logs is a tenth of it."""
 UPDATE_WAIT = 600.0
 """Seconds to wait for another process that reads the same checkout; it does the same work."""
+CANDIDATES = 200
+"""Chunks that may be embedded for one query."""
+EMBED_SECONDS = 2.0
+"""For at most so long, where somebody waits for the answer."""
+FEW = 32
+"""So many missing vectors are made before a search, whatever it asks for: it is a second's work after an edit."""
 MAINTAIN_COMMITS = 100
 """After so many, the store drops what nothing refers to any more; one of embed() adds at most 4 vectors.
 It takes 30 to 60 ms for 30,000 chunks."""
@@ -140,6 +147,25 @@ class Index:
         done = embed_some(self.store, self.encoder, self._cache, chosen, seconds)
         self._maintain(MAINTAIN_COMMITS)
         return done.encoded + done.cached
+
+    def embed_best(self, query: Query | None = None, seconds: float = EMBED_SECONDS) -> None:
+        """Embed what `query` needs most: its best candidates by words that lack a vector, then any that do, so that a
+        query without a known word makes progress too. At most CANDIDATES, for at most `seconds`.
+
+        Where the model cannot be used nothing is made: search() then answers by words and says so, or fails itself.
+        """
+        best = self.lexical(query, CANDIDATES) if query else []
+        held = set(self.store.vectors(best)[0])
+        lacking = [id for position, id in enumerate(best) if position not in held]
+        others = (pending.id for pending in self.store.pending(CANDIDATES))
+        with suppress(ModelError):
+            self.embed(seconds, list(dict.fromkeys([*lacking, *others]))[:CANDIDATES])
+
+    def embed_few(self, seconds: float = EMBED_SECONDS) -> bool:
+        """Embed what lacks a vector if that is few, as after an edit; returns whether any chunk still lacks one."""
+        if 0 < self._missing() <= FEW:
+            self.embed_best(seconds=seconds)
+        return self._missing() > 0
 
     def search(self, query: Query) -> list[Hit]:
         """The best chunks for a query, best first. UsageError for an empty or an absurdly long one.
@@ -291,6 +317,10 @@ class Index:
         finally:
             lock.release()
         return done
+
+    def _missing(self) -> int:
+        meta = self.store.meta()
+        return meta.chunks - meta.embedded
 
     def _maintain(self, commits: int) -> None:
         """Let the store drop what nothing refers to, if there were so many commits since it last did."""
