@@ -186,8 +186,10 @@ def _home(home: Path) -> list[Check]:
     import shutil
     import tempfile
 
+    from embedcode.files import make_private
+
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_private(home)
         with tempfile.TemporaryFile(dir=home) as file:
             file.write(b"x")
         free = shutil.disk_usage(home).free
