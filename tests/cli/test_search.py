@@ -239,6 +239,10 @@ def test_related_code(call: Run, shop: Path) -> None:
     hits = [(hit["path"], hit["start_line"], hit["end_line"]) for hit in found["hits"]]
     assert hits
     assert not any(path == "shop/prices.py" and start <= 3 <= end for path, start, end in hits)
+    place = call("search", "add tax to a net price", "-k", "1", cwd=shop).stdout.decode().split()[1]
+    assert place == "shop/prices.py:1-8"
+    as_printed = answer(call("related", place, "--json", cwd=shop))
+    assert [(hit["path"], hit["start_line"], hit["end_line"]) for hit in as_printed["hits"]] == hits
     beyond = call("related", "prices.py:999", cwd=shop / "shop")
     assert beyond.returncode == 2
     assert b"999" in beyond.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -112,7 +113,13 @@ def search(
 
 
 def related(
-    place: Annotated[str, typer.Argument(metavar="FILE:LINE", help="A line in the code to start from.")],
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE:LINE",
+            help="A line in the code to start from. Of lines such as 69-86, as hits give them, it is the first.",
+        ),
+    ],
     paths: Paths = None,
     languages: Languages = None,
     repositories: Repositories = None,
@@ -127,9 +134,7 @@ def related(
 
     Exit code 0 with hits, 1 without, 2 for a mistake in the request.
     """
-    name, _, number = place.rpartition(":")
-    if not name or not number.isascii() or not number.isdigit() or int(number) < 1:
-        raise UsageError(f"{output.printable(place)} is not FILE:LINE; write it like src/app.py:42")
+    name, line = _file_and_line(place)
     file = Path(name).absolute()
     where = _filter(paths, languages, repositories, content)
     with opened(name, threads) as index:
@@ -140,8 +145,16 @@ def related(
         if not resolved.is_relative_to(index.root):
             raise UsageError(f"{output.printable(name)} leads out of its repository; give the file it leads to")
         relative = resolved.relative_to(index.root).as_posix()
-        hits = index.related(relative, int(number), top_k, where)
+        hits = index.related(relative, line, top_k, where)
         _put(index, place, hits, why, as_json, remarks, missing, where)
+
+
+def _file_and_line(place: str) -> tuple[str, int]:
+    """Of FILE:LINE, or of FILE:FIRST-LAST, the way hits are printed: its first line."""
+    found = re.fullmatch(r"(.+):([0-9]{1,9})(?:-([0-9]{1,9}))?", place, re.DOTALL)
+    if found is None or int(found[2]) < 1 or int(found[3] or found[2]) < int(found[2]):
+        raise UsageError(f"{output.printable(place)} is not FILE:LINE; write it like src/app.py:42 or src/app.py:42-60")
+    return found[1], int(found[2])
 
 
 def _code(source: str) -> str:
@@ -198,7 +211,7 @@ def _bring_up_to_date(index: Index, update: bool, wait: bool, yes: bool) -> list
         output.note(f"{who}: waiting for it")
         report = updated()
     failed = len(report.failed)
-    return [f"the syntax of {failed:,} files failed; `embedcode index -v` lists them"] if failed else []
+    return [f"the syntax of {failed:,} files failed; `embedcode status -v` lists them"] if failed else []
 
 
 def _check_scope(index: Index) -> None:
