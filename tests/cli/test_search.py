@@ -339,6 +339,22 @@ def test_status_before_and_after(call: Run, shop: Path) -> None:
     assert "environment EMBEDCODE_HOME" in shown
 
 
+def test_status_says_what_failed(call: Run, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedcode.index import prepare
+
+    assert b"failed:" not in call("status", cwd=shop).stdout
+    monkeypatch.setattr(prepare, "chunk", lambda *_: 1 / 0)
+    assert b"`embedcode status -v` lists them" in call("search", "price", cwd=shop).stderr
+    monkeypatch.undo()
+    (reason,) = set(json.loads(call("status", "--json", cwd=shop).stdout)["failed"].values())
+    assert "ZeroDivisionError" in reason
+    assert (
+        f"failed:          {len(FILES)} files, the rest is whole (-v lists them)"
+        in call("status", cwd=shop).stdout.decode()
+    )
+    assert f"\n  shop/prices.py: {reason}\n" in call("status", "-v", cwd=shop).stdout.decode()
+
+
 def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None:
     call("index", str(shop))
     planned = answer(call("clean", str(shop), "--dry-run", "--json"))
