@@ -171,6 +171,15 @@ def test_filters(call: Run, shop: Path) -> None:
     assert {path.split("/")[0] for path in paths(call("search", "session", str(shop / "shop"), "--json"))} == {"shop"}
 
 
+def test_a_repository_that_there_is_not_is_named_with_those_that_there_are(call: Run, shop: Path) -> None:
+    (shop / "web" / ".git").mkdir()
+    assert set(paths(call("search", "retry", "--repo", "web", "--json", cwd=shop))) == {"web/retry.js"}
+    for arguments in (["search", "retry"], ["related", "shop/session.py:4"]):
+        done = call(*arguments, "--repo", "wbe", cwd=shop)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert f"there is no repository wbe in the index of {shop}: give one of shop, web." in done.stderr.decode()
+
+
 def test_since_a_revision(call: Run, shop: Path, large: Path) -> None:
     nothing = call("search", "price", "--since", "HEAD", "--json", cwd=shop)
     assert (nothing.returncode, answer(nothing)["hits"]) == (1, [])

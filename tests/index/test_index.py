@@ -180,7 +180,7 @@ def test_code_is_a_query_too(shop: Path, opened: Open) -> None:
         (Filter(content=("docs",)), {"README.md"}),
         (Filter(content=("config",)), {"settings.toml"}),
         (Filter(repos=("shop",), languages=("nim",)), {"tools/rotate.nim"}),
-        (Filter(repos=("other",)), set()),
+        (Filter(repos=("shop",), paths=("nowhere",)), set()),
         (Filter(only=frozenset({"settings.toml"})), {"settings.toml"}),
     ],
 )
@@ -191,16 +191,26 @@ def test_filters(shop: Path, opened: Open, where: Filter, expected: set[str]) ->
         assert set(paths(index, "session price retry log port", where=where, mode=mode)) == expected
 
 
-def test_a_language_nobody_knows(shop: Path, opened: Open) -> None:
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        (Filter(languages=("pyhton",)), "'pyhton' is not a language known here: did you mean 'python'"),
+        (
+            Filter(repos=("shop", "Web", "other")),
+            "no repository Web or other in .*: give one of shop, web",
+        ),
+    ],
+)
+def test_a_language_or_repository_that_there_is_not(shop: Path, opened: Open, where: Filter, sentence: str) -> None:
+    (shop / "web" / ".git").mkdir()
     index = opened(shop)
     index.update()
-    where = Filter(languages=("pyhton",))
     for ask in (
         lambda: index.search(Query("session", where=where)),
         lambda: index.lexical(Query("session", where=where), 5),
         lambda: index.related("shop/session.py", 4, where=where),
     ):
-        with pytest.raises(UsageError, match="'pyhton' is not a language known here: did you mean 'python'"):
+        with pytest.raises(UsageError, match=sentence):
             ask()
 
 

@@ -288,10 +288,6 @@ def _cure(index: Index, where: Filter) -> str:
         return "try other words, or fewer filters"
     if where.only is not None and not where.only:
         return "nothing has changed since that revision"
-    if where.repos and not any(file.repo in where.repos for file in files):
-        return (
-            f"there is no repository {' or '.join(where.repos)} here, only {', '.join(sorted({f.repo for f in files}))}"
-        )
     if where.languages and not any(matches(Filter(languages=where.languages), file) for file in files):
         return f"no file here is in {' or '.join(where.languages)}"
     return "no file passes the filters together: check the pattern of --path first"

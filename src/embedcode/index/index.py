@@ -282,11 +282,19 @@ class Index:
         return Lock(self.home, name)
 
     def _scoped(self, where: Filter) -> Filter:
-        """The filter within the folder that was opened, with languages by the names that chunks have."""
+        """The filter within the folder that was opened, with languages by the names that chunks have. UsageError for a
+        language or a repository that there is not."""
         if where.languages:
             from embedcode.index.languages import named
 
             where = replace(where, languages=tuple(map(named, where.languages)))
+        if where.repos:
+            known = {file.repo for file in self.store.files().values()}
+            if known and (unknown := set(where.repos) - known):
+                raise UsageError(
+                    f"there is no repository {' or '.join(sorted(unknown))} in the index of {self.root}: "
+                    f"give one of {', '.join(sorted(known))}."
+                )
         if not self.scope:
             return where
         inside = frozenset(
