@@ -396,6 +396,13 @@ def test_a_root_that_is_no_folder_is_refused_at_once(root: Path) -> None:
         walk(write(root, "a.py", ""))
 
 
+def test_our_own_folders_are_left_out_wherever_they_lie(root: Path) -> None:
+    fill(root, "a.py", "home/indexes/r/update.json", "home/vectors/x.json", "home/notes.md", "indexes/b.py")
+    found, skipped = outcome(root, ours=(root / "home" / "indexes", root / "home" / "vectors"))
+    assert found == {"a.py", "home/notes.md", "indexes/b.py"}
+    assert skipped == dict.fromkeys(["home/indexes/", "home/vectors/"], "index or cache of embedcode")
+
+
 # Reading
 
 

@@ -71,7 +71,7 @@ class Index:
             if not place.exists():
                 raise UsageError(f"{place} does not exist: check the path.")
             place = place.resolve()
-            root = _root(place, configuration.load().home)
+            root = _root(place, configuration.load().indexes)
         except OSError as error:
             raise UsageError(f"{path} cannot be read ({error.strerror}): check the path and who may read it.") from None
         settings = configuration.load(root=root)
@@ -80,7 +80,12 @@ class Index:
 
             encoder = load(settings.model, settings.threads)
         scope = "" if place == root else place.relative_to(root).as_posix()
-        return cls(root, scope, _home(settings.home, root), settings, encoder)
+        return cls(root, scope, _home(settings.indexes, root), settings, encoder)
+
+    def check_root(self) -> None:
+        """UsageError where the root holds all that there is, as the user's home folder does: it is not even walked."""
+        if self.root in _everything(self.root):
+            raise UsageError(f"{self.root} is not a repository but everything you have: give a folder in it.")
 
     def update(
         self,
@@ -105,8 +110,7 @@ class Index:
         from embedcode.index.embed import Embedded, take_cached
 
         start = time.monotonic()
-        if self.root in _everything(self.root):
-            raise UsageError(f"{self.root} is not a repository but everything you have: give a folder in it.")
+        self.check_root()
         with self._lock("update").held(patience, f"reading {self.root}"):
             self._check_space()
             changes = bring_up_to_date(self.store, self.root, self.encoder.space, self.settings, progress, yes)
@@ -276,7 +280,7 @@ class Index:
     def _cache(self) -> VectorCache:
         from embedcode.store.cache import VectorCache
 
-        return VectorCache(self.settings.home / "vectors" / f"{self.encoder.space}.sqlite", self.encoder.dim)
+        return VectorCache(self.settings.vectors / f"{self.encoder.space}.sqlite", self.encoder.dim)
 
     def _lock(self, name: str) -> Lock:
         return Lock(self.home, name)
@@ -384,24 +388,23 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
     """Delete the index of `path` (None: of every root), and with `vectors` the cache; (what, bytes) of each."""
     settings = configuration.load()
     if path is None:
-        indexes = settings.home / "indexes"
-        folders = sorted(indexes.iterdir()) if indexes.is_dir() else []
+        folders = sorted(settings.indexes.iterdir()) if settings.indexes.is_dir() else []
     else:
         place = path.resolve()
         # The index of a repository that was itself deleted is known by the path it had.
-        folders = [_home(settings.home, _root(place, settings.home) if place.exists() else place)]
+        folders = [_home(settings.indexes, _root(place, settings.indexes) if place.exists() else place)]
         if not folders[0].is_dir() and not vectors:
             raise UsageError(
                 f"{path} {'has' if place.exists() else 'does not exist and has'} no index: check the path."
             )
     folders = [folder for folder in folders if folder.is_dir()]
-    if vectors and (settings.home / "vectors").is_dir():
-        folders.append(settings.home / "vectors")
+    if vectors and settings.vectors.is_dir():
+        folders.append(settings.vectors)
     freed = []
     for folder in folders:
         size = _size(folder)
         if not dry_run:
-            if folder.parent.name == "indexes":
+            if folder.parent == settings.indexes:
                 locks.stop_background(Lock(folder, "background"))
             shutil.rmtree(folder, ignore_errors=True)
             size -= _size(folder)
@@ -417,7 +420,7 @@ def _everything(place: Path) -> set[Path]:
         return {Path(place.anchor)}
 
 
-def _root(place: Path, home: Path) -> Path:
+def _root(place: Path, indexes: Path) -> Path:
     """The nearest ancestor with .git, else with an index, else the folder itself.
 
     Never the user's home folder or / on the way to something inside.
@@ -429,13 +432,13 @@ def _root(place: Path, home: Path) -> Path:
             break
         if (folder / ".git").exists():
             return folder
-        if indexed is None and (_home(home, folder) / "index.sqlite").exists():
+        if indexed is None and (_home(indexes, folder) / "index.sqlite").exists():
             indexed = folder
     return indexed or (place if place.is_dir() else place.parent)
 
 
-def _home(home: Path, root: Path) -> Path:
-    return home / "indexes" / f"{root.name[:40] or 'root'}-{digest(str(root)).hex()[:12]}"
+def _home(indexes: Path, root: Path) -> Path:
+    return indexes / f"{root.name[:40] or 'root'}-{digest(str(root)).hex()[:12]}"
 
 
 def _checked(query: Query) -> str:

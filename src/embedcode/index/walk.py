@@ -1,8 +1,9 @@
 """The files of a checkout: which are there (`walk`), what one of them says (`read`), and why others were left out.
 
 `walk` streams, holds one folder's names per level, and costs one stat a file; it opens nothing but ignore files, so
-an unchanged tree costs no reading. `read` opens one file and judges it by content. Knows no chunks, languages or
-stores, and needs no git: ignore rules are in `ignore`, built-in exclusions in `exclude`.
+an unchanged tree costs no reading. `read` opens one file and judges it
+by content. Knows no chunks, languages or stores, and needs no git: ignore rules are in `ignore`, built-in exclusions in
+`exclude`.
 
 Symbolic links are never followed: what they lead to inside the root is walked anyway, what lies outside is not the
 user's choice, and so there are no loops.
@@ -50,8 +51,9 @@ DENIED = "permission denied"
 GONE = "disappeared while it was read"
 CHANGING = "kept changing while it was read"
 BINARY = "binary content"
+OURS = "index or cache of embedcode"
 
-_NO_CURE = frozenset({SPECIAL, BAD_NAME, GONE, CHANGING, BINARY}) | exclude.FIRM
+_NO_CURE = frozenset({SPECIAL, BAD_NAME, GONE, CHANGING, BINARY, OURS}) | exclude.FIRM
 
 _OPEN_FLAGS = OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
@@ -107,6 +109,7 @@ class Source:
 class _Options:
     extra: Rules
     max_bytes: int
+    ours: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +124,18 @@ class _Folder:
     entries: Iterator[os.DirEntry[str]]
 
 
-def walk(root: Path, *, max_bytes: int = MAX_FILE_BYTES, extra_ignore: Sequence[str] = ()) -> Iterator[Found | Skipped]:
+def walk(
+    root: Path, *, max_bytes: int = MAX_FILE_BYTES, extra_ignore: Sequence[str] = (), ours: Sequence[Path] = ()
+) -> Iterator[Found | Skipped]:
     """Every file below `root`, folder by folder in name order, or why it or its folder is left out.
 
     .gitignore files, .git/info/exclude and the user's git ignore file hold as in git, in a folder without .git too; in
     a nested repository they start afresh. .embedcodeignore files stand above them and above the built-in exclusions,
     and `extra_ignore`, lines in the same syntax, above those: a line with "!" takes a file or folder back, but not
-    credentials, version control data, or a file above `max_bytes`.
+    credentials, version control data, a file above `max_bytes`, or `ours`, the folders where indexes and vectors lie.
     Raises UsageError at once when `root` is not a readable folder.
     """
-    options = _Options(Rules("\n".join(extra_ignore), EXTRA), max_bytes)
-    try:
-        top = _enter(root.resolve(), "", "", (), ())
-    except FileNotFoundError as error:
-        raise UsageError(f"{root} does not exist; check the path.") from error
-    except NotADirectoryError as error:
-        raise UsageError(f"{root} is not a folder; give the folder that holds the code.") from error
-    except OSError as error:
-        raise UsageError(f"{root} cannot be read ({_io_reason(error)}); check who may read it.") from error
-    return _walk(top, options)
+    return _walk(_top(root), _options(extra_ignore, ours, max_bytes))
 
 
 def _walk(top: _Folder, options: _Options) -> Iterator[Found | Skipped]:
@@ -154,6 +150,22 @@ def _walk(top: _Folder, options: _Options) -> Iterator[Found | Skipped]:
             stack.append(visited)
         else:
             yield visited
+
+
+def _options(extra_ignore: Sequence[str], ours: Sequence[Path], max_bytes: int = MAX_FILE_BYTES) -> _Options:
+    extra = Rules("\n".join(extra_ignore), EXTRA)
+    return _Options(extra, max_bytes, frozenset(str(folder.resolve()) for folder in ours))
+
+
+def _top(root: Path) -> _Folder:
+    try:
+        return _enter(root.resolve(), "", "", (), ())
+    except FileNotFoundError as error:
+        raise UsageError(f"{root} does not exist; check the path.") from error
+    except NotADirectoryError as error:
+        raise UsageError(f"{root} is not a folder; give the folder that holds the code.") from error
+    except OSError as error:
+        raise UsageError(f"{root} cannot be read ({_io_reason(error)}); check who may read it.") from error
 
 
 def _enter(absolute: Path, prefix: str, repo: str, git: tuple[Rules, ...], own: tuple[Rules, ...]) -> _Folder:
@@ -187,6 +199,8 @@ def _visit(folder: _Folder, entry: os.DirEntry[str], options: _Options) -> Found
             path += "/"
         if not _is_utf8(entry.name):
             return Skipped(_printable(path), BAD_NAME)
+        if entry.path in options.ours:
+            return Skipped(path, OURS)
         reason, wanted = _name_reason(folder, entry.name, is_dir, options)
         if reason is not None:
             return Skipped(path, reason)
