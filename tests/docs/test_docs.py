@@ -200,7 +200,7 @@ def test_every_setting_is_on_its_page(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_constants_are_as_stated() -> None:
     from embedcode import load
-    from embedcode.index import chunk, embed, index, locks, pieces, prepare, workers
+    from embedcode.index import chunk, embed, index, locks, pieces, prepare, watch, workers
     from embedcode.index.build import MANY_FILES
     from embedcode.search import asked, forms, rank
     from embedcode.search.fuse import DENSE_WEIGHT, NAME_DENSE_WEIGHT
@@ -228,6 +228,9 @@ def test_constants_are_as_stated() -> None:
             f"niceness {locks.NICENESS}",
             f"within {prepare.RACY_NS / 1e6:.0f} ms",
             f"up to {index.UPDATE_WAIT / 60:.0f} minutes",
+            f"for {watch.QUIET_SECONDS:g} seconds, or after {watch.BURST_SECONDS:g} seconds",
+            f"looked at {'once a minute' if watch.LOOK_SECONDS == 60 else watch.LOOK_SECONDS}",
+            f"every {watch.POLL_SECONDS:g} seconds",
         ],
         "docs/search.md": [
             f"score = {1 - DENSE_WEIGHT:.1f} x words + {DENSE_WEIGHT:.1f} x vector",

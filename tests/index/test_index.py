@@ -55,6 +55,13 @@ def test_a_scope_is_a_folder_and_no_prefix(tmp_path: Path, write: Write, opened:
     assert paths(index, "session") == ["app/a.py"]
 
 
+def test_a_home_in_the_checkout_is_not_indexed(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCODE_HOME", str(shop / "own"))
+    index = opened(shop)
+    assert [(report.files, report.changed) for report in (index.update(), index.update())] == [(6, 6), (6, 0)]
+    assert set(index.status().skipped) == {"own/indexes/", "own/vectors/"}
+
+
 def test_without_git_the_folder_itself(shop: Path, opened: Open) -> None:
     index = opened(shop / "shop")
     assert (index.root, index.scope) == (shop / "shop", "")

@@ -209,4 +209,4 @@ def test_a_warm_search_loads_only_what_it_needs(indexed: Path, home: Path, mode:
     modules = loaded(code, {"EMBEDCODE_HOME": str(home)})
     assert "tantivy" in modules
     assert unneeded & modules == set()
-    assert not {"torch", "transformers", "requests", "urllib3", "http"} & modules
+    assert not {"torch", "transformers", "requests", "urllib3", "http", "watchfiles", "anyio"} & modules

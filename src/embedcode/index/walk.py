@@ -1,7 +1,7 @@
 """The files of a checkout: which are there (`walk`), what one of them says (`read`), and why others were left out.
 
 `walk` streams, holds one folder's names per level, and costs one stat a file; it opens nothing but ignore files, so
-an unchanged tree costs no reading. `read` opens one file and judges it
+an unchanged tree costs no reading. `Reach` is where it goes, for who watches that. `read` opens one file and judges it
 by content. Knows no chunks, languages or stores, and needs no git: ignore rules are in `ignore`, built-in exclusions in
 `exclude`.
 
@@ -17,7 +17,8 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from embedcode.errors import UsageError
 from embedcode.files import OPEN_FLAGS
 from embedcode.index import exclude
 from embedcode.index.ignore import Rules, repository_rules, verdict
-from embedcode.settings import MAX_FILE_BYTES
+from embedcode.settings import MAX_FILE_BYTES, REPOSITORY_FILE
 from embedcode.types import digest
 
 OWN_IGNORE = ".embedcodeignore"
@@ -52,6 +53,9 @@ GONE = "disappeared while it was read"
 CHANGING = "kept changing while it was read"
 BINARY = "binary content"
 OURS = "index or cache of embedcode"
+
+_RULING = frozenset({GIT_IGNORE, OWN_IGNORE, REPOSITORY_FILE, ".git"})
+"""Names that decide on others, whatever is decided on them: `.git` begins a repository, where rules start afresh."""
 
 _NO_CURE = frozenset({SPECIAL, BAD_NAME, GONE, CHANGING, BINARY, OURS}) | exclude.FIRM
 
@@ -150,6 +154,46 @@ def _walk(top: _Folder, options: _Options) -> Iterator[Found | Skipped]:
             stack.append(visited)
         else:
             yield visited
+
+
+class Reach:
+    """Where walk() goes, as of when this is made: the folders it enters, and what in them it looks at."""
+
+    def __init__(self, root: Path, *, extra_ignore: Sequence[str] = (), ours: Sequence[Path] = ()) -> None:
+        """Lists folders, and opens nothing but ignore files. UsageError as walk() raises it."""
+        self._options = _options(extra_ignore, ours)
+        self._folders: dict[str, _Folder] = {}
+        waiting = [(str(root.resolve()), _top(root))]
+        while waiting:
+            path, folder = waiting.pop()
+            self._folders[path] = folder
+            for entry in folder.entries:
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        inner = _visit(folder, entry, self._options)
+                        if isinstance(inner, _Folder):
+                            waiting.append((entry.path, inner))
+
+    @property
+    def folders(self) -> Set[str]:
+        """Absolute paths."""
+        return self._folders.keys()
+
+    def covers(self, path: str) -> bool:
+        """Whether what happens at this absolute path can change what walk() finds, by its place and name."""
+        parent, name = os.path.split(path)
+        folder = self._folders.get(parent)
+        if folder is None:
+            return path in self._folders  # the root
+        if name in _RULING:
+            return True
+        if path in self._options.ours:
+            return False
+        try:
+            kinds = [stat.S_ISDIR(Path(path).lstat().st_mode)]
+        except OSError:  # it is gone, and may have been either
+            kinds = [False, True]
+        return any(_name_reason(folder, name, is_dir, self._options)[0] is None for is_dir in kinds)
 
 
 def _options(extra_ignore: Sequence[str], ours: Sequence[Path], max_bytes: int = MAX_FILE_BYTES) -> _Options:
