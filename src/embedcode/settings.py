@@ -51,6 +51,16 @@ class Settings:
     log_level: str
     sources: Mapping[str, str] = field(repr=False, compare=False)
 
+    @property
+    def indexes(self) -> Path:
+        """One folder a checkout."""
+        return self.home / "indexes"
+
+    @property
+    def vectors(self) -> Path:
+        """Cached vectors, shared by all checkouts."""
+        return self.home / "vectors"
+
     def explain(self) -> list[tuple[str, str, str]]:
         """(name, value as text, where it came from), one per setting."""
         return [(name, _shown(getattr(self, name)), self.sources[name]) for name in _READERS]

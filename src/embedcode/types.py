@@ -82,7 +82,8 @@ class Filter:
     """What a search is limited to. Empty fields do not limit; fields are joined by AND, values by OR."""
 
     paths: tuple[str, ...] = ()
-    """Globs over the relative path: `*` stays in a folder, `**` crosses folders, `src` means `src/**`."""
+    """Globs over the relative path: `*` stays in a folder, `**` crosses folders. One without a slash inside it (`*.py`,
+    `src`) matches at any depth, `/src` only at the top; a plain name also means all below it."""
     languages: tuple[str, ...] = ()
     repos: tuple[str, ...] = ()
     content: tuple[Content, ...] = ()

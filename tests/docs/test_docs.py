@@ -200,8 +200,7 @@ def test_every_setting_is_on_its_page(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_constants_are_as_stated() -> None:
     from embedcode import load
-    from embedcode.cli.search import CANDIDATES, EMBED_SECONDS, FEW
-    from embedcode.index import chunk, embed, index, locks, pieces, prepare, workers
+    from embedcode.index import chunk, embed, index, locks, pieces, prepare, watch, workers
     from embedcode.index.build import MANY_FILES
     from embedcode.search import asked, forms, rank
     from embedcode.search.fuse import DENSE_WEIGHT, NAME_DENSE_WEIGHT
@@ -214,21 +213,24 @@ def test_constants_are_as_stated() -> None:
     encoder = load()
     stated = {
         "README.md": [
-            f"The {CANDIDATES} best candidates",
-            f"at most {EMBED_SECONDS:.0f} seconds",
+            f"The {index.CANDIDATES} best candidates",
+            f"at most {index.EMBED_SECONDS:.0f} seconds",
             f"files above {MAX_FILE_BYTES / 1e6:g} MB",
             f"first {encoder.max_tokens} tokens",
         ],
         "SECURITY.md": [f"Files above {MAX_FILE_BYTES / 1e6:g} MB", f"more than {workers.FEW} files"],
         "docs/index.md": [
-            f"its {CANDIDATES} best candidates by words for at most {EMBED_SECONDS:.0f} seconds",
-            f"Up to {FEW} missing vectors",
+            f"its {index.CANDIDATES} best candidates by words for at most {index.EMBED_SECONDS:.0f} seconds",
+            f"Up to {index.FEW} missing vectors",
             f"More than {MANY_FILES:,} files",
             f"batches of {embed.BATCH}",
             f"Up to {workers.FEW} changed files",
             f"niceness {locks.NICENESS}",
             f"within {prepare.RACY_NS / 1e6:.0f} ms",
             f"up to {index.UPDATE_WAIT / 60:.0f} minutes",
+            f"for {watch.QUIET_SECONDS:g} seconds, or after {watch.BURST_SECONDS:g} seconds",
+            f"looked at {'once a minute' if watch.LOOK_SECONDS == 60 else watch.LOOK_SECONDS}",
+            f"every {watch.POLL_SECONDS:g} seconds",
         ],
         "docs/search.md": [
             f"score = {1 - DENSE_WEIGHT:.1f} x words + {DENSE_WEIGHT:.1f} x vector",

@@ -143,6 +143,18 @@ def test_nobody_else_can_look_into_an_index(run: Run, home: Path, tmp_path: Path
     assert set(modes.values()) == {"0o700"}, modes
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+def test_the_folder_of_indexes_is_private_whatever_makes_it(run: Run, home: Path, tmp_path: Path) -> None:
+    assert run("doctor", umask=0o022).returncode == 0
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "difflib.py").write_text("raise ZeroDivisionError\n")
+    env = {"PYTHONPATH": str(tmp_path / "broken"), "EMBEDCODE_HOME": str(tmp_path / "other" / "home")}
+    assert run("search", "text", "--lang", "nonsense", env=env, umask=0o022).returncode == 70
+    assert (tmp_path / "other" / "home" / "crash.log").exists()
+    for folder in (home, tmp_path / "other", tmp_path / "other" / "home"):
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
+
+
 def closure(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
     """Names of what `name` needs here, itself included."""
     seen: set[tuple[str, str]] = set()
@@ -208,4 +220,4 @@ def test_a_warm_search_loads_only_what_it_needs(indexed: Path, home: Path, mode:
     modules = loaded(code, {"EMBEDCODE_HOME": str(home)})
     assert "tantivy" in modules
     assert unneeded & modules == set()
-    assert not {"torch", "transformers", "requests", "urllib3", "http"} & modules
+    assert not {"torch", "transformers", "requests", "urllib3", "http", "watchfiles", "anyio"} & modules

@@ -84,11 +84,15 @@ def _put(root: str, report: Report, verbose: bool) -> None:
     if report.skipped:
         output.put(f"left out: {by_reason(report.skipped)}{'' if verbose else ' (-v lists them)'}")
     if verbose:
-        for path, reason in sorted(report.skipped.items()):
-            output.put(f"  {path}: {reason}")
+        put_reasons(report.skipped)
     if report.failed:
         output.put(f"failed: {len(report.failed):,} files, the rest is whole")
-    for path, reason in sorted(report.failed.items())[: None if verbose else SHOWN_FAILURES]:
+    put_reasons(report.failed, None if verbose else SHOWN_FAILURES)
+
+
+def put_reasons(reasons: Mapping[str, str], most: int | None = None) -> None:
+    """A line for each path."""
+    for path, reason in sorted(reasons.items())[:most]:
         output.put(f"  {path}: {reason}")
 
 

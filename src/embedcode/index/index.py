@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,12 @@ MAX_QUERY = 1_000_000
 """Characters; a pasted issue with its logs is a tenth of it."""
 UPDATE_WAIT = 600.0
 """Seconds to wait for another process that reads the same checkout; it does the same work."""
+CANDIDATES = 200
+"""Chunks that may be embedded for one query."""
+EMBED_SECONDS = 2.0
+"""For at most so long, where somebody waits for the answer."""
+FEW = 32
+"""So many missing vectors are made before a search, whatever it asks for: it is a second's work after an edit."""
 MAINTAIN_COMMITS = 100
 """After so many, the store drops what nothing refers to any more; one of embed() adds at most 4 vectors.
 It takes 30 to 60 ms for 30,000 chunks."""
@@ -65,7 +72,7 @@ class Index:
             if not place.exists():
                 raise UsageError(f"{place} does not exist: check the path.")
             place = place.resolve()
-            root = _root(place, configuration.load().home)
+            root = _root(place, configuration.load().indexes)
         except OSError as error:
             raise UsageError(f"{path} cannot be read ({error.strerror}): check the path and who may read it.") from None
         settings = configuration.load(root=root)
@@ -74,9 +81,14 @@ class Index:
             from embedcode.store.database import remembered
 
             # An index is searched with the model it was made with, unless another is asked for.
-            encoder = configured(settings, settings.model or remembered(_home(settings.home, root), "source"))
+            encoder = configured(settings, settings.model or remembered(_home(settings.indexes, root), "source"))
         scope = "" if place == root else place.relative_to(root).as_posix()
-        return cls(root, scope, _home(settings.home, root), settings, encoder)
+        return cls(root, scope, _home(settings.indexes, root), settings, encoder)
+
+    def check_root(self) -> None:
+        """UsageError where the root holds all that there is, as the user's home folder does: it is not even walked."""
+        if self.root in everything(self.root):
+            raise UsageError(f"{self.root} is not a repository but everything you have: give a folder in it.")
 
     def update(
         self,
@@ -101,8 +113,7 @@ class Index:
         from embedcode.index.embed import Embedded, take_cached
 
         start = time.monotonic()
-        if self.root in everything(self.root):
-            raise UsageError(f"{self.root} is not a repository but everything you have: give a folder in it.")
+        self.check_root()
         with self._lock("update").held(patience, f"reading {self.root}"):
             self._check_space()
             changes = bring_up_to_date(self.store, self.root, self.encoder.space, self.settings, progress, yes)
@@ -143,6 +154,25 @@ class Index:
         done = embed_some(self.store, self.encoder, self._cache, chosen, seconds)
         self._maintain(MAINTAIN_COMMITS)
         return done.encoded + done.cached
+
+    def embed_best(self, query: Query | None = None, seconds: float = EMBED_SECONDS) -> None:
+        """Embed what `query` needs most: its best candidates by words that lack a vector, then any that do, so that a
+        query without a known word makes progress too. At most CANDIDATES, for at most `seconds`.
+
+        Where the model cannot be used nothing is made: search() then answers by words and says so, or fails itself.
+        """
+        best = self.lexical(query, CANDIDATES) if query else []
+        held = set(self.store.vectors(best)[0])
+        lacking = [id for position, id in enumerate(best) if position not in held]
+        others = (pending.id for pending in self.store.pending(CANDIDATES))
+        with suppress(ModelError):
+            self.embed(seconds, list(dict.fromkeys([*lacking, *others]))[:CANDIDATES])
+
+    def embed_few(self, seconds: float = EMBED_SECONDS) -> bool:
+        """Embed what lacks a vector if that is few, as after an edit; returns whether any chunk still lacks one."""
+        if 0 < self._missing() <= FEW:
+            self.embed_best(seconds=seconds)
+        return self._missing() > 0
 
     def search(self, query: Query) -> list[Hit]:
         """The best chunks for a query, best first. UsageError for an empty or an absurdly long one.
@@ -253,17 +283,25 @@ class Index:
     def _cache(self) -> VectorCache:
         from embedcode.store.cache import VectorCache
 
-        return VectorCache(self.settings.home / "vectors" / f"{self.encoder.space}.sqlite", self.encoder.dim)
+        return VectorCache(self.settings.vectors / f"{self.encoder.space}.sqlite", self.encoder.dim)
 
     def _lock(self, name: str) -> Lock:
         return Lock(self.home, name)
 
     def _scoped(self, where: Filter) -> Filter:
-        """The filter within the folder that was opened, with languages by the names that chunks have."""
+        """The filter within the folder that was opened, with languages by the names that chunks have. UsageError for a
+        language or a repository that there is not."""
         if where.languages:
             from embedcode.index.languages import named
 
             where = replace(where, languages=tuple(map(named, where.languages)))
+        if where.repos:
+            known = {file.repo for file in self.store.files().values()}
+            if known and (unknown := set(where.repos) - known):
+                raise UsageError(
+                    f"there is no repository {' or '.join(sorted(unknown))} in the index of {self.root}: "
+                    f"give one of {', '.join(sorted(known))}."
+                )
         if not self.scope:
             return where
         inside = frozenset(
@@ -294,6 +332,10 @@ class Index:
         finally:
             lock.release()
         return done
+
+    def _missing(self) -> int:
+        meta = self.store.meta()
+        return meta.chunks - meta.embedded
 
     def _maintain(self, commits: int) -> None:
         """Let the store drop what nothing refers to, if there were so many commits since it last did."""
@@ -349,24 +391,23 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
     """Delete the index of `path` (None: of every root), and with `vectors` the cache; (what, bytes) of each."""
     settings = configuration.load()
     if path is None:
-        indexes = settings.home / "indexes"
-        folders = sorted(indexes.iterdir()) if indexes.is_dir() else []
+        folders = sorted(settings.indexes.iterdir()) if settings.indexes.is_dir() else []
     else:
         place = path.resolve()
         # The index of a repository that was itself deleted is known by the path it had.
-        folders = [_home(settings.home, _root(place, settings.home) if place.exists() else place)]
+        folders = [_home(settings.indexes, _root(place, settings.indexes) if place.exists() else place)]
         if not folders[0].is_dir() and not vectors:
             raise UsageError(
                 f"{path} {'has' if place.exists() else 'does not exist and has'} no index: check the path."
             )
     folders = [folder for folder in folders if folder.is_dir()]
-    if vectors and (settings.home / "vectors").is_dir():
-        folders.append(settings.home / "vectors")
+    if vectors and settings.vectors.is_dir():
+        folders.append(settings.vectors)
     freed = []
     for folder in folders:
         size = _size(folder)
         if not dry_run:
-            if folder.parent.name == "indexes":
+            if folder.parent == settings.indexes:
                 locks.stop_background(Lock(folder, "background"))
             shutil.rmtree(folder, ignore_errors=True)
             size -= _size(folder)
@@ -374,17 +415,17 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
     return freed
 
 
-def _root(place: Path, home: Path) -> Path:
+def _root(place: Path, indexes: Path) -> Path:
     """The nearest ancestor with .git, else with an index, else the folder itself.
 
     Never the user's home folder or / on the way to something inside.
     """
-    indexed = (folder for folder in upwards(place) if (_home(home, folder) / "index.sqlite").exists())
+    indexed = (folder for folder in upwards(place) if (_home(indexes, folder) / "index.sqlite").exists())
     return checkout(place) or next(indexed, None) or (place if place.is_dir() else place.parent)
 
 
-def _home(home: Path, root: Path) -> Path:
-    return home / "indexes" / f"{root.name[:40] or 'root'}-{digest(str(root)).hex()[:12]}"
+def _home(indexes: Path, root: Path) -> Path:
+    return indexes / f"{root.name[:40] or 'root'}-{digest(str(root)).hex()[:12]}"
 
 
 def _checked(query: Query) -> str:

@@ -14,10 +14,10 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Generic, TypeVar
 
-from embedcode.errors import BusyError, EmbedcodeError, ModelError
+from embedcode.errors import BusyError, EmbedcodeError
 from embedcode.index.index import Index
 from embedcode.index.report import Report, Status
-from embedcode.types import Hit, Mode, Query
+from embedcode.types import Hit, Mode, Query, Role
 
 READ_SECONDS = 0.8
 """How long an answer waits for what has changed to be read: enough for a repository that is indexed already."""
@@ -26,7 +26,6 @@ EMBED_SECONDS = 0.5
 ANSWER_SECONDS = 1.9
 """After so long an answer says that it has none yet. A coding assistant waits two seconds for a tool without noticing;
 while a large repository is read for the first time, what it is searched in takes a few seconds to catch up."""
-CANDIDATES = 200
 
 T = TypeVar("T")
 
@@ -57,14 +56,21 @@ class Kept:
             changed = replace(query.where, only=self.index.since(since)) if since else query.where
             asked = replace(query, where=changed)
             if query.mode is not Mode.LEXICAL:
-                self._embed(self.index.lexical(asked, CANDIDATES))
+                with self._embedding:
+                    self.index.embed_best(asked, EMBED_SECONDS)
             return self.index.search(asked)
 
         return self._answer(hits)
 
     def related(self, path: str, line: int, k: int) -> Answer:
         """Chunks most like the one at path:line, a path relative to the root."""
-        return self._answer(lambda: self.index.related(path, line, k))
+
+        def hits() -> list[Hit]:
+            with self._embedding:
+                self.index.embed_few(EMBED_SECONDS)
+            return self.index.related(path, line, k)
+
+        return self._answer(hits)
 
     def status(self) -> Status:
         return self.index.status()
@@ -73,7 +79,7 @@ class Kept:
         """Read what has changed and load the model, before anybody asks."""
         with suppress(EmbedcodeError):
             self._refresh()
-            self._embed([])
+            self.index.encoder.encode(["ready"], Role.QUERY)
 
     def _answer(self, hits: Callable[[], list[Hit]]) -> Answer:
         start = time.monotonic()
@@ -102,10 +108,6 @@ class Kept:
         except BusyError as busy:
             return [f"{str(busy).partition(':')[0]}; this answer is from what is in the index so far"]
         return []
-
-    def _embed(self, ids: list[int]) -> None:
-        with self._embedding, suppress(ModelError):  # a search says itself that it is by words alone
-            self.index.embed(EMBED_SECONDS, ids)
 
     def _missing(self) -> list[str]:
         """What lacks vectors is left to a background process; says how much does."""
