@@ -6,10 +6,11 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -57,6 +58,19 @@ class EmbeddingServer:
     """Requests that were under way together."""
     url: str = ""
     http: Any = None
+    connections: set[socket.socket] = field(default_factory=set)
+
+    def stop(self) -> None:
+        """As when its process ends."""
+        self.http.shutdown()
+        self.http.server_close()
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the connections there are."""
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def embeddings(self) -> list[Asked]:
@@ -138,6 +152,14 @@ class Handler(BaseHTTPRequestHandler):
     under_way = 0
     mutex = threading.Lock()
 
+    def setup(self) -> None:
+        super().setup()
+        self.served.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.served.connections.discard(self.connection)
+        super().finish()
+
     def do_GET(self) -> None:
         self.respond({})
 
@@ -182,16 +204,15 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., EmbeddingSe
         monkeypatch.delenv(name.lower(), raising=False)
     with ExitStack() as running:
 
-        def serve(kind: str = "nim", **options: Any) -> EmbeddingServer:
+        def serve(kind: str = "nim", port: int = 0, **options: Any) -> EmbeddingServer:
             served = EmbeddingServer(kind, **options)
             served.http = http = Quiet(
-                ("127.0.0.1", 0), type("Of", (Handler,), {"served": served, "mutex": threading.Lock()})
+                ("127.0.0.1", port), type("Of", (Handler,), {"served": served, "mutex": threading.Lock()})
             )
             thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
             thread.start()
             running.callback(thread.join)
-            running.callback(http.server_close)
-            running.callback(http.shutdown)
+            running.callback(served.stop)
             served.url = f"http://127.0.0.1:{http.server_address[1]}"
             return served
 

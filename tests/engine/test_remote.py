@@ -254,7 +254,7 @@ def test_of_several_models_one_is_named_behind_the_hash(serve: Serve) -> None:
     assert server.embeddings[-1].body["model"] == "small"
     message = failure(load(f"{server.url}#tiny"))
     assert "The model `tiny` does not exist" in message
-    assert "behind #, which is tiny" in message
+    assert "check the address and the model, tiny" in message
 
 
 def test_a_server_that_lists_no_model_needs_its_name(serve: Serve) -> None:
@@ -274,6 +274,12 @@ def test_roles_that_are_models_of_their_own(serve: Serve) -> None:
     np.testing.assert_allclose(found, expected(server, TEXTS, "query"), atol=1e-6)
     assert server.embeddings[-1].body["model"] == "embed-query"
     assert "input_type" not in server.embeddings[-1].body
+
+
+def test_a_model_of_one_role_is_refused(serve: Serve) -> None:
+    server = serve()
+    message = failure(load(f"{server.url}#{server.models[0]}-query"))
+    assert message.endswith("would embed queries and passages alike: name it without -query.")
 
 
 def test_space_is_the_models_and_build_the_servers(serve: Serve) -> None:
@@ -355,6 +361,10 @@ def test_a_text_that_is_too_long_is_named_wherever_it_stands(serve: Serve) -> No
         "Input length 300 exceeds maximum allowed token size 200 (input 100): shorten it"
     )
     assert "truncate" in str(caught.value)
+    refusal = server.error(400, "Input length 9 exceeds maximum allowed token size 8")
+    server.answer = lambda asked: refusal if asked.body else None
+    with pytest.raises(EncodeError, match=r"size 8 \(input 0\): shorten it, since this server cuts nothing"):
+        load(server.url).encode(["x"], Role.PASSAGE, truncate=Truncate.END)
 
 
 def test_a_server_that_cannot_cut_says_so(serve: Serve) -> None:
@@ -438,13 +448,25 @@ def test_a_wait_longer_than_patience_is_not_begun(serve: Serve) -> None:
     assert time.monotonic() - start < 2
 
 
-def test_a_lost_connection_is_made_anew(serve: Serve, hasty: None) -> None:
+def test_a_lost_connection_is_made_anew(serve: Serve) -> None:
     server = serve()
     encoder = load(server.url)
     encoder.encode(["x"], Role.QUERY)
-    for connection in encoder._endpoint._idle:
-        connection.sock.shutdown(socket.SHUT_RDWR)  # as when the server has closed it in the meantime
+    server.drop()  # as servers do with idle ones
     assert encoder.encode(["x"], Role.QUERY).shape == (1, 64)
+
+
+def test_a_server_that_is_started_again_meanwhile_is_waited_for(serve: Serve) -> None:
+    server = serve()
+    encoder = load(server.url)
+    encoder.encode(["x"], Role.QUERY)
+    server.stop()
+    with pytest.raises(ModelError, match="refuses the connection"):
+        load(server.url.replace("127.0.0.1", "127.0.0.2")).encode(["x"], Role.QUERY)  # at first it is not
+    again = threading.Timer(0.7, lambda: serve(port=server.http.server_address[1]))
+    again.start()
+    assert encoder.encode(["x"], Role.QUERY).shape == (1, 64)
+    again.join()
 
 
 def test_an_interrupt_ends_a_wait_at_once(serve: Serve) -> None:
@@ -513,13 +535,15 @@ def test_an_answer_in_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("reply", "part"),
     [
-        ((200, {}, b"<html><body>Welcome</body></html>"), "no JSON object ('<html><body>Welcome"),
-        ((200, {}, b"[1, 2]"), "no JSON object"),
+        ((200, {}, b"<html><body>Welcome</body></html>"), "embeds nothing (200 OK: <html><body>Welcome"),
+        ((200, {}, b"[1, 2]"), "embeds nothing (200 OK: 1; 2)"),
+        ((200, {}, b"[" * 100_000), "embeds nothing (200 OK: [[["),
         ((200, {}, b"{}"), "gives no vectors for 1 texts"),
         ((200, {}, b'{"data": []}'), "gives 0 vectors for 1 texts"),
         ((200, {}, b'{"data": [{"index": 7, "embedding": [1]}]}'), "numbers its vectors [7]"),
         ((200, {}, b'{"data": [{"index": 0, "embedding": "%%%"}]}'), "no vectors of numbers"),
         ((200, {}, b'{"data": [{"index": 0, "embedding": ["a"]}]}'), "no vectors of numbers"),
+        ((200, {}, b'{"data": [{"index": 0, "embedding": [1' + b"0" * 400 + b"]}]}"), "no vectors of numbers"),
         ((200, {}, b'{"data": [{"index": 0, "embedding": []}]}'), "shape (0,)"),
         ((200, {}, b'{"data": [{"index": 0, "embedding": [[1, 2]]}]}'), "shape (1, 2)"),
         ((200, {}, b'{"data": [{"index": 0}]}'), "shape ()"),
@@ -527,7 +551,10 @@ def test_an_answer_in_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Non
         ((403, {}, b"{}"), "denies access (403 Forbidden): set EMBEDCODE_API_KEY"),
         ((400, {}, b'{"error": "go \\u001b[31m away"}'), "(400 Bad Request: go [31m away)"),
         ((418, {}, b"<h1>teapot</h1>"), "<h1>teapot</h1>"),
-        ((302, {"Location": "https://u:p@else.where/v1/embeddings?k=1"}, b""), "to https://else.where/v1: give that"),
+        (
+            (302, {"Location": "https://u:p@else.where/v1/embeddings?k=1"}, b""),
+            "(302 Found: it redirects to https://else.where/v1/embeddings)",
+        ),
     ],
 )
 def test_an_answer_that_is_none_is_a_sentence(
@@ -559,7 +586,7 @@ def test_an_endless_answer_is_not_read(serve: Serve, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(endpoint, "MOST_BYTES", 100_000)
     server = serve()
     server.answer = lambda asked: (200, {}, b" " * 200_000) if asked.body else None
-    assert "sends more than 0 MB" in failure(load(server.url))
+    assert "sends more than 0.1 MB" in failure(load(server.url))
 
 
 @pytest.mark.parametrize(
@@ -618,6 +645,8 @@ def test_a_key_that_may_embed_but_not_list_models(serve: Serve) -> None:
         ("http://ho st", "names no server"),
         ("http://host:99999", "is no URL"),
         ("http://[::1", "is no URL"),
+        ("http://a..b", "is no URL"),
+        ("http://host/größe", "names no server"),
     ],
 )
 def test_an_address_that_is_none(url: str, part: str) -> None:
@@ -662,7 +691,9 @@ def test_the_proxy_of_the_environment_is_used_but_for_loopback(serve: Serve, mon
     monkeypatch.delenv("NO_PROXY")
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1080")
-    assert "a socks5 proxy, which is not supported" in failure(load("http://models.example:8000#far2"))
+    for wrong in ("socks5://127.0.0.1:1080", "http://127.0.0.1:none", "http://"):
+        monkeypatch.setenv("http_proxy", wrong)
+        assert "is no http one: set HTTP_PROXY" in failure(load("http://models.example:8000#far2"), UsageError)
 
 
 def test_doctor_says_whether_roles_matter(serve: Serve) -> None:

@@ -6,11 +6,12 @@ Knows no request.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from embedcode.errors import ModelError, UsageError
+from embedcode.errors import UsageError
 
 _VERSION = re.compile(r"/v\d\w*(?=/|$)")
 
@@ -36,6 +37,7 @@ class Address:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
+            host.encode("idna")  # which the connection would fail at
         except ValueError as error:
             raise UsageError(f"the server's address is no URL ({error}): write it like http://host:8000.") from None
         if parts.username is not None or parts.password is not None:
@@ -45,7 +47,7 @@ class Address:
             )
         if parts.query:
             raise UsageError(f"the address of {host} has a query (?...): leave it out; a model is named behind #.")
-        if not host or not url.isprintable() or any(map(str.isspace, url)):
+        if not host or not url.isprintable() or any(map(str.isspace, url)) or not parts.path.isascii():
             raise UsageError(f"{url!r} names no server: write it like http://host:8000.")
         path = parts.path.rstrip("/").removesuffix("/embeddings").rstrip("/")
         base = path if _VERSION.search(path) else f"{path}/v1"
@@ -71,9 +73,10 @@ class Address:
         if not given:
             return None
         parts = urlsplit(given if "://" in given else f"http://{given}")
-        if parts.scheme != "http" or not parts.hostname:
-            raise ModelError(
-                f"{self.url} would be reached through a {parts.scheme} proxy, which is not supported: "
-                f"set {self.scheme.upper()}_PROXY to an http one, or add {self.host} to NO_PROXY."
-            )
-        return parts
+        with suppress(ValueError):
+            if parts.scheme == "http" and parts.hostname and parts.port != 0:
+                return parts
+        raise UsageError(
+            f"the environment's proxy for {self.url} is no http one: "
+            f"set {self.scheme.upper()}_PROXY like http://host:3128, or add {self.host} to NO_PROXY."
+        )

@@ -18,7 +18,7 @@ from embedcode.types import Floats, Role, Truncate
 
 OPTIONAL = ("input_type", "truncate", "encoding_format")
 """Fields that a server may refuse; it is then asked without."""
-TOO_LONG = re.compile(r"Input length \d+ exceeds maximum allowed token size \d+")
+TOO_LONG = re.compile(r"Input length (\d+) exceeds maximum allowed token size (\d+)")
 
 # `input_type=` is pydantic's own word in the errors it writes, and not our field.
 _NAMED = {name: re.compile(rf"\b{name}\b(?!=)") for name in OPTIONAL}
@@ -82,7 +82,7 @@ class Embeddings:
             for place, row in zip(places, data, strict=True):
                 rows[place] = _numbers(row.get("embedding"))
             stacked: Floats = np.stack(rows)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise self._wrong(f"gives no vectors of numbers ({error})") from None
         if stacked.ndim != 2 or not stacked.shape[1]:
             raise self._wrong(f"gives vectors of shape {stacked.shape[1:]}")

@@ -45,13 +45,13 @@ READ, SHOWN = 3_000, 300
 class Answer:
     status: int
     value: Any
-    """The parsed JSON; the text where it is none."""
+    """The parsed JSON, which is an object in every answer that is ok; the text where it is none."""
     words: str
     """The server's own message, in one line."""
 
     @property
     def ok(self) -> bool:
-        return self.status == 200
+        return self.status == 200 and isinstance(self.value, dict)
 
     @property
     def said(self) -> str:
@@ -96,8 +96,8 @@ class Endpoint:
         """The answer to a GET, or to a POST of `body`.
 
         Overload (RETRIED) is waited for within PATIENCE, a lost connection too if the server has answered before; a
-        server that was waited for in vain is then asked once only, until it answers. ModelError where no answer comes,
-        or none in JSON. What another status means is the caller's.
+        server that was waited for in vain is then asked once only, until it answers. ModelError where no answer comes.
+        What another status means is the caller's; a redirect is not followed, since it would take the texts along.
         """
         call = call or Call()
         data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
@@ -113,11 +113,12 @@ class Endpoint:
                 problem = self._unreachable(error)
                 worthwhile = self._answers is True and isinstance(error, ConnectionError | http.client.HTTPException)
             else:
+                answer = self._answer(status, headers, raw)
                 if status not in RETRIED:
                     self._answers = True
-                    return self._answer(path, status, headers, raw)
+                    return answer
                 told = _retry_after(headers.get("Retry-After"))
-                problem = self._overloaded(self._read(status, raw), told)
+                problem = self._overloaded(answer, told)
                 worthwhile = True
             wait = pause * random.uniform(0.5, 1) if told is None else max(told, 0.1)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -167,14 +168,17 @@ class Endpoint:
         if self._proxy and self.address.scheme == "http":  # it wants the whole URL
             target = f"{self.address.url}{path}"
         with suppress(BrokenPipeError):  # a server may answer, and close, before it has read all
-            connection.request("GET" if data is None else "POST", target, data, self._headers(data))
+            connection.request("GET" if data is None else "POST", target, data, self._headers)
         until = time.monotonic() + ANSWER_SECONDS
         with connection.getresponse() as response:
             raw = bytearray()
             while block := response.read(65_536):
                 raw += block
                 if len(raw) > MOST_BYTES:
-                    raise self._unusable(f"sends more than {MOST_BYTES / 1e6:.0f} MB")
+                    limit = f"{MOST_BYTES / 1e6:g} MB"
+                    raise ModelError(
+                        f"{self.address.url} sends more than {limit}: check that an embedding server is there."
+                    )
                 if time.monotonic() > until:
                     raise TimeoutError
             if response.length:
@@ -183,15 +187,22 @@ class Endpoint:
                 connection.close()
             return response.status, response.headers, bytes(raw)
 
-    def _headers(self, data: bytes | None) -> dict[str, str]:
-        headers = {"Accept": "application/json", "User-Agent": f"embedcode/{version('embedcode')}"}
-        if data is not None:
-            headers["Content-Type"] = "application/json"
+    @cached_property
+    def _headers(self) -> dict[str, str]:
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "User-Agent": f"embedcode/{version('embedcode')}",
+        }
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         if self._proxy and self.address.scheme == "http":
             headers |= _credentials(self._proxy)
         return headers
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
 
     @cached_property
     def _proxy(self) -> SplitResult | None:
@@ -204,31 +215,23 @@ class Endpoint:
         host, port = (proxy.hostname or "", proxy.port or 80) if proxy else (self.address.host, self.address.port)
         if self.address.scheme == "http":
             return http.client.HTTPConnection(host, port)
-        secure = http.client.HTTPSConnection(host, port, context=ssl.create_default_context())
+        secure = http.client.HTTPSConnection(host, port, context=self._tls)
         if proxy:
             secure.set_tunnel(self.address.host, self.address.port, _credentials(proxy))
         return secure
 
-    def _answer(self, path: str, status: int, headers: http.client.HTTPMessage, raw: bytes) -> Answer:
-        if 300 <= status < 400:
-            to = urlsplit(str(headers.get("Location", "")))
-            elsewhere = _line(f"{to.scheme}://{to.netloc.rpartition('@')[2]}{to.path}".removesuffix(path))
-            raise ModelError(f"{self.address.url} redirects to {elsewhere}: give that address, if you trust it.")
-        answer = self._read(status, raw)
-        if answer.ok and not isinstance(answer.value, dict):
-            raise self._unusable(f"answers {path} with no JSON object ({answer.words[:80]!r})")
-        return answer
-
-    def _read(self, status: int, raw: bytes) -> Answer:
+    def _answer(self, status: int, headers: http.client.HTTPMessage, raw: bytes) -> Answer:
+        value: Any
         try:
             value = json.loads(raw)
             words = _words(value)
         except (ValueError, RecursionError):
             value = words = raw.decode("utf-8", "replace")
+        if 300 <= status < 400:
+            to = urlsplit(str(headers.get("Location", "")))
+            words = f"it redirects to {to.scheme}://{to.netloc.rpartition('@')[2]}{to.path}"
         words = _line(words[:READ])
-        if self._key:  # which a server may repeat
-            words = words.replace(self._key, "…")
-        return Answer(status, value, words)
+        return Answer(status, value, words.replace(self._key, "…") if self._key else words)  # servers repeat it
 
     def _overloaded(self, answer: Answer, told: float | None) -> ModelError:
         later = f"after {told:.0f} s, as it asks" if told else "later"
@@ -253,9 +256,6 @@ class Endpoint:
                 return ModelError(f"{url} refuses the connection{through}: start the server, or check the port.")
         what = _line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
         return ModelError(f"{url} cannot be reached{through} ({what}): check the address and the server.")
-
-    def _unusable(self, what: str) -> ModelError:
-        return ModelError(f"{self.address.url} {what}: check that an embedding server is there.")
 
 
 def _close(connections: deque[http.client.HTTPConnection]) -> None:

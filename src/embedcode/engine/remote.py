@@ -18,7 +18,7 @@ from embedcode.engine.embeddings import TOO_LONG, Embeddings
 from embedcode.engine.encoder import PROBE, Check, Conditions
 from embedcode.engine.endpoint import DENIED, Answer, Call, Endpoint
 from embedcode.engine.served import NOT_TOLD, Served, keep, kept, told
-from embedcode.engine.tokens import printable
+from embedcode.engine.tokens import printable, too_long
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.passage import FORMAT
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate, digest
@@ -293,10 +293,10 @@ class RemoteEncoder:
         if answer.status in NOBODY:
             return self._failure(served, answer)
         if found := TOO_LONG.search(answer.words):
-            cure = "set truncate to END or START"
+            message = too_long(entry.index, int(found[1]), int(found[2])).message
             if entry.truncate is not Truncate.NONE:
-                cure = "the server does not cut it"
-            return EncodeError(f"{found[0]} (input {entry.index}): shorten it; {cure}.", at)
+                message = f"{found[0]} (input {entry.index}): shorten it, since this server cuts nothing."
+            return EncodeError(message, at)
         known = self._embeddings.post(served, [PROBE], entry.role, entry.truncate, call)
         if not known.ok:
             return self._failure(served, known)
@@ -307,7 +307,7 @@ class RemoteEncoder:
     def _failure(self, served: Served, answer: Answer) -> ModelError:
         if answer.status in DENIED:
             return self._endpoint.denied(answer)
-        cure = f"check the address, and the model behind #, which is {served.model}"
+        cure = f"check the address and the model, {served.model}"
         return ModelError(f"{self.address.url} embeds nothing ({answer.said}): {cure}.")
 
     def _name(self, served: Served) -> str:

@@ -54,6 +54,9 @@ def told(endpoint: Endpoint, call: Call | None = None) -> Served:
         name for name in entries if not any(name.removesuffix(s) in entries for s in suffixes if name.endswith(s))
     ]
     model = endpoint.address.model or _only(endpoint, answer, models)
+    for suffix in suffixes:
+        if model.endswith(suffix) and model.removesuffix(suffix) in entries:
+            raise ModelError(f"{model} would embed queries and passages alike: name it without {suffix}.")
     entry = entries.get(model, {})
     metadata = endpoint.ask("/metadata", call=call).value
     metadata = metadata if isinstance(metadata, dict) else {}
