@@ -118,7 +118,7 @@ class _Filling:
     def __init__(self, network: Any, checkpoint: Checkpoint, precision: str, device: torch.device, layers: int) -> None:
         self._tensors = Tensors()
         self._sources = _sources(network, checkpoint, layers)
-        self._lora = _lora(checkpoint, self._tensors)
+        self._lora = _lora(checkpoint, self._sources, self._tensors, layers)
         self._int8 = precision == "int8"
         self._dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         self._device = device
@@ -162,7 +162,7 @@ class _Filling:
             tensor = tensor[rows]
         if key in self._lora:
             a, b, scale = self._lora[key]
-            tensor = (tensor.float() + scale * (b.float() @ a.float())).to(tensor.dtype)
+            tensor = tensor.float() + scale * (b.float() @ a.float())
         return tensor
 
 
@@ -181,7 +181,7 @@ def _sources(network: Any, checkpoint: Checkpoint, layers: int) -> Mapping[str, 
     wanted = {name: tuple(p.shape) for name, p in network.named_parameters()}
     found: dict[str, tuple[Entry, slice | None]] = {}
     for key, entry in checkpoint.weights.items():
-        if layers and (layer := _NUMBER.search(key)) and int(layer[1]) >= layers:
+        if _beyond(key, layers):
             continue
         name = key
         for pattern, replacement in checkpoint.family.renamed:
@@ -206,6 +206,12 @@ def _sources(network: Any, checkpoint: Checkpoint, layers: int) -> Mapping[str, 
     return found
 
 
+def _beyond(key: str, layers: int) -> bool:
+    """Whether a key is of a layer that is not built."""
+    layer = _NUMBER.search(key) if layers else None
+    return layer is not None and int(layer[1]) >= layers
+
+
 def _unprefixed(name: str) -> Iterator[str]:
     yield name
     for prefix in _PREFIXES:
@@ -213,7 +219,9 @@ def _unprefixed(name: str) -> Iterator[str]:
             yield name.removeprefix(prefix)
 
 
-def _lora(checkpoint: Checkpoint, tensors: Tensors) -> Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]:
+def _lora(
+    checkpoint: Checkpoint, sources: Mapping[str, tuple[Entry, slice | None]], tensors: Tensors, layers: int
+) -> Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]:
     """Parameter name to A [r, in], B [out, r] and the scale."""
     if checkpoint.adapter is None:
         return {}
@@ -227,7 +235,14 @@ def _lora(checkpoint: Checkpoint, tensors: Tensors) -> Mapping[str, tuple[torch.
         other = checkpoint.adapter.weights.get(key.replace(".lora_A.", ".lora_B."))
         if other is None:
             raise ModelError(f"{entry.file} has {key} and no lora_B beside it: download it again.")
-        place = name.removesuffix(".lora_A.weight").removeprefix("model.") + ".weight"
+        if _beyond(name, layers):
+            continue
+        name = name.removesuffix(".lora_A.weight") + ".weight"
+        place = next((n for n in _unprefixed(name) if n in sources), None)
+        if place is None or (other.shape[0], entry.shape[1]) != sources[place][0].shape:
+            raise ModelError(
+                f"{key} in {entry.file} fits no weight of {checkpoint.folder}: adapter and base are of two models."
+            )
         found[place] = (tensors.get(entry), tensors.get(other), checkpoint.adapter.scale)
     return found
 

@@ -127,6 +127,8 @@ class TextTokenizer:
         room -= len(read.prompt)
         kept = read.ids[-room:] if truncate is Truncate.START else read.ids[:room]
         ids = (*before, *read.prompt, *kept, *after)
+        if not ids:
+            return InputError(index, f"Input {index} has no tokens for this model: leave it out.")
         return Tokens(ids, original, len(ids), len(before) + len(read.prompt) if prompt else 0, read.estimated)
 
     def _read(self, prompt: str, text: str, room: int, truncate: Truncate) -> _Read:
@@ -185,8 +187,9 @@ class TextTokenizer:
 
 
 def _prompt_tokens(encoding: Any, prompt: str) -> int:
-    """Tokens that lie in the prompt; one that also holds the text's first letters is the text's."""
-    return sum(end <= len(prompt) for _, end in encoding.offsets) if prompt else 0
+    """Tokens that lie in the prompt; the space at its end is the text's, as NV-Embed-v2 counts."""
+    size = len(prompt.rstrip(" "))
+    return sum(end <= size for _, end in encoding.offsets) if prompt else 0
 
 
 def too_long(index: int, original: int, limit: int) -> InputError:

@@ -95,6 +95,8 @@ class Checkpoint:
         if named is not None and named not in _NAMED:
             raise ModelError(f"{folder / 'config.json'}: pooling {named!r} is none of {', '.join(_NAMED)}.")
         pooling = modules.pooling or (_NAMED[named] if named else kind.pooling)
+        if kind.pooling is Pooling.LATENT:
+            pooling = kind.pooling  # its sentence-transformers files name the mean that follows the latents
         limits = (modules.max_tokens, config.get("max_position_embeddings"))
         limit = min((n for n in limits if isinstance(n, int)), default=512)
         if kind.offset_positions and modules.max_tokens is None:

@@ -13,6 +13,8 @@ from typing import Any
 
 INSTRUCT = "Instruct: {instruction}\nQuery: "
 """The query prompt of NV-Embed, NV-EmbedCode, the SFR models and others; passages go bare."""
+GEMMA = "task: code retrieval | query: "
+"""EmbeddingGemma's query prompt for code; what its files call `query` is for search in general."""
 
 
 class Pooling(StrEnum):
@@ -81,7 +83,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "LlamaBidirectionalModel": Family("llama", query="query: ", passage="passage: "),
     "CodeXEmbedModel2B": Family("gemma2", causal=True, pooling=Pooling.LAST, query=INSTRUCT),
-    "Gemma3TextModel": Family("gemma3_text", query="task: code retrieval | query: ", passage="title: none | text: "),
+    "Gemma3TextModel": Family("gemma3_text", query=GEMMA, passage="title: none | text: "),
     "NomicBertModel": Family(
         "nomic_bert",
         renamed=_NOMIC_NAMES,

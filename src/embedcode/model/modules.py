@@ -13,7 +13,7 @@ from typing import Any
 
 from embedcode.errors import ModelError
 from embedcode.model import weights
-from embedcode.model.family import Pooling
+from embedcode.model.family import GEMMA, Pooling
 from embedcode.model.weights import Weights, read_json
 from embedcode.types import Role
 
@@ -67,6 +67,8 @@ class Modules:
             for name in reversed(names)
             if isinstance(said.get(name), str)
         }
+        if GEMMA in said.values():
+            prompts[Role.QUERY] = GEMMA
         return cls(
             pooling=chosen[0] if chosen else None,
             includes_prompt=pooling.get("include_prompt"),

@@ -67,6 +67,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset("intfloat/e5-small-v2", "MIT", 33, 384, "query: ", "passage: "),
     Preset("intfloat/e5-base-v2", "MIT", 109, 768, "query: ", "passage: "),
     Preset("intfloat/multilingual-e5-small", "MIT", 118, 384, "query: ", "passage: "),
+    Preset("intfloat/multilingual-e5-base", "MIT", 278, 768, "query: ", "passage: "),
     Preset("sentence-transformers/all-MiniLM-L6-v2", "Apache-2.0", 23, 384),
 )  # fmt: skip
 
