@@ -150,11 +150,8 @@ def test_ways_to_refuse_a_field(serve: Serve, body: dict[str, Any]) -> None:
 def test_a_value_that_is_refused_is_no_unknown_field(serve: Serve) -> None:
     """Else the role would be lost, silently."""
     server = serve()
-    server.answer = lambda asked: (
-        server.error(400, "Value 'passage' supplied for argument 'input_type' is not valid")
-        if asked.path == "/v1/embeddings"
-        else None
-    )
+    refusal = server.error(400, "Value 'passage' supplied for argument 'input_type' is not valid")
+    server.answer = lambda asked: refusal if "input_type" in asked.body else None
     assert "'input_type' is not valid" in failure(load(server.url))
 
 
@@ -361,6 +358,7 @@ def test_a_text_that_is_too_long_is_named_wherever_it_stands(serve: Serve) -> No
         "Input length 300 exceeds maximum allowed token size 200 (input 100): shorten it"
     )
     assert "truncate" in str(caught.value)
+    assert len(server.embeddings) <= 16  # by halves, and not one by one
     refusal = server.error(400, "Input length 9 exceeds maximum allowed token size 8")
     server.answer = lambda asked: refusal if asked.body else None
     with pytest.raises(EncodeError, match=r"size 8 \(input 0\): shorten it, since this server cuts nothing"):
@@ -448,12 +446,15 @@ def test_a_wait_longer_than_patience_is_not_begun(serve: Serve) -> None:
     assert time.monotonic() - start < 2
 
 
-def test_a_lost_connection_is_made_anew(serve: Serve) -> None:
+def test_a_connection_that_was_closed_while_idle_costs_no_pause(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 40.0)
     server = serve()
     encoder = load(server.url)
     encoder.encode(["x"], Role.QUERY)
-    server.drop()  # as servers do with idle ones
+    server.drop()
+    start = time.monotonic()
     assert encoder.encode(["x"], Role.QUERY).shape == (1, 64)
+    assert time.monotonic() - start < 10
 
 
 def test_a_server_that_is_started_again_meanwhile_is_waited_for(serve: Serve) -> None:
