@@ -200,6 +200,7 @@ def test_every_setting_is_on_its_page(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_constants_are_as_stated() -> None:
     from embedcode import load
+    from embedcode.engine import endpoint, remote
     from embedcode.index import chunk, embed, index, locks, pieces, prepare, watch, workers
     from embedcode.index.build import MANY_FILES
     from embedcode.search import asked, forms, rank
@@ -270,6 +271,9 @@ def test_constants_are_as_stated() -> None:
         "docs/encoder.md": [
             f"{encoder.dim} dimensions, {encoder.max_tokens} tokens, {encoder.spec.pooling} pooling",
             f"below {index.GOLDEN_COSINE:.2f}".replace("0.", "."),
+            f"at most {remote.BATCH} texts and {remote.BATCH_BYTES / 1000:.0f} KB, and {remote.IN_FLIGHT} are under",
+            "The statuses {}, {}, {}, {}, {} and {} are waited for".format(*sorted(endpoint.RETRIED)),
+            f"at most {endpoint.PATIENCE:.0f} seconds; an answer is waited for {endpoint.ANSWER_SECONDS:.0f} seconds",
         ],
         "docs/settings.md": [f"| {MAX_FILE_BYTES} |"],
         "docs/store.md": [f"more than {'a tenth' if DEAD_SHARE == 0.1 else DEAD_SHARE} deleted rows"],

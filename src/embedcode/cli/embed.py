@@ -15,14 +15,15 @@ import typer
 from embedcode.cli import output
 from embedcode.cli.growing import Growing, json_lines
 from embedcode.cli.opening import Model, Threads
-from embedcode.errors import UsageError
+from embedcode.errors import EncodeError, UsageError
 from embedcode.types import InputError, Role, Tokens, Truncate, digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from embedcode.engine.encoder import LocalEncoder
-    from embedcode.types import Floats
+    from embedcode.engine.remote import RemoteEncoder
+    from embedcode.types import Encoder, Floats
 
 BLOCK_TOKENS = 32_768
 """Tokens between two writes: enough to sort and fill batches, little enough to see progress."""
@@ -112,6 +113,8 @@ def embed(
         else:
             key = digest(encoder.space, encoder.build, str(dimensions), packing, *_identities(wanted, tokens)).hex()
             _write(Path(out), encoder, wanted, tokens, pack, key)
+    except EncodeError as error:
+        raise UsageError(f"{wanted[error.index].place}: {error}") from None
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -167,7 +170,7 @@ def _parsed(place: str, line: str) -> Text:
 
 
 def _tokens(
-    encoder: LocalEncoder, wanted: Sequence[Text], role: Role, instruction: str | None, truncate: Truncate
+    encoder: Encoder, wanted: Sequence[Text], role: Role, instruction: str | None, truncate: Truncate
 ) -> list[Tokens]:
     """All of them first, so that a text that cannot be embedded is named before any work."""
     from embedcode.model.presets import INSTRUCTIONS
@@ -181,7 +184,7 @@ def _tokens(
     return tokens
 
 
-def _encoder(flags: dict[str, Any]) -> LocalEncoder:
+def _encoder(flags: dict[str, Any]) -> LocalEncoder | RemoteEncoder:
     from embedcode import engine, settings
 
     return engine.configured(settings.load(flags))
@@ -207,7 +210,7 @@ def _identities(wanted: Sequence[Text], tokens: Sequence[Tokens]) -> Iterator[st
 
 def _write(
     out: Path,
-    encoder: LocalEncoder,
+    encoder: Encoder,
     wanted: Sequence[Text],
     tokens: Sequence[Tokens],
     pack: Callable[[Floats], NDArray[Any]],
@@ -227,7 +230,7 @@ def _write(
             file.write(pack(vectors), [text.id for text in wanted[start : start + len(vectors)]])
 
 
-def _blocks(encoder: LocalEncoder, tokens: Sequence[Tokens], start: int) -> Iterator[tuple[int, Floats]]:
+def _blocks(encoder: Encoder, tokens: Sequence[Tokens], start: int) -> Iterator[tuple[int, Floats]]:
     """(number of the first, vectors) from `start` on."""
     from embedcode.cli.progress import ProgressLine
     from embedcode.engine.packs import packs
@@ -237,7 +240,11 @@ def _blocks(encoder: LocalEncoder, tokens: Sequence[Tokens], start: int) -> Iter
     with ProgressLine() as progress:
         for part in packs(tokens[start:], BLOCK_TOKENS):
             block = tokens[start + part.start : start + part.stop]
-            yield start + part.start, encoder.forward(block)
+            try:
+                vectors = encoder.forward(block)
+            except EncodeError as error:
+                raise EncodeError(str(error), start + part.start + error.index) from None
+            yield start + part.start, vectors
             done += sum(entry.used for entry in block)
             finished = start + part.stop
             progress(Step("embed", finished - len(block), len(tokens), len(tokens), done, time.monotonic() - since))

@@ -27,7 +27,9 @@ Threads = Annotated[
 
 Model = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="A checkpoint's folder or its name on the hub, instead of the packaged model."),
+    typer.Option(
+        metavar="MODEL", help="A checkpoint's folder, its name on the hub, or a server's URL, not the packaged model."
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from embedcode.engine.encoder import Check, LocalEncoder
+    from embedcode.engine.remote import RemoteEncoder
     from embedcode.settings import Settings
     from embedcode.types import Role
 
@@ -19,11 +20,12 @@ def load(
     device: str = "cpu",
     stream: bool = False,
     prompts: Mapping[Role, str] | None = None,
-) -> LocalEncoder:
+) -> LocalEncoder | RemoteEncoder:
     """The encoder of a model; "" is the packaged default.
 
-    `model` is the folder of a checkpoint or of an exported graph, or a name on the hub such as
-    nvidia/NV-EmbedCode-7b-v1. Cheap until it first encodes; `threads` = 0 takes every core this process may use.
+    `model` is the folder of a checkpoint or of an exported graph, a name on the hub such as
+    nvidia/NV-EmbedCode-7b-v1, or the address of a server such as http://host:8000, for which nothing else but
+    `prompts` counts. Cheap until it first encodes; `threads` = 0 takes every core this process may use.
     `precision` is fp32, bf16 or int8, "" what a trial on this processor chooses; `stream` keeps no layer in memory;
     `prompts` replace those of the checkpoint.
     """
@@ -33,6 +35,11 @@ def load(
     from embedcode.model.spec import DEFAULT, Spec
     from embedcode.settings import cores
 
+    if model.lower().startswith(("http://", "https://")):
+        from embedcode import settings
+        from embedcode.engine.remote import RemoteEncoder
+
+        return RemoteEncoder(model, settings.load().home, prompts)
     threads = threads or cores()
     folder = Path(model) if model else DEFAULT
     if (folder / "meta.json").is_file():
@@ -45,7 +52,7 @@ def load(
     return TorchEncoder(Checkpoint.read(folder, model, prompts), precision, threads, device, stream)
 
 
-def configured(chosen: Settings, model: str = "") -> LocalEncoder:
+def configured(chosen: Settings, model: str = "") -> LocalEncoder | RemoteEncoder:
     """An encoder as settings ask for; `model` is in place of theirs."""
     return load(model or chosen.model, chosen.threads, chosen.precision, chosen.device, chosen.stream)
 

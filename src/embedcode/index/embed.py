@@ -120,6 +120,13 @@ def _embed(
                 finish()
             if deadline is not None and time.monotonic() > deadline:
                 break
+    except KeyboardInterrupt:
+        if (interrupt := getattr(encoder, "interrupt", None)) is not None:  # a server may take minutes
+            for computed in waiting:
+                computed.cancel()
+            waiting.clear()
+            interrupt()
+        raise
     finally:  # also when interrupted: what is being computed is kept, which takes at most a batch's time
         while len(waiting) > 1 and waiting[-1].cancel():
             waiting.pop()
