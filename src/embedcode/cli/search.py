@@ -289,7 +289,9 @@ def _put(
             rest = output.BACKGROUND
         notes.append(f"{output.share(meta.embedded, meta.chunks)} of the index has vectors; {rest}")
     if as_json:
-        output.put_json(output.answer_record(asked, hits, index.status(), notes))
+        from embedcode.index.records import answer_record
+
+        output.put_json(answer_record(asked, hits, index.status(), notes))
     else:
         for note in notes:
             output.note(note)
