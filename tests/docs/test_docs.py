@@ -87,7 +87,7 @@ def test_options_that_pages_name_alone_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["main_job/run.py", "main_job/paired.py", "growth/run.py", "kills/run.py", "fusion/run.py"]
+    "script", ["main_job/run.py", "main_job/paired.py", "growth/run.py", "kills/run.py", "fusion/run.py", "web/run.py"]
 )
 def test_benchmarks_that_need_only_this_package_start(script: str) -> None:
     command = [sys.executable, str(ROOT / "bench" / script), "--help"]
@@ -141,7 +141,7 @@ def test_the_picture_fetches_nothing_and_shows_nobodys_folders() -> None:
 def test_the_json_of_the_readme_has_the_fields_that_are_printed() -> None:
     import json
 
-    from embedcode.cli.output import answer_record
+    from embedcode.index.records import answer_record
     from embedcode.index.report import Status
     from embedcode.types import Chunk, Hit
 
@@ -206,7 +206,7 @@ def test_constants_are_as_stated() -> None:
     from embedcode.search import asked, forms, rank
     from embedcode.search.fuse import DENSE_WEIGHT, NAME_DENSE_WEIGHT
     from embedcode.search.search import POOL, RANKED
-    from embedcode.serve import kept, mcp
+    from embedcode.serve import highlight, kept, mcp, search_api
     from embedcode.settings import MAX_FILE_BYTES
     from embedcode.store.derived import DEAD_SHARE
     from embedcode.store.fields import BOOSTS, K1, B
@@ -260,6 +260,11 @@ def test_constants_are_as_stated() -> None:
             f"waits {kept.READ_SECONDS:g} seconds",
             f"at most {kept.EMBED_SECONDS:g} seconds",
             f"After {kept.ANSWER_SECONDS:g} seconds",
+        ],
+        "docs/web.md": [
+            f"above {highlight.LIMIT:,} bytes",
+            f"cut at {highlight.COLUMNS:,} characters",
+            f"413 above {search_api.MOST_BYTES:,} bytes",
         ],
         "docs/chunks.md": [
             f"up to {pieces.CAP:,} characters stays whole",

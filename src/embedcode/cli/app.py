@@ -24,6 +24,7 @@ VERBS = {
     "embed": "embed",
     "doctor": "state",
     "clean": "state",
+    "web": "web",
     "mcp": "mcp",
     "install": "install",
     "uninstall": "install",

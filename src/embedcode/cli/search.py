@@ -306,7 +306,9 @@ def _put(index: Index, form: _Form, hits: list[Hit], query: Query, remarks: Sequ
             rest = output.BACKGROUND
         notes.append(f"{output.share(meta.embedded, meta.chunks)} of the index has vectors; {rest}")
     if form.as_json:
-        output.put_json(output.answer_record(form.asked, hits, index.status(), notes))
+        from embedcode.index.records import answer_record
+
+        output.put_json(answer_record(form.asked, hits, index.status(), notes))
     else:
         for note in notes:
             output.note(note)

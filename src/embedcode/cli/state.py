@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -40,7 +40,9 @@ def status(
 
         rows = load(root=found.root).explain()
     if as_json:
-        record = _record(found)
+        from embedcode.index.records import status_record
+
+        record = status_record(found)
         if settings:
             record["settings"] = {name: {"value": value, "source": source} for name, value, source in rows}
         output.put_json(record)
@@ -51,25 +53,6 @@ def status(
         output.put("settings")
     for name, value, source in rows:
         output.put(f"{name + ':':<16} {value or '-'}  ({source})")
-
-
-def _record(found: Status) -> dict[str, Any]:
-    running = found.running
-    return {
-        "root": str(found.root),
-        "home": str(found.home),
-        "model": found.model,
-        "space": found.space,
-        "files": found.files,
-        "chunks": found.chunks,
-        "embedded": found.embedded,
-        "age_seconds": round(max(0.0, time.time() - found.updated), 1) if found.updated else None,
-        "bytes": found.bytes,
-        "languages": dict(found.languages),
-        "skipped": dict(found.skipped),
-        "failed": dict(found.failed),
-        "running": {"pid": running.pid, "started": running.started} if running else None,
-    }
 
 
 def _put(found: Status, verbose: bool) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import shutil
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -22,12 +24,13 @@ from embedcode.index.report import Progress, Report, Status, Step
 from embedcode.model.passage import vector_key
 from embedcode.settings import Settings
 from embedcode.store.faults import explained
-from embedcode.types import Encoder, Filter, Hit, Mode, Query, Role, Truncate, digest
+from embedcode.types import Encoder, File, Filter, Hit, Mode, Query, Role, Truncate, digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from embedcode.index.embed import Embedded
+    from embedcode.index.walk import Source
     from embedcode.store.cache import VectorCache
     from embedcode.store.sqlite import SqliteStore
 
@@ -225,6 +228,22 @@ class Index:
         hits = search(self.store, Signals(chunk.text, vector), k + 1, self._scoped(where or Filter()))
         return [hit for hit in hits if hit.chunk != chunk][:k]
 
+    def source(self, path: str) -> tuple[File, Source]:
+        """An indexed file, and its text as it is now: UsageError for any other path, and for a file that became a link,
+        a credential or anything else that is not read."""
+        from embedcode.index.walk import LINK, Found, Skipped, read
+
+        file = self.store.files().get(path)
+        if file is None or not self._inside(path):
+            raise UsageError(f"{path} is not in the index: give a path as a hit names it.")
+        place = self.root / path
+        found = Found(path, place, file.size, file.mtime_ns, file.repo, wanted=True)
+        linked = os.path.realpath(place) != str(place)
+        source = Skipped(path, LINK) if linked else read(found, max_bytes=self.settings.max_file_bytes)
+        if isinstance(source, Skipped):
+            raise UsageError(f"{path} cannot be shown ({source.reason}): search again, so that the index knows.")
+        return file, source
+
     @property
     def exists(self) -> bool:
         """Whether anything was ever indexed here."""
@@ -235,9 +254,7 @@ class Index:
             return Status(self.root, self.home, "", self.encoder.space, 0, 0, 0, 0.0, 0, {}, {}, None)
         meta = self.store.meta()
         updated = self.home / "updated"
-        languages: dict[str, int] = {}
-        for file in self.store.files().values():
-            languages[file.language] = languages.get(file.language, 0) + 1
+        files = self.store.files().values()
         return Status(
             root=self.root,
             home=self.home,
@@ -248,9 +265,11 @@ class Index:
             embedded=meta.embedded,
             updated=updated.stat().st_mtime if updated.exists() else 0.0,
             bytes=_size(self.home),
-            languages=languages,
+            languages=Counter(file.language for file in files),
             skipped=json.loads(meta.manifest.get("skipped", "{}")),
             running=self._lock("background").holder(),
+            content=Counter(file.content for file in files),
+            repos=Counter(file.repo for file in files),
             failed=json.loads(meta.manifest.get("failed", "{}")),
         )
 
@@ -288,6 +307,10 @@ class Index:
     def _lock(self, name: str) -> Lock:
         return Lock(self.home, name)
 
+    def _inside(self, path: str) -> bool:
+        """Whether a relative path lies in the folder that was opened."""
+        return not self.scope or f"{path}/".startswith(f"{self.scope}/")
+
     def _scoped(self, where: Filter) -> Filter:
         """The filter within the folder that was opened, with languages by the names that chunks have. UsageError for a
         language or a repository that there is not."""
@@ -304,9 +327,7 @@ class Index:
                 )
         if not self.scope:
             return where
-        inside = frozenset(
-            path for path in self.store.files() if path == self.scope or path.startswith(f"{self.scope}/")
-        )
+        inside = frozenset(filter(self._inside, self.store.files()))
         return replace(where, only=inside if where.only is None else inside & where.only)
 
     def _embed(self, progress: Progress | None) -> Embedded:
