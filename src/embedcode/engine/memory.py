@@ -11,8 +11,22 @@ PACK = 2048
 """Tokens in one pass: matrix products gain no more by more rows, and activations 14,336 wide take 60 MB each."""
 NUMBER = {"fp32": 4, "bf16": 2, "int8": 1}
 """Bytes of a weight."""
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+"""Of mallopt(3)."""
 BASE = 700_000_000
 """torch, transformers and the allocator's reserve."""
+
+
+def keep() -> None:
+    """Have glibc keep what is freed: each layer's activations would else be mapped, faulted in and given back again."""
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return  # another C library
+    for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20)):
+        mallopt(parameter, value)
 
 
 def needed(checkpoint: Checkpoint, precision: str) -> int:

@@ -205,6 +205,7 @@ class TorchEncoder(LocalEncoder):
             raise ModelError(
                 f"{self.checkpoint.name} needs {error.name}; run `pip install '.[torch]'` in your clone of embedcode"
             ) from None
+        memory.keep()
         torch.set_num_threads(self._threads)
 
     @cached_property
