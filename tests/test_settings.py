@@ -65,6 +65,7 @@ def test_each_source_wins_over_the_one_below_and_is_named(tmp_path: Path, monkey
         "model": str(user),
         "home": str(user),
         "ignore": str(root / ".embedcode.toml"),
+        **dict.fromkeys(("precision", "device", "stream"), "default"),
     }
 
 

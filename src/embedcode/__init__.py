@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from embedcode.engine import load as load
+    from embedcode.engine.vectors import cut as cut
     from embedcode.errors import EmbedcodeError as EmbedcodeError
     from embedcode.index.index import Index as Index
     from embedcode.types import Chunk as Chunk
@@ -32,6 +33,7 @@ _HOMES = {
     "Query": "types",
     "Role": "types",
     "Truncate": "types",
+    "cut": "engine.vectors",
     "load": "engine",
 }
 __all__ = ["__version__", *_HOMES]

@@ -1,31 +1,35 @@
-"""Files and folders where other people are about: small files that a stranger may have put where we look, and folders
-of ours that nobody else may look into.
+"""Files and folders where other people are about: small files that a stranger may have put where we look, files that
+are replaced while others read them, folders of ours that nobody else may look into, and where a checkout ends.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from embedcode.errors import UsageError
 
-OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY
 LIMIT = 1_000_000
 """Bytes; a settings or ignore file has a thousandth of it."""
 
 
-def read_small(path: Path) -> bytes:
-    """The bytes of a regular file. FileNotFoundError as usual; UsageError when it is something else or above LIMIT.
+def read_small(path: Path, limit: int = LIMIT) -> bytes:
+    """The bytes of a regular file. FileNotFoundError as usual; UsageError when it is something else or above `limit`.
 
     A named pipe in the place of a settings or ignore file would block for ever, a link to a device fill the memory.
     """
     with os.fdopen(os.open(path, OPEN_FLAGS), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise UsageError(f"{path} is not a regular file: remove it.")
-        raw = file.read(LIMIT + 1)
-    if len(raw) > LIMIT:
-        raise UsageError(f"{path} is larger than {LIMIT / 1e6:g} MB: shorten it.")
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        raise UsageError(f"{path} is larger than {limit / 1e6:g} MB: shorten it.")
     return raw
 
 
@@ -35,3 +39,48 @@ def make_private(folder: Path) -> None:
     for place in (*reversed(folder.parents), folder):  # mkdir(parents=True) gives those above it the usual mode
         if not place.is_dir():
             place.mkdir(mode=0o700, exist_ok=True)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """Write beside `path`, then take its place: nobody sees half a file, and an old one survives a failure.
+
+    A new file keeps the mode of the old one; `mode`, less the umask, is that of one that was not there.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.unlink(missing_ok=True)  # of a process that died; O_EXCL follows no link that was put there since
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
+        with os.fdopen(os.open(beside, flags, mode), "wb") as file:
+            if path.exists():
+                beside.chmod(stat.S_IMODE(path.stat().st_mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def everything(place: Path) -> set[Path]:
+    """The folders that hold more than a repository: the file system's top, and the home folder where there is one."""
+    try:
+        return {Path(place.anchor), Path.home().resolve()}
+    except RuntimeError:
+        return {Path(place.anchor)}
+
+
+def upwards(place: Path) -> Iterator[Path]:
+    """A resolved path and what it lies in, short of everything()."""
+    yield place
+    top = everything(place)
+    for folder in place.parents:
+        if folder in top:
+            return
+        yield folder
+
+
+def checkout(place: Path) -> Path | None:
+    """The nearest folder with .git that holds a resolved path."""
+    return next((folder for folder in upwards(place) if (folder / ".git").exists()), None)

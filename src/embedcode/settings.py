@@ -9,6 +9,7 @@ Knows nothing of what a setting is used for.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from embedcode.files import read_small
 MAX_FILE_BYTES = 1_000_000
 """Larger files are nearly always data or generated."""
 MOST_THREADS = 1024
+PRECISIONS = ("fp32", "bf16", "int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 REPOSITORY_FILE = ".embedcode.toml"
 REPOSITORY_SETTINGS = ("ignore", "max_file_bytes")
@@ -33,7 +35,13 @@ class Settings:
     home: Path
     """Where indexes, cached vectors and logs live."""
     model: str
-    """Folder of a model; "" is the packaged one."""
+    """Folder or name of a model; "" is the packaged one."""
+    precision: str
+    """What a checkpoint is computed in: one of PRECISIONS, or "" for what a calibration chooses."""
+    device: str
+    """Where a checkpoint is computed: cpu, cuda or cuda:1."""
+    stream: bool
+    """Keep no layer of a checkpoint in memory: each is read from the disk for each pass."""
     threads: int
     """Processor threads for embedding, at least 1; a configured 0 has become the cores this process may use."""
     max_file_bytes: int
@@ -42,6 +50,16 @@ class Settings:
     """Extra patterns in gitignore's syntax."""
     log_level: str
     sources: Mapping[str, str] = field(repr=False, compare=False)
+
+    @property
+    def indexes(self) -> Path:
+        """One folder a checkout."""
+        return self.home / "indexes"
+
+    @property
+    def vectors(self) -> Path:
+        """Cached vectors, shared by all checkouts."""
+        return self.home / "vectors"
 
     def explain(self) -> list[tuple[str, str, str]]:
         """(name, value as text, where it came from), one per setting."""
@@ -151,6 +169,12 @@ def _text(raw: Any, place: str) -> str:
     return raw
 
 
+def _model(raw: Any, place: str) -> str:
+    """As it stands, or the whole path of a folder, since an index remembers it."""
+    text = _text(raw, place)
+    return str(Path(text).absolute()) if text and Path(text).is_dir() else text
+
+
 def _folder(raw: Any, place: str) -> Path:
     try:
         path = Path(raw).expanduser() if isinstance(raw, str | Path) and str(raw) else None
@@ -179,23 +203,42 @@ def _patterns(raw: Any, place: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
-def _level(raw: Any, place: str) -> str:
-    if not isinstance(raw, str) or raw.lower() not in LOG_LEVELS:
-        raise UsageError(f"{place} must be one of {', '.join(LOG_LEVELS)}")
+def _one_of(raw: Any, place: str, choices: tuple[str, ...]) -> str:
+    if not isinstance(raw, str) or raw.lower() not in choices:
+        raise UsageError(f"{place} must be one of {', '.join(filter(None, choices))}")
     return raw.lower()
+
+
+def _switch(raw: Any, place: str) -> bool:
+    value = {"1": True, "true": True, "0": False, "false": False}.get(str(raw).lower())
+    if value is None:
+        raise UsageError(f"{place} must be true or false")
+    return value
+
+
+def _device(raw: Any, place: str) -> str:
+    if not isinstance(raw, str) or not re.fullmatch(r"cpu|cuda(?::\d+)?", raw):
+        raise UsageError(f"{place} must be cpu, cuda, or a card by its number such as cuda:1")
+    return raw
 
 
 _READERS: dict[str, Callable[[Any, str], Any]] = {
     "home": _folder,
-    "model": _text,
+    "model": _model,
+    "precision": lambda raw, place: _one_of(raw, place, ("", *PRECISIONS)),
+    "device": _device,
+    "stream": _switch,
     "threads": lambda raw, place: _count(raw, place, least=0, most=MOST_THREADS),
     "max_file_bytes": lambda raw, place: _count(raw, place, least=1, most=MOST_FILE_BYTES),
     "ignore": _patterns,
-    "log_level": _level,
+    "log_level": lambda raw, place: _one_of(raw, place, LOG_LEVELS),
 }
 _DEFAULTS: dict[str, Callable[[], Any]] = {
     "home": _default_home,
     "model": str,
+    "precision": str,
+    "device": lambda: "cpu",
+    "stream": bool,
     "threads": int,
     "max_file_bytes": lambda: MAX_FILE_BYTES,
     "ignore": tuple,

@@ -82,7 +82,8 @@ class Filter:
     """What a search is limited to. Empty fields do not limit; fields are joined by AND, values by OR."""
 
     paths: tuple[str, ...] = ()
-    """Globs over the relative path: `*` stays in a folder, `**` crosses folders, `src` means `src/**`."""
+    """Globs over the relative path: `*` stays in a folder, `**` crosses folders. One without a slash inside it (`*.py`,
+    `src`) matches at any depth, `/src` only at the top; a plain name also means all below it."""
     languages: tuple[str, ...] = ()
     repos: tuple[str, ...] = ()
     content: tuple[Content, ...] = ()
@@ -124,6 +125,10 @@ class Tokens:
     ids: tuple[int, ...]
     original: int
     used: int
+    prompt: int = 0
+    """So many of the first ids are the prompt's."""
+    estimated: bool = False
+    """`original` is estimated, since only the part that is kept was read."""
 
     @property
     def truncated(self) -> bool:
@@ -182,8 +187,12 @@ class Encoder(Protocol):
         instruction: str | None = None,
         truncate: Truncate = Truncate.NONE,
         max_tokens: int | None = None,
+        dimensions: int | None = None,
     ) -> Floats:
-        """tokenize, then forward; raises EncodeError naming the first text that cannot be encoded."""
+        """tokenize, then forward, then the Matryoshka cut to `dimensions`.
+
+        EncodeError names the first text that cannot be encoded; UsageError for dimensions the model does not declare.
+        """
         ...
 
 

@@ -52,6 +52,8 @@ def assert_user_error(done: subprocess.CompletedProcess[bytes], *parts: str) -> 
         (["serch", "text"], ["serch", "Did you mean 'search'"]),
         (["related", "a.py"], ["a.py", "FILE:LINE"]),
         (["related", "a.py:0"], ["a.py:0", "FILE:LINE"]),
+        (["related", "a.py:9-7"], ["a.py:9-7", "FILE:LINE"]),
+        (["related", "a.py:9-"], ["a.py:9-", "FILE:LINE"]),
         (["related", "nowhere.py:3"], ["nowhere.py", "no such file"]),
         (["index", "--stop", "--wait"], ["--stop", "--wait"]),
         (["index", "nowhere"], ["nowhere", "no such file"]),

@@ -13,6 +13,7 @@ import pytest
 from embedcode.cli import output
 from embedcode.cli.progress import ProgressLine, described
 from embedcode.errors import UsageError
+from embedcode.index.records import answer_record
 from embedcode.index.report import Status, Step
 from embedcode.types import Chunk, Hit
 
@@ -119,7 +120,7 @@ def test_a_full_disk_under_coloured_hits_is_a_sentence(monkeypatch: pytest.Monke
 def test_json_has_the_documented_keys_and_survives_what_is_not_unicode(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    output.put_json(output.answer_record("q", [hit("é\udcff\x1b", path="b\udcfe.py")], status(), ["a note"]))
+    output.put_json(answer_record("q", [hit("é\udcff\x1b", path="b\udcfe.py")], status(), ["a note"]))
     raw = capfdbinary.readouterr().out
     assert raw.count(b"\n") == 1
     answer = json.loads(raw)

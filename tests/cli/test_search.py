@@ -171,6 +171,15 @@ def test_filters(call: Run, shop: Path) -> None:
     assert {path.split("/")[0] for path in paths(call("search", "session", str(shop / "shop"), "--json"))} == {"shop"}
 
 
+def test_a_repository_that_there_is_not_is_named_with_those_that_there_are(call: Run, shop: Path) -> None:
+    (shop / "web" / ".git").mkdir()
+    assert set(paths(call("search", "retry", "--repo", "web", "--json", cwd=shop))) == {"web/retry.js"}
+    for arguments in (["search", "retry"], ["related", "shop/session.py:4"]):
+        done = call(*arguments, "--repo", "wbe", cwd=shop)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert f"there is no repository wbe in the index of {shop}: give one of shop, web." in done.stderr.decode()
+
+
 def test_since_a_revision(call: Run, shop: Path, large: Path) -> None:
     nothing = call("search", "price", "--since", "HEAD", "--json", cwd=shop)
     assert (nothing.returncode, answer(nothing)["hits"]) == (1, [])
@@ -239,6 +248,10 @@ def test_related_code(call: Run, shop: Path) -> None:
     hits = [(hit["path"], hit["start_line"], hit["end_line"]) for hit in found["hits"]]
     assert hits
     assert not any(path == "shop/prices.py" and start <= 3 <= end for path, start, end in hits)
+    place = call("search", "add tax to a net price", "-k", "1", cwd=shop).stdout.decode().split()[1]
+    assert place == "shop/prices.py:1-8"
+    as_printed = answer(call("related", place, "--json", cwd=shop))
+    assert [(hit["path"], hit["start_line"], hit["end_line"]) for hit in as_printed["hits"]] == hits
     beyond = call("related", "prices.py:999", cwd=shop / "shop")
     assert beyond.returncode == 2
     assert b"999" in beyond.stderr
@@ -333,6 +346,22 @@ def test_status_before_and_after(call: Run, shop: Path) -> None:
     shown = call("status", "--settings", str(shop)).stdout.decode()
     assert "(100 %)" in shown
     assert "environment EMBEDCODE_HOME" in shown
+
+
+def test_status_says_what_failed(call: Run, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedcode.index import prepare
+
+    assert b"failed:" not in call("status", cwd=shop).stdout
+    monkeypatch.setattr(prepare, "chunk", lambda *_: 1 / 0)
+    assert b"`embedcode status -v` lists them" in call("search", "price", cwd=shop).stderr
+    monkeypatch.undo()
+    (reason,) = set(json.loads(call("status", "--json", cwd=shop).stdout)["failed"].values())
+    assert "ZeroDivisionError" in reason
+    assert (
+        f"failed:          {len(FILES)} files, the rest is whole (-v lists them)"
+        in call("status", cwd=shop).stdout.decode()
+    )
+    assert f"\n  shop/prices.py: {reason}\n" in call("status", "-v", cwd=shop).stdout.decode()
 
 
 def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None:

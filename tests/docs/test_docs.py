@@ -87,7 +87,7 @@ def test_options_that_pages_name_alone_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "script", ["main_job/run.py", "main_job/paired.py", "growth/run.py", "kills/run.py", "fusion/run.py"]
+    "script", ["main_job/run.py", "main_job/paired.py", "growth/run.py", "kills/run.py", "fusion/run.py", "web/run.py"]
 )
 def test_benchmarks_that_need_only_this_package_start(script: str) -> None:
     command = [sys.executable, str(ROOT / "bench" / script), "--help"]
@@ -141,7 +141,7 @@ def test_the_picture_fetches_nothing_and_shows_nobodys_folders() -> None:
 def test_the_json_of_the_readme_has_the_fields_that_are_printed() -> None:
     import json
 
-    from embedcode.cli.output import answer_record
+    from embedcode.index.records import answer_record
     from embedcode.index.report import Status
     from embedcode.types import Chunk, Hit
 
@@ -200,13 +200,13 @@ def test_every_setting_is_on_its_page(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_constants_are_as_stated() -> None:
     from embedcode import load
-    from embedcode.cli.search import CANDIDATES, EMBED_SECONDS, FEW
-    from embedcode.index import chunk, embed, index, locks, pieces, prepare, workers
+    from embedcode.engine import endpoint, remote
+    from embedcode.index import chunk, embed, index, locks, pieces, prepare, watch, workers
     from embedcode.index.build import MANY_FILES
     from embedcode.search import asked, forms, rank
     from embedcode.search.fuse import DENSE_WEIGHT, NAME_DENSE_WEIGHT
     from embedcode.search.search import POOL, RANKED
-    from embedcode.serve import kept, mcp
+    from embedcode.serve import highlight, kept, mcp, search_api
     from embedcode.settings import MAX_FILE_BYTES
     from embedcode.store.derived import DEAD_SHARE
     from embedcode.store.fields import BOOSTS, K1, B
@@ -214,21 +214,24 @@ def test_constants_are_as_stated() -> None:
     encoder = load()
     stated = {
         "README.md": [
-            f"The {CANDIDATES} best candidates",
-            f"at most {EMBED_SECONDS:.0f} seconds",
+            f"The {index.CANDIDATES} best candidates",
+            f"at most {index.EMBED_SECONDS:.0f} seconds",
             f"files above {MAX_FILE_BYTES / 1e6:g} MB",
             f"first {encoder.max_tokens} tokens",
         ],
         "SECURITY.md": [f"Files above {MAX_FILE_BYTES / 1e6:g} MB", f"more than {workers.FEW} files"],
         "docs/index.md": [
-            f"its {CANDIDATES} best candidates by words for at most {EMBED_SECONDS:.0f} seconds",
-            f"Up to {FEW} missing vectors",
+            f"its {index.CANDIDATES} best candidates by words for at most {index.EMBED_SECONDS:.0f} seconds",
+            f"Up to {index.FEW} missing vectors",
             f"More than {MANY_FILES:,} files",
             f"batches of {embed.BATCH}",
             f"Up to {workers.FEW} changed files",
             f"niceness {locks.NICENESS}",
             f"within {prepare.RACY_NS / 1e6:.0f} ms",
             f"up to {index.UPDATE_WAIT / 60:.0f} minutes",
+            f"for {watch.QUIET_SECONDS:g} seconds, or after {watch.BURST_SECONDS:g} seconds",
+            f"looked at {'once a minute' if watch.LOOK_SECONDS == 60 else watch.LOOK_SECONDS}",
+            f"every {watch.POLL_SECONDS:g} seconds",
         ],
         "docs/search.md": [
             f"score = {1 - DENSE_WEIGHT:.1f} x words + {DENSE_WEIGHT:.1f} x vector",
@@ -258,6 +261,11 @@ def test_constants_are_as_stated() -> None:
             f"at most {kept.EMBED_SECONDS:g} seconds",
             f"After {kept.ANSWER_SECONDS:g} seconds",
         ],
+        "docs/web.md": [
+            f"above {highlight.LIMIT:,} bytes",
+            f"cut at {highlight.COLUMNS:,} characters",
+            f"413 above {search_api.MOST_BYTES:,} bytes",
+        ],
         "docs/chunks.md": [
             f"up to {pieces.CAP:,} characters stays whole",
             f"joined up to {pieces.TARGET} characters",
@@ -268,6 +276,9 @@ def test_constants_are_as_stated() -> None:
         "docs/encoder.md": [
             f"{encoder.dim} dimensions, {encoder.max_tokens} tokens, {encoder.spec.pooling} pooling",
             f"below {index.GOLDEN_COSINE:.2f}".replace("0.", "."),
+            f"at most {remote.BATCH} texts and {remote.BATCH_BYTES / 1000:.0f} KB, and {remote.IN_FLIGHT} are under",
+            "The statuses {}, {}, {}, {}, {} and {} are waited for".format(*sorted(endpoint.RETRIED)),
+            f"at most {endpoint.PATIENCE:.0f} seconds; an answer is waited for {endpoint.ANSWER_SECONDS:.0f} seconds",
         ],
         "docs/settings.md": [f"| {MAX_FILE_BYTES} |"],
         "docs/store.md": [f"more than {'a tenth' if DEAD_SHARE == 0.1 else DEAD_SHARE} deleted rows"],

@@ -86,7 +86,7 @@ def test_encode_names_the_first_text_that_cannot_be_encoded(encoder: LightEncode
 
 
 def test_an_instruction_is_refused_not_ignored(encoder: LightEncoder) -> None:
-    with pytest.raises(ModelError, match="knows no instructions"):
+    with pytest.raises(ModelError, match="knows no instruction for a query"):
         encoder.encode(["x"], Role.QUERY, instruction="Find code:")
 
 
@@ -160,7 +160,7 @@ def test_load_costs_nothing_before_the_first_text() -> None:
 
 def test_load_by_folder_and_what_is_wrong_with_it(encoder: LightEncoder, tmp_path: Path) -> None:
     assert load(str(DEFAULT)).space == encoder.space
-    with pytest.raises(ModelError, match=r"is no packaged model \(no meta.json\): give a folder"):
+    with pytest.raises(ModelError, match=r"config.json is missing: give the folder of a checkpoint"):
         load(str(tmp_path))
     (tmp_path / "meta.json").write_bytes((DEFAULT / "meta.json").read_bytes())
     with pytest.raises(ModelError, match=r"tokenizer.json is no usable tokenizer.json .*: install the model again"):

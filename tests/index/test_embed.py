@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,30 @@ def test_an_interrupt_keeps_the_batches_that_are_done(
     assert index.status().running is None
     report = index.update()
     assert (report.encoded, report.embedded) == (60 - kept, 60)
+
+
+def test_an_interrupt_keeps_the_batch_that_is_computed_and_begins_no_other(
+    many: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "BATCH", 8)
+    forward = LightEncoder.forward
+    begun: list[int] = []
+
+    def interrupted(self: LightEncoder, tokens: Sequence[Tokens]) -> Floats:
+        begun.append(len(tokens))
+        if len(begun) == 2:
+            _thread.interrupt_main()
+            time.sleep(0.5)  # as work that takes long
+        return forward(self, tokens)
+
+    index = opened(many)
+    index.update(vectors=False)
+    index.search(Query("step", mode=Mode.DENSE))  # the encoder is ready
+    monkeypatch.setattr(LightEncoder, "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index.update()
+    assert begun == [8, 8]
+    assert index.status().embedded == 16
 
 
 def test_a_deadline_ends_the_work_after_a_batch(many: Path, opened: Open) -> None:

@@ -55,6 +55,13 @@ def test_a_scope_is_a_folder_and_no_prefix(tmp_path: Path, write: Write, opened:
     assert paths(index, "session") == ["app/a.py"]
 
 
+def test_a_home_in_the_checkout_is_not_indexed(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCODE_HOME", str(shop / "own"))
+    index = opened(shop)
+    assert [(report.files, report.changed) for report in (index.update(), index.update())] == [(6, 6), (6, 0)]
+    assert set(index.status().skipped) == {"own/indexes/", "own/vectors/"}
+
+
 def test_without_git_the_folder_itself(shop: Path, opened: Open) -> None:
     index = opened(shop / "shop")
     assert (index.root, index.scope) == (shop / "shop", "")
@@ -180,7 +187,7 @@ def test_code_is_a_query_too(shop: Path, opened: Open) -> None:
         (Filter(content=("docs",)), {"README.md"}),
         (Filter(content=("config",)), {"settings.toml"}),
         (Filter(repos=("shop",), languages=("nim",)), {"tools/rotate.nim"}),
-        (Filter(repos=("other",)), set()),
+        (Filter(repos=("shop",), paths=("nowhere",)), set()),
         (Filter(only=frozenset({"settings.toml"})), {"settings.toml"}),
     ],
 )
@@ -191,16 +198,26 @@ def test_filters(shop: Path, opened: Open, where: Filter, expected: set[str]) ->
         assert set(paths(index, "session price retry log port", where=where, mode=mode)) == expected
 
 
-def test_a_language_nobody_knows(shop: Path, opened: Open) -> None:
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        (Filter(languages=("pyhton",)), "'pyhton' is not a language known here: did you mean 'python'"),
+        (
+            Filter(repos=("shop", "Web", "other")),
+            "no repository Web or other in .*: give one of shop, web",
+        ),
+    ],
+)
+def test_a_language_or_repository_that_there_is_not(shop: Path, opened: Open, where: Filter, sentence: str) -> None:
+    (shop / "web" / ".git").mkdir()
     index = opened(shop)
     index.update()
-    where = Filter(languages=("pyhton",))
     for ask in (
         lambda: index.search(Query("session", where=where)),
         lambda: index.lexical(Query("session", where=where), 5),
         lambda: index.related("shop/session.py", 4, where=where),
     ):
-        with pytest.raises(UsageError, match="'pyhton' is not a language known here: did you mean 'python'"):
+        with pytest.raises(UsageError, match=sentence):
             ask()
 
 
@@ -299,6 +316,38 @@ def test_half_an_index_has_vectors(shop: Path, opened: Open) -> None:
     assert {"web/retry.js", "README.md"} <= {hit.chunk.path for hit in hits}
     assert len(paths(index, query.text, mode=Mode.DENSE)) == 2
     assert index.update().encoded == report.chunks - 2
+
+
+def test_what_a_query_needs_is_embedded_first_and_then_any(
+    shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "CANDIDATES", 2)
+    index = opened(shop)
+    chunks = index.update(vectors=False).chunks
+    index.embed_best(Query("rotate and compress old log files"), 60)
+    assert index.status().embedded == 2
+    assert "tools/rotate.nim" in paths(index, "rotate", mode=Mode.DENSE)
+    index.embed_best(Query("zyzzyva"), 60)
+    assert index.status().embedded == 4
+    index.embed_best(None, 60)
+    assert index.status().embedded == min(chunks, 6)
+
+
+def test_few_missing_vectors_are_made_and_many_are_left(
+    shop: Path, opened: Open, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened(shop)
+    index.update()
+    assert not index.embed_few()
+    write(shop, {f"new/{n}.py": f"def fresh_{n}():\n    return {n}\n" for n in range(3)})
+    index.update(vectors=False)
+    monkeypatch.setattr(index_module, "FEW", 2)
+    before = index.status().embedded
+    assert index.embed_few()
+    assert index.status().embedded == before
+    monkeypatch.setattr(index_module, "FEW", 3)
+    assert not index.embed_few(60)
+    assert index.status().embedded == index.status().chunks == before + 3
 
 
 def test_nothing_to_embed(shop: Path, opened: Open) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from embedcode.errors import UsageError
-from embedcode.index.walk import Found, Skipped, Source, explain_nothing, read, walk
+from embedcode.index.walk import Found, Reach, Skipped, Source, explain_nothing, read, walk
 from embedcode.types import digest
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----\n"
@@ -240,6 +240,7 @@ def test_folders_that_are_not_the_users_own_source(root: Path) -> None:
         ("generated code", "api_pb2.py api.pb.go model.g.dart Form1.Designer.cs zz_generated.go"),
         ("translation catalogue", "de.po de.mo"),
         ("test snapshot", "Button.test.tsx.snap"),
+        ("cache, build output or editor state", ".a.py.swp .a.py.swo a.py~"),
         ("data, media or binary format", "a.png b.SVG c.csv d.parquet e.pdf f.pyc g.so h.jar j.wasm k.tar.gz l.pt"),
     ],
 )
@@ -394,6 +395,60 @@ def test_a_root_that_is_no_folder_is_refused_at_once(root: Path) -> None:
         walk(root / "nowhere")
     with pytest.raises(UsageError, match="is not a folder"):
         walk(write(root, "a.py", ""))
+
+
+def test_our_own_folders_are_left_out_wherever_they_lie(root: Path) -> None:
+    fill(root, "a.py", "home/indexes/r/update.json", "home/vectors/x.json", "home/notes.md", "indexes/b.py")
+    found, skipped = outcome(root, ours=(root / "home" / "indexes", root / "home" / "vectors"))
+    assert found == {"a.py", "home/notes.md", "indexes/b.py"}
+    assert skipped == dict.fromkeys(["home/indexes/", "home/vectors/"], "index or cache of embedcode")
+
+
+# Where it goes
+
+
+def test_reach_is_where_the_walk_goes(root: Path) -> None:
+    write(root, ".gitignore", ".*\n*.tmp\nmade/\n/docs/*\n!/docs/kept/\n")
+    write(root, ".embedcodeignore", "!/vendor/\nlate.py\n")
+    write(root, "deep/er/.gitignore", "!*.tmp\n")
+    fill(root, "a.py", "a.tmp", "made/b.py", "docs/x.md", "docs/kept/y.md", "deep/er/c.tmp", "deep/late.py")
+    fill(root, "deep/.env", "node_modules/d/i.js", "vendor/v.go", "target/t.rs", "Cargo.toml", ".git/config", "q.png")
+    fill(root, "venv/pyvenv.cfg")
+    fill(root, "inner/.git/HEAD", "inner/x.tmp", "indexes/i.json")
+    (root / "empty").mkdir()
+    (root / "link").symlink_to(root / "deep")
+    reach = Reach(root, ours=(root / "indexes",))
+    found, skipped = outcome(root, ours=(root / "indexes",))
+    assert {"docs/kept/y.md", "deep/er/c.tmp", "vendor/v.go", "inner/x.tmp"} <= found
+    folders = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()]
+    entered = {path for path in folders if not under(path.relative_to(root).as_posix(), skipped)}
+    assert {root / "empty", root / "docs" / "kept", root / "deep" / "er"} <= entered
+    assert reach.folders == {str(path) for path in (root, *entered)}
+    for path in root.rglob("*"):
+        if not path.is_file() or path.name in (".gitignore", ".embedcodeignore"):
+            continue  # these decide, so they are covered although the rules leave them out
+        assert reach.covers(str(path)) == (path.relative_to(root).as_posix() in found), path
+
+
+def under(path: str, skipped: Mapping[str, str]) -> bool:
+    return any(f"{path}/".startswith(folder) for folder in skipped if folder.endswith("/"))
+
+
+def test_reach_covers_what_may_come_go_or_decide(root: Path) -> None:
+    write(root, ".gitignore", ".*\n*.tmp\nmade/\n")
+    fill(root, "src/a.py", "made/b.py", "large.py")
+    reach = Reach(root)
+
+    def covered(*names: str) -> list[bool]:
+        return [reach.covers(str(root / name)) for name in names]
+
+    assert covered("src/new.py", "src/gone", "large.py", "src") == [True] * 4
+    assert covered(".gitignore", "src/.gitignore", ".embedcodeignore", ".embedcode.toml", "src/.git") == [True] * 5
+    assert covered("x.tmp", "made/b.py", ".git/index", "src/.env", "node_modules/a.js", "no/where.py") == [False] * 6
+    assert reach.covers(str(root))
+    assert not reach.covers(str(root.parent / "other.py"))
+    with pytest.raises(UsageError, match="nowhere does not exist"):
+        Reach(root / "nowhere")
 
 
 # Reading

@@ -103,6 +103,17 @@ def test_index_and_search_open_no_socket(run: Run, tmp_path: Path, watched: tupl
         assert not did.exists(), did.read_text()
 
 
+def test_nothing_is_written_into_the_user_s_home_but_the_index(run: Run, tmp_path: Path) -> None:
+    """ONNX Runtime 1.32 keeps an id of the device there, to be sent some seconds later."""
+    user = tmp_path / "user"
+    (user / "repository").mkdir(parents=True)
+    (user / "repository" / "step.py").write_text("step = 1\n")
+    home = user / "cache"
+    env = {"HOME": str(user), "XDG_CACHE_HOME": str(user / ".cache"), "EMBEDCODE_HOME": str(home)}
+    assert run("search", "a step", str(user / "repository"), "--wait", env=env).returncode == 0
+    assert {path.name for path in user.iterdir()} == {"repository", "cache"}
+
+
 def test_the_watch_sees_a_socket(watched: tuple[dict[str, str], Path]) -> None:
     env, did = watched
     code = "import socket; socket.create_connection(('127.0.0.1', 9))"
@@ -130,6 +141,18 @@ def test_nobody_else_can_look_into_an_index(run: Run, home: Path, tmp_path: Path
     modes = {path: oct(path.stat().st_mode & 0o777) for path in (home, *home.rglob("*")) if path.is_dir()}
     assert {path.name for path in modes} > {"home", "indexes", "vectors", "lexical", "dense"}
     assert set(modes.values()) == {"0o700"}, modes
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+def test_the_folder_of_indexes_is_private_whatever_makes_it(run: Run, home: Path, tmp_path: Path) -> None:
+    assert run("doctor", umask=0o022).returncode == 0
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "difflib.py").write_text("raise ZeroDivisionError\n")
+    env = {"PYTHONPATH": str(tmp_path / "broken"), "EMBEDCODE_HOME": str(tmp_path / "other" / "home")}
+    assert run("search", "text", "--lang", "nonsense", env=env, umask=0o022).returncode == 70
+    assert (tmp_path / "other" / "home" / "crash.log").exists()
+    for folder in (home, tmp_path / "other", tmp_path / "other" / "home"):
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
 
 
 def closure(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
@@ -197,4 +220,4 @@ def test_a_warm_search_loads_only_what_it_needs(indexed: Path, home: Path, mode:
     modules = loaded(code, {"EMBEDCODE_HOME": str(home)})
     assert "tantivy" in modules
     assert unneeded & modules == set()
-    assert not {"torch", "transformers", "requests", "urllib3", "http"} & modules
+    assert not {"torch", "transformers", "requests", "urllib3", "http", "watchfiles", "anyio"} & modules

@@ -95,6 +95,14 @@ def test_a_conversation(server: Callable[..., StdioServerParameters], shop: Path
     assert re.search(r"shop: 4 files \(.*python 2.*\), 4 chunks", state[1])
 
 
+def test_after_an_edit_related_makes_the_few_vectors_that_are_missing(
+    server: Callable[..., StdioServerParameters], shop: Path
+) -> None:
+    related, state = conversation(server(shop), ("related", {"path": "shop/prices.py", "line": 1}), ("status", {}))
+    assert "Note: " not in related[1]
+    assert "4 chunks, 4 of them with vectors;" in state[1]
+
+
 def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServerParameters], shop: Path) -> None:
     outside = shop.parent / "outside.py"
     outside.write_text("secret = 1\n")
@@ -110,13 +118,19 @@ def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServ
         ("related", {"path": "../outside.py", "line": 1}),
         ("related", {"path": "link.py", "line": 1}),
         ("related", {"path": "shop/prices.py", "line": 99}),
+        ("search", {"query": "x", "language": ["python"]}),
+        ("related", {"path": "shop/prices.py"}),
+        ("search", {"query": "x", "paths": "web"}),
     )
     signs = ["query is empty", "none of the roots", "klingon", "top_k 0", "git repository"]
     signs += ["is no file in", "is no file in", "is no file in", "it has 2 lines"]
+    signs += ["search has no argument language: give query, code, paths, languages,"]
+    signs += ["line of related: field required.", "paths of search: input should be a valid list."]
     for (failed, text), sign in zip(answers, signs, strict=True):
         assert failed
         assert sign in text
         assert "Traceback" not in text
+        assert "\n" not in text
         assert "secret" not in text
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 from embedcode.errors import EmbedcodeError
 
@@ -78,10 +77,11 @@ def _log(error: Exception) -> str:
     import traceback
 
     from embedcode import __version__, settings
+    from embedcode.files import make_private
 
     try:
-        path = Path(settings.load().home) / "crash.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = settings.load().home / "crash.log"
+        make_private(path.parent)
         heading = f"embedcode {__version__}, Python {platform.python_version()}, {platform.platform()}\n{sys.argv}\n"
         path.write_text(heading + "".join(traceback.format_exception(error)), errors="backslashreplace")
     except (OSError, EmbedcodeError):

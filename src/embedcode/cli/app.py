@@ -24,7 +24,10 @@ VERBS = {
     "embed": "embed",
     "doctor": "state",
     "clean": "state",
+    "web": "web",
     "mcp": "mcp",
+    "install": "install",
+    "uninstall": "install",
 }
 
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import Threads
-from embedcode.errors import UsageError
-from embedcode.types import InputError, Role, Tokens, Truncate
+from embedcode.cli.growing import Growing, json_lines
+from embedcode.cli.opening import Model, Threads
+from embedcode.errors import EncodeError, UsageError
+from embedcode.types import InputError, Role, Tokens, Truncate, digest
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from embedcode.engine.encoder import LocalEncoder
+    from embedcode.engine.remote import RemoteEncoder
     from embedcode.types import Encoder, Floats
 
 BLOCK_TOKENS = 32_768
 """Tokens between two writes: enough to sort and fill batches, little enough to see progress."""
+PACKINGS = ("float", "int8", "uint8", "binary", "ubinary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +57,64 @@ def embed(
     out: Annotated[
         str | None,
         typer.Option(
-            "-o", "--out", metavar="FILE", help=".npy (float32, a row a text) or .jsonl; JSON lines to stdout if none."
+            "-o", "--out", metavar="FILE", help=".npy (a row a text) or .jsonl; JSON lines to stdout if none."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="DIR", help="A model other than the packaged one.")] = None,
+    model: Model = None,
+    instruction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="The task, for a model that takes one: bug, bug-summary, general, or a text."
+        ),
+    ] = None,
     truncate: Annotated[
         Truncate, typer.Option(help="What is cut off a text that is too long; NONE makes it an error.")
     ] = Truncate.NONE,
+    dimensions: Annotated[
+        int | None, typer.Option(metavar="N", help="Keep the first N, at unit length again (Matryoshka).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Cut to a size that the model does not declare.")] = False,
+    packing: Annotated[
+        str, typer.Option("--type", metavar=f"<{'|'.join(PACKINGS)}>", help="How a number is kept.")
+    ] = "float",
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="<fp32|bf16|int8>", help="What a checkpoint is computed in; else a trial chooses."),
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Embed texts: one unit vector for each, in order.
 
     embedcode embed passages.jsonl --role passage -o passages.npy
+
+    A run that was interrupted goes on where it stopped when the same command is given again.
     """
     if texts and file is not None:
         raise UsageError(f"give either {output.printable(file)} or --text, not both")
     if out is not None and Path(out).suffix not in (".npy", ".jsonl"):
         raise UsageError(f"-o {output.printable(out)}: the name must end in .npy or .jsonl")
+    if packing not in PACKINGS:
+        raise UsageError(f"--type {output.printable(packing)} is none of {', '.join(PACKINGS)}")
     wanted = _given(texts) if texts else _read(file or "-", lines)
     if not wanted:
         raise UsageError("there is nothing to embed; give JSON lines, or --text")
-    tokens, vectors = _encoded(wanted, role, truncate, {"model": model, "threads": threads})
+    encoder = _encoder({"model": model, "threads": threads, "precision": precision})
+    if dimensions is not None and not force:
+        encoder.check_dimensions(dimensions)
+    tokens = _tokens(encoder, wanted, role, instruction, truncate)
+    pack = _packer(dimensions, packing)
     try:
-        _write(out, wanted, vectors)
+        if out is None:
+            for start, vectors in _blocks(encoder, tokens, 0):
+                for line in json_lines(
+                    pack(vectors), [text.id for text in wanted[start : start + len(vectors)]], start
+                ):
+                    output.put(line)
+        else:
+            key = digest(encoder.space, encoder.build, str(dimensions), packing, *_identities(wanted, tokens)).hex()
+            _write(Path(out), encoder, wanted, tokens, pack, key)
+    except EncodeError as error:
+        raise UsageError(f"{wanted[error.index].place}: {error}") from None
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -129,85 +169,82 @@ def _parsed(place: str, line: str) -> Text:
     raise UsageError(f'{place} must be a string or an object with a string "text", not {line.strip()[:60]}')
 
 
-def _encoded(
-    wanted: Sequence[Text], role: Role, truncate: Truncate, flags: dict[str, Any]
-) -> tuple[list[Tokens], Iterator[Floats]]:
-    """The receipts at once, so that a text that cannot be embedded is named before any work; then vectors in blocks."""
-    encoder = _encoder(flags)
+def _tokens(
+    encoder: Encoder, wanted: Sequence[Text], role: Role, instruction: str | None, truncate: Truncate
+) -> list[Tokens]:
+    """All of them first, so that a text that cannot be embedded is named before any work."""
+    from embedcode.model.presets import INSTRUCTIONS
+
+    task = INSTRUCTIONS.get(instruction, instruction) if instruction is not None else None
     tokens: list[Tokens] = []
-    for entry in encoder.tokenize([text.text for text in wanted], role, truncate=truncate):
+    for entry in encoder.tokenize([text.text for text in wanted], role, task, truncate):
         if isinstance(entry, InputError):
             raise UsageError(f"{wanted[entry.index].place}: {entry.message}")
         tokens.append(entry)
-    return tokens, _blocks(encoder, tokens)
+    return tokens
 
 
-def _encoder(flags: dict[str, Any]) -> Encoder:
+def _encoder(flags: dict[str, Any]) -> LocalEncoder | RemoteEncoder:
     from embedcode import engine, settings
 
-    chosen = settings.load(flags)
-    return engine.load(chosen.model, chosen.threads)
+    return engine.configured(settings.load(flags))
 
 
-def _blocks(encoder: Encoder, tokens: Sequence[Tokens]) -> Iterator[Floats]:
+def _packer(dimensions: int | None, packing: str) -> Callable[[Floats], NDArray[Any]]:
+    from embedcode.engine import vectors
+
+    kinds: dict[str, Callable[[Floats], NDArray[Any]]] = {
+        "float": lambda rows: rows,
+        "int8": vectors.to_int8,
+        "uint8": vectors.to_uint8,
+        "binary": vectors.to_binary,
+        "ubinary": vectors.to_ubinary,
+    }
+    return lambda rows: kinds[packing](rows if dimensions is None else vectors.cut(rows, dimensions))
+
+
+def _identities(wanted: Sequence[Text], tokens: Sequence[Tokens]) -> Iterator[str]:
+    for text, entry in zip(wanted, tokens, strict=True):
+        yield f"{text.id!r} {entry.ids}"
+
+
+def _write(
+    out: Path,
+    encoder: Encoder,
+    wanted: Sequence[Text],
+    tokens: Sequence[Tokens],
+    pack: Callable[[Floats], NDArray[Any]],
+    key: str,
+) -> None:
+    import numpy as np
+
+    from embedcode import settings
+    from embedcode.index.locks import Lock
+
+    sample = pack(np.ones((1, encoder.dim), np.float32))
+    lock = Lock(settings.load().home / "embed", digest(str(out.absolute())).hex())
+    with lock.held(0, f"writing {out}"), Growing.at(out, len(wanted), key, sample.shape[1], sample.dtype.str) as file:
+        if file.done:
+            output.note(f"going on after {file.done:,} of {file.rows:,} texts")
+        for start, vectors in _blocks(encoder, tokens, file.done):
+            file.write(pack(vectors), [text.id for text in wanted[start : start + len(vectors)]])
+
+
+def _blocks(encoder: Encoder, tokens: Sequence[Tokens], start: int) -> Iterator[tuple[int, Floats]]:
+    """(number of the first, vectors) from `start` on."""
     from embedcode.cli.progress import ProgressLine
+    from embedcode.engine.packs import packs
     from embedcode.index.report import Step
 
-    start, since, done = 0, time.monotonic(), 0
+    since, done = time.monotonic(), 0
     with ProgressLine() as progress:
-        while start < len(tokens):
-            end, size = start, 0
-            while end < len(tokens) and (end == start or size + tokens[end].used <= BLOCK_TOKENS):
-                size += tokens[end].used
-                end += 1
-            yield encoder.forward(tokens[start:end])
-            start, done = end, done + size
-            progress(Step("embed", start, len(tokens), len(tokens), done, time.monotonic() - since))
-
-
-def _write(out: str | None, wanted: Sequence[Text], vectors: Iterator[Floats]) -> None:
-    if out is None:
-        for line in _json_lines(wanted, vectors):
-            output.put(line)
-    elif out.endswith(".jsonl"):
-        with _replacing(Path(out)) as file:
-            for line in _json_lines(wanted, vectors):
-                file.write(line.encode() + b"\n")
-    else:
-        import numpy as np
-
-        with _replacing(Path(out)) as file:
-            first = next(vectors)
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(wanted), first.shape[1])}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.write(first.astype("<f4").tobytes())
-            for block in vectors:
-                file.write(block.astype("<f4").tobytes())
-
-
-def _json_lines(wanted: Sequence[Text], vectors: Iterator[Floats]) -> Iterator[str]:
-    index = 0
-    for block in vectors:
-        for row in block:
-            text = wanted[index]
-            named = "" if text.id is None else f'"id": {json.dumps(text.id)}, '
-            # str() of a float32 is the shortest decimal that reads back as the same float32.
-            yield f'{{"index": {index}, {named}"embedding": [{", ".join(map(str, row))}]}}'
-            index += 1
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write beside `path`, then take its place: nobody sees half a file, and an old one survives a failure."""
-    import os
-
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+        for part in packs(tokens[start:], BLOCK_TOKENS):
+            block = tokens[start + part.start : start + part.stop]
+            try:
+                vectors = encoder.forward(block)
+            except EncodeError as error:
+                raise EncodeError(str(error), start + part.start + error.index) from None
+            yield start + part.start, vectors
+            done += sum(entry.used for entry in block)
+            finished = start + part.stop
+            progress(Step("embed", finished - len(block), len(tokens), len(tokens), done, time.monotonic() - since))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import Threads, check, opened
+from embedcode.cli.opening import Model, Threads, check, opened
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,19 +30,23 @@ def index(
     yes: Annotated[bool, typer.Option("--yes", help="Index more than 200,000 files.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="List every file left out, and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with a list of indexes.")] = False,
+    model: Model = None,
     threads: Threads = None,
 ) -> None:
     """Make an index or bring it up to date; only what changed is read and embedded.
 
     Searching does this too, so it is needed only to have every vector ready before. On a terminal the vectors are
-    made in the background; with --wait, in a pipe or in CI it comes back when all are in.
+    made in the background; with --wait, in a pipe or in CI it comes back when all are in. Searches use the model that
+    the index was made with.
     """
     if stop and wait:
         raise UsageError("--stop and --wait exclude each other; give one of them")
     paths = paths or ["."]
     for path in paths:  # all of them, before hours of work on the first
         check(path)
-    records = [_stop(path, as_json) if stop else _index(path, threads, wait, yes, verbose, as_json) for path in paths]
+    records = [
+        _stop(path, as_json) if stop else _index(path, model, threads, wait, yes, verbose, as_json) for path in paths
+    ]
     if as_json:
         output.put_json({"indexes": records})
 
@@ -55,10 +59,12 @@ def _stop(path: str, as_json: bool) -> dict[str, Any]:
         return {"root": str(index.root), "stopped": stopped}
 
 
-def _index(path: str, threads: str | None, wait: bool, yes: bool, verbose: bool, as_json: bool) -> dict[str, Any]:
+def _index(
+    path: str, model: str | None, threads: str | None, wait: bool, yes: bool, verbose: bool, as_json: bool
+) -> dict[str, Any]:
     from embedcode.cli.progress import ProgressLine
 
-    with opened(path, threads) as index:
+    with opened(path, threads, model=model) as index:
         now = wait or not output.interactive(as_json)
         with ProgressLine() as progress:
             report = index.update(vectors=now, progress=progress, yes=yes)
@@ -78,11 +84,15 @@ def _put(root: str, report: Report, verbose: bool) -> None:
     if report.skipped:
         output.put(f"left out: {by_reason(report.skipped)}{'' if verbose else ' (-v lists them)'}")
     if verbose:
-        for path, reason in sorted(report.skipped.items()):
-            output.put(f"  {path}: {reason}")
+        put_reasons(report.skipped)
     if report.failed:
         output.put(f"failed: {len(report.failed):,} files, the rest is whole")
-    for path, reason in sorted(report.failed.items())[: None if verbose else SHOWN_FAILURES]:
+    put_reasons(report.failed, None if verbose else SHOWN_FAILURES)
+
+
+def put_reasons(reasons: Mapping[str, str], most: int | None = None) -> None:
+    """A line for each path."""
+    for path, reason in sorted(reasons.items())[:most]:
         output.put(f"  {path}: {reason}")
 
 

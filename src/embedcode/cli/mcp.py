@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,10 +19,11 @@ def mcp(
 ) -> None:
     """Serve search to coding assistants, over the Model Context Protocol on stdin and stdout.
 
-    Needs the extra: pip install '.[mcp]' in your clone of embedcode. An assistant starts it itself; its configuration
-    names the command "embedcode" with the arguments ["mcp", "path/to/repo"]. Tools: search, related, status.
+    Needs the extra: pip install '.[mcp]' in your clone of embedcode. An assistant starts it itself, once `embedcode
+    install` has entered it into the assistant's configuration. Tools: search, related, status.
     """
-    paths = roots or ["."]
+    # Claude Code names the project so, and may start a server elsewhere; the other assistants start it there, or say.
+    paths = roots or [os.environ.get("CLAUDE_PROJECT_DIR") or "."]
     for path in paths:
         check(path)
     from embedcode.serve.mcp import serve

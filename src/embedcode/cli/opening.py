@@ -25,15 +25,23 @@ Threads = Annotated[
 ]
 
 
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="A checkpoint's folder, its name on the hub, or a server's URL, not the packaged model."
+    ),
+]
+
+
 @contextmanager
-def opened(path: str, threads: str | None = None, hint: str = "") -> Iterator[Index]:
+def opened(path: str, threads: str | None = None, hint: str = "", model: str | None = None) -> Iterator[Index]:
     """The index of the checkout that holds `path`; `hint` is added where the path does not exist."""
     from embedcode import settings
 
-    if threads is not None:
-        settings.load({"threads": threads})
-        # As environment, so that a background process that the index starts is bound by it too.
-        os.environ["EMBEDCODE_THREADS"] = threads
+    for name, value in (("threads", threads), ("model", model)):
+        if value is not None:
+            # As environment, so that a background process that the index starts is bound by it too.
+            os.environ[f"EMBEDCODE_{name.upper()}"] = str(getattr(settings.load({name: value}), name))
     check(path, hint)
     from embedcode.index.index import Index
 

@@ -11,8 +11,7 @@ import json
 import os
 import re
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,11 +19,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
-    from embedcode.index.report import Status
     from embedcode.types import Chunk, Hit
 
-SNIPPET_LINES = 10
-"""Of a chunk, on a screen; `--json` gives all."""
 SNIPPET_COLUMNS = 200
 """Of a line; data and generated code have lines of many pages."""
 
@@ -107,36 +103,6 @@ def share(part: int, whole: int) -> str:
     return f"{100 * part // whole} %"
 
 
-def hit_record(hit: Hit) -> dict[str, Any]:
-    """One hit as `--json` prints it; `snippet` is the whole chunk."""
-    chunk = hit.chunk
-    return {
-        "path": chunk.path,
-        "start_line": chunk.start_line,
-        "end_line": chunk.end_line,
-        "symbol": chunk.symbol,
-        "language": chunk.language,
-        "score": round(float(hit.score), 6),
-        "why": list(hit.why),
-        "snippet": chunk.text,
-    }
-
-
-def answer_record(query: str, hits: Iterable[Hit], status: Status, notes: Sequence[str]) -> dict[str, Any]:
-    return {
-        "query": query,
-        "root": str(status.root),
-        "hits": [hit_record(hit) for hit in hits],
-        "indexed": {
-            "files": status.files,
-            "chunks": status.chunks,
-            "embedded": status.embedded,
-            "age_seconds": round(max(0.0, time.time() - status.updated), 1),
-        },
-        "notes": list(notes),
-    }
-
-
 def put_places(hits: Sequence[Hit], root: Path) -> None:
     """One line a hit."""
     for rank, hit in enumerate(hits, 1):
@@ -205,26 +171,14 @@ def _reasons(hit: Hit) -> str:
 
 def _excerpt(chunk: Chunk, terms: Set[str]) -> tuple[int, list[str], str]:
     """The number of the first line shown, the lines, printable, and a remark on the rest."""
-    lines = [printable(line.removesuffix("\r")) for line in chunk.text.split("\n")]
-    while lines and not lines[-1].strip():
-        lines.pop()
-    first = _telling(lines, terms)
+    from embedcode.search.excerpt import telling
+
+    lines = [printable(line.removesuffix("\r")) for line in chunk.text.rstrip().split("\n")]
+    chosen = telling(lines, terms)
     shown = [
         line if len(line) <= SNIPPET_COLUMNS else f"{line[:SNIPPET_COLUMNS]}…"
-        for line in lines[first : first + SNIPPET_LINES]
+        for line in lines[chosen.start : chosen.stop]
     ]
     blank = next((number for number, line in enumerate(lines) if line.strip()), 0)
     rest = len(lines) - blank - len(shown)
-    return chunk.start_line + first, shown, f"          … {rest} more lines" if rest else ""
-
-
-def _telling(lines: Sequence[str], terms: Set[str]) -> int:
-    """Where the lines to show begin: at the top, unless others hold more different terms of the query."""
-    from embedcode.store.terms import split
-
-    top = next((number for number, line in enumerate(lines) if line.strip()), 0)
-    if len(lines) - top <= SNIPPET_LINES or not terms:
-        return top
-    held = [terms & set(split(line[:SNIPPET_COLUMNS])) for line in lines]
-    starts = [start for start in range(top, len(lines) - SNIPPET_LINES + 1) if start == top or lines[start].strip()]
-    return max(starts, key=lambda start: (len(set().union(*held[start : start + SNIPPET_LINES])), -start))
+    return chunk.start_line + chosen.start, shown, f"          … {rest} more lines" if rest else ""

@@ -39,15 +39,20 @@ class ProgressLine:
             self._told = True
             output.note(described(step))
 
+    def wipe(self) -> None:
+        """Before anything else is printed."""
+        if self._drawn:
+            self._drawn = 0.0
+            sys.stderr.write(CLEAR_LINE)
+            sys.stderr.flush()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._drawn:
-            sys.stderr.write(CLEAR_LINE)
-            sys.stderr.flush()
+        self.wipe()
 
 
 def described(step: Step) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -14,19 +16,14 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.opening import Threads, opened
-from embedcode.errors import BusyError, ModelError, UsageError
+from embedcode.cli.watch import keep_answering, keep_fresh, until_stopped
+from embedcode.errors import BusyError, UsageError
 from embedcode.types import Content, Filter, Hit, Mode, Query
 
 if TYPE_CHECKING:
     from embedcode.index.index import Index
     from embedcode.index.report import Report
 
-CANDIDATES = 200
-"""Chunks that are embedded at once where vectors are missing."""
-EMBED_SECONDS = 2.0
-"""For at most so long."""
-FEW = 32
-"""So many missing vectors are made at once, whether candidates or not: it is a second's work after an edit."""
 PATIENCE = 1.0
 """Seconds to wait for another process that reads the same checkout, before the answer is one from before."""
 
@@ -50,6 +47,16 @@ Kinds = Annotated[
 Why = Annotated[bool, typer.Option("--why", help="Show each hit's score and the signals behind it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object with a list of hits.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Index more than 200,000 files.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How the answers to a question are printed."""
+
+    asked: str
+    why: bool
+    as_json: bool
+    watch: bool = False
 
 
 def search(
@@ -77,6 +84,14 @@ def search(
     update: Annotated[
         bool, typer.Option("--update/--no-update", help="Bring the index up to date first.", show_default=True)
     ] = True,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Stay and keep the index fresh; show the hits again when a change alters them. "
+            "With a PATH alone, say what each update did.",
+        ),
+    ] = False,
     yes: Yes = False,
     threads: Threads = None,
 ) -> None:
@@ -86,8 +101,19 @@ def search(
     whole issue or traceback is a good query too. With --code a single argument is the PATH; for text and code
     together give both: embedcode search "retries with backoff" . --code example.py
 
-    Exit code 0 with hits, 1 without, 2 for a mistake in the request.
+    Exit code 0 with hits, 1 without, 2 for a mistake in the request; with --watch, 0 when it is stopped.
     """
+    for flag, wanted in (("--wait", wait), ("--watch", watch)):
+        if wanted and not update:
+            raise UsageError(f"{flag} and --no-update exclude each other; give one of them")
+    where = _filter(paths, languages, repositories, content)
+    alone = code is None and path is None
+    if watch and alone and (query is None or _is_folder(query)):
+        if since is not None or why or Query(where=where, top_k=top_k, mode=mode) != Query():
+            raise UsageError("--watch without a query shows no hits, so leave out what is about them, or give a query")
+        with until_stopped(), opened(query or ".", threads) as index:
+            keep_fresh(index, yes, as_json)
+        return
     text, given = (query or "", path) if code is None or path is not None else ("", query)
     place = "." if given is None else given
     example = _code(code) if code is not None else ""
@@ -95,31 +121,39 @@ def search(
     if not text.strip() and not example.strip():
         empty = "the query is empty" if code is None else f"the code in {code} is empty"
         raise UsageError(f'{empty}; say what the code does: embedcode search "where are sessions invalidated?"')
-    asked = text or f"code of {code}"
-    where = _filter(paths, languages, repositories, content)
     hint = (
         f"; for text and code together give the path too: embedcode search {query!r} . --code {code}"
         if code is not None and path is None
         else "; put a query of several words in quotes"
     )
-    if wait and not update:
-        raise UsageError("--wait and --no-update exclude each other; give one of them")
-    if path is None and code is None and ("/" in text or text in (".", "..")) and Path(text).is_dir():
+    if alone and ("/" in text or text in (".", "..")) and _is_folder(text):
         raise UsageError(f'{text} is a folder; give the query first: embedcode search "what the code does" {text}')
-    with opened(place, threads, hint) as index:
+    if watch and alone and "/" in text:
+        output.note(f"{text} is no folder, so it is taken for the query")
+    form = _Form(text or f"code of {code}", why, as_json, watch)
+    with until_stopped() if watch else nullcontext(), opened(place, threads, hint) as index:
+
+        def now() -> Query:
+            only = None if since is None else index.since(since)
+            return Query(text, example, replace(where, only=only), top_k, mode)
+
         remarks = _bring_up_to_date(index, update, wait, yes)
         _check_scope(index)
-        if since is not None:
-            where = replace(where, only=index.since(since))
-        wanted = Query(text, example, where, top_k, mode)
-        if mode is not Mode.LEXICAL and _lacks_vectors(index):
-            _answer_twice(index, wanted, asked, why, as_json, remarks)
-        else:
-            _put(index, asked, index.search(wanted), why, as_json, remarks, where=wanted.where)
+        hits = _answer(index, now(), form, remarks)
+        if watch:
+            keep_answering(index, yes, as_json, hits, now, lambda query, hits: _put(index, form, hits, query))
+        elif not hits:
+            raise typer.Exit(1)
 
 
 def related(
-    place: Annotated[str, typer.Argument(metavar="FILE:LINE", help="A line in the code to start from.")],
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE:LINE",
+            help="A line in the code to start from. Of lines such as 69-86, as hits give them, it is the first.",
+        ),
+    ],
     paths: Paths = None,
     languages: Languages = None,
     repositories: Repositories = None,
@@ -134,21 +168,33 @@ def related(
 
     Exit code 0 with hits, 1 without, 2 for a mistake in the request.
     """
-    name, _, number = place.rpartition(":")
-    if not name or not number.isascii() or not number.isdigit() or int(number) < 1:
-        raise UsageError(f"{output.printable(place)} is not FILE:LINE; write it like src/app.py:42")
+    name, line = _file_and_line(place)
     file = Path(name).absolute()
     where = _filter(paths, languages, repositories, content)
     with opened(name, threads) as index:
         index.scope = ""  # or only the file itself would be searched
         remarks = _bring_up_to_date(index, update=True, wait=False, yes=yes)
-        missing = _lacks_vectors(index)
+        index.embed_few()
         resolved = file.parent.resolve() / file.name
         if not resolved.is_relative_to(index.root):
             raise UsageError(f"{output.printable(name)} leads out of its repository; give the file it leads to")
         relative = resolved.relative_to(index.root).as_posix()
-        hits = index.related(relative, int(number), top_k, where)
-        _put(index, place, hits, why, as_json, remarks, missing, where)
+        hits = index.related(relative, line, top_k, where)
+        _put(index, _Form(place, why, as_json), hits, Query(where=where), remarks)
+        if not hits:
+            raise typer.Exit(1)
+
+
+def _file_and_line(place: str) -> tuple[str, int]:
+    """Of FILE:LINE, or of FILE:FIRST-LAST, the way hits are printed: its first line."""
+    found = re.fullmatch(r"(.+):([0-9]{1,9})(?:-([0-9]{1,9}))?", place, re.DOTALL)
+    if found is None or int(found[2]) < 1 or int(found[3] or found[2]) < int(found[2]):
+        raise UsageError(f"{output.printable(place)} is not FILE:LINE; write it like src/app.py:42 or src/app.py:42-60")
+    return found[1], int(found[2])
+
+
+def _is_folder(text: str) -> bool:
+    return os.path.isdir(text)  # noqa: PTH112 (Path.is_dir raises for a text that is too long for a path)
 
 
 def _code(source: str) -> str:
@@ -205,7 +251,7 @@ def _bring_up_to_date(index: Index, update: bool, wait: bool, yes: bool) -> list
         output.note(f"{who}: waiting for it")
         report = updated()
     failed = len(report.failed)
-    return [f"the syntax of {failed:,} files failed; `embedcode index -v` lists them"] if failed else []
+    return [f"the syntax of {failed:,} files failed; `embedcode status -v` lists them"] if failed else []
 
 
 def _check_scope(index: Index) -> None:
@@ -228,73 +274,44 @@ def _covers_scope(index: Index) -> bool:
     return not index.scope or any(f"{path}/".startswith(f"{index.scope}/") for path in index.store.files())
 
 
-def _lacks_vectors(index: Index) -> bool:
-    """Whether chunks without a vector are left, after the few that are made at once."""
-    if 0 < _missing(index) <= FEW:
-        _embed(index, [pending.id for pending in index.store.pending(FEW)])
-    return _missing(index) > 0
-
-
-def _embed(index: Index, ids: list[int]) -> None:
-    """Where the model cannot be used nothing is made: a search then answers by words and says so, or fails itself."""
-    with suppress(ModelError):
-        index.embed(EMBED_SECONDS, ids)
-
-
-def _missing(index: Index) -> int:
-    meta = index.store.meta()
-    return meta.chunks - meta.embedded
-
-
-def _answer_twice(index: Index, query: Query, asked: str, why: bool, as_json: bool, remarks: Sequence[str]) -> None:
-    """Vectors are missing: answer by words, make the vectors that matter most, answer again."""
-    watched = output.interactive(as_json)
-    if watched and query.mode is Mode.HYBRID and (first := index.search(replace(query, mode=Mode.LEXICAL))):
-        output.put("By words alone, while the best candidates get vectors:")
-        output.put_places(first, index.root)
-        output.put("")
-    _embed(index, _candidates(index, query))
+def _answer(index: Index, query: Query, form: _Form, remarks: Sequence[str]) -> list[Hit]:
+    """Search and print. Where vectors are missing: by words, and again when those that matter most have been made."""
+    heading = ""
+    if query.mode is not Mode.LEXICAL and index.embed_few():
+        if output.interactive(form.as_json):
+            heading = "Ranked again with vectors:"
+            if query.mode is Mode.HYBRID and (first := index.search(replace(query, mode=Mode.LEXICAL))):
+                output.put("By words alone, while the best candidates get vectors:")
+                output.put_places(first, index.root)
+                output.put("")
+        index.embed_best(query)
     hits = index.search(query)
-    if watched and hits:
-        output.put("Ranked again with vectors:")
-    _put(index, asked, hits, why, as_json, remarks, missing=True, where=query.where)
+    if heading and hits:
+        output.put(heading)
+    _put(index, form, hits, query, remarks)
+    return hits
 
 
-def _candidates(index: Index, query: Query) -> list[int]:
-    """The best by words that lack a vector, then any that do: a query without a known word makes progress too."""
-    best = index.lexical(query, CANDIDATES)
-    held = set(index.store.vectors(best)[0])
-    lacking = [id for position, id in enumerate(best) if position not in held]
-    return list(dict.fromkeys([*lacking, *(p.id for p in index.store.pending(CANDIDATES))]))[:CANDIDATES]
-
-
-def _put(
-    index: Index,
-    asked: str,
-    hits: list[Hit],
-    why: bool,
-    as_json: bool,
-    remarks: Sequence[str],
-    missing: bool = False,
-    where: Filter = Filter(),  # noqa: B008 (frozen)
-) -> None:
+def _put(index: Index, form: _Form, hits: list[Hit], query: Query, remarks: Sequence[str] = ()) -> None:
     """Print the answer; where vectors are missing, say how many, and for a person start making them."""
     meta = index.store.meta()
-    if not as_json:
-        output.put_hits(hits, index.root, why, asked)
-    notes = [*remarks] if hits else [*remarks, f"no hits; {_cure(index, where)}"]
-    if missing and meta.embedded < meta.chunks:
+    if not form.as_json:
+        output.put_hits(hits, index.root, form.why, form.asked)
+    notes = [*remarks] if hits else [*remarks, f"no hits; {_cure(index, query.where)}"]
+    if query.mode is not Mode.LEXICAL and meta.embedded < meta.chunks:
         rest = f"`embedcode index --wait {quote(str(index.root))}` makes the rest"
-        if output.interactive(as_json) and (index.start_background() or index.status().running):
+        if form.watch:
+            rest = "the rest is being made"
+        elif output.interactive(form.as_json) and (index.start_background() or index.status().running):
             rest = output.BACKGROUND
         notes.append(f"{output.share(meta.embedded, meta.chunks)} of the index has vectors; {rest}")
-    if as_json:
-        output.put_json(output.answer_record(asked, hits, index.status(), notes))
+    if form.as_json:
+        from embedcode.index.records import answer_record
+
+        output.put_json(answer_record(form.asked, hits, index.status(), notes))
     else:
         for note in notes:
             output.note(note)
-    if not hits:
-        raise typer.Exit(1)
 
 
 def _cure(index: Index, where: Filter) -> str:
@@ -308,10 +325,6 @@ def _cure(index: Index, where: Filter) -> str:
         return "try other words, or fewer filters"
     if where.only is not None and not where.only:
         return "nothing has changed since that revision"
-    if where.repos and not any(file.repo in where.repos for file in files):
-        return (
-            f"there is no repository {' or '.join(where.repos)} here, only {', '.join(sorted({f.repo for f in files}))}"
-        )
     if where.languages and not any(matches(Filter(languages=where.languages), file) for file in files):
         return f"no file here is in {' or '.join(where.languages)}"
     return "no file passes the filters together: check the pattern of --path first"

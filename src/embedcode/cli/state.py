@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -40,7 +40,9 @@ def status(
 
         rows = load(root=found.root).explain()
     if as_json:
-        record = _record(found)
+        from embedcode.index.records import status_record
+
+        record = status_record(found)
         if settings:
             record["settings"] = {name: {"value": value, "source": source} for name, value, source in rows}
         output.put_json(record)
@@ -53,30 +55,13 @@ def status(
         output.put(f"{name + ':':<16} {value or '-'}  ({source})")
 
 
-def _record(found: Status) -> dict[str, Any]:
-    running = found.running
-    return {
-        "root": str(found.root),
-        "home": str(found.home),
-        "model": found.model,
-        "space": found.space,
-        "files": found.files,
-        "chunks": found.chunks,
-        "embedded": found.embedded,
-        "age_seconds": round(max(0.0, time.time() - found.updated), 1) if found.updated else None,
-        "bytes": found.bytes,
-        "languages": dict(found.languages),
-        "skipped": dict(found.skipped),
-        "running": {"pid": running.pid, "started": running.started} if running else None,
-    }
-
-
 def _put(found: Status, verbose: bool) -> None:
-    from embedcode.cli.index import by_reason
+    from embedcode.cli.index import by_reason, put_reasons
 
     now = time.time()
     languages = sorted(found.languages.items(), key=lambda item: (-item[1], item[0]))
     running = found.running
+    more = "" if verbose else " (-v lists them)"
     rows = {
         "repository": str(found.root),
         "updated": f"{output.duration(max(0.0, now - found.updated))} ago"
@@ -88,16 +73,17 @@ def _put(found: Status, verbose: bool) -> None:
         "background": f"process {running.pid}, for {output.duration(max(0.0, now - running.started))}"
         if running
         else "nothing is running",
-        "left out": (by_reason(found.skipped) or "nothing")
-        + (" (-v lists them)" if found.skipped and not verbose else ""),
+        "left out": by_reason(found.skipped) + more if found.skipped else "nothing",
         "model": found.model or "packaged",
         "index": f"{output.megabytes(found.bytes)} in {found.home}",
     }
+    if found.failed:
+        rows["failed"] = f"{len(found.failed):,} files, the rest is whole{more}"
     for name, value in rows.items():
         output.put(f"{name + ':':<16} {value}")
     if verbose:
-        for path, reason in sorted(found.skipped.items()):
-            output.put(f"  {path}: {reason}")
+        put_reasons(found.skipped)
+        put_reasons(found.failed)
 
 
 def doctor(as_json: Json = False) -> None:
@@ -186,8 +172,10 @@ def _home(home: Path) -> list[Check]:
     import shutil
     import tempfile
 
+    from embedcode.files import make_private
+
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_private(home)
         with tempfile.TemporaryFile(dir=home) as file:
             file.write(b"x")
         free = shutil.disk_usage(home).free

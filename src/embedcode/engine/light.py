@@ -7,6 +7,8 @@ of 250 tokens stay in its cache (docs/LOG.md, engine choice). Knows no files of 
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -14,32 +16,26 @@ from importlib.metadata import version
 from threading import Lock
 from typing import Any
 
+from embedcode.engine.encoder import Check, Conditions, LocalEncoder
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import EncodeError, ModelError
-from embedcode.model.spec import Spec
-from embedcode.types import Floats, InputError, Role, Tokens, Truncate
+from embedcode.model.spec import DEFAULT, Spec
+from embedcode.types import Floats, Role, Tokens, Truncate
 
 GOLDEN_COSINE = 0.99
 """The shipped int8 graph reaches .997; one that saturates (8-bit weights without VNNI) fell to .977 on single texts."""
 
 
-class LightEncoder:
-    """An Encoder (types.py). Constructing it is cheap: numpy, tokenizer and graph load at first use."""
+class LightEncoder(LocalEncoder):
+    """Constructing it is cheap: numpy, tokenizer and graph load at first use."""
 
     def __init__(self, spec: Spec, threads: int) -> None:
+        conditions = Conditions(spec.name, spec.dim, spec.max_tokens, spec.prompts)
+        super().__init__(conditions, TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens))
         self.spec = spec
         self._threads = threads
         self._verified = False
         self._first = Lock()
-        self._tokenizer = TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens)
-
-    @property
-    def dim(self) -> int:
-        return self.spec.dim
-
-    @property
-    def max_tokens(self) -> int:
-        return self.spec.max_tokens
 
     @property
     def space(self) -> str:
@@ -48,18 +44,6 @@ class LightEncoder:
     @cached_property
     def build(self) -> str:
         return f"{self.spec.precision} {self.spec.graph[:12]} onnxruntime {version('onnxruntime')}"
-
-    def tokenize(
-        self,
-        texts: Sequence[str] | Sequence[Sequence[int]],
-        role: Role,
-        instruction: str | None = None,
-        truncate: Truncate = Truncate.NONE,
-        max_tokens: int | None = None,
-    ) -> list[Tokens | InputError]:
-        if instruction is not None:
-            raise ModelError(f"{self.spec.name} knows no instructions: leave the instruction out.")
-        return self._tokenizer(texts, self.spec.prompts[role], truncate, max_tokens)
 
     def forward(self, tokens: Sequence[Tokens]) -> Floats:
         import numpy as np
@@ -78,20 +62,24 @@ class LightEncoder:
                 raise EncodeError(f"Input {index} has no finite vector in {self.spec.name}: leave it out.", index)
         return vectors
 
-    def encode(
-        self,
-        texts: Sequence[str] | Sequence[Sequence[int]],
-        role: Role,
-        instruction: str | None = None,
-        truncate: Truncate = Truncate.NONE,
-        max_tokens: int | None = None,
-    ) -> Floats:
-        tokens: list[Tokens] = []
-        for entry in self.tokenize(texts, role, instruction, truncate, max_tokens):
-            if isinstance(entry, InputError):
-                raise EncodeError(entry.message, entry.index)
-            tokens.append(entry)
-        return self.forward(tokens)
+    def checks(self) -> list[Check]:
+        spec = self.spec
+        packaged = spec.folder == DEFAULT
+        where = "packaged" if packaged else f"in {spec.folder}"
+        cure = "install again" if packaged else f"export {spec.folder} again"
+        found = hashlib.sha256((spec.folder / "model.onnx").read_bytes()).hexdigest()
+        model = f"{spec.name}, {spec.licence}, {spec.dim} dimensions, {spec.max_tokens} tokens, {where}"
+        checks = [
+            ("model", model, True),
+            ("weights", "as published" if found == spec.graph else f"changed on disk: {cure}", found == spec.graph),
+            ("engine", self.build, True),
+        ]
+        try:
+            cosine = self.golden_cosine()
+        except ModelError as error:
+            return [*checks, ("golden vector", str(error), False)]
+        checks.append(("golden vector", f"cosine {cosine:.4f} to full precision", cosine >= GOLDEN_COSINE))
+        return [*checks, self._speed()] if cosine >= GOLDEN_COSINE else checks
 
     def golden_cosine(self) -> float:
         """Cosine of this engine's vector of the golden text to the full-precision one."""
@@ -132,6 +120,9 @@ class LightEncoder:
     def _session(self) -> Any:
         if self.spec.pooling != "mean":
             raise ModelError(f"{self.spec.name} pools by {self.spec.pooling!r}, which this engine does not: use mean.")
+        # From 1.32 on its import writes a device id under ~/.cache/Microsoft and, some seconds later, looks up a server
+        # of Microsoft's, which disable_telemetry_events() does not prevent.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime as ort  # type: ignore[import-untyped]
 
         options = ort.SessionOptions()
@@ -140,7 +131,6 @@ class LightEncoder:
         options.log_severity_level = 3
         path = self.spec.folder / "model.onnx"
         try:
-            ort.disable_telemetry_events()
             return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             message = f"{path} cannot be loaded ({str(error).splitlines()[0][:200]}): install embedcode again."

@@ -1,8 +1,15 @@
-"""Strings to the ids an encoder reads, from a `tokenizer.json`, with receipts. The one adapter to `tokenizers`."""
+"""Strings to the ids an encoder reads, from a `tokenizer.json`, with receipts. The one adapter to `tokenizers`.
+
+The time for a text is bounded by the limit and not by its length: of a long one only a window is read, cut where a
+word ends, since no token of the tokenizers in use spans the border between a word and the space before the next. The
+ids are those of reading it whole and then cutting.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,11 +17,32 @@ from typing import Any
 from embedcode.errors import ModelError, UsageError
 from embedcode.types import InputError, Tokens, Truncate
 
+WINDOW = 16
+"""Characters a token of the limit that are read at first: code has 3 to 4, English 4 to 5."""
+WHOLE = 16_384
+"""Up to so many characters a text is read whole, and its receipt is exact: it takes some milliseconds."""
+WIDER = 4
+"""Times, where a window has too few tokens or no border."""
+
+_INNER_SPACE = re.compile("[^▁]▁")
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Ids of a text without special tokens; `length` is of the whole text, an estimate where only a window was read."""
+
+    prompt: list[int]
+    ids: list[int]
+    length: int
+    estimated: bool = False
+
 
 class TextTokenizer:
-    def __init__(self, path: Path, max_tokens: int) -> None:
+    def __init__(self, path: Path, max_tokens: int, eos: str = "") -> None:
+        """`eos` is put at the end of every text, where the tokenizer itself does not."""
         self._path = path
         self._max_tokens = max_tokens
+        self._eos = eos
 
     @cached_property
     def _model(self) -> Any:
@@ -30,44 +58,125 @@ class TextTokenizer:
 
     @cached_property
     def vocabulary(self) -> int:
-        return int(self._model.get_vocab_size())
+        """One more than the highest id; ids may have gaps."""
+        return max(self._model.get_vocab().values(), default=-1) + 1
 
     @cached_property
-    def _special(self) -> int:
-        return int(self._model.num_special_tokens_to_add(False))
+    def _special(self) -> tuple[list[int], list[int]]:
+        """Ids before and after every text."""
+        plain = self._model.encode("a", add_special_tokens=False)
+        inner = list(plain.ids)
+        whole = list(self._model.post_process(plain).ids)
+        start = next((i for i in range(len(whole)) if whole[i : i + len(inner)] == inner), 0)
+        before, after = whole[:start], whole[start + len(inner) :]
+        if self._eos and (end := self._model.token_to_id(self._eos)) is None:
+            raise ModelError(f"{self._path} has no token {self._eos!r}: install the model again.")
+        if self._eos and end not in after:
+            after = [*after, end]
+        return before, after
+
+    @cached_property
+    def _has_borders(self) -> bool:
+        """Whether a word's end before a space is a border that no token spans."""
+        return self._model.pre_tokenizer is not None or not any(map(_INNER_SPACE.search, self._model.get_vocab()))
 
     def __call__(
-        self, inputs: Sequence[str] | Sequence[Sequence[int]], prompt: str, truncate: Truncate, max_tokens: int | None
+        self,
+        inputs: Sequence[str] | Sequence[Sequence[int]],
+        prompt: str,
+        truncate: Truncate,
+        max_tokens: int | None,
+        first: int = 0,
     ) -> list[Tokens | InputError]:
         """One entry per input, in order; `prompt` is put before each string. Token ids are taken as they are.
 
-        UsageError where `max_tokens` leaves no room beside the special tokens, and for a lone string, which Python
-        would take for a list of letters.
+        Errors count inputs from `first`. A prompt is never cut off: START cuts the text behind it. UsageError where
+        `max_tokens` leaves no room beside prompt and special tokens, and for a lone string, which Python would take
+        for a list of letters.
         """
         if isinstance(inputs, str | bytes):
             raise UsageError("texts are given as a list: write encode([text], ...) for a single one.")
         limit = self._max_tokens if max_tokens is None else min(max_tokens, self._max_tokens)
-        if limit <= self._special:
-            raise UsageError(f"max_tokens {max_tokens} leaves no room for a text: give at least {self._special + 1}.")
+        least = sum(map(len, self._special)) + (len(self._ids_of(prompt)) if prompt else 0)
+        if limit <= least:
+            raise UsageError(f"max_tokens {max_tokens} leaves no room for a text: give at least {least + 1}.")
         out: list[Tokens | InputError] = []
-        for index, text in enumerate(inputs):
+        for index, text in enumerate(inputs, first):
             if isinstance(text, str):
-                out.append(self._text(index, prompt + text, truncate, limit))
+                out.append(self._text(index, prompt, printable(text), truncate, limit))
             elif isinstance(text, list | tuple) and all(type(i) is int for i in text):
                 out.append(self._ids(index, text, truncate, limit))
             else:
                 out.append(InputError(index, f"Input {index} is a {type(text).__name__}: give a string."))
         return out
 
-    def _text(self, index: int, text: str, truncate: Truncate, limit: int) -> Tokens | InputError:
-        encoding = self._model.encode(printable(text), add_special_tokens=False)
-        original = len(encoding.ids) + self._special
-        if original > limit:
-            if truncate is Truncate.NONE:
-                return too_long(index, original, limit)
-            encoding.truncate(limit - self._special, direction="left" if truncate is Truncate.START else "right")
-        ids = self._model.post_process(encoding).ids
-        return Tokens(tuple(ids), original, len(ids))
+    def places(self, prompt: str, text: str) -> list[tuple[int, int]]:
+        """(first, last + 1) character behind each id of a text that is read whole; (0, 0) for prompt and specials."""
+        before, after = self._special
+        encoding = self._model.encode(prompt + text, add_special_tokens=False)
+        own = len(prompt)
+        inner = [(max(0, a - own), b - own) if b > own else (0, 0) for a, b in encoding.offsets]
+        return [(0, 0)] * len(before) + inner + [(0, 0)] * len(after)
+
+    def _text(self, index: int, prompt: str, text: str, truncate: Truncate, limit: int) -> Tokens | InputError:
+        before, after = self._special
+        room = limit - len(before) - len(after)
+        read = self._read(prompt, text, room, truncate)
+        original = read.length + len(before) + len(after)
+        if original > limit and truncate is Truncate.NONE:
+            return too_long(index, original, limit)
+        room -= len(read.prompt)
+        kept = read.ids[-room:] if truncate is Truncate.START else read.ids[:room]
+        ids = (*before, *read.prompt, *kept, *after)
+        if not ids:
+            return InputError(index, f"Input {index} has no tokens for this model: leave it out.")
+        return Tokens(ids, original, len(ids), len(before) + len(read.prompt) if prompt else 0, read.estimated)
+
+    def _read(self, prompt: str, text: str, room: int, truncate: Truncate) -> _Read:
+        size = max(WHOLE, WINDOW * room)
+        while size < len(text) and self._has_borders:
+            window = self._last if truncate is Truncate.START else self._first
+            if (read := window(prompt, text, room, size)) is not None:
+                return read
+            size *= WIDER
+        encoding = self._model.encode(prompt + text, add_special_tokens=False)
+        own = _prompt_tokens(encoding, prompt)
+        return _Read(encoding.ids[:own], encoding.ids[own:], len(encoding.ids))
+
+    def _first(self, prompt: str, text: str, room: int, size: int) -> _Read | None:
+        """From the beginning; None where the window has no border, or so few tokens that the text might fit."""
+        end = size
+        while (end := text.rfind(" ", 0, end)) > 0 and text[end - 1].isspace():
+            pass
+        if end <= 0:
+            return None
+        encoding = self._model.encode(prompt + text[:end], add_special_tokens=False)
+        if len(encoding.ids) <= room:
+            return None
+        own = _prompt_tokens(encoding, prompt)
+        ids = encoding.ids[own:]
+        return _Read(encoding.ids[:own], ids, own + len(ids) * len(text) // end, estimated=True)
+
+    def _last(self, prompt: str, text: str, room: int, size: int) -> _Read | None:
+        """From the end; what stands before the window's first border may read differently there, and is left out."""
+        tail = text[-size:]
+        border = 0
+        while (border := tail.find(" ", border + 1)) > 0 and tail[border - 1].isspace():
+            pass
+        head = self._first(prompt, text, 0, size) if prompt else _Read([], [], 0)
+        if border < 0 or head is None:
+            return None
+        encoding = self._model.encode(tail, add_special_tokens=False)
+        skipped = next((i for i, (start, _) in enumerate(encoding.offsets) if start >= border), len(encoding.ids))
+        ids = encoding.ids[skipped:]
+        if len(ids) + len(head.prompt) <= room:
+            return None
+        length = len(head.prompt) + len(ids) * len(text) // (len(tail) - border)
+        return _Read(head.prompt, ids, length, estimated=True)
+
+    def _ids_of(self, text: str) -> list[int]:
+        ids: list[int] = self._model.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _ids(self, index: int, ids: Sequence[int], truncate: Truncate, limit: int) -> Tokens | InputError:
         if not ids or not all(0 <= i < self.vocabulary for i in ids):
@@ -76,6 +185,12 @@ class TextTokenizer:
             return too_long(index, len(ids), limit)
         kept = tuple(ids[-limit:] if truncate is Truncate.START else ids[:limit])
         return Tokens(kept, len(ids), len(kept))
+
+
+def _prompt_tokens(encoding: Any, prompt: str) -> int:
+    """Tokens that lie in the prompt; the space at its end is the text's, as NV-Embed-v2 counts."""
+    size = len(prompt.rstrip(" "))
+    return sum(end <= size for _, end in encoding.offsets) if prompt else 0
 
 
 def too_long(index: int, original: int, limit: int) -> InputError:

@@ -10,9 +10,10 @@ from embedcode.types import Floats
 
 
 def unit(vectors: Floats) -> Floats:
-    """Rows scaled to length 1; a row of zeros stays zeros."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    scaled: Floats = vectors / np.maximum(norms, np.float32(1e-12))
+    """Rows scaled to length 1; a row of zeros stays zeros, and one that is not finite gets NaN."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        scaled: Floats = vectors / np.maximum(norms, np.float32(1e-12))
     return scaled
 
 

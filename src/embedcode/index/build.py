@@ -179,7 +179,8 @@ def _written(
 
 def _files(root: Path, settings: Settings, changes: Changes, yes: bool) -> Iterator[Found]:
     count = 0
-    for item in walk(root, max_bytes=settings.max_file_bytes, extra_ignore=settings.ignore):
+    ours = (settings.indexes, settings.vectors)
+    for item in walk(root, max_bytes=settings.max_file_bytes, extra_ignore=settings.ignore, ours=ours):
         if isinstance(item, Skipped):
             changes.skipped[item.path] = item.reason
             continue

@@ -28,7 +28,9 @@ def changed_since(root: Path, revision: str) -> frozenset[str]:
 
     UsageError when there is no git, no repository or no such revision.
     """
-    found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    wanted = f"{revision}^{{commit}}"
+    # No argument of a program can hold a NUL, which a request over HTTP can.
+    found = None if "\0" in wanted else _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted)
     if found is None:
         raise UsageError(
             f"--since {revision!r} is not a commit in {root}: give a branch, tag or hash that `git log` knows."

@@ -91,23 +91,24 @@ def _embed(
     start = time.monotonic()
     meta = store.meta()
     before, total = meta.embedded, meta.chunks
+    # One batch is computed while the one before is written and the one after is read, tokenised and looked up.
+    ahead = ThreadPoolExecutor(1)
+    waiting: deque[Future[tuple[_Batch, Floats]]] = deque()
 
     def tell() -> None:
         if progress is not None:
             now = min(total, before + done.encoded + done.cached)
             progress(Step("embed", now, total, now, done.tokens, time.monotonic() - start, before))
 
-    def finish(computed: Future[tuple[_Batch, Floats]]) -> None:
-        batch, vectors = computed.result()
+    def finish() -> None:
+        batch, vectors = waiting[0].result()
         cache.put(batch.keys, vectors)
         _write(store, batch.keys, vectors)
+        waiting.popleft()  # not before: an interrupt while it is computed would lose it
         done.encoded += len(batch.keys)
         done.tokens += sum(tokens.used for tokens in batch.tokens)
         tell()
 
-    # One batch is computed while the one before is written and the one after is read, tokenised and looked up.
-    ahead = ThreadPoolExecutor(1)
-    waiting: deque[Future[tuple[_Batch, Floats]]] = deque()
     try:
         for pending in batches:
             batch = _prepare(store, encoder, cache, pending, done)
@@ -116,13 +117,22 @@ def _embed(
             else:
                 tell()
             while len(waiting) > 1 or (waiting and waiting[0].done()):
-                finish(waiting.popleft())
+                finish()
             if deadline is not None and time.monotonic() > deadline:
                 break
+    except KeyboardInterrupt:
+        if (interrupt := getattr(encoder, "interrupt", None)) is not None:  # a server may take minutes
+            for computed in waiting:
+                computed.cancel()
+            waiting.clear()
+            interrupt()
+        raise
     finally:  # also when interrupted: what is being computed is kept, which takes at most a batch's time
+        while len(waiting) > 1 and waiting[-1].cancel():
+            waiting.pop()
         try:
-            if waiting:
-                finish(waiting.popleft())
+            while waiting:
+                finish()
         finally:
             ahead.shutdown(cancel_futures=True)
     return done

@@ -78,6 +78,7 @@ _SUFFIXES = {
     """,
     CATALOGUE: ".po .mo .pot .xlf .xliff",
     SNAPSHOT: ".snap",
+    OUTPUT: ".swp .swo ~",
     DATA: """
         .csv .tsv .psv .jsonl .ndjson .geojson .topojson .parquet .feather .arrow .avro .orc .npy .npz .h5 .hdf5
         .mat .sav .dta .rdata .rds .pkl .pickle .joblib .db .sqlite .sqlite3 .mdb .accdb .dbf .shp .shx .mmdb .dat

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import tree_sitter
 
@@ -56,6 +57,21 @@ class Part:
     def parts(self) -> list[Part]:
         """The parts directly inside, in order."""
         return list(self._grammar.parts(self._node))
+
+
+class Leaf(NamedTuple):
+    """A token of the source; rows are 0-based, columns are bytes in their row, and the end is exclusive."""
+
+    start: tuple[int, int]
+    end: tuple[int, int]
+    kind: str
+    """The grammar's own word for it."""
+    within: str
+    """The same of the node around it."""
+    named: bool
+    """False for what the grammar spells out: keywords and punctuation."""
+    defines: bool
+    """It is the name in a definition."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,28 @@ def _load(wheel: str, entry: str) -> tree_sitter.Language:
 def parse(grammar: str, source: bytes) -> Part | None:
     """The tree of a source in one of GRAMMARS; None when it is too costly to parse. Never raises on bad syntax."""
     return GRAMMARS[grammar].parse(source)
+
+
+def leaves(root: Part, first: int, last: int) -> Iterator[Leaf]:
+    """The tokens on rows first..last, in order; a comment is one."""
+    cursor, around = root._node.walk(), [""]
+    definitions = root._grammar.definitions
+    while True:
+        node = cursor.node
+        if node is None:
+            return
+        kind = node.type
+        if node.end_point[0] >= first and node.start_point[0] <= last:
+            if "comment" not in kind and cursor.goto_first_child():
+                around.append(kind)
+                continue
+            naming = cursor.field_name == "name" and around[-1] in definitions
+            naming |= cursor.field_name == "declarator" and around[-1] == "function_declarator"
+            yield Leaf(node.start_point, node.end_point, kind, around[-1], node.is_named, naming)
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return
+            around.pop()
 
 
 # ---- names -------------------------------------------------------------------------------------------------------

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import shutil
 import time
+from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +17,20 @@ from typing import TYPE_CHECKING, Self
 
 from embedcode import settings as configuration
 from embedcode.errors import ModelError, StoreError, UsageError
+from embedcode.files import checkout, everything, upwards
 from embedcode.index import locks
 from embedcode.index.locks import Lock
 from embedcode.index.report import Progress, Report, Status, Step
 from embedcode.model.passage import vector_key
 from embedcode.settings import Settings
 from embedcode.store.faults import explained
-from embedcode.types import Encoder, Filter, Hit, Mode, Query, Role, Truncate, digest
+from embedcode.types import Encoder, File, Filter, Hit, Mode, Query, Role, Truncate, digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from embedcode.index.embed import Embedded
+    from embedcode.index.walk import Source
     from embedcode.store.cache import VectorCache
     from embedcode.store.sqlite import SqliteStore
 
@@ -33,6 +38,12 @@ MAX_QUERY = 1_000_000
 """Characters; a pasted issue with its logs is a tenth of it."""
 UPDATE_WAIT = 600.0
 """Seconds to wait for another process that reads the same checkout; it does the same work."""
+CANDIDATES = 200
+"""Chunks that may be embedded for one query."""
+EMBED_SECONDS = 2.0
+"""For at most so long, where somebody waits for the answer."""
+FEW = 32
+"""So many missing vectors are made before a search, whatever it asks for: it is a second's work after an edit."""
 MAINTAIN_COMMITS = 100
 """After so many, the store drops what nothing refers to any more; one of embed() adds at most 4 vectors.
 It takes 30 to 60 ms for 30,000 chunks."""
@@ -64,16 +75,23 @@ class Index:
             if not place.exists():
                 raise UsageError(f"{place} does not exist: check the path.")
             place = place.resolve()
-            root = _root(place, configuration.load().home)
+            root = _root(place, configuration.load().indexes)
         except OSError as error:
             raise UsageError(f"{path} cannot be read ({error.strerror}): check the path and who may read it.") from None
         settings = configuration.load(root=root)
         if encoder is None:
-            from embedcode.engine import load
+            from embedcode.engine import configured
+            from embedcode.store.database import remembered
 
-            encoder = load(settings.model, settings.threads)
+            # An index is searched with the model it was made with, unless another is asked for.
+            encoder = configured(settings, settings.model or remembered(_home(settings.indexes, root), "source"))
         scope = "" if place == root else place.relative_to(root).as_posix()
-        return cls(root, scope, _home(settings.home, root), settings, encoder)
+        return cls(root, scope, _home(settings.indexes, root), settings, encoder)
+
+    def check_root(self) -> None:
+        """UsageError where the root holds all that there is, as the user's home folder does: it is not even walked."""
+        if self.root in everything(self.root):
+            raise UsageError(f"{self.root} is not a repository but everything you have: give a folder in it.")
 
     def update(
         self,
@@ -98,8 +116,7 @@ class Index:
         from embedcode.index.embed import Embedded, take_cached
 
         start = time.monotonic()
-        if self.root in _everything(self.root):
-            raise UsageError(f"{self.root} is not a repository but everything you have: give a folder in it.")
+        self.check_root()
         with self._lock("update").held(patience, f"reading {self.root}"):
             self._check_space()
             changes = bring_up_to_date(self.store, self.root, self.encoder.space, self.settings, progress, yes)
@@ -140,6 +157,25 @@ class Index:
         done = embed_some(self.store, self.encoder, self._cache, chosen, seconds)
         self._maintain(MAINTAIN_COMMITS)
         return done.encoded + done.cached
+
+    def embed_best(self, query: Query | None = None, seconds: float = EMBED_SECONDS) -> None:
+        """Embed what `query` needs most: its best candidates by words that lack a vector, then any that do, so that a
+        query without a known word makes progress too. At most CANDIDATES, for at most `seconds`.
+
+        Where the model cannot be used nothing is made: search() then answers by words and says so, or fails itself.
+        """
+        best = self.lexical(query, CANDIDATES) if query else []
+        held = set(self.store.vectors(best)[0])
+        lacking = [id for position, id in enumerate(best) if position not in held]
+        others = (pending.id for pending in self.store.pending(CANDIDATES))
+        with suppress(ModelError):
+            self.embed(seconds, list(dict.fromkeys([*lacking, *others]))[:CANDIDATES])
+
+    def embed_few(self, seconds: float = EMBED_SECONDS) -> bool:
+        """Embed what lacks a vector if that is few, as after an edit; returns whether any chunk still lacks one."""
+        if 0 < self._missing() <= FEW:
+            self.embed_best(seconds=seconds)
+        return self._missing() > 0
 
     def search(self, query: Query) -> list[Hit]:
         """The best chunks for a query, best first. UsageError for an empty or an absurdly long one.
@@ -192,6 +228,22 @@ class Index:
         hits = search(self.store, Signals(chunk.text, vector), k + 1, self._scoped(where or Filter()))
         return [hit for hit in hits if hit.chunk != chunk][:k]
 
+    def source(self, path: str) -> tuple[File, Source]:
+        """An indexed file, and its text as it is now: UsageError for any other path, and for a file that became a link,
+        a credential or anything else that is not read."""
+        from embedcode.index.walk import LINK, Found, Skipped, read
+
+        file = self.store.files().get(path)
+        if file is None or not self._inside(path):
+            raise UsageError(f"{path} is not in the index: give a path as a hit names it.")
+        place = self.root / path
+        found = Found(path, place, file.size, file.mtime_ns, file.repo, wanted=True)
+        linked = os.path.realpath(place) != str(place)
+        source = Skipped(path, LINK) if linked else read(found, max_bytes=self.settings.max_file_bytes)
+        if isinstance(source, Skipped):
+            raise UsageError(f"{path} cannot be shown ({source.reason}): search again, so that the index knows.")
+        return file, source
+
     @property
     def exists(self) -> bool:
         """Whether anything was ever indexed here."""
@@ -202,9 +254,7 @@ class Index:
             return Status(self.root, self.home, "", self.encoder.space, 0, 0, 0, 0.0, 0, {}, {}, None)
         meta = self.store.meta()
         updated = self.home / "updated"
-        languages: dict[str, int] = {}
-        for file in self.store.files().values():
-            languages[file.language] = languages.get(file.language, 0) + 1
+        files = self.store.files().values()
         return Status(
             root=self.root,
             home=self.home,
@@ -215,9 +265,11 @@ class Index:
             embedded=meta.embedded,
             updated=updated.stat().st_mtime if updated.exists() else 0.0,
             bytes=_size(self.home),
-            languages=languages,
+            languages=Counter(file.language for file in files),
             skipped=json.loads(meta.manifest.get("skipped", "{}")),
             running=self._lock("background").holder(),
+            content=Counter(file.content for file in files),
+            repos=Counter(file.repo for file in files),
             failed=json.loads(meta.manifest.get("failed", "{}")),
         )
 
@@ -250,22 +302,32 @@ class Index:
     def _cache(self) -> VectorCache:
         from embedcode.store.cache import VectorCache
 
-        return VectorCache(self.settings.home / "vectors" / f"{self.encoder.space}.sqlite", self.encoder.dim)
+        return VectorCache(self.settings.vectors / f"{self.encoder.space}.sqlite", self.encoder.dim)
 
     def _lock(self, name: str) -> Lock:
         return Lock(self.home, name)
 
+    def _inside(self, path: str) -> bool:
+        """Whether a relative path lies in the folder that was opened."""
+        return not self.scope or f"{path}/".startswith(f"{self.scope}/")
+
     def _scoped(self, where: Filter) -> Filter:
-        """The filter within the folder that was opened, with languages by the names that chunks have."""
+        """The filter within the folder that was opened, with languages by the names that chunks have. UsageError for a
+        language or a repository that there is not."""
         if where.languages:
             from embedcode.index.languages import named
 
             where = replace(where, languages=tuple(map(named, where.languages)))
+        if where.repos:
+            known = {file.repo for file in self.store.files().values()}
+            if known and (unknown := set(where.repos) - known):
+                raise UsageError(
+                    f"there is no repository {' or '.join(sorted(unknown))} in the index of {self.root}: "
+                    f"give one of {', '.join(sorted(known))}."
+                )
         if not self.scope:
             return where
-        inside = frozenset(
-            path for path in self.store.files() if path == self.scope or path.startswith(f"{self.scope}/")
-        )
+        inside = frozenset(filter(self._inside, self.store.files()))
         return replace(where, only=inside if where.only is None else inside & where.only)
 
     def _embed(self, progress: Progress | None) -> Embedded:
@@ -292,6 +354,10 @@ class Index:
             lock.release()
         return done
 
+    def _missing(self) -> int:
+        meta = self.store.meta()
+        return meta.chunks - meta.embedded
+
     def _maintain(self, commits: int) -> None:
         """Let the store drop what nothing refers to, if there were so many commits since it last did."""
         meta = self.store.meta()
@@ -308,8 +374,8 @@ class Index:
         if space is None:
             from embedcode.index.build import note
 
-            model = getattr(getattr(self.encoder, "spec", None), "name", "")
-            note(self.store, {"space": self.encoder.space, "model": model})
+            name = getattr(getattr(self.encoder, "conditions", None), "name", "")
+            note(self.store, {"space": self.encoder.space, "model": name, "source": self.settings.model})
         elif space != self.encoder.space:
             raise StoreError(
                 f"the index of {self.root} was made with another model ({manifest.get('model') or space}): "
@@ -346,24 +412,23 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
     """Delete the index of `path` (None: of every root), and with `vectors` the cache; (what, bytes) of each."""
     settings = configuration.load()
     if path is None:
-        indexes = settings.home / "indexes"
-        folders = sorted(indexes.iterdir()) if indexes.is_dir() else []
+        folders = sorted(settings.indexes.iterdir()) if settings.indexes.is_dir() else []
     else:
         place = path.resolve()
         # The index of a repository that was itself deleted is known by the path it had.
-        folders = [_home(settings.home, _root(place, settings.home) if place.exists() else place)]
+        folders = [_home(settings.indexes, _root(place, settings.indexes) if place.exists() else place)]
         if not folders[0].is_dir() and not vectors:
             raise UsageError(
                 f"{path} {'has' if place.exists() else 'does not exist and has'} no index: check the path."
             )
     folders = [folder for folder in folders if folder.is_dir()]
-    if vectors and (settings.home / "vectors").is_dir():
-        folders.append(settings.home / "vectors")
+    if vectors and settings.vectors.is_dir():
+        folders.append(settings.vectors)
     freed = []
     for folder in folders:
         size = _size(folder)
         if not dry_run:
-            if folder.parent.name == "indexes":
+            if folder.parent == settings.indexes:
                 locks.stop_background(Lock(folder, "background"))
             shutil.rmtree(folder, ignore_errors=True)
             size -= _size(folder)
@@ -371,33 +436,17 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
     return freed
 
 
-def _everything(place: Path) -> set[Path]:
-    """The folders that hold more than a repository: the file system's top, and the home folder where there is one."""
-    try:
-        return {Path(place.anchor), Path.home().resolve()}
-    except RuntimeError:
-        return {Path(place.anchor)}
-
-
-def _root(place: Path, home: Path) -> Path:
+def _root(place: Path, indexes: Path) -> Path:
     """The nearest ancestor with .git, else with an index, else the folder itself.
 
     Never the user's home folder or / on the way to something inside.
     """
-    top = _everything(place)
-    indexed: Path | None = None
-    for folder in (place, *place.parents):
-        if folder in top and folder != place:
-            break
-        if (folder / ".git").exists():
-            return folder
-        if indexed is None and (_home(home, folder) / "index.sqlite").exists():
-            indexed = folder
-    return indexed or (place if place.is_dir() else place.parent)
+    indexed = (folder for folder in upwards(place) if (_home(indexes, folder) / "index.sqlite").exists())
+    return checkout(place) or next(indexed, None) or (place if place.is_dir() else place.parent)
 
 
-def _home(home: Path, root: Path) -> Path:
-    return home / "indexes" / f"{root.name[:40] or 'root'}-{digest(str(root)).hex()[:12]}"
+def _home(indexes: Path, root: Path) -> Path:
+    return indexes / f"{root.name[:40] or 'root'}-{digest(str(root)).hex()[:12]}"
 
 
 def _checked(query: Query) -> str:

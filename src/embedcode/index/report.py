@@ -75,5 +75,9 @@ class Status:
     """Files per language."""
     skipped: Mapping[str, str]
     running: Running | None
+    content: Mapping[str, int] = field(default_factory=dict)
+    """Files per kind: code, docs, config."""
+    repos: Mapping[str, int] = field(default_factory=dict)
+    """Files per repository, by its folder's name."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Files that could not be parsed, as in a Report."""

@@ -1,8 +1,9 @@
 """The files of a checkout: which are there (`walk`), what one of them says (`read`), and why others were left out.
 
 `walk` streams, holds one folder's names per level, and costs one stat a file; it opens nothing but ignore files, so
-an unchanged tree costs no reading. `read` opens one file and judges it by content. Knows no chunks, languages or
-stores, and needs no git: ignore rules are in `ignore`, built-in exclusions in `exclude`.
+an unchanged tree costs no reading. `Reach` is where it goes, for who watches that. `read` opens one file and judges it
+by content. Knows no chunks, languages or stores, and needs no git: ignore rules are in `ignore`, built-in exclusions in
+`exclude`.
 
 Symbolic links are never followed: what they lead to inside the root is walked anyway, what lies outside is not the
 user's choice, and so there are no loops.
@@ -16,7 +17,8 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from embedcode.errors import UsageError
 from embedcode.files import OPEN_FLAGS
 from embedcode.index import exclude
 from embedcode.index.ignore import Rules, repository_rules, verdict
-from embedcode.settings import MAX_FILE_BYTES
+from embedcode.settings import MAX_FILE_BYTES, REPOSITORY_FILE
 from embedcode.types import digest
 
 OWN_IGNORE = ".embedcodeignore"
@@ -50,8 +52,12 @@ DENIED = "permission denied"
 GONE = "disappeared while it was read"
 CHANGING = "kept changing while it was read"
 BINARY = "binary content"
+OURS = "index or cache of embedcode"
 
-_NO_CURE = frozenset({SPECIAL, BAD_NAME, GONE, CHANGING, BINARY}) | exclude.FIRM
+_RULING = frozenset({GIT_IGNORE, OWN_IGNORE, REPOSITORY_FILE, ".git"})
+"""Names that decide on others, whatever is decided on them: `.git` begins a repository, where rules start afresh."""
+
+_NO_CURE = frozenset({SPECIAL, BAD_NAME, GONE, CHANGING, BINARY, OURS}) | exclude.FIRM
 
 _OPEN_FLAGS = OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
@@ -107,6 +113,7 @@ class Source:
 class _Options:
     extra: Rules
     max_bytes: int
+    ours: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +128,18 @@ class _Folder:
     entries: Iterator[os.DirEntry[str]]
 
 
-def walk(root: Path, *, max_bytes: int = MAX_FILE_BYTES, extra_ignore: Sequence[str] = ()) -> Iterator[Found | Skipped]:
+def walk(
+    root: Path, *, max_bytes: int = MAX_FILE_BYTES, extra_ignore: Sequence[str] = (), ours: Sequence[Path] = ()
+) -> Iterator[Found | Skipped]:
     """Every file below `root`, folder by folder in name order, or why it or its folder is left out.
 
     .gitignore files, .git/info/exclude and the user's git ignore file hold as in git, in a folder without .git too; in
     a nested repository they start afresh. .embedcodeignore files stand above them and above the built-in exclusions,
     and `extra_ignore`, lines in the same syntax, above those: a line with "!" takes a file or folder back, but not
-    credentials, version control data, or a file above `max_bytes`.
+    credentials, version control data, a file above `max_bytes`, or `ours`, the folders where indexes and vectors lie.
     Raises UsageError at once when `root` is not a readable folder.
     """
-    options = _Options(Rules("\n".join(extra_ignore), EXTRA), max_bytes)
-    try:
-        top = _enter(root.resolve(), "", "", (), ())
-    except FileNotFoundError as error:
-        raise UsageError(f"{root} does not exist; check the path.") from error
-    except NotADirectoryError as error:
-        raise UsageError(f"{root} is not a folder; give the folder that holds the code.") from error
-    except OSError as error:
-        raise UsageError(f"{root} cannot be read ({_io_reason(error)}); check who may read it.") from error
-    return _walk(top, options)
+    return _walk(_top(root), _options(extra_ignore, ours, max_bytes))
 
 
 def _walk(top: _Folder, options: _Options) -> Iterator[Found | Skipped]:
@@ -154,6 +154,62 @@ def _walk(top: _Folder, options: _Options) -> Iterator[Found | Skipped]:
             stack.append(visited)
         else:
             yield visited
+
+
+class Reach:
+    """Where walk() goes, as of when this is made: the folders it enters, and what in them it looks at."""
+
+    def __init__(self, root: Path, *, extra_ignore: Sequence[str] = (), ours: Sequence[Path] = ()) -> None:
+        """Lists folders, and opens nothing but ignore files. UsageError as walk() raises it."""
+        self._options = _options(extra_ignore, ours)
+        self._folders: dict[str, _Folder] = {}
+        waiting = [(str(root.resolve()), _top(root))]
+        while waiting:
+            path, folder = waiting.pop()
+            self._folders[path] = folder
+            for entry in folder.entries:
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        inner = _visit(folder, entry, self._options)
+                        if isinstance(inner, _Folder):
+                            waiting.append((entry.path, inner))
+
+    @property
+    def folders(self) -> Set[str]:
+        """Absolute paths."""
+        return self._folders.keys()
+
+    def covers(self, path: str) -> bool:
+        """Whether what happens at this absolute path can change what walk() finds, by its place and name."""
+        parent, name = os.path.split(path)
+        folder = self._folders.get(parent)
+        if folder is None:
+            return path in self._folders  # the root
+        if name in _RULING:
+            return True
+        if path in self._options.ours:
+            return False
+        try:
+            kinds = [stat.S_ISDIR(Path(path).lstat().st_mode)]
+        except OSError:  # it is gone, and may have been either
+            kinds = [False, True]
+        return any(_name_reason(folder, name, is_dir, self._options)[0] is None for is_dir in kinds)
+
+
+def _options(extra_ignore: Sequence[str], ours: Sequence[Path], max_bytes: int = MAX_FILE_BYTES) -> _Options:
+    extra = Rules("\n".join(extra_ignore), EXTRA)
+    return _Options(extra, max_bytes, frozenset(str(folder.resolve()) for folder in ours))
+
+
+def _top(root: Path) -> _Folder:
+    try:
+        return _enter(root.resolve(), "", "", (), ())
+    except FileNotFoundError as error:
+        raise UsageError(f"{root} does not exist; check the path.") from error
+    except NotADirectoryError as error:
+        raise UsageError(f"{root} is not a folder; give the folder that holds the code.") from error
+    except OSError as error:
+        raise UsageError(f"{root} cannot be read ({_io_reason(error)}); check who may read it.") from error
 
 
 def _enter(absolute: Path, prefix: str, repo: str, git: tuple[Rules, ...], own: tuple[Rules, ...]) -> _Folder:
@@ -187,6 +243,8 @@ def _visit(folder: _Folder, entry: os.DirEntry[str], options: _Options) -> Found
             path += "/"
         if not _is_utf8(entry.name):
             return Skipped(_printable(path), BAD_NAME)
+        if entry.path in options.ours:
+            return Skipped(path, OURS)
         reason, wanted = _name_reason(folder, entry.name, is_dir, options)
         if reason is not None:
             return Skipped(path, reason)

@@ -14,10 +14,10 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Generic, TypeVar
 
-from embedcode.errors import BusyError, EmbedcodeError, ModelError
+from embedcode.errors import BusyError, EmbedcodeError
 from embedcode.index.index import Index
-from embedcode.index.report import Report, Status
-from embedcode.types import Hit, Mode, Query
+from embedcode.index.report import Report, Status, Step
+from embedcode.types import Filter, Hit, Mode, Query, Role
 
 READ_SECONDS = 0.8
 """How long an answer waits for what has changed to be read: enough for a repository that is indexed already."""
@@ -26,7 +26,7 @@ EMBED_SECONDS = 0.5
 ANSWER_SECONDS = 1.9
 """After so long an answer says that it has none yet. A coding assistant waits two seconds for a tool without noticing;
 while a large repository is read for the first time, what it is searched in takes a few seconds to catch up."""
-CANDIDATES = 200
+NOTHING_READ = Step("read", 0, 0, 0, 0, 0.0)
 
 T = TypeVar("T")
 
@@ -49,22 +49,33 @@ class Kept:
         self._mutex = Lock()
         self._embedding = Lock()
         self._reading: _Task[Report] | None = None
+        self._step = NOTHING_READ
 
-    def search(self, query: Query, since: str = "") -> Answer:
-        """The hits there are now. Raises what Index.search raises, and what keeps the repository from being read."""
+    def search(self, query: Query, since: str = "", update: bool = True) -> Answer:
+        """The hits there are now. Raises what Index.search raises, and what keeps the repository from being read.
+
+        Without `update` nothing is read or embedded first: for a query that is still being typed.
+        """
 
         def hits() -> list[Hit]:
             changed = replace(query.where, only=self.index.since(since)) if since else query.where
             asked = replace(query, where=changed)
-            if query.mode is not Mode.LEXICAL:
-                self._embed(self.index.lexical(asked, CANDIDATES))
+            if update and query.mode is not Mode.LEXICAL:
+                with self._embedding:
+                    self.index.embed_best(asked, EMBED_SECONDS)
             return self.index.search(asked)
 
-        return self._answer(hits)
+        return self._answer(hits, update)
 
-    def related(self, path: str, line: int, k: int) -> Answer:
+    def related(self, path: str, line: int, k: int, where: Filter | None = None) -> Answer:
         """Chunks most like the one at path:line, a path relative to the root."""
-        return self._answer(lambda: self.index.related(path, line, k))
+
+        def hits() -> list[Hit]:
+            with self._embedding:
+                self.index.embed_few(EMBED_SECONDS)
+            return self.index.related(path, line, k, where)
+
+        return self._answer(hits)
 
     def status(self) -> Status:
         return self.index.status()
@@ -73,11 +84,23 @@ class Kept:
         """Read what has changed and load the model, before anybody asks."""
         with suppress(EmbedcodeError):
             self._refresh()
-            self._embed([])
+            self.index.encoder.encode(["ready"], Role.QUERY)
 
-    def _answer(self, hits: Callable[[], list[Hit]]) -> Answer:
+    def finish(self) -> None:
+        """Wait for what is being read, then leave what lacks vectors to a background process."""
+        if self._reading is not None:
+            self._reading.join()
+        with suppress(EmbedcodeError):
+            self._missing()
+
+    @property
+    def reading(self) -> Step | None:
+        """How far the reading of what has changed is, while there is any."""
+        return self._step if self._reading is not None and self._reading.is_alive() else None
+
+    def _answer(self, hits: Callable[[], list[Hit]], update: bool = True) -> Answer:
         start = time.monotonic()
-        notes = self._refresh()
+        notes = self._refresh() if update else []
         task = _Task(hits)
         task.start()
         task.join(max(0.0, start + ANSWER_SECONDS - time.monotonic()))
@@ -91,7 +114,8 @@ class Kept:
         """Start reading what has changed, wait a moment for it, and say if that was not enough."""
         with self._mutex:
             if self._reading is None or not self._reading.is_alive():
-                self._reading = _Task(lambda: self.index.update(vectors=False, patience=0.0))
+                self._step = NOTHING_READ
+                self._reading = _Task(lambda: self.index.update(vectors=False, progress=self._note, patience=0.0))
                 self._reading.start()
             reading = self._reading
         reading.join(READ_SECONDS)
@@ -103,9 +127,8 @@ class Kept:
             return [f"{str(busy).partition(':')[0]}; this answer is from what is in the index so far"]
         return []
 
-    def _embed(self, ids: list[int]) -> None:
-        with self._embedding, suppress(ModelError):  # a search says itself that it is by words alone
-            self.index.embed(EMBED_SECONDS, ids)
+    def _note(self, step: Step) -> None:
+        self._step = step
 
     def _missing(self) -> list[str]:
         """What lacks vectors is left to a background process; says how much does."""

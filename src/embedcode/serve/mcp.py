@@ -69,12 +69,30 @@ def serve(paths: Sequence[Path]) -> None:
     try:
         from mcp.server.mcpserver import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
+        from pydantic import ValidationError
     except ImportError as error:
         raise UsageError(f"this needs {error.name}; run `pip install '.[mcp]'` in your clone of embedcode") from None
     roots = Roots(paths)
     for kept in roots.kept.values():
         Thread(target=kept.warm, daemon=True).start()
-    server: Any = MCPServer("embedcode", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
+
+    class Server(MCPServer[Any]):
+        """Says in a sentence what is wrong with the arguments of a call: the SDK passes over a name that it does not
+        know, and quotes its validation library on the rest."""
+
+        async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+            takes = {tool.name: tool.input_schema["properties"] for tool in await self.list_tools()}
+            if unknown := arguments.keys() - takes.get(name, arguments):
+                raise ToolError(f"{name} has no argument {', '.join(sorted(unknown))}: give {', '.join(takes[name])}.")
+            try:
+                return await super().call_tool(name, arguments, context)
+            except ToolError as error:
+                if not isinstance(error.__cause__, ValidationError):
+                    raise
+                wrong = error.__cause__.errors()[0]
+                raise ToolError(f"{'.'.join(map(str, wrong['loc']))} of {name}: {wrong['msg'].lower()}.") from None
+
+    server = Server("embedcode", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
 
     def tool(function: Callable[P, str]) -> None:
         """Register a tool; what goes wrong reaches the assistant as a sentence it can act on."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,15 +71,6 @@ class VectorCache:
                 self._connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?)", rows)
         except sqlite3.Error as error:
             self._lose(error)
-
-    @property
-    def size(self) -> int:
-        """Bytes on the disk, with its log and a damaged one that was set aside. Nothing bounds them but `clean`."""
-        total = 0
-        for path in self.path.parent.glob(f"{self.path.stem}.*"):
-            with suppress(FileNotFoundError):  # a log that another process has just taken in
-                total += path.stat().st_size
-        return total
 
     def close(self) -> None:
         if self._connection is not None:

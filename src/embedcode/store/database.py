@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -292,3 +292,13 @@ def check_vector(scale: object, data: object, dim: int) -> None:
 def _stream(cursor: sqlite3.Cursor) -> Iterator[tuple[int, int, str, str, str]]:
     while rows := cursor.fetchmany(BATCH):
         yield from rows
+
+
+def remembered(folder: Path, name: str) -> str:
+    """A value of the manifest of the index in `folder`, whatever its dimensions; "" where there is none to be read."""
+    try:
+        with closing(sqlite3.connect(f"{(folder / 'index.sqlite').as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute("SELECT value FROM manifest WHERE name = ?", (name,)).fetchone()
+    except sqlite3.Error:
+        return ""
+    return str(row[0]) if row else ""

@@ -12,6 +12,7 @@ split word are left out (`x` of `get_x`), because they match nearly every file.
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from functools import lru_cache
 from math import log
 from unicodedata import normalize
@@ -71,6 +72,20 @@ def split(text: str) -> list[str]:
     for word in _words(text):
         terms += _terms(word[:MAX_WORD])
     return terms
+
+
+def places(text: str, terms: Set[str]) -> list[tuple[int, int]]:
+    """Where in a text its words, or parts of its names, are among `terms`: (start, end) in order."""
+    found: list[tuple[int, int]] = []
+    for match in (_ASCII_WORD if text.isascii() else _WORD).finditer(text):
+        word = match[0][:MAX_WORD]
+        held = [term in terms for term in _terms(word)]
+        if any(held[:1]) or (any(held) and not word.isascii()):
+            found.append(match.span())
+        elif any(held):
+            parts = (part.span() for part in _PART.finditer(word) if part[0].casefold() in terms)
+            found += [(match.start() + start, match.start() + end) for start, end in parts]
+    return found
 
 
 def joined(text: str) -> str:

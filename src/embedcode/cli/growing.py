@@ -1,0 +1,102 @@
+"""Growing: a file of vectors that is written block by block, and gone on with after an interrupt.
+
+Beside the file that was asked for lies a hidden part until all rows are in; then it takes the place of an old one.
+Knows no model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Growing:
+    """`rows` vectors to come in `path`, .npy or .jsonl; `done` of them are there from an earlier run."""
+
+    def __init__(self, path: Path, rows: int, file: IO[bytes], dim: int, dtype: str) -> None:
+        self.rows = rows
+        self.done = 0
+        self._json = path.suffix == ".jsonl"
+        self._file = file
+        self._header = b"" if self._json else _header(rows, dim, dtype)
+        self._row = 0 if self._json else dim * int(dtype[-1])
+        self._find_done()
+
+    @classmethod
+    @contextmanager
+    def at(cls, path: Path, rows: int, key: str, dim: int, dtype: str) -> Iterator[Self]:
+        """Goes on with a part of the same `key`, which names everything the vectors depend on.
+
+        The part becomes the file when the block ends well with all rows written, and stays otherwise.
+        """
+        part, note = (path.with_name(f".{path.name}.{ending}") for ending in ("part", "part.json"))
+        try:
+            same = json.loads(note.read_text("utf-8")) == {"key": key}
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            part.unlink(missing_ok=True)
+            note.write_text(json.dumps({"key": key}), "utf-8")
+        part.touch()
+        with part.open("r+b") as file:
+            grown = cls(path, rows, file, dim, dtype)
+            yield grown
+            file.flush()
+            os.fsync(file.fileno())
+        if grown.done == rows:
+            part.replace(path)
+            note.unlink()
+
+    def write(self, vectors: NDArray[Any], ids: Sequence[Any]) -> None:
+        """Append rows, with the id of each, or None."""
+        if self._json:
+            lines = json_lines(vectors, ids, self.done)
+            self._file.write("".join(f"{line}\n" for line in lines).encode())
+        else:
+            self._file.write(vectors.tobytes())
+        self._file.flush()
+        self.done += len(vectors)
+
+    def _find_done(self) -> None:
+        """Count whole rows, and cut off what an interrupt left of another."""
+        file = self._file
+        if self._json:
+            end = 0
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self.done, end = self.done + 1, end + len(line)
+        else:
+            size = file.seek(0, os.SEEK_END)
+            if size < len(self._header):
+                file.seek(0)
+                file.write(self._header)
+            self.done = max(0, size - len(self._header)) // self._row
+            end = len(self._header) + self.done * self._row
+        file.truncate(end)
+        file.seek(end)
+
+
+def json_lines(vectors: NDArray[Any], ids: Sequence[Any], first: int) -> Iterator[str]:
+    """One object a vector, numbered from `first`."""
+    for number, (row, id) in enumerate(zip(vectors, ids, strict=True), first):
+        named = "" if id is None else f'"id": {json.dumps(id)}, '
+        # str() of a float32 is the shortest decimal that reads back as the same float32.
+        yield f'{{"index": {number}, {named}"embedding": [{", ".join(map(str, row))}]}}'
+
+
+def _header(rows: int, dim: int, dtype: str) -> bytes:
+    from io import BytesIO
+
+    from numpy.lib import format as npy
+
+    buffer = BytesIO()
+    npy.write_array_header_1_0(buffer, {"descr": dtype, "fortran_order": False, "shape": (rows, dim)})
+    return buffer.getvalue()

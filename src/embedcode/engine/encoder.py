@@ -1,0 +1,158 @@
+"""LocalEncoder: what every engine on this machine shares: tokenising with prompts, blocks, the Matryoshka cut.
+
+An engine adds `forward`, `space` and `build`. Knows no network and no format of weights.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from embedcode.engine.tokens import TextTokenizer
+from embedcode.errors import EncodeError, ModelError, UsageError
+from embedcode.types import Floats, InputError, Role, Tokens, Truncate
+
+PROBE = "src/session.py Session.refresh\ndef refresh(self, token):\n    return self.store.renew(token, hours=1)"
+BLOCK = 256
+"""Texts that are tokenised while the block before them is computed."""
+
+Check = tuple[str, str, bool]
+"""What was looked at, what was found, and whether that is fine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What an encoder needs to know of its model beside the network: names, prompts and sizes."""
+
+    name: str
+    dim: int
+    max_tokens: int
+    prompts: Mapping[Role, str]
+    instruction: str = ""
+    dimensions: tuple[int, ...] = ()
+
+
+class LocalEncoder(ABC):
+    """An Encoder (types.py) over a tokenizer of its own."""
+
+    def __init__(self, conditions: Conditions, tokenizer: TextTokenizer) -> None:
+        self.conditions = conditions
+        self._tokenizer = tokenizer
+
+    @property
+    def dim(self) -> int:
+        return self.conditions.dim
+
+    @property
+    def max_tokens(self) -> int:
+        return self.conditions.max_tokens
+
+    @property
+    @abstractmethod
+    def space(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def build(self) -> str: ...
+
+    @abstractmethod
+    def forward(self, tokens: Sequence[Tokens]) -> Floats: ...
+
+    @abstractmethod
+    def checks(self) -> list[Check]:
+        """What `embedcode doctor` looks at: the model as it is computed on this machine."""
+
+    def tokenize(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[int]],
+        role: Role,
+        instruction: str | None = None,
+        truncate: Truncate = Truncate.NONE,
+        max_tokens: int | None = None,
+    ) -> list[Tokens | InputError]:
+        return self._tokenizer(texts, self._prompt(role, instruction), truncate, max_tokens)
+
+    def encode(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[int]],
+        role: Role,
+        instruction: str | None = None,
+        truncate: Truncate = Truncate.NONE,
+        max_tokens: int | None = None,
+        dimensions: int | None = None,
+    ) -> Floats:
+        import numpy as np
+
+        from embedcode.engine.vectors import cut
+
+        if isinstance(texts, str | bytes):
+            raise UsageError("texts are given as a list: write encode([text], ...) for a single one.")
+        if dimensions is not None:
+            self.check_dimensions(dimensions)
+        blocks = self._blocks(texts, role, instruction, truncate, max_tokens)
+        vectors = np.concatenate([np.empty((0, self.dim), np.float32), *map(self.forward, blocks)])
+        return vectors if dimensions is None else cut(vectors, dimensions)
+
+    def _described(self) -> Check:
+        return ("model", f"{self.conditions.name}, {self.dim} dimensions, {self.max_tokens} tokens", True)
+
+    def _speed(self) -> Check:
+        entries = self.tokenize([PROBE] * 32, Role.PASSAGE, truncate=Truncate.END)
+        tokens = [entry for entry in entries if isinstance(entry, Tokens)]
+        self.forward(tokens)
+        start = time.perf_counter()
+        self.forward(tokens)
+        seconds = time.perf_counter() - start
+        return ("speed", f"{sum(entry.used for entry in tokens) / seconds:,.0f} tokens/s", True)
+
+    def _blocks(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[int]],
+        role: Role,
+        instruction: str | None,
+        truncate: Truncate,
+        max_tokens: int | None,
+    ) -> Iterator[list[Tokens]]:
+        """The texts' tokens; the next block is tokenised beside the caller's work on this one."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        prompt = self._prompt(role, instruction)
+
+        def read(start: int) -> list[Tokens]:
+            found: list[Tokens] = []
+            for entry in self._tokenizer(texts[start : start + BLOCK], prompt, truncate, max_tokens, start):
+                if isinstance(entry, InputError):
+                    raise EncodeError(entry.message, entry.index)
+                found.append(entry)
+            return found
+
+        if len(texts) <= BLOCK:
+            yield read(0)
+            return
+        with ThreadPoolExecutor(1) as beside:
+            ahead = beside.submit(read, 0)
+            for start in range(0, len(texts), BLOCK):
+                block = ahead.result()
+                if start + BLOCK < len(texts):
+                    ahead = beside.submit(read, start + BLOCK)
+                yield block
+
+    def _prompt(self, role: Role, instruction: str | None) -> str:
+        prompt = self.conditions.prompts[role]
+        if "{instruction}" in prompt:
+            return prompt.replace("{instruction}", self.conditions.instruction if instruction is None else instruction)
+        if instruction is not None:
+            raise ModelError(f"{self.conditions.name} knows no instruction for a {role}: leave the instruction out.")
+        return prompt
+
+    def check_dimensions(self, dimensions: int) -> None:
+        """UsageError where the model does not declare this cut."""
+        declared = self.conditions.dimensions
+        if dimensions != self.dim and dimensions not in declared:
+            sizes = ", ".join(map(str, declared)) if declared else f"only {self.dim}"
+            raise UsageError(
+                f"{self.conditions.name} does not declare dimensions {dimensions} (it declares {sizes}): ask for one "
+                "of these, or force it by embedcode.cut(vectors, dimensions)."
+            )

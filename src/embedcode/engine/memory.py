@@ -1,0 +1,82 @@
+"""Memory: what a checkpoint will take in a precision, and what this process may have, before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embedcode.errors import ModelError
+from embedcode.model.checkpoint import Checkpoint
+
+PACK = 2048
+"""Tokens in one pass: matrix products gain no more by more rows, and activations 14,336 wide take 60 MB each."""
+NUMBER = {"fp32": 4, "bf16": 2, "int8": 1}
+"""Bytes of a weight."""
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+"""Of mallopt(3)."""
+BASE = 700_000_000
+"""torch, transformers and the allocator's reserve."""
+
+
+def keep() -> None:
+    """Have glibc keep what is freed: each layer's activations would else be mapped, faulted in and given back again."""
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return  # another C library
+    for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20)):
+        mallopt(parameter, value)
+
+
+def needed(checkpoint: Checkpoint, precision: str) -> int:
+    """Bytes at the peak, loading included: weights, one pass of PACK tokens, and the libraries."""
+    config = checkpoint.config
+    hidden = int(config["hidden_size"])
+    wide = int(config.get("intermediate_size", 4 * hidden))
+    table = int(config.get("vocab_size", 0)) * hidden
+    linear = checkpoint.weights.count - table
+    held = 4 if precision == "fp32" else 2  # embeddings and norms are not in int8
+    states = PACK * (4 * wide + 8 * hidden) * held
+    largest = wide * hidden * 4  # one weight on its way to another type
+    return linear * NUMBER[precision] + table * held + states + largest + BASE
+
+
+def available() -> int:
+    """Bytes this process may still take, by the system and by its control group."""
+    free = _field(Path("/proc/meminfo"), "MemAvailable:") * 1024
+    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    return min(free or 1 << 62, limit - used if limit else 1 << 62)
+
+
+def check(checkpoint: Checkpoint, precision: str) -> None:
+    """ModelError where the checkpoint will not fit, with what would."""
+    need, have = needed(checkpoint, precision), available()
+    if need <= have:
+        return
+    other = next((p for p in ("bf16", "int8") if NUMBER[p] < NUMBER[precision] and needed(checkpoint, p) <= have), "")
+    cure = f"{other} would need {_gb(needed(checkpoint, other))}" if other else "stream its layers from disk"
+    how = f"set precision to {other}" if other else "load(..., stream=True) or EMBEDCODE_STREAM=1"
+    raise ModelError(
+        f"{checkpoint.name} in {precision} needs {_gb(need)} of memory and {_gb(have)} are free: {cure}, {how}."
+    )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _field(path: Path, name: str) -> int:
+    try:
+        rows = path.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(row.split()[1]) for row in rows if row.startswith(name)), 0)
+
+
+def _number(path: Path) -> int:
+    """0 for a file that is not there or says `max`."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,266 @@
+"""Network: the stock network of transformers for a checkpoint, its published weights in it, attention packed.
+
+The one adapter to `transformers`. No code of a checkpoint is run, and weights are never held twice: what is stored as
+it is computed stays mapped from the file, and what is converted is converted tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embedcode.engine import packed
+from embedcode.engine.linear import Int8Linear
+from embedcode.engine.pooling import LatentAttention
+from embedcode.errors import ModelError
+from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.weights import Entry
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+}
+_PREFIXES = ("embedding_model.", "model.", "bert.", "roberta.")
+_OTHERS = re.compile(
+    r"^(?:lm_head|pooler|cls|head|decoder|classifier|score|latent_attention_model)\b"
+    r"|\b(?:position_ids|token_type_ids|inv_freq|masked_bias)$"
+)
+"""What a checkpoint may have beside the network: heads for other tasks, and buffers that are computed."""
+
+_LAYER = re.compile(r"(?:encoder\.)?layers?\.\d+")
+_NUMBER = re.compile(r"\blayers?\.(\d+)\.")
+
+
+class Tensors:
+    """The bytes of a checkpoint's files as tensors; nothing is read before it is used."""
+
+    def __init__(self) -> None:
+        self._maps: dict[Path, mmap.mmap] = {}
+
+    def get(self, entry: Entry) -> torch.Tensor:
+        """A view of the file."""
+        if entry.dtype not in _DTYPES:
+            raise ModelError(f"{entry.file} holds {entry.dtype} weights, which are not read here: use bf16 or fp32.")
+        if entry.file not in self._maps:
+            with entry.file.open("rb") as file:
+                self._maps[entry.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")  # nor is it written
+            flat = torch.frombuffer(
+                self._maps[entry.file], dtype=_DTYPES[entry.dtype], count=entry.count, offset=entry.start
+            )
+        return flat.view(entry.shape)
+
+    def release(self, entry: Entry) -> None:
+        """Give back the memory of a tensor that has been converted; it is read again where it is used again."""
+        start = entry.start // mmap.PAGESIZE * mmap.PAGESIZE
+        self._maps[entry.file].madvise(mmap.MADV_DONTNEED, start, entry.start + entry.size - start)
+
+
+def build(checkpoint: Checkpoint, precision: str, device: torch.device, layers: int = 0, stream: bool = False) -> Any:
+    """The network [1, T] ids -> states [1, T, hidden], in `precision` fp32, bf16 or int8.
+
+    `layers` > 0 builds only the first ones, for a trial. `stream` keeps no layer: each is read from the checkpoint as
+    a pass reaches it and given up behind it, so that memory holds one layer beside the states.
+    """
+    packed.register()
+    with torch.device("meta"):
+        network = _stock(checkpoint, layers)
+    if hasattr(network, "pooler"):
+        network.pooler = None
+    filling = _Filling(network, checkpoint, precision, device, layers)
+    blocks = [(name, part) for name, part in network.named_modules() if _LAYER.fullmatch(name)] if stream else []
+    for name, block in blocks:
+        block.register_forward_pre_hook(lambda part, _, name=name: filling.fill(part, name))
+        block.register_forward_hook(lambda part, *_: filling.empty(part))
+    filling.fill(network, "", tuple(f"{name}." for name, _ in blocks))
+    _compute_buffers(network, device)
+    return network.eval().requires_grad_(False)
+
+
+def _stock(checkpoint: Checkpoint, layers: int) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    kind = checkpoint.family
+    fields = dict(checkpoint.config)
+    if layers:
+        fields["num_hidden_layers"] = layers
+        if isinstance(kinds := fields.get("layer_types"), list):
+            fields["layer_types"] = kinds[:layers]
+    try:
+        config = AutoConfig.for_model(kind.model_type, **fields)
+        config.is_causal = checkpoint.causal
+        config.use_cache = False
+        network = AutoModel.from_config(config, attn_implementation=packed.NAME)  # type: ignore[no-untyped-call]
+    except Exception as error:
+        what = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{checkpoint.folder / 'config.json'} gives no {kind.model_type} network ({what}): download it again."
+        ) from None
+    for module in network.modules():
+        if hasattr(module, "is_causal"):
+            module.is_causal = checkpoint.causal
+    return network
+
+
+class _Filling:
+    """Puts a checkpoint's weights into a network on the meta device, and takes them out again."""
+
+    def __init__(self, network: Any, checkpoint: Checkpoint, precision: str, device: torch.device, layers: int) -> None:
+        self._tensors = Tensors()
+        self._sources = _sources(network, checkpoint, layers)
+        self._lora = _lora(checkpoint, self._sources, self._tensors, layers)
+        self._int8 = precision == "int8"
+        self._dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self._device = device
+        self._folder = checkpoint.folder
+
+    def fill(self, part: torch.nn.Module, name: str, without: tuple[str, ...] = ()) -> None:
+        """All parameters of `part`, which is called `name` in the network, but those under the names `without`."""
+        prefix = f"{name}." if name else ""
+        for inner, module in list(part.named_modules()):
+            place = prefix + inner
+            if without and f"{place}.".startswith(without):
+                continue
+            if self._int8 and isinstance(module, torch.nn.Linear):
+                bias = self._read(f"{place}.bias") if module.bias is not None else None
+                part.set_submodule(inner, Int8Linear(self._read(f"{place}.weight"), bias, self._dtype))
+                self._tensors.release(self._sources[f"{place}.weight"][0])
+                continue
+            for parameter, old in list(module.named_parameters(recurse=False)):
+                key = f"{place}.{parameter}".lstrip(".")
+                new = torch.nn.Parameter(self._as_shaped(key, old).to(self._device, self._dtype), requires_grad=False)
+                new._is_hf_initialized = True  # type: ignore[attr-defined]
+                setattr(module, parameter, new)
+
+    def empty(self, part: torch.nn.Module) -> None:
+        """The opposite of `fill`."""
+        part.to("meta")
+
+    def _as_shaped(self, key: str, old: torch.Tensor) -> torch.Tensor:
+        tensor = self._read(key)
+        if tensor.shape != old.shape:
+            raise ModelError(
+                f"{key} in {self._folder} has shape {list(tensor.shape)}, the network needs {list(old.shape)}: "
+                "config.json and weights are of two models, download both again."
+            )
+        return tensor
+
+    def _read(self, key: str) -> torch.Tensor:
+        entry, rows = self._sources[key]
+        tensor = self._tensors.get(entry)
+        if rows is not None:
+            tensor = tensor[rows]
+        if key in self._lora:
+            a, b, scale = self._lora[key]
+            tensor = tensor.float() + scale * (b.float() @ a.float())
+        return tensor
+
+
+def _compute_buffers(network: Any, device: torch.device) -> None:
+    """Buffers are in no checkpoint: the network's own initialisation computes them."""
+    for module in network.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_meta:
+                setattr(module, name, torch.empty_like(buffer, device=device))
+    with torch.no_grad():
+        network.initialize_weights()
+
+
+def _sources(network: Any, checkpoint: Checkpoint, layers: int) -> Mapping[str, tuple[Entry, slice | None]]:
+    """Parameter name to the tensor that fills it, and the rows of it; ModelError for one too few or too many."""
+    wanted = {name: tuple(p.shape) for name, p in network.named_parameters()}
+    found: dict[str, tuple[Entry, slice | None]] = {}
+    for key, entry in checkpoint.weights.items():
+        if _beyond(key, layers):
+            continue
+        name = key
+        for pattern, replacement in checkpoint.family.renamed:
+            name = re.sub(pattern, replacement, name)
+        for part, others in checkpoint.family.split.items():
+            if part in name:
+                rows = entry.shape[0] // len(others)
+                for number, other in enumerate(others):
+                    found[name.replace(part, other)] = (entry, slice(number * rows, (number + 1) * rows))
+                break
+        else:
+            place = next((n for n in _unprefixed(name) if n in wanted), None)
+            if place is None and not any(map(_OTHERS.search, _unprefixed(key))):
+                raise ModelError(
+                    f"{key} in {entry.file} has no place in a {checkpoint.architecture}: config.json and weights "
+                    "are of two models, download both again."
+                )
+            if place is not None:
+                found[place] = (entry, None)
+    if lost := [name for name in wanted if name not in found]:
+        raise ModelError(f"{checkpoint.folder} has no weights for {lost[0]}: download the checkpoint again.")
+    return found
+
+
+def _beyond(key: str, layers: int) -> bool:
+    """Whether a key is of a layer that is not built."""
+    layer = _NUMBER.search(key) if layers else None
+    return layer is not None and int(layer[1]) >= layers
+
+
+def _unprefixed(name: str) -> Iterator[str]:
+    yield name
+    for prefix in _PREFIXES:
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix)
+
+
+def _lora(
+    checkpoint: Checkpoint, sources: Mapping[str, tuple[Entry, slice | None]], tensors: Tensors, layers: int
+) -> Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]:
+    """Parameter name to A [r, in], B [out, r] and the scale."""
+    if checkpoint.adapter is None:
+        return {}
+    found = {}
+    for key, entry in checkpoint.adapter.weights.items():
+        name = re.sub(r"^base_model\.(?:model\.)?", "", key)
+        if not name.endswith(".lora_A.weight"):
+            if not name.endswith(".lora_B.weight"):
+                raise ModelError(f"{key} in {entry.file} is no part of a LoRA adapter: merge it with peft first.")
+            continue
+        other = checkpoint.adapter.weights.get(key.replace(".lora_A.", ".lora_B."))
+        if other is None:
+            raise ModelError(f"{entry.file} has {key} and no lora_B beside it: download it again.")
+        if _beyond(name, layers):
+            continue
+        name = name.removesuffix(".lora_A.weight") + ".weight"
+        place = next((n for n in _unprefixed(name) if n in sources), None)
+        if place is None or (other.shape[0], entry.shape[1]) != sources[place][0].shape:
+            raise ModelError(
+                f"{key} in {entry.file} fits no weight of {checkpoint.folder}: adapter and base are of two models."
+            )
+        found[place] = (tensors.get(entry), tensors.get(other), checkpoint.adapter.scale)
+    return found
+
+
+def latent(checkpoint: Checkpoint) -> LatentAttention:
+    """The head of NV-Embed-v2, in fp32."""
+    tensors = Tensors()
+    prefix = LatentAttention.PREFIX
+    weights = {name: tensors.get(entry) for name, entry in checkpoint.weights.items() if name.startswith(prefix)}
+    return LatentAttention(weights, checkpoint.head)
+
+
+def heads(checkpoint: Checkpoint) -> Sequence[tuple[torch.Tensor, torch.Tensor | None, str]]:
+    """Weight, bias and activation of each dense head, in fp32."""
+    tensors = Tensors()
+    found = []
+    for one in checkpoint.dense:
+        bias = one.weights.get("linear.bias")
+        weight = tensors.get(one.weights["linear.weight"]).float()
+        found.append((weight, None if bias is None else tensors.get(bias).float(), one.activation))
+    return found

@@ -1,0 +1,88 @@
+"""Packed attention: many texts as one row of tokens, none of them padded.
+
+One function, registered with transformers under NAME, serves every architecture: linear maps and norms run over the
+row as a whole, and attention runs text by text between its borders. Nothing is computed for padding, and no text sees
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+NAME = "embedcode_packed"
+
+
+def register() -> None:
+    """Make `attn_implementation=NAME` known to transformers."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    borders: Sequence[int],
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """query [1, heads, T, d], key and value [1, key heads, T, d]; text i is rows borders[i]:borders[i + 1].
+
+    Returns [1, T, heads, d]. A window lets a token see those nearer than `sliding_window`; `softcap` bounds scores as
+    in Gemma 2.
+    """
+    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    causal = bool(getattr(module, "is_causal", False))
+    for start, stop in pairwise(borders):
+        q, k, v = (part[:, :, start:stop] for part in (query, key, value))
+        near = _near(stop - start, sliding_window, causal, query.device)
+        if softcap is not None:
+            row = _capped(q, k, v, near, causal, scaling, softcap)
+        else:
+            row = functional.scaled_dot_product_attention(
+                q, k, v, near, is_causal=causal and near is None, scale=scaling, enable_gqa=k.shape[1] != q.shape[1]
+            )
+        out[:, start:stop] = row.transpose(1, 2)
+    return out, None
+
+
+def _near(length: int, window: int | None, causal: bool, device: torch.device) -> torch.Tensor | None:
+    """Which tokens see which, bool [length, length]; None where the window does not bite."""
+    if window is None or length <= window:
+        return None
+    place = torch.arange(length, device=device)
+    distance = place[:, None] - place[None, :]
+    return (distance < window) & ((distance >= 0) if causal else (distance > -window))
+
+
+def _capped(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    near: torch.Tensor | None,
+    causal: bool,
+    scaling: float | None,
+    softcap: float,
+) -> torch.Tensor:
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    scores = (q @ k.transpose(2, 3)).float() * (scaling if scaling is not None else q.shape[-1] ** -0.5)
+    scores = torch.tanh(scores / softcap) * softcap
+    if causal and near is None:
+        near = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if near is not None:
+        scores = scores.masked_fill(~near, -torch.inf)
+    return scores.softmax(-1).to(v.dtype) @ v

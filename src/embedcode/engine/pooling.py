@@ -1,0 +1,72 @@
+"""From the states of one text's tokens to its vector: pooling, the latent head of NV-Embed-v2, dense heads.
+
+Everything is fp32, whatever the network computes in: it is one text's sum, and costs nothing beside the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from embedcode.errors import ModelError
+from embedcode.model.family import Pooling
+
+
+def pool(states: torch.Tensor, pooling: Pooling, skipped: int = 0) -> torch.Tensor:
+    """States [tokens, dim] to [dim]; a mean leaves out the first `skipped` tokens, unless there are no others."""
+    match pooling:
+        case Pooling.CLS:
+            return states[0].float()
+        case Pooling.LAST:
+            return states[-1].float()
+        case _:
+            return states[skipped if skipped < len(states) else 0 :].float().mean(0)
+
+
+class LatentAttention(torch.nn.Module):
+    """NV-Embed-v2's head (arXiv 2405.17428): each token attends to trained latents, then a gated feed-forward layer.
+
+    Both parts add to what they are given. Names of the weights are those of the published checkpoint.
+    """
+
+    PREFIX = "latent_attention_model."
+
+    def __init__(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._weights = {name.removeprefix(self.PREFIX): tensor.float() for name, tensor in weights.items()}
+        self._heads = int(config.get("num_cross_heads", 8))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """States [tokens, dim] to states of the same shape."""
+        states = states.float()
+        latents = self._normed("cross_attend_blocks.0.norm_context", self._get("latents"))
+        q = self._linear("cross_attend_blocks.0.fn.to_q", self._normed("cross_attend_blocks.0.norm", states))
+        k, v = self._linear("cross_attend_blocks.0.fn.to_kv", latents).chunk(2, -1)
+        q, k, v = (part.view(len(part), self._heads, -1).transpose(0, 1) for part in (q, k, v))
+        seen = functional.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
+        states = states + self._linear("cross_attend_blocks.0.fn.to_out", seen)
+        inner = self._normed("cross_attend_blocks.1.norm", states)
+        inner, gate = self._linear("cross_attend_blocks.1.fn.net.0", inner).chunk(2, -1)
+        return states + self._linear("cross_attend_blocks.1.fn.net.2", inner * functional.gelu(gate))
+
+    def _get(self, name: str) -> torch.Tensor:
+        if name not in self._weights:
+            raise ModelError(f"the checkpoint has no {self.PREFIX}{name}: download it again.")
+        return self._weights[name]
+
+    def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self._get(f"{name}.weight"), self._weights.get(f"{name}.bias"))
+
+    def _normed(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        return functional.layer_norm(x, x.shape[-1:], self._get(f"{name}.weight"), self._weights.get(f"{name}.bias"))
+
+
+def dense(vector: torch.Tensor, heads: Sequence[tuple[torch.Tensor, torch.Tensor | None, str]]) -> torch.Tensor:
+    """The dense heads (weight, bias, activation) in turn over a pooled vector [dim]."""
+    for weight, bias, activation in heads:
+        vector = functional.linear(vector, weight, bias)
+        vector = {"": vector, "tanh": vector.tanh(), "gelu": functional.gelu(vector)}[activation]
+    return vector

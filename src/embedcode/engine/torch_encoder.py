@@ -1,0 +1,227 @@
+"""TorchEncoder: a published checkpoint on torch, without padding. Knows no hub and no command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from embedcode.engine import memory
+from embedcode.engine.encoder import Check, Conditions, LocalEncoder
+from embedcode.engine.memory import PACK
+from embedcode.engine.precision import Choice, choose
+from embedcode.engine.tokens import TextTokenizer, printable
+from embedcode.errors import EncodeError, ModelError
+from embedcode.model.checkpoint import Checkpoint, tokenizer_config
+from embedcode.model.family import Pooling
+from embedcode.types import Floats, InputError, Role, Tokens, Truncate
+
+STREAMED = 8 * PACK
+"""Tokens in one pass where layers are read from the disk for each pass."""
+SAMPLE = 256
+"""Tokens of the trial that chooses a precision."""
+LATE = 2048
+"""Tokens a model must read for late chunking: below, a file does not fit."""
+NORM = 1e-3
+"""How far the length of a vector may be from 1."""
+
+
+class TorchEncoder(LocalEncoder):
+    """Constructing it reads no weights and does not import torch; the first vector does."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, precision: str, threads: int, device: str = "cpu", stream: bool = False
+    ) -> None:
+        """`precision` "" is chosen by a trial (precision.py); `stream` reads layers from the disk for each pass."""
+        conditions = Conditions(
+            checkpoint.name,
+            checkpoint.dim,
+            checkpoint.max_tokens,
+            checkpoint.prompts,
+            checkpoint.instruction,
+            checkpoint.dimensions,
+        )
+        eos = _token(tokenizer_config(checkpoint.folder).get("eos_token")) if checkpoint.adds_eos else ""
+        super().__init__(conditions, TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, eos or ""))
+        self.checkpoint = checkpoint
+        self.repaired = 0
+        """Rows that were not finite and were computed again alone, in fp32."""
+        self._precision = precision
+        self._threads = threads
+        self._device = device
+        self._stream = stream
+        self._loading = Lock()
+
+    @property
+    def space(self) -> str:
+        return self.checkpoint.space
+
+    @cached_property
+    def build(self) -> str:
+        from importlib.metadata import version
+
+        chosen = self.choice.precision
+        return f"{chosen} {self._device} torch {version('torch')} transformers {version('transformers')}"
+
+    @cached_property
+    def choice(self) -> Choice:
+        """What the network is computed in, and why."""
+        if self._precision:
+            return Choice(self._precision, "as asked")
+        if self._device != "cpu":
+            return Choice("bf16", "as every card computes fast")
+        if self._stream:
+            return Choice("bf16", "half the bytes to read of fp32")
+        from embedcode import settings
+
+        text = Path(__file__).read_text("utf-8")
+        entries = self.tokenize([text], Role.PASSAGE, truncate=Truncate.END, max_tokens=min(SAMPLE, self.max_tokens))
+        sample = [entry for entry in entries if isinstance(entry, Tokens)]
+        self._prepare()
+        return choose(self.checkpoint, sample, lambda network, tokens: self._run(tokens, network), settings.load().home)
+
+    def forward(self, tokens: Sequence[Tokens]) -> Floats:
+        import numpy as np
+
+        from embedcode.engine.packs import packs
+        from embedcode.engine.vectors import unit
+
+        out = np.empty((len(tokens), self.dim), np.float32)
+        for part in packs(tokens, STREAMED if self._stream else PACK):
+            out[part] = self._forward(tokens[part], self._network)
+        vectors = unit(out)
+        norms = np.linalg.norm(vectors, axis=1)
+        for index in map(int, np.flatnonzero(~(abs(norms - 1) <= NORM))):
+            self.repaired += 1
+            vectors[index] = unit(self._forward(tokens[index : index + 1], self._exact))[0]
+            if not np.isfinite(vectors[index]).all():
+                raise EncodeError(f"Input {index} has no finite vector in {self.checkpoint.name}: leave it out.", index)
+        return vectors
+
+    def checks(self) -> list[Check]:
+        reason = ("precision", f"{self.choice.precision}: {self.choice.reason}", True)
+        return [self._described(), reason, ("engine", self.build, True), self._speed()]
+
+    def late(self, text: str, spans: Sequence[tuple[int, int]]) -> Floats:
+        """Late chunking (Günther et al. 2024, arXiv 2409.04701): one pass over a file, one vector for each span of it.
+
+        A span is (first, last + 1) in characters. float32 [spans, dim], unit length; a chunk's vector knows the file
+        around it. ModelError for a model that reads fewer than LATE tokens, EncodeError for a text that is too long or
+        a span without a token.
+        """
+        import numpy as np
+
+        from embedcode.engine.vectors import unit
+
+        if self.max_tokens < LATE:
+            raise ModelError(
+                f"{self.conditions.name} reads {self.max_tokens} tokens, and late chunking needs {LATE:,}: embed the "
+                "chunks one by one."
+            )
+        (entry,) = self.tokenize([printable(text)], Role.PASSAGE)
+        if isinstance(entry, InputError):
+            raise EncodeError(entry.message, entry.index)
+        places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
+        (states,) = self._run([entry], self._network)
+        rows = []
+        for number, (start, end) in enumerate(spans):
+            inside = [i for i, (a, b) in enumerate(places) if a < end and b > start]
+            if not inside:
+                raise EncodeError(
+                    f"Input {number} is the span {start}:{end}, which has no token: leave it out.", number
+                )
+            rows.append(self._pooled(states[inside[0] : inside[-1] + 1], 0))
+        return unit(np.array(rows, np.float32).reshape(len(rows), self.dim))
+
+    def _forward(self, tokens: Sequence[Tokens], network: Any) -> Floats:
+        """Pooled vectors [n, dim], not yet of unit length."""
+        import numpy as np
+
+        masked = self.checkpoint.masks_prompt
+        each = zip(tokens, self._run(tokens, network), strict=True)
+        return np.stack([self._pooled(states, entry.prompt if masked else 0) for entry, states in each])
+
+    def _pooled(self, states: Any, skipped: int) -> Floats:
+        import torch
+
+        from embedcode.engine.pooling import dense, pool
+
+        with torch.inference_mode():
+            head = states if self._latent is None else self._latent(states)
+            vector: Floats = dense(pool(head, self.checkpoint.pooling, skipped), self._heads).cpu().numpy()
+        return vector
+
+    def _run(self, tokens: Sequence[Tokens], network: Any) -> Sequence[Any]:
+        """Each text's states [used, hidden], from one pass over all of them as a row."""
+        import torch
+
+        lengths = [entry.used for entry in tokens]
+        borders = [0]
+        for length in lengths:
+            borders.append(borders[-1] + length)
+        first = self.checkpoint.first_position
+        with torch.inference_mode():
+            ids = torch.tensor([[i for entry in tokens for i in entry.ids]], device=self._device)
+            positions = torch.cat([torch.arange(first, first + length) for length in lengths]).to(self._device)
+            states = network(input_ids=ids, position_ids=positions[None], borders=borders).last_hidden_state[0]
+        split: Sequence[Any] = states.split(lengths)
+        return split
+
+    @cached_property
+    def _network(self) -> Any:
+        with self._loading:
+            precision = self.choice.precision
+            if not self._stream and self._device == "cpu":
+                memory.check(self.checkpoint, precision)
+            return self._load(precision, self._stream)
+
+    @cached_property
+    def _exact(self) -> Any:
+        """In fp32, for a row that is not finite: streamed, since it is rare and the memory is taken."""
+        return self._load("fp32", stream=True)
+
+    def _load(self, precision: str, stream: bool) -> Any:
+        import torch
+
+        from embedcode.engine import network
+
+        self._prepare()
+        built = network.build(self.checkpoint, precision, torch.device(self._device), stream=stream)
+        rows = built.get_input_embeddings().weight.shape[0]
+        if self._tokenizer.vocabulary > rows:
+            raise ModelError(
+                f"{self.checkpoint.tokenizer} knows {self._tokenizer.vocabulary:,} tokens and the network {rows:,}: "
+                "they are of two models, download both again."
+            )
+        return built
+
+    def _prepare(self) -> None:
+        try:
+            import torch
+            import transformers  # noqa: F401
+        except ImportError as error:
+            raise ModelError(
+                f"{self.checkpoint.name} needs {error.name}; run `pip install '.[torch]'` in your clone of embedcode"
+            ) from None
+        memory.keep()
+        torch.set_num_threads(self._threads)
+
+    @cached_property
+    def _latent(self) -> Any:
+        from embedcode.engine import network
+
+        return network.latent(self.checkpoint) if self.checkpoint.pooling is Pooling.LATENT else None
+
+    @cached_property
+    def _heads(self) -> Any:
+        from embedcode.engine import network
+
+        return network.heads(self.checkpoint)
+
+
+def _token(value: Any) -> str:
+    """A special token of tokenizer_config.json, which is text or an object."""
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else ""

@@ -1,0 +1,232 @@
+"""Checkpoint: what a model folder on disk is, as published: network, attention, pooling, prompts, sizes.
+
+Reads JSON files and safetensors headers, loads no weights and runs no code of the checkpoint. Order of trust for
+pooling and prompts: what the caller says, the sentence-transformers files, config.json, the preset of the name, the
+family.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from embedcode.errors import ModelError
+from embedcode.model import weights
+from embedcode.model.family import FAMILIES, Family, Pooling, family
+from embedcode.model.modules import Dense, Modules
+from embedcode.model.passage import FORMAT
+from embedcode.model.presets import INSTRUCTIONS, Preset, preset
+from embedcode.model.weights import Weights, read_json
+from embedcode.types import Role, digest
+
+_NAMED = {
+    "avg": Pooling.MEAN,
+    "mean": Pooling.MEAN,
+    "last": Pooling.LAST,
+    "lasttoken": Pooling.LAST,
+    "cls": Pooling.CLS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter over a base checkpoint: weight + scale * B @ A (arXiv 2106.09685)."""
+
+    weights: Weights
+    scale: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that decides a model's vectors. `prompts` may hold `{instruction}`."""
+
+    folder: Path
+    name: str
+    architecture: str
+    family: Family
+    config: Mapping[str, Any]
+    """Fields of the stock network's config."""
+    head: Mapping[str, Any]
+    """Fields of the latent attention head; empty for other pooling."""
+    causal: bool
+    pooling: Pooling
+    masks_prompt: bool
+    prompts: Mapping[Role, str]
+    instruction: str
+    """Stands for `{instruction}` where a call gives none."""
+    max_tokens: int
+    first_position: int
+    """Of a text's first token: 0, or as in RoBERTa the padding id + 1."""
+    dimensions: tuple[int, ...]
+    """Matryoshka sizes that are declared."""
+    adds_eos: bool
+    dense: tuple[Dense, ...]
+    weights: Weights
+    adapter: Adapter | None
+
+    @classmethod
+    def read(cls, folder: Path, name: str = "", prompts: Mapping[Role, str] | None = None) -> Checkpoint:
+        """The checkpoint in a folder, in the layout of the hub; `name` is its name there.
+
+        ModelError says which file or field is wrong and what to do.
+        """
+        if not folder.is_dir():
+            raise ModelError(f"{folder} is no folder: give a checkpoint's folder or its name on the hub.")
+        adapter = None
+        if (folder / "adapter_config.json").is_file():
+            folder, adapter = _adapter(folder)
+        published = read_json(folder / "config.json")
+        architecture, kind = _architecture(folder, published)
+        known = preset(name or folder.name) or Preset("", "", 0, 0)
+        config = _stock_config(published, kind)
+        if not isinstance(size := config.get("hidden_size"), int):
+            raise ModelError(f"{folder / 'config.json'}: hidden_size {size!r} is no size: download it again.")
+        causal = _causal(kind, config)
+        modules = Modules.read(folder)
+        asked = prompts or {}
+        given = modules.prompts
+        chosen = {
+            Role.QUERY: _first(asked.get(Role.QUERY), given.get(Role.QUERY), known.query, kind.query),
+            Role.PASSAGE: _first(asked.get(Role.PASSAGE), given.get(Role.PASSAGE), known.passage, kind.passage),
+        }
+        chosen[Role.QUERY], instruction = _instruction(chosen[Role.QUERY])
+        named = published.get("pooling")
+        if named is not None and named not in _NAMED:
+            raise ModelError(f"{folder / 'config.json'}: pooling {named!r} is none of {', '.join(_NAMED)}.")
+        pooling = modules.pooling or (_NAMED[named] if named else kind.pooling)
+        if kind.pooling is Pooling.LATENT:
+            pooling = kind.pooling  # its sentence-transformers files name the mean that follows the latents
+        first = int(config.get("pad_token_id", 1)) + 1 if kind.offset_positions else 0
+        positions = config.get("max_position_embeddings")
+        if isinstance(positions, int):
+            positions -= first
+        # sentence-transformers 6 leaves the limit to the tokenizer's file.
+        said = modules.max_tokens or tokenizer_config(folder).get("model_max_length")
+        limit = min((n for n in (said, positions) if isinstance(n, int)), default=512)
+        return cls(
+            folder=folder,
+            name=name or folder.name,
+            architecture=architecture,
+            family=kind,
+            config=config,
+            head=published.get("latent_attention_config", {}) if pooling is Pooling.LATENT else {},
+            causal=causal,
+            pooling=pooling,
+            masks_prompt=kind.masks_prompt if modules.includes_prompt is None else not modules.includes_prompt,
+            prompts=chosen,
+            instruction=instruction,
+            max_tokens=limit,
+            first_position=first,
+            dimensions=_dimensions(folder, published, known.dimensions),
+            adds_eos=kind.adds_eos or bool(tokenizer_config(folder).get("add_eos_token")),
+            dense=modules.dense,
+            weights=weights.read(folder),
+            adapter=adapter,
+        )
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        width = int(self.config["hidden_size"])
+        for dense in self.dense:
+            shape = dense.shape
+            if shape[1] != width:
+                raise ModelError(
+                    f"{dense.weights.files[0]} takes {shape[1]} dimensions and is given {width}: download it again."
+                )
+            width = shape[0]
+        return width
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / "tokenizer.json"
+
+    @cached_property
+    def space(self) -> str:
+        """32 hex digits; two encoders of one space give comparable vectors."""
+        parts = [self.weights.fingerprint(), *(dense.weights.fingerprint() for dense in self.dense)]
+        if self.adapter is not None:
+            parts += [self.adapter.weights.fingerprint(), str(self.adapter.scale)]
+        try:
+            tokenizer = hashlib.sha256(self.tokenizer.read_bytes()).hexdigest()
+        except OSError:
+            raise ModelError(f"{self.tokenizer} is missing: download it too, or convert the tokenizer to it.") from None
+        conditions = (self.pooling, str(self.causal), str(self.masks_prompt), str(self.adds_eos))
+        passage = self.prompts[Role.PASSAGE]
+        return digest(*parts, tokenizer, passage, *conditions, str(self.dim), str(self.max_tokens), FORMAT).hex()
+
+
+def _adapter(folder: Path) -> tuple[Path, Adapter]:
+    """The base checkpoint's folder, and the adapter."""
+    path = folder / "adapter_config.json"
+    config = read_json(path)
+    base = Path(str(config.get("base_model_name_or_path") or ""))
+    found = next((place for place in (base, folder / base) if (place / "config.json").is_file()), None)
+    if found is None:
+        raise ModelError(
+            f"{path} stands on {str(base)!r}, which is no folder here: download it and write its path there."
+        )
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
+        raise ModelError(f"{path} is no plain LoRA adapter: merge it into its base with peft first.")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1:
+        raise ModelError(f"{path} lacks r or lora_alpha: download it again.")
+    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    return found, Adapter(weights.read(folder, "adapter_model"), scale)
+
+
+def _architecture(folder: Path, published: Mapping[str, Any]) -> tuple[str, Family]:
+    names = published.get("architectures") or []
+    for name in names if isinstance(names, list) else []:
+        if isinstance(name, str) and (kind := family(name)) is not None:
+            return name, kind
+    known = ", ".join(FAMILIES)
+    raise ModelError(f"{folder / 'config.json'}: architectures {names!r} is none that is read: {known}.")
+
+
+def _stock_config(published: Mapping[str, Any], kind: Family) -> dict[str, Any]:
+    own = published.get(kind.nested) if kind.nested else published
+    config = dict(own if isinstance(own, Mapping) else published)
+    for name, stock in kind.fields.items():
+        if name in config:
+            config[stock] = config.pop(name)
+    if kind.model_type == "nomic_bert" and "rotary_emb_base" in config:
+        theta = float(config.pop("rotary_emb_base"))
+        config["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}
+    for other in ("architectures", "auto_map", "model_type", "_name_or_path", "torch_dtype", "dtype"):
+        config.pop(other, None)
+    return config | dict(kind.settings)
+
+
+def _causal(kind: Family, config: Mapping[str, Any]) -> bool:
+    if "use_bidirectional_attention" in config:
+        return not config["use_bidirectional_attention"]
+    return bool(config.get("is_causal", kind.causal))
+
+
+def _first(*values: str | None) -> str:
+    return next((value for value in values if value is not None), "")
+
+
+def _instruction(prompt: str) -> tuple[str, str]:
+    """A query prompt with its instruction taken out of it, and that instruction."""
+    if found := re.fullmatch(r"(Instruct: )([^{}\n]+)(\nQuery: ?)", prompt):
+        return found[1] + "{instruction}" + found[3], found[2]
+    return prompt, INSTRUCTIONS["general"]
+
+
+def _dimensions(folder: Path, published: Mapping[str, Any], known: tuple[int, ...]) -> tuple[int, ...]:
+    declared = published.get("matryoshka_dimensions") or published.get("matryoshka_dims") or known
+    if not isinstance(declared, list | tuple) or not all(isinstance(size, int) and size > 0 for size in declared):
+        raise ModelError(f"{folder / 'config.json'}: matryoshka_dimensions {declared!r} is no list of sizes.")
+    return tuple(sorted(declared))
+
+
+def tokenizer_config(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    return read_json(path) if path.is_file() else {}

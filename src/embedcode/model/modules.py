@@ -1,0 +1,115 @@
+"""Modules: what the sentence-transformers files beside a checkpoint say of pooling, prompts, limits and dense heads.
+
+modules.json, config_sentence_transformers.json, sentence_bert_config.json and the folders modules.json names, as that
+library writes them. Knows no architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedcode.errors import ModelError
+from embedcode.model import weights
+from embedcode.model.family import GEMMA, Pooling
+from embedcode.model.weights import Weights, read_json
+from embedcode.types import Role
+
+_POOLINGS = {
+    "pooling_mode_mean_tokens": Pooling.MEAN,
+    "pooling_mode_lasttoken": Pooling.LAST,
+    "pooling_mode_cls_token": Pooling.CLS,
+}
+_PROMPTS = {Role.QUERY: ("query", "nl2code_query"), Role.PASSAGE: ("passage", "document", "nl2code_document")}
+"""Names under which models of the hub keep the prompt of a role."""
+_ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": "",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.GELU": "gelu",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A linear map after pooling, with its weights in a folder of its own (EmbeddingGemma has two)."""
+
+    weights: Weights
+    activation: str
+    """"", "tanh" or "gelu"."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(dimensions out, dimensions in)."""
+        entry = self.weights.get("linear.weight")
+        if entry is None or len(entry.shape) != 2:
+            raise ModelError(f"{self.weights.files[0]} has no matrix linear.weight: download it again.")
+        return entry.shape[0], entry.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Modules:
+    """None and empty where the files say nothing."""
+
+    pooling: Pooling | None = None
+    includes_prompt: bool | None = None
+    max_tokens: int | None = None
+    prompts: Mapping[Role, str] = field(default_factory=dict)
+    dense: tuple[Dense, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> Modules:
+        pooling = _optional(folder / "1_Pooling" / "config.json")
+        chosen = [mode for name, mode in _POOLINGS.items() if pooling.get(name)]
+        # Newer files name the mode itself.
+        if isinstance(mode := pooling.get("pooling_mode"), str):
+            chosen = [one for one in (Pooling.MEAN, Pooling.CLS, Pooling.LAST) if mode.startswith(one)]
+        if pooling and len(chosen) != 1:
+            raise ModelError(f"{folder / '1_Pooling' / 'config.json'} is not one of mean, cls and last token pooling.")
+        limit = _optional(folder / "sentence_bert_config.json").get("max_seq_length")
+        said = _optional(folder / "config_sentence_transformers.json").get("prompts") or {}
+        if not isinstance(said, dict):
+            raise ModelError(
+                f"{folder / 'config_sentence_transformers.json'}: prompts is no object: download it again."
+            )
+        # An empty prompt says nothing: sentence-transformers 6 writes one for each role that has none.
+        prompts = {
+            role: said[name]
+            for role, names in _PROMPTS.items()
+            for name in reversed(names)
+            if isinstance(said.get(name), str) and said[name]
+        }
+        if GEMMA in said.values():
+            prompts[Role.QUERY] = GEMMA
+        return cls(
+            pooling=chosen[0] if chosen else None,
+            includes_prompt=pooling.get("include_prompt"),
+            max_tokens=limit if isinstance(limit, int) else None,
+            prompts=prompts,
+            dense=tuple(_dense(folder)),
+        )
+
+
+def _dense(folder: Path) -> list[Dense]:
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    import json
+
+    try:
+        listed = json.loads(path.read_text("utf-8"))
+        places = [row["path"] for row in listed if row["type"].rpartition(".")[2] == "Dense"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path} cannot be read ({error!r}): download it again.") from None
+    found = []
+    for place in places:
+        activation = read_json(folder / place / "config.json").get("activation_function", "")
+        if activation not in _ACTIVATIONS:
+            raise ModelError(f"{folder / place}: activation {activation!r} is none of {', '.join(_ACTIVATIONS)}.")
+        found.append(Dense(weights.read(folder / place), _ACTIVATIONS[activation]))
+    return found
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}

@@ -1,0 +1,22 @@
+"""The few lines of a chunk that tell most about a query. Knows no screen and no colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+from embedcode.store.terms import split
+
+LINES = 10
+COLUMNS = 200
+"""Read of a line; data and generated code have lines of many pages."""
+
+
+def telling(lines: Sequence[str], terms: Set[str]) -> range:
+    """At most LINES of them, by position: the first that are not blank, unless others hold more different terms."""
+    top = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    if len(lines) - top <= LINES or not terms:
+        return range(top, min(len(lines), top + LINES))
+    held = [terms & set(split(line[:COLUMNS])) for line in lines]
+    starts = [start for start in range(top, len(lines) - LINES + 1) if start == top or lines[start].strip()]
+    best = max(starts, key=lambda start: (len(set().union(*held[start : start + LINES])), -start))
+    return range(best, best + LINES)

@@ -1,0 +1,229 @@
+"""TorchEncoder on a small random network: what it promises beside the layouts (tests/model/test_layouts.py)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import MistralConfig, MistralModel
+
+from embedcode import Role, Truncate, cut, load
+from embedcode.engine import memory
+from embedcode.engine.torch_encoder import TorchEncoder
+from embedcode.errors import EncodeError, ModelError, UsageError
+from embedcode.model.spec import DEFAULT
+from embedcode.types import Tokens
+
+TEXTS = ["import os", "import numpy as np\n" * 40, "", "x", "def f(x):\n    return x  # größer", "日本語 " * 30]
+SIZES = (16, 32, 64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NV-EmbedCode's layout in small: Mistral without its causal mask, mean pooling."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "NV-EmbedCode-7b-v1"
+    folder.mkdir()
+    config = MistralConfig(
+        hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=128,
+        vocab_size=30522, max_position_embeddings=4096, sliding_window=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    save_file(dict(MistralModel(config).state_dict()), folder / "model.safetensors")
+    published = config.to_dict() | {
+        "architectures": ["MistralBiDirectionalModel"],
+        "model_type": "mistralbidirectional",
+    }
+    (folder / "config.json").write_text(json.dumps(published | {"matryoshka_dimensions": list(SIZES)}))
+    shutil.copy(DEFAULT / "tokenizer.json", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exact(folder: Path) -> TorchEncoder:
+    return encoder(folder, "fp32")
+
+
+def encoder(folder: Path, precision: str, **options: object) -> TorchEncoder:
+    found = load(str(folder), precision=precision, threads=1, **options)  # type: ignore[arg-type]
+    assert isinstance(found, TorchEncoder)
+    return found
+
+
+def passages(encoder: TorchEncoder, texts: list[str]) -> np.ndarray:
+    return encoder.encode(texts, Role.PASSAGE)
+
+
+@pytest.mark.parametrize(("precision", "cosine"), [("bf16", 0.9995), ("int8", 0.999)])
+def test_lower_precisions_are_near_the_exact_vectors(
+    folder: Path, exact: TorchEncoder, precision: str, cosine: float
+) -> None:
+    found = encoder(folder, precision)
+    assert (passages(found, TEXTS) * passages(exact, TEXTS)).sum(1).min() > cosine
+    assert found.space == exact.space and found.build != exact.build
+    assert found.repaired == 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_a_vector_is_the_same_alone_and_in_any_batch(folder: Path, precision: str) -> None:
+    """Bitwise here; with other kernels rows of a matrix product may differ in their last bits."""
+    found = encoder(folder, precision)
+    together = passages(found, TEXTS * 3)
+    for number, text in enumerate(TEXTS):
+        np.testing.assert_allclose(passages(found, [text])[0], together[number], atol=1e-6)
+    np.testing.assert_allclose(together[: len(TEXTS)], together[-len(TEXTS) :], atol=1e-6)
+
+
+def test_no_texts_give_no_rows(exact: TorchEncoder) -> None:
+    assert passages(exact, []).shape == (0, 64)
+
+
+def test_many_texts_keep_their_order(exact: TorchEncoder) -> None:
+    texts = [f"value {n % 7}" for n in range(600)]
+    found = passages(exact, texts)
+    np.testing.assert_allclose(found, passages(exact, texts[:7])[[n % 7 for n in range(600)]], atol=1e-6)
+
+
+def test_a_streamed_network_gives_the_same_vectors(folder: Path, exact: TorchEncoder) -> None:
+    streamed = encoder(folder, "fp32", stream=True)
+    np.testing.assert_array_equal(passages(streamed, TEXTS), passages(exact, TEXTS))
+    assert all(p.is_meta for p in streamed._network.layers.parameters())
+    np.testing.assert_array_equal(passages(streamed, TEXTS), passages(exact, TEXTS))
+
+
+def test_a_row_that_is_not_finite_is_computed_again_alone_in_full_precision(
+    folder: Path, exact: TorchEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As fp16 overflows on texts that begin with `import` in Qwen3: here two texts of a batch come out as no number."""
+    found = encoder(folder, "bf16")
+    whole = found._network
+    spoilt = found.tokenize(TEXTS[:2], Role.PASSAGE)
+
+    def overflowing(input_ids: torch.Tensor, borders: list[int], **rest: object) -> object:
+        out = whole(input_ids=input_ids, borders=borders, **rest)
+        for start, stop in pairwise(borders):
+            if any(isinstance(e, Tokens) and input_ids[0, start:stop].tolist() == list(e.ids) for e in spoilt):
+                out.last_hidden_state[0, start] = torch.inf
+        return out
+
+    monkeypatch.setitem(found.__dict__, "_network", overflowing)
+    vectors = passages(found, TEXTS)
+    assert found.repaired == 2
+    np.testing.assert_allclose(vectors[:2], passages(exact, TEXTS[:2]), atol=1e-6)
+    assert np.isfinite(vectors).all()
+
+
+def test_a_row_that_is_finite_in_no_precision_is_an_error_with_its_place(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["embed_tokens.weight"][1000:1010] = torch.nan
+    save_file(weights, broken / "model.safetensors")
+    found = encoder(broken, "bf16")
+    with pytest.raises(EncodeError, match="Input 1 has no finite vector") as caught:
+        found.encode([[101, 2000], [101, 1005]], Role.PASSAGE)
+    assert caught.value.index == 1
+
+
+def test_a_query_is_asked_with_its_instruction_and_a_passage_goes_bare(exact: TorchEncoder) -> None:
+    default, other = (exact.encode(["x"], Role.QUERY, instruction=i) for i in (None, "Find the bug"))
+    assert not np.allclose(default, other)
+    bare = exact.encode(["Instruct: Find the bug\nQuery: x"], Role.PASSAGE)
+    np.testing.assert_allclose(other, bare, atol=1e-6)
+    with pytest.raises(ModelError, match="no instruction for a passage"):
+        exact.encode(["x"], Role.PASSAGE, instruction="Find the bug")
+
+
+def test_a_prompt_survives_truncation_at_the_start(exact: TorchEncoder) -> None:
+    (whole,) = exact.tokenize(["a b c d e f g h"], Role.QUERY)
+    (entry,) = exact.tokenize(["a b c d e f g h"], Role.QUERY, truncate=Truncate.START, max_tokens=whole.used - 3)  # type: ignore[union-attr]
+    assert isinstance(whole, Tokens) and isinstance(entry, Tokens)
+    assert entry.ids == whole.ids[: whole.prompt] + whole.ids[whole.prompt + 3 :]
+    assert (entry.original, entry.used, entry.prompt) == (whole.used, whole.used - 3, whole.prompt)
+
+
+def test_a_declared_size_is_cut_to_and_another_refused_with_the_cure(exact: TorchEncoder) -> None:
+    small = exact.encode(TEXTS, Role.PASSAGE, dimensions=32)
+    np.testing.assert_allclose(np.linalg.norm(small, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(small, cut(passages(exact, TEXTS), 32))
+    with pytest.raises(UsageError, match=r"does not declare dimensions 20 \(it declares 16, 32, 64\).*embedcode.cut"):
+        exact.encode(TEXTS, Role.PASSAGE, dimensions=20)
+
+
+class TestLateChunking:
+    TEXT = "def first(a):\n    return a\n\ndef second(b):\n    return first(b) + 1\n"
+
+    def test_a_span_has_the_mean_of_its_tokens_in_the_whole_file(self, folder: Path, exact: TorchEncoder) -> None:
+        middle = self.TEXT.index("def second")
+        vectors = exact.late(self.TEXT, [(0, middle), (middle, len(self.TEXT)), (0, len(self.TEXT))])
+        (entry,) = exact.tokenize([self.TEXT], Role.PASSAGE)
+        assert isinstance(entry, Tokens)
+        network = MistralModel.from_pretrained(folder, attn_implementation="eager", model_type="mistral")
+        mask = torch.zeros(1, 1, entry.used, entry.used)
+        states = network(input_ids=torch.tensor([entry.ids]), attention_mask=mask).last_hidden_state[0].detach()
+        inner = len(load(str(DEFAULT))._tokenizer._ids_of(self.TEXT[:middle]))
+        for vector, rows in zip(vectors, (states[1 : 1 + inner], states[1 + inner : -1], states[1:-1]), strict=True):
+            expected = torch.nn.functional.normalize(rows.mean(0), dim=0)
+            np.testing.assert_allclose(vector, expected.numpy(), atol=1e-5)
+
+    def test_no_spans(self, exact: TorchEncoder) -> None:
+        assert exact.late(self.TEXT, []).shape == (0, 64)
+
+    def test_a_span_without_a_token(self, exact: TorchEncoder) -> None:
+        with pytest.raises(EncodeError, match="Input 1 is the span 900:901") as caught:
+            exact.late(self.TEXT, [(0, 3), (900, 901)])
+        assert caught.value.index == 1
+
+    def test_a_model_of_short_texts(self, exact: TorchEncoder) -> None:
+        short = TorchEncoder(replace(exact.checkpoint, max_tokens=512), "fp32", 1)
+        with pytest.raises(ModelError, match="reads 512 tokens, and late chunking needs 2,048"):
+            short.late(self.TEXT, [(0, 3)])
+
+    def test_a_text_that_is_too_long(self, exact: TorchEncoder) -> None:
+        with pytest.raises(EncodeError, match=r"Input length .* exceeds maximum allowed token size 4096"):
+            exact.late("a b " * 4000, [(0, 3)])
+
+
+@pytest.mark.parametrize("text", ["a" * 1_000_000, "\ud800 lone", "nul \0 byte", "", " ", "\n\n", "𝒳" * 500])
+def test_odd_texts_have_sane_vectors(exact: TorchEncoder, text: str) -> None:
+    vector = exact.encode([text], Role.PASSAGE, truncate=Truncate.END)
+    np.testing.assert_allclose(np.linalg.norm(vector), 1, atol=1e-6)
+
+
+def test_a_trial_chooses_a_precision_says_why_and_is_remembered(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    chosen = encoder(folder, "").choice
+    assert chosen.precision in ("fp32", "bf16", "int8")
+    for precision in ("fp32", "bf16", "int8"):
+        assert precision in chosen.reason
+    assert "cosine" in chosen.reason and "tokens/s" in chosen.reason
+    monkeypatch.setattr("embedcode.engine.precision._measured", lambda *_: pytest.fail("measured again"))
+    assert encoder(folder, "").choice == chosen
+
+
+def test_a_model_that_does_not_fit_says_what_would(
+    folder: Path, exact: TorchEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = {p: memory.needed(exact.checkpoint, p) for p in ("fp32", "bf16", "int8")}
+    assert need["fp32"] > need["bf16"] > need["int8"]
+    monkeypatch.setattr(memory, "available", lambda: need["bf16"])
+    with pytest.raises(ModelError, match=r"fp32 needs .* GB are free: bf16 would need .*, set precision to bf16"):
+        passages(encoder(folder, "fp32"), ["x"])
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(ModelError, match=r"stream its layers from disk, load\(..., stream=True\)"):
+        passages(encoder(folder, "int8"), ["x"])
+
+
+def test_constructing_it_imports_no_torch(folder: Path) -> None:
+    script = f"import embedcode, sys; e = embedcode.load({str(folder)!r}); e.space; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"
