@@ -322,11 +322,14 @@ def test_what_a_query_needs_is_embedded_first_and_then_any(
     shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index_module, "CANDIDATES", 2)
+    monkeypatch.setattr(index_module, "FEW", 1)
     index = opened(shop)
     chunks = index.update(vectors=False).chunks
     index.embed_best(Query("rotate and compress old log files"), 60)
     assert index.status().embedded == 2
     assert "tools/rotate.nim" in paths(index, "rotate", mode=Mode.DENSE)
+    index.embed_best(Query("zyzzyva"), 60, others=False)
+    assert index.status().embedded == 2
     index.embed_best(Query("zyzzyva"), 60)
     assert index.status().embedded == 4
     index.embed_best(None, 60)

@@ -158,18 +158,20 @@ class Index:
         self._maintain(MAINTAIN_COMMITS)
         return done.encoded + done.cached
 
-    def embed_best(self, query: Query | None = None, seconds: float = EMBED_SECONDS) -> None:
-        """Embed what `query` needs most: its best candidates by words that lack a vector, then any that do, so that a
-        query without a known word makes progress too. At most CANDIDATES, for at most `seconds`.
+    def embed_best(self, query: Query | None = None, seconds: float = EMBED_SECONDS, others: bool = True) -> None:
+        """Embed what `query` needs most: its best candidates by words that lack a vector, then any if those are few.
 
+        At most CANDIDATES, for at most `seconds`. With `others` any fill up the number: where nobody makes the rest,
+        each search is to get further, whatever it asks for.
         Where the model cannot be used nothing is made: search() then answers by words and says so, or fails itself.
         """
         best = self.lexical(query, CANDIDATES) if query else []
         held = set(self.store.vectors(best)[0])
-        lacking = [id for position, id in enumerate(best) if position not in held]
-        others = (pending.id for pending in self.store.pending(CANDIDATES))
+        chosen = [id for position, id in enumerate(best) if position not in held]
+        if others or self._missing() <= FEW:
+            chosen += (pending.id for pending in self.store.pending(CANDIDATES))
         with suppress(ModelError):
-            self.embed(seconds, list(dict.fromkeys([*lacking, *others]))[:CANDIDATES])
+            self.embed(seconds, list(dict.fromkeys(chosen))[:CANDIDATES])
 
     def embed_few(self, seconds: float = EMBED_SECONDS) -> bool:
         """Embed what lacks a vector if that is few, as after an edit; returns whether any chunk still lacks one."""

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from embedcode.errors import BusyError, EmbedcodeError
 from embedcode.index.index import Index
 from embedcode.index.report import Report, Status, Step
-from embedcode.types import Filter, Hit, Mode, Query, Role
+from embedcode.types import Filter, Hit, Mode, Query
 
 READ_SECONDS = 0.8
 """How long an answer waits for what has changed to be read: enough for a repository that is indexed already."""
@@ -62,7 +62,7 @@ class Kept:
             asked = replace(query, where=changed)
             if update and query.mode is not Mode.LEXICAL:
                 with self._embedding:
-                    self.index.embed_best(asked, EMBED_SECONDS)
+                    self.index.embed_best(asked, EMBED_SECONDS, others=False)
             return self.index.search(asked)
 
         return self._answer(hits, update)
@@ -81,10 +81,10 @@ class Kept:
         return self.index.status()
 
     def warm(self) -> None:
-        """Read what has changed and load the model, before anybody asks."""
+        """Read what has changed, and load the model and what else a search needs, before anybody asks."""
         with suppress(EmbedcodeError):
             self._refresh()
-            self.index.encoder.encode(["ready"], Role.QUERY)
+            self.index.search(Query("ready"))
 
     def finish(self) -> None:
         """Wait for what is being read, then leave what lacks vectors to a background process."""
