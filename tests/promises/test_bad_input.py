@@ -137,7 +137,7 @@ def test_an_index_of_another_space(call: Run, indexed: Path, tmp_path: Path, mon
     assert_right(call("search", QUERY, str(indexed)))
 
 
-@pytest.mark.parametrize("model", ["no-such-folder", "https://example.org/model", "/dev/null"])
+@pytest.mark.parametrize("model", ["no-such-folder", "ftp://example.org/model", "/dev/null"])
 def test_a_model_that_is_none(call: Run, indexed: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDCODE_MODEL", model)
     assert_one_sentence(call("search", QUERY, str(indexed)), "is no folder and no name on the hub", "give one")
