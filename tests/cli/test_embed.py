@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from embedcode import Role, load
+from embedcode import Role, cut, load
+from embedcode.cli.growing import Growing
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 TEXTS = ["def parse(text): ...", "close the socket", "naïve café"]
@@ -104,3 +108,62 @@ def test_a_model_that_does_not_exist(call: Run) -> None:
     done = call("embed", "--role", "query", "--text", "x", "--model", "nowhere")
     assert done.returncode == 2
     assert b"nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["out.npy", "out.jsonl"])
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    call: Run, tmp_path: Path, environment: dict[str, str], name: str
+) -> None:
+    """Blocks of 32,768 tokens: the second is being computed when the interrupt comes."""
+    rows = [json.dumps(f"{number} {'value = compute(other) ' * 40}") for number in range(600)]
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+    command = [sys.executable, "-m", "embedcode", "embed", "in.jsonl", "--role", "passage", "-o"]
+    part = tmp_path / f".{name}.part"
+    with subprocess.Popen([*command, name], cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not (part.exists() and part.stat().st_size > 10_000) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert not (tmp_path / name).exists()
+    done = call("embed", "in.jsonl", "--role", "passage", "-o", name)
+    assert done.returncode == 0
+    assert b"going on after" in done.stderr and b"of 600 texts" in done.stderr
+    assert call("embed", "in.jsonl", "--role", "passage", "-o", f"whole-{name}").returncode == 0
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_a_part_of_other_texts_or_options_is_not_gone_on_with(tmp_path: Path) -> None:
+    out, ids = tmp_path / "out.npy", [None] * 2
+    vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
+    with Growing.at(out, 4, "these", 4, "<f4") as file:
+        file.write(vectors, ids)
+    with Growing.at(out, 4, "others", 4, "<f4") as file:
+        assert file.done == 0
+        file.write(vectors[::-1].copy(), ids)
+    with (tmp_path / ".out.npy.part").open("ab") as torn:  # half a row, as after a crash
+        torn.write(b"\0" * 7)
+    with Growing.at(out, 4, "others", 4, "<f4") as file:
+        assert file.done == 2
+        file.write(vectors, ids)
+    np.testing.assert_array_equal(np.load(out), [*vectors[::-1], *vectors])
+
+
+def test_packed_and_cut_vectors(call: Run, passages: Path, tmp_path: Path) -> None:
+    def embedded(*options: str) -> np.ndarray:
+        done = call("embed", str(passages), "--role", "passage", "-o", "out.npy", *options)
+        assert done.returncode == 0, done.stderr
+        found: np.ndarray = np.load(tmp_path / "out.npy")
+        return found
+
+    exact = load().encode(TEXTS, Role.PASSAGE)
+    np.testing.assert_allclose(embedded("--dimensions", "64", "--force"), cut(exact, 64), atol=1e-5)
+    assert np.abs(embedded("--type", "int8") / 127 - exact).max() < 0.006
+    np.testing.assert_array_equal(embedded("--type", "ubinary"), np.packbits(exact > 0, axis=1))
+    refused = call("embed", str(passages), "--role", "passage", "--dimensions", "64")
+    assert refused.returncode == 2
+    assert b"does not declare dimensions 64" in refused.stderr
+    wrong = call("embed", str(passages), "--role", "passage", "--type", "int4")
+    assert wrong.returncode == 2 and b"--type int4 is none of float, int8" in wrong.stderr
