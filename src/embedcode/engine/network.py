@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from embedcode.engine import packed
-from embedcode.engine.linear import Int8Linear
+from embedcode.engine.linear import Codes, Int8Linear
 from embedcode.engine.pooling import LatentAttention
 from embedcode.errors import ModelError
 from embedcode.model.checkpoint import Checkpoint
@@ -119,7 +119,7 @@ class _Filling:
         self._tensors = Tensors()
         self._sources = _sources(network, checkpoint, layers)
         self._lora = _lora(checkpoint, self._sources, self._tensors, layers)
-        self._int8 = precision == "int8"
+        self._codes = Codes() if precision == "int8" else None
         self._dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         self._device = device
         self._folder = checkpoint.folder
@@ -131,9 +131,9 @@ class _Filling:
             place = prefix + inner
             if without and f"{place}.".startswith(without):
                 continue
-            if self._int8 and isinstance(module, torch.nn.Linear):
+            if self._codes and isinstance(module, torch.nn.Linear):
                 bias = self._read(f"{place}.bias") if module.bias is not None else None
-                part.set_submodule(inner, Int8Linear(self._read(f"{place}.weight"), bias, self._dtype))
+                part.set_submodule(inner, Int8Linear(self._read(f"{place}.weight"), bias, self._dtype, self._codes))
                 self._tensors.release(self._sources[f"{place}.weight"][0])
                 continue
             for parameter, old in list(module.named_parameters(recurse=False)):
