@@ -90,9 +90,13 @@ def cut(whole: Path, layers: int, out: Path) -> None:
     config = json.loads((whole / "config.json").read_text()) | {"num_hidden_layers": layers}
     listed = json.loads((whole / "model.safetensors.index.json").read_text())["weight_map"]
     where = {k: name for k, name in listed.items() if not k.startswith("layers.") or int(k.split(".")[1]) < layers}
-    for name in set(where.values()):
-        (out / name).symlink_to((whole / name).resolve())
-    finish(config, out, where)
+    stock = {"architectures": ["MistralModel"], "model_type": "mistral"} if "mistral" in config["model_type"] else {}
+    peer = out.with_name(f"{out.name}-peer")  # which knows no bidirectional Mistral, and loses nothing by the mask
+    peer.mkdir()
+    for folder, told in ((out, config), (peer, config | stock)):
+        for name in set(where.values()):
+            (folder / name).symlink_to((whole / name).resolve())
+        finish(told, folder, where)
 
 
 def finish(config: dict[str, Any], out: Path, where: dict[str, str]) -> None:

@@ -53,12 +53,13 @@ def work(python: Path, *arguments: object, data: int = 0) -> dict[str, Any]:
 def of_slice(args: argparse.Namespace) -> dict[str, Any]:
     """Share of the limit, and ratio to sentence-transformers at its best batch size, in bf16 and int8."""
     sliced = args.model.with_name(f"{args.model.name}-8")
-    trial = {batch: work(args.peer, "sentence-transformers", sliced, "bf16", batch, 0) for batch in BATCHES}
+    same = args.model.with_name(f"{args.model.name}-8-peer")
+    trial = {batch: work(args.peer, "sentence-transformers", same, "bf16", batch, 0) for batch in BATCHES}
     batch = max(trial, key=lambda size: trial[size]["rate"])
     rounds = []
     for _ in range(args.rounds):
         one = {f"limit {kind}": work(args.ours, "limit", kind)["best"] for kind in ("bf16", "int8")}
-        peer = work(args.peer, "sentence-transformers", sliced, "bf16", batch, 0)
+        peer = work(args.peer, "sentence-transformers", same, "bf16", batch, 0)
         for kind in ("bf16", "int8"):
             mine = work(args.ours, "ours", sliced, kind, 0)
             one |= {
