@@ -61,6 +61,8 @@ def call(
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
         with pytest.raises(SystemExit) as ended:
             main()
+        for name in os.environ.keys() - environment.keys():  # what a flag hands on to background processes
+            del os.environ[name]
         captured = capfdbinary.readouterr()
         return subprocess.CompletedProcess(arguments, ended.value.code or 0, captured.out, captured.err)  # type: ignore
 
