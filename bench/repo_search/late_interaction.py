@@ -24,7 +24,7 @@ from systems import TOP, Place
 import corpus
 import record
 from embedcode import Index, Role, Truncate
-from embedcode.engine.light import LightEncoder
+from embedcode.engine.graph import GraphEncoder
 from embedcode.evaluate.metrics import mean, ndcg_at
 from embedcode.index.prepare import embedded_text
 from embedcode.search.search import Signals, search
@@ -34,12 +34,12 @@ DEPTHS = (10, 20, 50)
 WEIGHTS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
-def states(encoder: LightEncoder, texts: list[str], role: Role) -> list[Floats]:
+def states(encoder: GraphEncoder, texts: list[str], role: Role) -> list[Floats]:
     """Unit token vectors [tokens, dim] of each text, without the special tokens."""
     found = []
     for entry in encoder.tokenize(texts, role, truncate=Truncate.END):
         assert isinstance(entry, Tokens)
-        raw = encoder._session.run(None, {"input_ids": np.array(entry.ids, np.int64)})[0][1:-1]
+        raw = encoder._session.run(np.array([entry.ids]), None)[0][1:-1]
         found.append(raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-9))
     return found
 

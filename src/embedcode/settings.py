@@ -217,8 +217,8 @@ def _switch(raw: Any, place: str) -> bool:
 
 
 def _device(raw: Any, place: str) -> str:
-    if not isinstance(raw, str) or not re.fullmatch(r"cpu|cuda(?::\d+)?", raw):
-        raise UsageError(f"{place} must be cpu, cuda, or a card by its number such as cuda:1")
+    if not isinstance(raw, str) or not re.fullmatch(r"cpu|auto|(?:cuda|tensorrt)(?::\d+)?", raw):
+        raise UsageError(f"{place} must be cpu, cuda, tensorrt or auto, or a card by its number such as cuda:1")
     return raw
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from embedcode.cli.app import VERBS
+from embedcode.cli.models import models
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 README = ROOT / "README.md"
+GROUPS = {"models": [command.name or command.callback.__name__ for command in models.registered_commands]}
 Python = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -61,8 +63,9 @@ def test_quoted_help_is_what_the_program_says() -> None:
 def test_every_verb_has_its_help_on_the_page_and_its_row_in_the_readme() -> None:
     readme = README.read_text("utf-8")
     for verb in VERBS:
-        assert f"Usage: embedcode {verb} " in help_of(verb)
         assert f"| `embedcode {verb}" in readme
+    for verb in (*VERBS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)):
+        assert f"Usage: embedcode {verb} " in help_of(verb)
 
 
 def test_commands_that_pages_show_have_verbs_and_options_that_exist() -> None:
@@ -72,9 +75,11 @@ def test_commands_that_pages_show_have_verbs_and_options_that_exist() -> None:
         if verb.upper() == verb or verb.startswith("-"):
             continue  # `embedcode VERB --help`
         assert verb in VERBS, f"{page}: embedcode {verb}"
+        shown = help_of(f"{verb} {arguments[0]}") if arguments and verb in GROUPS else help_of(verb)
+        assert shown, f"{page}: embedcode {verb}"
         for option in arguments:
             if option.startswith("-") and option not in ("-", "--help"):
-                assert re.search(rf"[ /,]{re.escape(option)}[ ,\n]", help_of(verb)), f"{page}: {verb} {option}"
+                assert re.search(rf"[ /,]{re.escape(option)}[ ,\n]", shown), f"{page}: {verb} {option}"
 
 
 def test_options_that_pages_name_alone_exist() -> None:
@@ -200,7 +205,7 @@ def test_every_setting_is_on_its_page(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_constants_are_as_stated() -> None:
     from embedcode import load
-    from embedcode.engine import endpoint, remote
+    from embedcode.engine import endpoint, export, onnx, packs, quantise, remote
     from embedcode.index import chunk, embed, index, locks, pieces, prepare, watch, workers
     from embedcode.index.build import MANY_FILES
     from embedcode.search import asked, forms, rank
@@ -276,6 +281,12 @@ def test_constants_are_as_stated() -> None:
         "docs/encoder.md": [
             f"{encoder.dim} dimensions, {encoder.max_tokens} tokens, {encoder.spec.pooling} pooling",
             f"below {index.GOLDEN_COSINE:.2f}".replace("0.", "."),
+            f"below a cosine of {export.LEAST_COSINE}".replace("0.", "."),
+            f"keep a cosine of {quantise.LEAST_COSINE}".replace("0.", "."),
+            f"on {quantise.CALIBRATION} texts",
+            f"on {quantise.COMPARED} others",
+            f"at most {packs.BULK:.0%}".replace("%", " %"),
+            f"in calls of fewer than {onnx.BUDGET:,} tokens {packs.CALL:.0%}".replace("%", " %"),
             f"at most {remote.BATCH} texts and {remote.BATCH_BYTES / 1000:.0f} KB, and {remote.IN_FLIGHT} are under",
             "The statuses {}, {}, {}, {}, {} and {} are waited for".format(*sorted(endpoint.RETRIED)),
             f"at most {endpoint.PATIENCE:.0f} seconds; an answer is waited for {endpoint.ANSWER_SECONDS:.0f} seconds",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embedcode import Encoder, Index, Mode, Query, Role, Truncate
-from embedcode.engine.light import LightEncoder
+from embedcode.engine.graph import GraphEncoder
 from embedcode.errors import UsageError
 from embedcode.index import embed
 from embedcode.index.report import Step
@@ -124,10 +124,10 @@ def test_an_interrupt_keeps_the_batch_that_is_computed_and_begins_no_other(
     many: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embed, "BATCH", 8)
-    forward = LightEncoder.forward
+    forward = GraphEncoder.forward
     begun: list[int] = []
 
-    def interrupted(self: LightEncoder, tokens: Sequence[Tokens]) -> Floats:
+    def interrupted(self: GraphEncoder, tokens: Sequence[Tokens]) -> Floats:
         begun.append(len(tokens))
         if len(begun) == 2:
             _thread.interrupt_main()
@@ -137,7 +137,7 @@ def test_an_interrupt_keeps_the_batch_that_is_computed_and_begins_no_other(
     index = opened(many)
     index.update(vectors=False)
     index.search(Query("step", mode=Mode.DENSE))  # the encoder is ready
-    monkeypatch.setattr(LightEncoder, "forward", interrupted)
+    monkeypatch.setattr(GraphEncoder, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt):
         index.update()
     assert begun == [8, 8]
@@ -179,16 +179,16 @@ def test_one_chunk_without_a_vector_costs_no_other(
     )
     index = opened(root)
     encoder = index.encoder
-    assert isinstance(encoder, LightEncoder)
+    assert isinstance(encoder, GraphEncoder)
     (poison,) = encoder.tokenize(["poison"], Role.PASSAGE)
     assert isinstance(poison, Tokens)
-    compute, mark = LightEncoder._one, poison.ids[1]
+    compute, mark = GraphEncoder._one, poison.ids[1]
 
-    def broken(self: LightEncoder, tokens: Tokens) -> Floats:
+    def broken(self: GraphEncoder, tokens: Tokens) -> Floats:
         states = compute(self, tokens)
         return states * np.float32(np.nan) if mark in tokens.ids else states
 
-    monkeypatch.setattr(LightEncoder, "_one", broken)
+    monkeypatch.setattr(GraphEncoder, "_one", broken)
     report = index.update()
     assert (report.chunks, report.embedded) == (3, 2)
     assert list(report.failed) == ["poison.py"]

@@ -13,7 +13,7 @@ import pytest
 
 from embedcode import Filter, Index, Mode, Query, load
 from embedcode.engine import doctor
-from embedcode.engine.light import LightEncoder
+from embedcode.engine.graph import GraphEncoder
 from embedcode.errors import ModelError, StoreError, UsageError
 from embedcode.index import build
 from embedcode.index import index as index_module
@@ -222,7 +222,7 @@ def test_a_language_or_repository_that_there_is_not(shop: Path, opened: Open, wh
 
 
 def test_a_model_that_cannot_be_used_leaves_the_words(
-    shop: Path, opened: Open, encoder: LightEncoder, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    shop: Path, opened: Open, encoder: GraphEncoder, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     with opened(shop) as index:
         index.update()
@@ -241,7 +241,7 @@ def test_a_model_that_cannot_be_used_leaves_the_words(
 
 
 def test_the_doctor_looks_at_the_configured_model(
-    encoder: LightEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder: GraphEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "model"
     shutil.copytree(encoder.spec.folder, broken)
@@ -250,7 +250,7 @@ def test_the_doctor_looks_at_the_configured_model(
     monkeypatch.setenv("EMBEDCODE_MODEL", str(broken))
     for findings in (doctor(), doctor(str(broken))):
         checks = {name: (finding, fine) for name, finding, fine in findings}
-        assert checks["weights"] == (f"changed on disk: export {broken} again", False)
+        assert checks["weights"] == ("changed on disk: export it again", False)
         assert f"in {broken}" in checks["model"][0]
     monkeypatch.delenv("EMBEDCODE_MODEL")
     assert ("weights", "as published", True) in doctor()
@@ -462,17 +462,17 @@ def test_clean_of_a_repository_that_was_deleted(shop: Path, opened: Open, tmp_pa
 # ---- spaces and builds -------------------------------------------------------------------------------------------
 
 
-class Mirrored(LightEncoder):
+class Mirrored(GraphEncoder):
     """A model of the same space with other vectors, which its own golden vector does not tell."""
 
     def _one(self, tokens: Tokens) -> Floats:
         return super()._one(tokens)[::-1]
 
 
-def test_another_space_is_refused(shop: Path, opened: Open, encoder: LightEncoder) -> None:
+def test_another_space_is_refused(shop: Path, opened: Open, encoder: GraphEncoder) -> None:
     with opened(shop) as index:
         index.update()
-    other = LightEncoder(replace(encoder.spec, weights="0" * 64, name="another"), 2)
+    other = GraphEncoder(replace(encoder.spec, weights="0" * 64, name="another"), 2)
     index = opened(shop, other)
     cure = f"with another model .*/all-MiniLM-L6-v2.: use that one, or run `embedcode clean {shop}` and index again"
     for use in (index.update, lambda: index.search(Query("session")), lambda: index.embed(1, [1])):
@@ -481,19 +481,19 @@ def test_another_space_is_refused(shop: Path, opened: Open, encoder: LightEncode
     assert paths(opened(shop), "session")[0] == "shop/session.py"
 
 
-def test_vectors_of_another_length_are_refused(shop: Path, opened: Open, encoder: LightEncoder) -> None:
+def test_vectors_of_another_length_are_refused(shop: Path, opened: Open, encoder: GraphEncoder) -> None:
     with opened(shop) as index:
         index.update()
     with pytest.raises(StoreError, match=r"holds vectors of 384 numbers, this model gives 256: .*embedcode clean"):
-        opened(shop, LightEncoder(replace(encoder.spec, dim=256), 2)).update()
+        opened(shop, GraphEncoder(replace(encoder.spec, dim=256), 2)).update()
 
 
 def test_another_build_is_only_noted(
-    shop: Path, opened: Open, encoder: LightEncoder, caplog: pytest.LogCaptureFixture
+    shop: Path, opened: Open, encoder: GraphEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(shop) as index:
         index.update()
-    other = LightEncoder(replace(encoder.spec, precision="int8 on another engine"), 2)
+    other = GraphEncoder(replace(encoder.spec, precision="int8 on another engine"), 2)
     index = opened(shop, other)
     assert paths(index, "session")[0] == "shop/session.py"
     assert index.store.meta().manifest["build"] == other.build
@@ -501,7 +501,7 @@ def test_another_build_is_only_noted(
 
 
 def test_another_build_with_other_vectors_is_warned_of(
-    shop: Path, opened: Open, encoder: LightEncoder, caplog: pytest.LogCaptureFixture
+    shop: Path, opened: Open, encoder: GraphEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(shop) as index:
         index.update()
@@ -562,7 +562,7 @@ def test_an_index_deleted_while_it_is_open(shop: Path, opened: Open) -> None:
         index.search(Query("session"))
 
 
-def test_closed_twice_and_as_a_context(shop: Path, encoder: LightEncoder) -> None:
+def test_closed_twice_and_as_a_context(shop: Path, encoder: GraphEncoder) -> None:
     with Index.open(shop, encoder) as index:
         index.update(vectors=False)
     index.close()

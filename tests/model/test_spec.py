@@ -1,4 +1,4 @@
-"""What a packaged model says of itself, and that the files that are shipped are the ones it speaks of."""
+"""What an exported model says of itself, and that the files that are shipped are the ones it speaks of."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from embedcode.errors import ModelError
 from embedcode.model import spec as spec_module
+from embedcode.model.family import Pooling
 from embedcode.model.spec import DEFAULT, Spec
 from embedcode.types import Role
 
@@ -79,7 +80,7 @@ def test_the_space_keeps_through_what_only_runs_it_otherwise(change: dict[str, A
 
 
 def test_a_folder_without_meta(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"is no packaged model \(no meta.json\): give a folder") as error:
+    with pytest.raises(ModelError, match=r"is no exported model \(no meta.json\): give a folder") as error:
         Spec.read(tmp_path)
     assert str(tmp_path) in str(error.value)
 
@@ -90,7 +91,7 @@ def test_a_folder_without_meta(tmp_path: Path) -> None:
 )
 def test_a_meta_that_is_no_model(tmp_path: Path, text: str) -> None:
     (tmp_path / "meta.json").write_text(text)
-    with pytest.raises(ModelError, match=r"meta.json cannot be read .*: install embedcode again"):
+    with pytest.raises(ModelError, match=r"meta.json cannot be read .*: export it again"):
         Spec.read(tmp_path)
 
 
@@ -118,5 +119,32 @@ def test_a_meta_that_is_a_folder(tmp_path: Path) -> None:
 
 def test_a_path_through_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ModelError, match="is no packaged model"):
+    with pytest.raises(ModelError, match="is no exported model"):
         Spec.read(tmp_path / "file")
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    spec = replace(
+        SPEC,
+        folder=tmp_path,
+        pooling=Pooling.LAST,
+        prompts={Role.QUERY: "Instruct: {instruction}\nQuery: ", Role.PASSAGE: "größe: "},
+        format="openvino",
+        batched=True,
+        masks_prompt=True,
+        instruction="Find code",
+        dimensions=(32, 64),
+        eos="</s>",
+        origin="0" * 32,
+    )
+    spec.write()
+    assert Spec.read(tmp_path) == spec
+    assert spec.space == "0" * 32
+
+
+@pytest.mark.parametrize("change", [{"format": "tflite"}, {"pooling": "sum"}, {"dimensions": 3}], ids=str)
+def test_a_value_that_no_engine_knows(tmp_path: Path, change: dict[str, Any]) -> None:
+    meta = json.loads((DEFAULT / "meta.json").read_text()) | change
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(ModelError, match="cannot be read"):
+        Spec.read(tmp_path)

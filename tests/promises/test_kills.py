@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from embedcode import Index, Mode, Query
-from embedcode.engine.light import LightEncoder
+from embedcode.engine.graph import GraphEncoder
 from embedcode.types import Chunk
 
 ALL = 1000
@@ -75,7 +75,7 @@ def write(root: Path, number: int, version: int) -> None:
     os.utime(root / path, (past, past))
 
 
-def answers(root: Path, home: Path, encoder: LightEncoder) -> tuple[Answers, Answers]:
+def answers(root: Path, home: Path, encoder: GraphEncoder) -> tuple[Answers, Answers]:
     """All that a user can see: after a plain update, and once more with the derived data made anew."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMBEDCODE_HOME", str(home))
@@ -164,25 +164,25 @@ def at_work(root: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def encoder() -> LightEncoder:
+def encoder() -> GraphEncoder:
     from embedcode import load
 
     return load(threads=2)
 
 
-def test_killed_indexers_leave_an_index_that_answers_as_a_fresh_one(tmp_path: Path, encoder: LightEncoder) -> None:
+def test_killed_indexers_leave_an_index_that_answers_as_a_fresh_one(tmp_path: Path, encoder: GraphEncoder) -> None:
     # More than a hundred files, so that other processes help to read.
     kill_and_compare(tmp_path, encoder, kills=3, files=105, edits=40, rng=random.Random(5))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_fifty_kills_while_files_change(tmp_path: Path, encoder: LightEncoder) -> None:
+def test_fifty_kills_while_files_change(tmp_path: Path, encoder: GraphEncoder) -> None:
     kill_and_compare(tmp_path, encoder, kills=50, files=400, edits=40, rng=random.Random())
 
 
 def kill_and_compare(
-    tmp_path: Path, encoder: LightEncoder, kills: int, files: int, edits: int, rng: random.Random
+    tmp_path: Path, encoder: GraphEncoder, kills: int, files: int, edits: int, rng: random.Random
 ) -> None:
     root, home = tmp_path / "repository", tmp_path / "home"
     for number in range(files):

@@ -22,6 +22,7 @@ VERBS = {
     "index": "index",
     "status": "state",
     "embed": "embed",
+    "models": "models",
     "doctor": "state",
     "clean": "state",
     "web": "web",
@@ -75,7 +76,13 @@ def _app(verbs: list[str]) -> typer.Typer:
     )
     app.callback(add_help_option=False)(_options)
     for verb in verbs:
-        app.command(cls=Verb)(getattr(import_module(f"embedcode.cli.{VERBS[verb]}"), verb))
+        found = getattr(import_module(f"embedcode.cli.{VERBS[verb]}"), verb)
+        if isinstance(found, typer.Typer):
+            for command in found.registered_commands:
+                command.cls = Verb
+            app.add_typer(found, name=verb)
+        else:
+            app.command(cls=Verb)(found)
     return app
 
 

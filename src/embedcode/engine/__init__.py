@@ -26,12 +26,13 @@ def load(
     `model` is the folder of a checkpoint or of an exported graph, a name on the hub such as
     nvidia/NV-EmbedCode-7b-v1, or the address of a server such as http://host:8000, for which nothing else but
     `prompts` counts. Cheap until it first encodes; `threads` = 0 takes every core this process may use.
-    `precision` is fp32, bf16 or int8, "" what a trial on this processor chooses; `stream` keeps no layer in memory;
-    `prompts` replace those of the checkpoint.
+    `precision` is fp32, bf16 or int8, "" what a trial on this processor chooses; an exported graph has its own.
+    `device` is cpu, cuda, cuda:1, tensorrt (for a graph exported in batches), or auto for the best that works. `stream`
+    keeps no layer in memory; `prompts` replace those of the checkpoint.
     """
     from pathlib import Path
 
-    from embedcode.engine.light import LightEncoder
+    from embedcode.engine.graph import GraphEncoder
     from embedcode.model.spec import DEFAULT, Spec
     from embedcode.settings import cores
 
@@ -43,13 +44,28 @@ def load(
     threads = threads or cores()
     folder = Path(model) if model else DEFAULT
     if (folder / "meta.json").is_file():
-        return LightEncoder(Spec.read(folder), threads)
+        return GraphEncoder(Spec.read(folder).prompted(prompts or {}), threads, device, precision)
     from embedcode.engine.torch_encoder import TorchEncoder
+    from embedcode.errors import UsageError
     from embedcode.model.checkpoint import Checkpoint
     from embedcode.model.hub import find
 
     folder = find(model)
+    if device.startswith("tensorrt"):
+        raise UsageError(
+            f"{model} is a checkpoint, and TensorRT runs graphs: `embedcode models export` it with --batch."
+        )
+    if device == "auto":
+        device = "cuda" if _has_card() else "cpu"
     return TorchEncoder(Checkpoint.read(folder, model, prompts), precision, threads, device, stream)
+
+
+def _has_card() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
 
 
 def configured(chosen: Settings, model: str = "") -> LocalEncoder | RemoteEncoder:

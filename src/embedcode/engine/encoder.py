@@ -40,6 +40,7 @@ class LocalEncoder(ABC):
     def __init__(self, conditions: Conditions, tokenizer: TextTokenizer) -> None:
         self.conditions = conditions
         self._tokenizer = tokenizer
+        self._block = BLOCK
 
     @property
     def dim(self) -> int:
@@ -59,6 +60,11 @@ class LocalEncoder(ABC):
 
     @abstractmethod
     def forward(self, tokens: Sequence[Tokens]) -> Floats: ...
+
+    @property
+    def padding(self) -> float:
+        """Share of the tokens computed so far that were padding."""
+        return 0.0
 
     @abstractmethod
     def checks(self) -> list[Check]:
@@ -122,21 +128,21 @@ class LocalEncoder(ABC):
 
         def read(start: int) -> list[Tokens]:
             found: list[Tokens] = []
-            for entry in self._tokenizer(texts[start : start + BLOCK], prompt, truncate, max_tokens, start):
+            for entry in self._tokenizer(texts[start : start + self._block], prompt, truncate, max_tokens, start):
                 if isinstance(entry, InputError):
                     raise EncodeError(entry.message, entry.index)
                 found.append(entry)
             return found
 
-        if len(texts) <= BLOCK:
+        if len(texts) <= self._block:
             yield read(0)
             return
         with ThreadPoolExecutor(1) as beside:
             ahead = beside.submit(read, 0)
-            for start in range(0, len(texts), BLOCK):
+            for start in range(0, len(texts), self._block):
                 block = ahead.result()
-                if start + BLOCK < len(texts):
-                    ahead = beside.submit(read, start + BLOCK)
+                if start + self._block < len(texts):
+                    ahead = beside.submit(read, start + self._block)
                 yield block
 
     def _prompt(self, role: Role, instruction: str | None) -> str:

@@ -14,7 +14,7 @@ from embedcode.engine.memory import PACK
 from embedcode.engine.precision import Choice, choose
 from embedcode.engine.tokens import TextTokenizer, printable
 from embedcode.errors import EncodeError, ModelError
-from embedcode.model.checkpoint import Checkpoint, tokenizer_config
+from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate
 
@@ -43,8 +43,7 @@ class TorchEncoder(LocalEncoder):
             checkpoint.instruction,
             checkpoint.dimensions,
         )
-        eos = _token(tokenizer_config(checkpoint.folder).get("eos_token")) if checkpoint.adds_eos else ""
-        super().__init__(conditions, TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, eos or ""))
+        super().__init__(conditions, TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos))
         self.checkpoint = checkpoint
         self.repaired = 0
         """Rows that were not finite and were computed again alone, in fp32."""
@@ -219,9 +218,3 @@ class TorchEncoder(LocalEncoder):
         from embedcode.engine import network
 
         return network.heads(self.checkpoint)
-
-
-def _token(value: Any) -> str:
-    """A special token of tokenizer_config.json, which is text or an object."""
-    content = value.get("content") if isinstance(value, dict) else value
-    return content if isinstance(content, str) else ""

@@ -143,6 +143,13 @@ class Checkpoint:
         return width
 
     @property
+    def eos(self) -> str:
+        """What is put behind every text, where the tokenizer does not do so itself."""
+        token = tokenizer_config(self.folder).get("eos_token") if self.adds_eos else ""
+        content = token.get("content") if isinstance(token, dict) else token
+        return content if isinstance(content, str) else ""
+
+    @property
     def tokenizer(self) -> Path:
         return self.folder / "tokenizer.json"
 

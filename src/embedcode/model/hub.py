@@ -13,6 +13,16 @@ FILES = ("*.json", "*.safetensors", "*/config.json", "*/*.safetensors")
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+def local(name: str) -> Path | None:
+    """The copy on this machine of a name on the hub; nothing is downloaded."""
+    if not _NAME.fullmatch(name):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    return Path(config).parent if isinstance(config, str) else None
+
+
 def find(model: str) -> Path:
     """The folder of a model; ModelError for what is neither a folder nor a name, and for a failed download."""
     folder = Path(model).expanduser()

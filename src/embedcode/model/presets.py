@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from embedcode.model.family import INSTRUCT
 
@@ -76,3 +78,15 @@ def preset(name: str) -> Preset | None:
     """The preset of a name on the hub, or of a folder that is called like one."""
     last = name.rstrip("/").rpartition("/")[2].lower()
     return next((one for one in PRESETS if one.name.rpartition("/")[2].lower() == last), None)
+
+
+def licence(name: str, folder: Path) -> str:
+    """The licence of a model in a folder: of its preset, else what the head of its README.md says, else ""."""
+    if (known := preset(name)) is not None:
+        return known.licence
+    try:
+        head = (folder / "README.md").read_text("utf-8")[:4096]
+    except (OSError, ValueError):
+        return ""
+    found = re.match(r"---\n(?:(?!---).*\n)*?license: *([\w.-]+) *\n", head)
+    return found[1] if found else ""

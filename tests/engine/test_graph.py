@@ -13,7 +13,7 @@ import pytest
 
 from embedcode import Encoder, Role, Truncate, load
 from embedcode.engine import doctor
-from embedcode.engine.light import LightEncoder
+from embedcode.engine.graph import GraphEncoder
 from embedcode.errors import EncodeError, ModelError
 from embedcode.model.spec import DEFAULT
 from embedcode.types import InputError, Tokens
@@ -32,12 +32,12 @@ TEXTS = [
 ]
 
 
-def tokens(encoder: LightEncoder, texts: list[str]) -> list[Tokens]:
+def tokens(encoder: GraphEncoder, texts: list[str]) -> list[Tokens]:
     entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
     return [entry for entry in entries if isinstance(entry, Tokens)]
 
 
-def test_it_is_an_encoder(encoder: LightEncoder) -> None:
+def test_it_is_an_encoder(encoder: GraphEncoder) -> None:
     assert isinstance(encoder, Encoder)
     assert (encoder.dim, encoder.max_tokens) == (384, 256)
     for part in ("int8", "onnxruntime"):
@@ -45,7 +45,7 @@ def test_it_is_an_encoder(encoder: LightEncoder) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_neighbours_change_no_bit(encoder: LightEncoder, order: int) -> None:
+def test_neighbours_change_no_bit(encoder: GraphEncoder, order: int) -> None:
     texts = (TEXTS + TEXTS[:3])[::order]
     together = encoder.encode(texts, Role.PASSAGE, truncate=Truncate.END)
     assert together.dtype == np.float32
@@ -55,48 +55,48 @@ def test_neighbours_change_no_bit(encoder: LightEncoder, order: int) -> None:
         assert alone.tobytes() == vector.tobytes()
 
 
-def test_threads_change_no_bit(encoder: LightEncoder) -> None:
+def test_threads_change_no_bit(encoder: GraphEncoder) -> None:
     one = load(threads=1).encode(TEXTS, Role.QUERY, truncate=Truncate.END)
     assert one.tobytes() == encoder.encode(TEXTS, Role.QUERY, truncate=Truncate.END).tobytes()
 
 
-def test_vectors_have_unit_length(encoder: LightEncoder) -> None:
+def test_vectors_have_unit_length(encoder: GraphEncoder) -> None:
     lengths = np.linalg.norm(encoder.encode(TEXTS, Role.PASSAGE, truncate=Truncate.END).astype(np.float64), axis=1)
     np.testing.assert_allclose(lengths, 1, atol=1e-6)
 
 
-def test_different_texts_that_begin_alike_differ(encoder: LightEncoder) -> None:
+def test_different_texts_that_begin_alike_differ(encoder: GraphEncoder) -> None:
     one, other = encoder.encode(["import numpy as np", "import { useState } from 'react'"], Role.PASSAGE)
     assert one @ other < 0.9
 
 
-def test_a_megabyte_of_one_character(encoder: LightEncoder) -> None:
+def test_a_megabyte_of_one_character(encoder: GraphEncoder) -> None:
     vectors = encoder.encode(["a" * 1_000_000], Role.PASSAGE, truncate=Truncate.END)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_nothing_to_encode(encoder: LightEncoder) -> None:
+def test_nothing_to_encode(encoder: GraphEncoder) -> None:
     assert encoder.encode([], Role.QUERY).shape == (0, encoder.dim)
 
 
-def test_encode_names_the_first_text_that_cannot_be_encoded(encoder: LightEncoder) -> None:
+def test_encode_names_the_first_text_that_cannot_be_encoded(encoder: GraphEncoder) -> None:
     with pytest.raises(EncodeError, match=r"^Input length 302 exceeds maximum allowed token size 256") as error:
         encoder.encode(["short", "word " * 300, 3], Role.PASSAGE)  # type: ignore[list-item]
     assert error.value.index == 1
 
 
-def test_an_instruction_is_refused_not_ignored(encoder: LightEncoder) -> None:
+def test_an_instruction_is_refused_not_ignored(encoder: GraphEncoder) -> None:
     with pytest.raises(ModelError, match="knows no instruction for a query"):
         encoder.encode(["x"], Role.QUERY, instruction="Find code:")
 
 
-def test_token_ids_give_the_vector_of_their_text(encoder: LightEncoder) -> None:
+def test_token_ids_give_the_vector_of_their_text(encoder: GraphEncoder) -> None:
     ids = [entry.ids for entry in tokens(encoder, TEXTS)]
     by_ids = encoder.encode(ids, Role.PASSAGE)
     assert by_ids.tobytes() == encoder.encode(TEXTS, Role.PASSAGE, truncate=Truncate.END).tobytes()
 
 
-def test_it_computes_the_published_model(encoder: LightEncoder) -> None:
+def test_it_computes_the_published_model(encoder: GraphEncoder) -> None:
     golden = json.loads((DEFAULT / "meta.json").read_text())["golden"]
     published = np.array(golden["vector"])
     vector = encoder.encode([golden["text"]], Role.PASSAGE)[0]
@@ -106,12 +106,12 @@ def test_it_computes_the_published_model(encoder: LightEncoder) -> None:
 
 @pytest.mark.parametrize("factor", [-1.0, np.nan])
 def test_an_engine_that_computes_the_model_wrongly_gives_nothing_out(
-    encoder: LightEncoder, monkeypatch: pytest.MonkeyPatch, factor: float
+    encoder: GraphEncoder, monkeypatch: pytest.MonkeyPatch, factor: float
 ) -> None:
     """As a processor without the right instructions may; asking again does not help."""
-    right = LightEncoder._one
-    monkeypatch.setattr(LightEncoder, "_one", lambda self, entry: right(self, entry) * np.float32(factor))
-    broken = LightEncoder(encoder.spec, 1)
+    right = GraphEncoder._one
+    monkeypatch.setattr(GraphEncoder, "_one", lambda self, entry: right(self, entry) * np.float32(factor))
+    broken = GraphEncoder(encoder.spec, 1)
     assert not broken.golden_cosine() >= 0.99
     for texts in (["x"], ["x"], ["x", "y"]):
         with pytest.raises(ModelError, match=r"gives wrong vectors on this machine .* run `embedcode doctor`"):
@@ -119,7 +119,7 @@ def test_an_engine_that_computes_the_model_wrongly_gives_nothing_out(
     assert ("golden vector", False) in {(name, fine) for name, _, fine in doctor()}
 
 
-def test_a_row_that_is_not_finite_is_computed_again(encoder: LightEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_is_not_finite_is_computed_again(encoder: GraphEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = encoder.encode(["a", "b", "c"], Role.PASSAGE)
     right = encoder._one
     wrong = {tokens(encoder, ["b"])[0].ids}
@@ -137,7 +137,7 @@ def test_a_row_that_is_not_finite_is_computed_again(encoder: LightEncoder, monke
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_row_that_stays_so_is_an_error_with_its_index(
-    encoder: LightEncoder, monkeypatch: pytest.MonkeyPatch, value: float
+    encoder: GraphEncoder, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     right = encoder._one
     wrong = tokens(encoder, ["b"])[0].ids
@@ -158,7 +158,7 @@ def test_load_costs_nothing_before_the_first_text() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_load_by_folder_and_what_is_wrong_with_it(encoder: LightEncoder, tmp_path: Path) -> None:
+def test_load_by_folder_and_what_is_wrong_with_it(encoder: GraphEncoder, tmp_path: Path) -> None:
     assert load(str(DEFAULT)).space == encoder.space
     with pytest.raises(ModelError, match=r"config.json is missing: give the folder of a checkpoint"):
         load(str(tmp_path))
@@ -167,17 +167,12 @@ def test_load_by_folder_and_what_is_wrong_with_it(encoder: LightEncoder, tmp_pat
         load(str(tmp_path)).encode(["x"], Role.QUERY)
     (tmp_path / "tokenizer.json").write_bytes((DEFAULT / "tokenizer.json").read_bytes())
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
-    with pytest.raises(ModelError, match=r"model.onnx cannot be loaded .*: install embedcode again"):
+    with pytest.raises(ModelError, match=r"model.onnx cannot be loaded .*: export it again"):
         load(str(tmp_path)).encode(["x"], Role.QUERY)
 
 
-def test_a_pooling_it_does_not_know_is_refused(encoder: LightEncoder) -> None:
-    with pytest.raises(ModelError, match="pools by 'last'"):
-        LightEncoder(replace(encoder.spec, pooling="last"), 1).encode(["x"], Role.QUERY)
-
-
-def test_prompts_are_put_before_the_text_by_role(encoder: LightEncoder) -> None:
-    prompted = LightEncoder(replace(encoder.spec, prompts={Role.QUERY: "query: ", Role.PASSAGE: ""}), 1)
+def test_prompts_are_put_before_the_text_by_role(encoder: GraphEncoder) -> None:
+    prompted = GraphEncoder(replace(encoder.spec, prompts={Role.QUERY: "query: ", Role.PASSAGE: ""}), 1)
     plain = encoder.encode(["query: sessions", "sessions"], Role.PASSAGE)
     assert prompted.encode(["sessions"], Role.QUERY)[0].tobytes() == plain[0].tobytes()
     assert prompted.encode(["sessions"], Role.PASSAGE)[0].tobytes() == plain[1].tobytes()
@@ -190,7 +185,7 @@ def test_the_doctor_finds_this_installation_well() -> None:
     assert {"model", "weights", "engine", "golden vector", "speed"} <= set(findings)
 
 
-def test_every_entry_of_tokenize_is_in_its_place(encoder: LightEncoder) -> None:
+def test_every_entry_of_tokenize_is_in_its_place(encoder: GraphEncoder) -> None:
     entries = encoder.tokenize(["fine", "word " * 300, "fine"], Role.QUERY)
     assert [type(entry) for entry in entries] == [Tokens, InputError, Tokens]
     assert isinstance(entries[1], InputError) and entries[1].index == 1

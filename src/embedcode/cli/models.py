@@ -1,0 +1,318 @@
+"""`models`: which models are known, what one is and will need here, and exports of it. Thin over model/ and engine/."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedcode.cli import output
+from embedcode.cli.opening import Threads
+from embedcode.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from embedcode.model.checkpoint import Checkpoint
+    from embedcode.model.presets import Preset
+    from embedcode.model.spec import Spec
+
+
+class Format(StrEnum):
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is not there yet, or empty.")]
+
+models = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@models.callback(invoke_without_command=True)
+def overview(context: typer.Context) -> None:
+    """List known models, say what one is and needs here, export it."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@models.command("list")
+def known(as_json: Json = False) -> None:
+    """List known models: licence, size, where on this machine."""
+    from embedcode.model.hub import local
+    from embedcode.model.presets import PRESETS
+    from embedcode.model.spec import Spec
+
+    packaged = Spec.read().name
+    rows = []
+    for preset in PRESETS:
+        folder = local(preset.name)
+        rows.append(_preset(preset) | {"folder": "packaged" if preset.name == packaged else folder and str(folder)})
+    if as_json:
+        output.put_json({"models": rows})
+        return
+    table = [("name", "parameters", "dimensions", "licence", "where")]
+    table += [
+        (row["name"], _millions(row["parameters"]), f"{row['dim']:,}", row["licence"], row["folder"] or "")
+        for row in rows
+    ]
+    name, size, dim, terms, _ = (max(map(len, column)) for column in zip(*table, strict=True))
+    for a, b, c, d, e in table:
+        output.put(f"{a:<{name}}  {b:>{size}}  {c:>{dim}}  {d:<{terms}}  {e}".rstrip())
+
+
+@models.command()
+def inspect(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A folder, or a name on the hub; the packaged model if none."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a model is and what memory it needs here.
+
+    Reads its small files, loads no weights, and downloads nothing.
+    """
+    from embedcode.engine import memory
+
+    found = _found(model)
+    record, needs = _record(found), _needs(found)
+    free = memory.available()
+    record["memory"] = {"free": free, "needed": needs}
+    if as_json:
+        output.put_json(record)
+        return
+    del record["memory"]
+    for name, value in record.items():
+        output.put(f"{name.replace('_', ' ') + ':':<16} {_shown(name, value)}")
+    output.put(f"{'free memory:':<16} {output.megabytes(free)}")
+    for precision, need in needs.items():
+        fits = "fits" if need <= free else "does not fit"
+        output.put(f"{'  ' + precision + ':':<16} {output.megabytes(need)}, {fits}")
+
+
+@models.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint's folder, or its name on the hub.")],
+    out: Out,
+    form: Annotated[Format, typer.Option("--format", help="ONNX Runtime's, or OpenVINO's.")] = Format.ONNX,
+    int8: Annotated[bool, typer.Option("--int8", help="Weights and activations in 8 bits, for processors.")] = False,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="A graph that takes batches with a mask, for TensorRT and CUDA.")
+    ] = False,
+    threads: Threads = None,
+) -> None:
+    """Make a graph of a checkpoint, which runs without torch.
+
+    embedcode models export Qwen/Qwen3-Embedding-0.6B qwen3 --format openvino
+
+    Its vectors are compared with those of torch; a graph that gives others is an error.
+    """
+    from embedcode.model.checkpoint import Checkpoint
+    from embedcode.model.hub import find
+
+    if batch and form is Format.OPENVINO:
+        raise UsageError("--batch is for TensorRT and CUDA, which run ONNX: leave out --format openvino")
+    if batch and int8:
+        raise UsageError("--int8 is for processors and --batch for cards: leave one out")
+    with _making(out) as folder, _extra():
+        from embedcode.engine import export
+
+        source = find(model)
+        checkpoint = Checkpoint.read(source, "" if source == Path(model).expanduser() else model)
+        exact = folder.with_name(f"{folder.name}.fp32") if int8 else folder
+        try:
+            exact.mkdir(exist_ok=True)
+            output.note(f"exporting {checkpoint.name}")
+            spec, cosine = export.export(checkpoint, exact, form, batch, _threads(threads))
+            if int8:
+                spec, told = _quantised(spec, folder, threads)
+            else:
+                told = f"cosine {cosine:.6f} to torch"
+        finally:
+            if int8:
+                shutil.rmtree(exact, ignore_errors=True)
+        line = f"{out}: {_graph(spec)}, {told}"
+    output.put(line)
+
+
+@models.command()
+def quantize(
+    model: Annotated[Path, typer.Argument(metavar="DIR", help="An export in fp32.")], out: Out, threads: Threads = None
+) -> None:
+    """Make int8 of an export, for processors.
+
+    Its vectors of real code are compared with those in fp32; a graph that is too far from them is an error.
+    """
+    from embedcode.model.spec import Spec
+
+    with _making(out) as folder, _extra():
+        spec, told = _quantised(Spec.read(model), folder, threads)
+        line = f"{out}: {_graph(spec)}, {told}"
+    output.put(line)
+
+
+def _quantised(spec: Spec, folder: Path, threads: str | None) -> tuple[Spec, str]:
+    from embedcode.engine.quantise import quantise
+
+    output.note("quantising")
+    smaller, near = quantise(spec, folder, _threads(threads))
+    told = f"cosine {near.mean:.4f} to fp32 on real code, least {near.least:.4f}"
+    return smaller, told + (f", {near.exact:.0%} of the linear maps left in fp32" if near.exact else "")
+
+
+def _found(model: str | None) -> Spec | Checkpoint | Preset:
+    """What a name stands for on this machine; nothing is downloaded."""
+    from embedcode.model.checkpoint import Checkpoint
+    from embedcode.model.hub import local
+    from embedcode.model.presets import PRESETS
+    from embedcode.model.spec import DEFAULT, Spec
+
+    if model == "":
+        raise UsageError("the model is empty, as from a variable that is not set: give a folder, or leave it out")
+    folder = DEFAULT if model is None else Path(model).expanduser()
+    if (folder / "meta.json").is_file():
+        return Spec.read(folder)
+    assert model is not None
+    if not folder.is_dir():
+        preset = next((one for one in PRESETS if one.name == model), None)
+        copy = local(model)
+        if copy is None and preset is not None:
+            return preset
+        if copy is None:
+            raise ModelError(
+                f"{output.printable(model)} is no folder, no name of `embedcode models list` and not on this machine: "
+                "give a folder, or download it with `hf download`."
+            )
+        folder = copy
+    return Checkpoint.read(folder, "" if folder == Path(model).expanduser() else model)
+
+
+def _record(found: Spec | Checkpoint | Preset) -> dict[str, Any]:
+    from embedcode.model.checkpoint import Checkpoint
+    from embedcode.model.presets import licence
+    from embedcode.model.spec import Spec
+
+    if isinstance(found, Spec):
+        return {
+            "name": found.name,
+            "folder": str(found.folder),
+            "format": found.format,
+            "precision": found.precision,
+            "batched": found.batched,
+            **_conditions(found),
+            "bytes": sum(path.stat().st_size for path in found.files),
+            "licence": found.licence,
+        }
+    if isinstance(found, Checkpoint):
+        return {
+            "name": found.name,
+            "folder": str(found.folder),
+            "architecture": found.architecture,
+            "attention": "causal" if found.causal else "bidirectional",
+            **_conditions(found),
+            "parameters": found.weights.count,
+            "dtypes": list(found.weights.dtypes),
+            "bytes": found.weights.size,
+            "files": len(found.weights.files),
+            "adapter": str(found.adapter.weights.files[0]) if found.adapter else None,
+            "licence": licence(found.name, found.folder) or None,
+        }
+    return _preset(found) | {"folder": None}
+
+
+def _conditions(found: Spec | Checkpoint) -> dict[str, Any]:
+    from embedcode.types import Role
+
+    return {
+        "pooling": found.pooling.value,
+        "query_prompt": found.prompts[Role.QUERY],
+        "passage_prompt": found.prompts[Role.PASSAGE],
+        "instruction": found.instruction if "{instruction}" in found.prompts[Role.QUERY] else None,
+        "dim": found.dim,
+        "dimensions": list(found.dimensions),
+        "max_tokens": found.max_tokens,
+    }
+
+
+def _preset(preset: Preset) -> dict[str, Any]:
+    return {
+        "name": preset.name,
+        "licence": preset.licence,
+        "parameters": preset.parameters * 1_000_000,
+        "dim": preset.dim,
+        "dimensions": list(preset.dimensions),
+    }
+
+
+def _needs(found: Spec | Checkpoint | Preset) -> Mapping[str, int]:
+    """Bytes by precision."""
+    from embedcode.engine import memory
+    from embedcode.model.checkpoint import Checkpoint
+    from embedcode.model.spec import Spec
+
+    if isinstance(found, Spec):
+        return {found.precision: memory.needed_by_graph(found)}
+    if isinstance(found, Checkpoint):
+        return {precision: memory.needed(found, precision) for precision in memory.NUMBER}
+    return {name: found.parameters * 1_000_000 * size + memory.BASE for name, size in memory.NUMBER.items()}
+
+
+def _shown(name: str, value: Any) -> str:
+    """A value of `inspect` for a person."""
+    if name == "folder" and value is None:
+        return "not on this machine"
+    if value is None or value == []:
+        return "none"
+    if name == "parameters":
+        return _millions(value)
+    if name == "bytes":
+        return output.megabytes(value)
+    if name.endswith("prompt"):
+        return repr(value) if value else "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _graph(spec: Spec) -> str:
+    size = sum(path.stat().st_size for path in spec.files)
+    return f"{spec.format}, {spec.precision}, {output.megabytes(size)}"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.0f} M"
+
+
+def _threads(threads: str | None) -> int:
+    from embedcode import settings
+
+    return settings.load({"threads": threads}).threads
+
+
+@contextmanager
+def _making(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when all has gone well, and leaves nothing when not."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{output.printable(str(out))} is there already: give a folder that is new or empty")
+    folder = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        folder.rename(out)
+    except OSError as error:
+        raise UsageError(f"{output.printable(str(out))} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(f"this needs {error.name}; run `pip install '.[torch]'` in your clone of embedcode") from None

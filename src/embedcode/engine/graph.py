@@ -1,0 +1,182 @@
+"""GraphEncoder: an exported model, on ONNX Runtime or OpenVINO, without torch.
+
+On a processor every text is a run of its own on one thread, several at a time: no padding, no mask, and nothing a
+neighbour could change, since int8 activation scales see one text only. That is also the fastest way there: the
+activations of 250 tokens stay in its cache (docs/LOG.md, engine choice). On a card texts of like length are one batch.
+Knows no library that runs a graph; those are in `onnx.py` and `openvino.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+from embedcode.engine.encoder import Check, Conditions, LocalEncoder
+from embedcode.engine.packs import batches
+from embedcode.engine.tokens import TextTokenizer
+from embedcode.errors import EncodeError, ModelError
+from embedcode.model.family import Pooling
+from embedcode.model.spec import DEFAULT, Spec
+from embedcode.types import Floats, Role, Tokens, Truncate
+
+GOLDEN_COSINE = 0.99
+"""The shipped int8 graph reaches .997; one that saturates (8-bit weights without VNNI) fell to .977 on single texts."""
+SORTED = 4096
+"""Texts that are sorted by length together where they run in batches: of more, more are alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A graph that is loaded."""
+
+    run: Callable[[Any, Any], Floats]
+    """Ids and mask, int64 [n, s] both, to states, float32 [n, s, dim]."""
+    budget: int = 0
+    """Tokens of a batch, padding included; 0 where one text a run is fastest."""
+    place: str = "cpu"
+    """Where it runs: cpu, cuda or tensorrt."""
+
+
+class GraphEncoder(LocalEncoder):
+    """Constructing it is cheap: numpy, tokenizer and graph load at first use."""
+
+    def __init__(self, spec: Spec, threads: int, device: str = "cpu", precision: str = "") -> None:
+        conditions = Conditions(spec.name, spec.dim, spec.max_tokens, spec.prompts, spec.instruction, spec.dimensions)
+        super().__init__(conditions, TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos))
+        self.spec = spec
+        if spec.batched:
+            self._block = SORTED
+        self._threads = threads
+        self._device = device
+        self._precision = precision
+        self._verified = False
+        self._first = Lock()
+        self._counting = Lock()
+        self._used = self._computed = 0
+
+    @property
+    def space(self) -> str:
+        return self.spec.space
+
+    @cached_property
+    def build(self) -> str:
+        place = f" {self._session.place}" if self.spec.batched and self._device != "cpu" else ""
+        return f"{self.spec.precision} {self.spec.graph[:12]} {self._library.version(self._precision)}{place}"
+
+    @property
+    def padding(self) -> float:
+        return 1 - self._used / self._computed if self._computed else 0.0
+
+    def forward(self, tokens: Sequence[Tokens]) -> Floats:
+        import numpy as np
+
+        from embedcode.engine.vectors import unit
+
+        self._verify()
+        out = np.empty((len(tokens), self.dim), np.float32)
+        if budget := self._session.budget:
+            for group in batches([entry.used for entry in tokens], budget):
+                out[group] = self._batch([tokens[index] for index in group])
+        else:
+            rows = map(self._one, tokens) if len(tokens) < 2 else self._pool.map(self._one, tokens)
+            for index, row in enumerate(rows):
+                out[index] = row
+        vectors = unit(out)
+        for index in map(int, np.flatnonzero(~np.isfinite(vectors).all(1))):
+            vectors[index] = unit(self._one(tokens[index]))
+            if not np.isfinite(vectors[index]).all():
+                raise EncodeError(f"Input {index} has no finite vector in {self.spec.name}: leave it out.", index)
+        return vectors
+
+    def checks(self) -> list[Check]:
+        spec = self.spec
+        where, made = ("packaged", "published") if spec.folder == DEFAULT else (f"in {spec.folder}", "exported")
+        sound = spec.found() == spec.graph
+        model = f"{spec.name}, {spec.licence}, {spec.dim} dimensions, {spec.max_tokens} tokens, {where}"
+        checks = [
+            ("model", model, True),
+            ("weights", f"as {made}" if sound else f"changed on disk: {spec.cure}", sound),
+            ("engine", self.build, True),
+        ]
+        try:
+            cosine = self.golden_cosine()
+        except ModelError as error:
+            return [*checks, ("golden vector", str(error), False)]
+        checks.append(("golden vector", f"cosine {cosine:.4f} to full precision", cosine >= GOLDEN_COSINE))
+        return [*checks, self._speed()] if cosine >= GOLDEN_COSINE else checks
+
+    def golden_cosine(self) -> float:
+        """Cosine of this engine's vector of the golden text to the full-precision one."""
+        import numpy as np
+
+        from embedcode.engine.vectors import unit
+
+        golden = self.spec.golden
+        (tokens,) = self.tokenize([golden.text], Role.PASSAGE, truncate=Truncate.END)
+        assert isinstance(tokens, Tokens)
+        return float(unit(self._one(tokens)) @ np.array(golden.vector, np.float32))
+
+    def _verify(self) -> None:
+        """Once, before the first vector: a processor or a library that computes this graph wrongly is found here."""
+        with self._first:
+            if not self._verified:
+                cosine = self.golden_cosine()
+                if not cosine >= GOLDEN_COSINE:  # nan too
+                    raise ModelError(
+                        f"{self.spec.name} gives wrong vectors on this machine (cosine {cosine:.3f} to the "
+                        f"reference): run `embedcode doctor` and report what it prints."
+                    )
+                self._verified = True
+
+    def _one(self, tokens: Tokens) -> Floats:
+        """Pooled states [dim] of one text."""
+        row: Floats = self._batch([tokens])[0]
+        return row
+
+    def _batch(self, tokens: Sequence[Tokens]) -> Floats:
+        """Pooled states [n, dim] of texts that run together."""
+        import numpy as np
+
+        lengths = [entry.used for entry in tokens]
+        ids = np.zeros((len(tokens), max(lengths)), np.int64)
+        mask = np.zeros_like(ids)
+        for row, entry in enumerate(tokens):
+            ids[row, : entry.used] = entry.ids
+            mask[row, : entry.used] = 1
+        states = self._session.run(ids, mask)
+        with self._counting:
+            self._used += sum(lengths)
+            self._computed += ids.size
+        return np.stack([self._pooled(states[row, : e.used], e.prompt) for row, e in enumerate(tokens)])
+
+    def _pooled(self, states: Floats, prompt: int) -> Floats:
+        """States [used, dim] of one text to [dim]."""
+        pooled: Floats
+        match self.spec.pooling:
+            case Pooling.CLS:
+                pooled = states[0]
+            case Pooling.LAST:
+                pooled = states[-1]
+            case _:
+                pooled = states[prompt if self.spec.masks_prompt and prompt < len(states) else 0 :].mean(0)
+        return pooled
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="embedcode")
+
+    @cached_property
+    def _library(self) -> Any:
+        """The module of the library that runs this graph."""
+        from importlib import import_module
+
+        return import_module(f"embedcode.engine.{self.spec.format}")
+
+    @cached_property
+    def _session(self) -> Session:
+        session: Session = self._library.load(self.spec, self._threads, self._device, self._precision)
+        return session

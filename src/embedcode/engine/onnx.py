@@ -1,0 +1,127 @@
+"""ONNX Runtime: an exported graph on TensorRT, CUDA or the processor. The one adapter to `onnxruntime`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import redirect_stdout
+from importlib import metadata
+from typing import Any
+
+from embedcode.engine.graph import Session
+from embedcode.errors import ModelError
+from embedcode.files import make_private
+from embedcode.model.spec import DEFAULT, Spec
+from embedcode.types import Floats
+
+PROVIDERS = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+"""The wish list, best first."""
+BUDGET = 16_384
+"""Tokens of a batch on a card."""
+_LIBRARIES = {"tensorrt": "NVIDIA's TensorRT libraries (`pip install tensorrt`)", "cuda": "CUDA and cuDNN"}
+
+
+def library() -> Any:
+    """The module `onnxruntime`, which sends nothing."""
+    # From 1.32 on its import writes a device id under ~/.cache/Microsoft and, some seconds later, looks up a server
+    # of Microsoft's, which disable_telemetry_events() does not prevent.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime  # type: ignore[import-untyped]
+
+    return onnxruntime
+
+
+def version(precision: str) -> str:
+    for package in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            return f"onnxruntime {metadata.version(package)}"
+        except metadata.PackageNotFoundError:
+            pass
+    return "onnxruntime"
+
+
+def load(spec: Spec, threads: int, device: str, precision: str) -> Session:
+    """The graph on `device`: cpu, cuda, cuda:1, tensorrt, or auto for the first of PROVIDERS that works.
+
+    The graph has its precision. ModelError where `device` cannot be had, with what it needs.
+    """
+    ort = library()
+    name, _, card = device.partition(":")
+    if not spec.batched:
+        # The packaged model stays on the processor: the setting may be there for another one.
+        if name not in ("auto", "cpu") and spec.folder != DEFAULT:
+            raise ModelError(f"{spec.folder} was exported for processors: export it with --batch for {device}.")
+        name = "cpu"
+    if name not in ("auto", *PROVIDERS):
+        raise ModelError(f"device {device} is none of auto, {', '.join(PROVIDERS)}: set one of them.")
+    for wish in PROVIDERS if name == "auto" else [name]:
+        if wish == "cpu":
+            return Session(_runner(spec, _session(ort, spec, [PROVIDERS["cpu"]], 1)))
+        try:
+            return Session(_runner(spec, _on_card(ort, spec, wish, int(card or 0), threads)), BUDGET, wish)
+        except ModelError:
+            if name != "auto":
+                raise
+    raise AssertionError("the processor is last on the list")
+
+
+def _on_card(ort: Any, spec: Spec, wish: str, card: int, threads: int) -> Any:
+    """The session on a card; ModelError where the provider is missing, or is there without the libraries it needs."""
+    why = f"it has {', '.join(ort.get_available_providers())}"
+    if PROVIDERS[wish] in ort.get_available_providers():
+        options: dict[str, Any] = {"device_id": card}
+        providers: list[Any] = [(PROVIDERS["cuda"], options), PROVIDERS["cpu"]]
+        if wish == "tensorrt":
+            providers = [(PROVIDERS["tensorrt"], options | _kept()), *providers]
+        try:
+            with redirect_stdout(sys.stderr):  # where it prints what it misses
+                ort.preload_dlls()  # CUDA's and cuDNN's own packages, where they are installed
+                session = _session(ort, spec, providers, threads)
+        except ModelError as error:
+            why = str(error)
+        else:
+            # A provider whose libraries are missing is left out with no more than a line in the log.
+            if PROVIDERS[wish] in session.get_providers():
+                return session
+            why = "its libraries are missing"
+    raise ModelError(
+        f"ONNX Runtime cannot use {wish} here ({why}): install onnxruntime-gpu in the place of onnxruntime, and "
+        f"{_LIBRARIES[wish]}, or set device to cpu."
+    )
+
+
+def _kept() -> dict[str, Any]:
+    """Options that keep TensorRT's engines: building one takes minutes, for each range of shapes."""
+    from embedcode import settings
+
+    folder = settings.load().home / "compiled"
+    make_private(folder)
+    return {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder), "trt_timing_cache_enable": True}
+
+
+def _session(ort: Any, spec: Spec, providers: list[Any], threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    path = spec.files[0]
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+    except Exception as error:
+        raise ModelError(f"{path} cannot be loaded ({str(error).splitlines()[0][:200]}): {spec.cure}.") from None
+
+
+def _runner(spec: Spec, session: Any) -> Any:
+    def batch(ids: Any, mask: Any) -> Floats:
+        states: Floats = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return states
+
+    def one(ids: Any, mask: Any) -> Floats:
+        states: Floats = session.run(None, {"input_ids": ids[0]})[0]
+        return states[None]
+
+    return batch if spec.batched else one

@@ -1,0 +1,84 @@
+"""int8 of an exported graph, for processors, and how near it stays to fp32 on real code.
+
+By the weights alone for OpenVINO (openvino.py), calibrated for ONNX Runtime (smoothquant.py).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from embedcode.engine.graph import GOLDEN_COSINE, GraphEncoder
+from embedcode.engine.samples import samples
+from embedcode.errors import ModelError, UsageError
+from embedcode.model.spec import GRAPHS, Spec
+from embedcode.types import Floats, Role, Tokens, Truncate
+
+CALIBRATION, COMPARED, TOKENS = 256, 64, 256
+"""Texts to calibrate on, others to compare on, and the tokens of each that are read."""
+LEAST_COSINE = 0.995
+"""Mean over the texts compared."""
+EXACT = (0.0, 0.1, 0.25, 0.5)
+"""Shares of the linear maps that stay in fp32, those that lose most, until the vectors are near enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """Cosines of int8 to fp32."""
+
+    mean: float
+    least: float
+    exact: float
+    """Share of the linear maps that stayed in fp32."""
+
+
+def quantise(spec: Spec, out: Path, threads: int) -> tuple[Spec, Nearness]:
+    """The graph of `spec`, which is in fp32, as int8 in the folder `out`.
+
+    UsageError for a graph that cannot be quantised, ModelError where int8 would be too far from fp32.
+    """
+    if spec.precision != "fp32":
+        raise UsageError(f"{spec.folder} is in {spec.precision}: quantise an export in fp32.")
+    if spec.batched:
+        raise UsageError(f"{spec.folder} takes batches, for cards, and int8 is for processors: export without --batch.")
+    for path in spec.folder.iterdir():
+        if path.is_file() and path not in spec.files:
+            shutil.copy(path, out)
+    encoder = GraphEncoder(spec, threads, precision="fp32")
+    tokens = _tokens(encoder, samples(COMPARED, 1))
+    exact = encoder.forward(tokens)
+    for share, write in _trials(spec, encoder):
+        write(out / GRAPHS[spec.format][0])
+        smaller = replace(spec, folder=out, precision="int8")
+        smaller = replace(smaller, graph=smaller.found())
+        smaller.write()
+        found = GraphEncoder(smaller, threads)
+        if found.golden_cosine() >= GOLDEN_COSINE:
+            cosines: Floats = (found.forward(tokens) * exact).sum(1)
+            if cosines.mean() >= LEAST_COSINE:
+                return smaller, Nearness(float(cosines.mean()), float(cosines.min()), share)
+    cure = "export it with --format openvino, or use it in fp32" if spec.format == "onnx" else "use it in fp32"
+    raise ModelError(f"{spec.name} loses too much in int8 (cosine to fp32 below {LEAST_COSINE} on real code): {cure}.")
+
+
+def _trials(spec: Spec, encoder: GraphEncoder) -> Iterator[tuple[float, Callable[[Path], None]]]:
+    """Ways to write the graph in int8, smallest first."""
+    source = spec.files[0]
+    if spec.format == "openvino":
+        from embedcode.engine import openvino
+
+        yield 0.0, partial(openvino.compress, source)
+        return
+    from embedcode.engine.smoothquant import SmoothQuant
+
+    calibrated = SmoothQuant(source, [entry.ids for entry in _tokens(encoder, samples(CALIBRATION))])
+    for share in EXACT:
+        yield share, partial(calibrated.write, exact=share)
+
+
+def _tokens(encoder: GraphEncoder, texts: Sequence[str]) -> list[Tokens]:
+    entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END, max_tokens=TOKENS)
+    return [entry for entry in entries if isinstance(entry, Tokens)]

@@ -1,0 +1,282 @@
+"""Exports: the vectors of the published code, from a graph without torch, alone and in batches, in int8."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import write, write_json
+from layouts import LAYOUTS
+from reference import Reference
+
+from embedcode import Role, Truncate, load
+from embedcode.engine import onnx
+from embedcode.engine.export import export
+from embedcode.engine.graph import GraphEncoder
+from embedcode.engine.quantise import quantise
+from embedcode.errors import ModelError, UsageError
+from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.spec import GRAPHS, Spec
+
+TEXTS = [
+    "x",
+    "def close(self):\n    self._lock.release()",
+    "import os",
+    "for each in range(10):\n    total += each\n" * 6,
+    "größe = {'日本': 1}",
+    "close the session when its user leaves",
+]
+"""From one token to more than any sliding window has."""
+FORMS = [("onnx", False), ("onnx", True), ("openvino", False)]
+QUICK = [
+    ("nv-embed", "onnx", False),  # latent attention, a masked prompt, an end token
+    ("sfr-mistral", "onnx", True),  # causal, a sliding window, the last token
+    ("embeddinggemma", "openvino", False),  # windows of some layers, dense heads
+    ("minilm", "onnx", False),
+    ("minilm", "openvino", False),
+]
+Exported = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The export of a layout, made once."""
+
+    @cache
+    def made(name: str, form: str = "onnx", batched: bool = False) -> Path:
+        out = tmp_path_factory.mktemp("export")
+        folder = write(LAYOUTS[name], tmp_path_factory.mktemp("checkpoint"))
+        _, cosine = export(Checkpoint.read(folder), out, form, batched, 1)
+        assert cosine >= 0.9999
+        shutil.rmtree(folder)  # an export stands alone
+        return out
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "batched"),
+    [
+        *QUICK,
+        *(
+            pytest.param(name, *form, marks=pytest.mark.slow)
+            for name in LAYOUTS
+            for form in FORMS
+            if (name, *form) not in QUICK
+        ),
+    ],
+)
+def test_an_export_has_the_vectors_of_the_published_code(
+    exported: Exported, name: str, form: str, batched: bool
+) -> None:
+    layout, reference = LAYOUTS[name], Reference(LAYOUTS[name])
+    encoder = load(str(exported(name, form, batched)), threads=2, precision="fp32")
+    assert isinstance(encoder, GraphEncoder)
+    for role, prompt in ((Role.QUERY, layout.query), (Role.PASSAGE, layout.passage)):
+        instruction = "Find it" if "{instruction}" in prompt else None
+        expected = reference.encode(TEXTS, prompt.replace("{instruction}", "Find it"))
+        vectors = encoder.encode(TEXTS, role, instruction)
+        assert (vectors * expected).sum(1).min() >= 0.9999
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert encoder.padding == 0
+
+
+@pytest.fixture(scope="module")
+def batched(exported: Exported) -> GraphEncoder:
+    """On the processor, but in batches, as a card runs them."""
+    encoder = GraphEncoder(Spec.read(exported("sfr-mistral", "onnx", True)), 1)
+    encoder.__dict__["_session"] = replace(encoder._session, budget=1024)
+    return encoder
+
+
+def test_a_vector_is_the_same_alone_and_in_any_batch(exported: Exported, batched: GraphEncoder) -> None:
+    alone = load(str(exported("sfr-mistral", "onnx", True)), threads=1)
+    texts = [text for number in range(12) for text in (*TEXTS, f"value_{number} = " + "x + " * number)]
+    together = batched.encode(texts, Role.PASSAGE)
+    assert (together * alone.encode(texts, Role.PASSAGE)).sum(1).min() >= 0.9999
+    assert batched.padding > 0 and alone.padding == 0
+    assert together.shape == (len(texts), batched.dim)
+
+
+def test_padding_is_counted_and_little_on_real_code(batched: GraphEncoder) -> None:
+    sources = sorted(Path(onnx.__file__).parent.glob("*.py"))
+    texts = [part for path in sources for part in path.read_text("utf-8").split("\n\n\n") if part.strip()]
+    for size, most in ((len(texts), 0.03), (6, 0.15)):
+        batched._used = batched._computed = 0
+        for start in range(0, min(len(texts), 10 * size), size):
+            batched.encode(texts[start : start + size], Role.PASSAGE, truncate=Truncate.END, max_tokens=160)
+        assert 0 < batched.padding <= most
+
+
+def test_the_padding_of_a_batch_is_not_read(batched: GraphEncoder) -> None:
+    """Whatever stands there."""
+    (short,) = batched.tokenize(["x"], Role.PASSAGE)
+    run = batched._session.run
+
+    def noisy(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return run(np.where(mask == 1, ids, 77), mask)
+
+    noise = GraphEncoder(batched.spec, 1)
+    noise.__dict__["_session"] = replace(batched._session, run=noisy)
+    (long,) = batched.tokenize(["x " * 30], Role.PASSAGE)
+    np.testing.assert_allclose(noise._batch([short, long]), batched._batch([short, long]), atol=1e-5)  # type: ignore
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_int8_is_near_and_the_same_alone_and_among_others(exported: Exported, tmp_path: Path, form: str) -> None:
+    out = tmp_path / "int8"
+    out.mkdir()
+    spec, near = quantise(Spec.read(exported("minilm", form)), out, 1)
+    assert 0.995 <= near.mean <= 1 and near.least <= near.mean
+    exact, encoder = load(str(exported("minilm", form)), precision="fp32"), load(str(out), threads=2)
+    assert encoder.space == exact.space and encoder.build != exact.build and "int8" in encoder.build
+    together = encoder.encode(TEXTS, Role.PASSAGE)
+    assert 0.99 < (together * exact.encode(TEXTS, Role.PASSAGE)).sum(1).min() < 0.99999
+    for text, vector in zip(TEXTS, together, strict=True):
+        assert encoder.encode([text], Role.PASSAGE)[0] @ vector >= 0.9999
+    assert sum(p.stat().st_size for p in spec.files) < sum(p.stat().st_size for p in exact.spec.files)
+
+
+def test_what_cannot_be_quantised(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"takes batches, for cards.*export without --batch"):
+        quantise(Spec.read(exported("sfr-mistral", "onnx", True)), tmp_path, 1)
+    with pytest.raises(UsageError, match="is in int8: quantise an export in fp32"):
+        quantise(Spec.read(), tmp_path, 1)
+
+
+def test_an_export_is_of_its_checkpoint_s_space_and_runs_without_torch(exported: Exported, tmp_path: Path) -> None:
+    folder = write(LAYOUTS["minilm"], tmp_path)
+    for form in ("onnx", "openvino"):
+        script = (
+            "import embedcode, sys\n"
+            f"e = embedcode.load({str(exported('minilm', form))!r})\n"
+            "assert not {'onnxruntime', 'openvino', 'tokenizers'} & set(sys.modules)\n"
+            "e.encode(['x'], embedcode.Role.QUERY)\n"
+            "assert not {'torch', 'transformers', 'onnx'} & set(sys.modules)\n"
+            "print(e.space)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == load(str(folder)).space, done.stderr
+
+
+def test_a_graph_names_no_file_of_this_machine(exported: Exported) -> None:
+    for form, batched in FORMS[:2]:
+        text = (exported("minilm" if not batched else "sfr-mistral", form, batched) / "model.onnx").read_bytes()
+        assert b"site-packages" not in text and b".py" not in text
+
+
+def test_a_second_start_gives_the_vectors_of_the_first(exported: Exported) -> None:
+    """OpenVINO's cache of what it compiled does not, for graphs with rotary positions."""
+    folder = str(exported("embeddinggemma", "openvino"))
+    first, second = (load(folder, threads=1).encode(TEXTS, Role.PASSAGE) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_another_graph_than_was_exported_gives_nothing_out(exported: Exported, tmp_path: Path, form: str) -> None:
+    shutil.copytree(exported("minilm", form), tmp_path / "other")
+    meta = json.loads((tmp_path / "other" / "meta.json").read_text())
+    meta["golden"]["vector"] = meta["golden"]["vector"][::-1]
+    write_json(tmp_path / "other" / "meta.json", meta)
+    with pytest.raises(ModelError, match="gives wrong vectors on this machine"):
+        load(str(tmp_path / "other")).encode(["x"], Role.QUERY)
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_a_damaged_graph(exported: Exported, tmp_path: Path, form: str) -> None:
+    shutil.copytree(exported("minilm", form), tmp_path / "other")
+    path = tmp_path / "other" / GRAPHS[form][0]
+    path.write_bytes(path.read_bytes()[:1000])
+    encoder = load(str(tmp_path / "other"))
+    assert ("weights", "changed on disk: export it again", False) in encoder.checks()
+    with pytest.raises(ModelError, match=rf"{path.name} cannot be loaded .*: export it again"):
+        encoder.encode(["x"], Role.QUERY)
+
+
+def test_a_prompt_may_be_replaced_for_queries_alone(exported: Exported) -> None:
+    folder = str(exported("minilm"))
+    asked = load(folder, prompts={Role.QUERY: "query: "}).encode(["x"], Role.QUERY)
+    np.testing.assert_array_equal(asked, load(folder).encode(["query: x"], Role.PASSAGE))
+    with pytest.raises(UsageError, match=r"was exported with its prompt for passages: load its checkpoint"):
+        load(folder, prompts={Role.PASSAGE: "passage: "})
+
+
+def test_a_checkpoint_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedcode.engine import memory
+
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(ModelError, match=r"needs .* GB of memory to be exported and .* GB are free"):
+        export(Checkpoint.read(write(LAYOUTS["minilm"], tmp_path)), tmp_path, "onnx", False, 1)
+
+
+def test_a_head_that_a_graph_cannot_have(tmp_path: Path) -> None:
+    folder = write(LAYOUTS["embeddinggemma"], tmp_path)
+    config = json.loads((folder / "2_Dense" / "config.json").read_text())
+    write_json(folder / "2_Dense" / "config.json", config | {"activation_function": "torch.nn.modules.activation.Tanh"})
+    with pytest.raises(ModelError, match="has a head with tanh, which is not exported: run it on torch"):
+        export(Checkpoint.read(folder), tmp_path, "onnx", False, 1)
+
+
+class TestDevices:
+    def test_auto_is_the_best_that_works(self, exported: Exported) -> None:
+        encoder = load(str(exported("sfr-mistral", "onnx", True)), device="auto")
+        assert encoder.build.endswith(" cpu")
+        assert encoder.encode(TEXTS, Role.PASSAGE).shape == (len(TEXTS), encoder.dim)
+
+    @pytest.mark.parametrize(
+        ("device", "parts"),
+        [
+            (
+                "tensorrt",
+                ["cannot use tensorrt here", "onnxruntime-gpu", "TensorRT libraries (`pip install"],
+            ),
+            ("cuda:1", ["cannot use cuda here", "it has ", "CPUExecutionProvider", "onnxruntime-gpu", "cuDNN"]),
+            ("npu", ["device npu is none of auto, tensorrt, cuda, cpu"]),
+        ],
+    )
+    def test_what_is_missing_is_named(self, exported: Exported, device: str, parts: list[str]) -> None:
+        with pytest.raises(ModelError) as error:
+            load(str(exported("sfr-mistral", "onnx", True)), device=device).encode(["x"], Role.PASSAGE)
+        for part in parts:
+            assert part in str(error.value)
+
+    def test_a_provider_that_is_there_without_its_libraries(
+        self, exported: Exported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As onnxruntime-gpu is where no TensorRT is installed: it lists the provider."""
+        library = onnx.library()
+        monkeypatch.setattr(library, "get_available_providers", lambda: list(onnx.PROVIDERS.values()))
+        folder = str(exported("sfr-mistral", "onnx", True))
+        with pytest.raises(ModelError, match=r"cannot use tensorrt here .* install onnxruntime-gpu"):
+            load(folder, device="tensorrt").encode(["x"], Role.PASSAGE)
+        assert load(folder, device="auto").build.endswith(" cpu")
+        assert capsys.readouterr().out == ""
+
+    def test_graphs_for_processors(self, exported: Exported) -> None:
+        with pytest.raises(ModelError, match=r"was exported for processors: export it with --batch for cuda"):
+            load(str(exported("minilm")), device="cuda").encode(["x"], Role.PASSAGE)
+        with pytest.raises(ModelError, match="is an OpenVINO graph, which runs on processors: set device to cpu"):
+            load(str(exported("minilm", "openvino")), device="tensorrt").encode(["x"], Role.PASSAGE)
+        assert load(device="cuda").encode(["x"], Role.PASSAGE).shape == (1, 384)  # the setting is for another model
+
+    def test_a_checkpoint_on_tensorrt(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"is a checkpoint, and TensorRT runs graphs: .* with --batch"):
+            load(str(write(LAYOUTS["minilm"], tmp_path)), device="tensorrt")
+
+    def test_without_openvino(self, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        with pytest.raises(ModelError, match=r"OpenVINO is not installed: run `pip install openvino`"):
+            load(str(exported("minilm", "openvino"))).encode(["x"], Role.PASSAGE)
