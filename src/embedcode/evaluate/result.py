@@ -1,0 +1,72 @@
+"""Result: one system on one task: its figures, the conditions they hold under, and the run they were computed from.
+
+A result is two files, NAME.json and NAME.run, the latter as trec_eval reads it, so that anyone can compute the figures
+again. Knows no model and no task.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedcode.errors import UsageError
+from embedcode.evaluate.metrics import Run
+from embedcode.files import replacing
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Figures are shares in [0, 1]; seconds and megabytes are of the process that measured."""
+
+    task: str
+    """Such as cosqa-dev, coir/cosqa or swebench-lite."""
+    system: str
+    """bm25, lexical, hybrid, the name of a model, or the address of a server."""
+    conditions: Mapping[str, Any]
+    """All that a figure depends on beside task and system: convention, chunking, instruction, precision, stemming."""
+    queries: int
+    documents: int
+    metrics: Mapping[str, float]
+    """Means over queries by name, such as ndcg@10, recall@1, mrr@10."""
+    intervals: Mapping[str, tuple[float, float]]
+    """95 %, of the same names."""
+    values: Mapping[str, Mapping[str, float]]
+    """Of each query: {metric: {query: value}}; what two results are compared by."""
+    command: str
+    """What makes it again."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of each stage, such as documents, queries, search."""
+    peak_mb: float = 0.0
+    made: Mapping[str, Any] = field(default_factory=dict)
+    """Version, commit, date and machine."""
+    partial: bool = False
+    """Whether queries are missing, so that means are not those of the task."""
+
+    def write(self, path: Path, run: Run) -> None:
+        """PATH.json and PATH.run; both stand in their place whole, or not at all."""
+        with replacing(path.with_name(f"{path.name}.run")) as file:
+            for query, found in run.items():
+                ranked = sorted(found.items(), key=lambda one: (-one[1], one[0]))
+                for rank, (document, score) in enumerate(ranked, 1):
+                    file.write(f"{query} Q0 {document} {rank} {score!r} {self.system}\n".encode())
+        with replacing(path.with_name(f"{path.name}.json")) as file:
+            file.write(json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def read(path: Path) -> Result:
+    """The result of a .json that `Result.write` made; UsageError for another file."""
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        if record.pop("format") != FORMAT:
+            raise UsageError(f"{path} was written by another version of embedcode: measure it again.")
+        record["intervals"] = {name: (low, high) for name, (low, high) in record["intervals"].items()}
+        return Result(**record)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): give a result of `embedcode eval`.") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"{path} is no result of `embedcode eval`: give one.") from None
