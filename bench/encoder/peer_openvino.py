@@ -25,13 +25,13 @@ def main() -> None:
     folder = Path(sys.argv[1])
     model = SentenceTransformer(str(folder), device="cpu", backend="openvino", model_kwargs={"export": True})
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    config = OVQuantizationConfig()
-    texts = [file.read_text("utf-8", "replace")[:SIZE] for file in files][: config.num_samples]
+    config = OVConfig(quantization_config=OVQuantizationConfig())
+    texts = [file.read_text("utf-8", "replace")[:SIZE] for file in files][: config.quantization_config.num_samples]
     length = min(384, model.max_seq_length)
     rows = model.tokenizer(texts, padding="max_length", max_length=length, truncation=True)
     quantizer = OVQuantizer.from_pretrained(model[0].auto_model)
     out = folder / "openvino"
-    quantizer.quantize(Dataset.from_dict(dict(rows)), save_directory=out, ov_config=OVConfig(quantization_config=config))
+    quantizer.quantize(Dataset.from_dict(dict(rows)), save_directory=out, ov_config=config)
 
 
 if __name__ == "__main__":

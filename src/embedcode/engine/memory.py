@@ -18,8 +18,8 @@ BASE = 700_000_000
 """torch, transformers and the allocator's reserve."""
 
 GRAPH = {"onnx": (1.25, 200_000_000), "openvino": (2.0, 300_000_000)}
-"""Times the bytes of a graph's files, since weights are laid out anew, and what is needed beside: the library, and texts
-of 256 tokens on two threads. Nine exports of 23 M to 596 M parameters took .58 to .98 of it."""
+"""Times the bytes of a graph's files, since weights are laid out anew, and what is needed beside: the library, and
+texts of 256 tokens on two threads. Nine exports of 23 M to 596 M parameters took .58 to .98 of it."""
 
 
 def keep() -> None:
