@@ -38,7 +38,7 @@ class Int8Linear(torch.nn.Module):
         unsigned, scales = quantise(weight)
         self._scales = scales.flatten()
         self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
-        self._weight = torch.ops.onednn.qlinear_prepack((unsigned ^ MIDDLE).view(torch.int8), None)
+        self._weight = torch.ops.onednn.qlinear_prepack(unsigned.bitwise_xor_(MIDDLE).view(torch.int8), None)
         self._bias = None if bias is None else bias.to(dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

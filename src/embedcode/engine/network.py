@@ -81,7 +81,7 @@ def build(checkpoint: Checkpoint, precision: str, device: torch.device, layers: 
     blocks = [(name, part) for name, part in network.named_modules() if _LAYER.fullmatch(name)] if stream else []
     for name, block in blocks:
         block.register_forward_pre_hook(lambda part, _, name=name: filling.fill(part, name))
-        block.register_forward_hook(lambda part, *_: filling.empty(part))
+        block.register_forward_hook(lambda part, *_, name=name: filling.empty(part, name))
     filling.fill(network, "", tuple(f"{name}." for name, _ in blocks))
     _compute_buffers(network, device)
     return network.eval().requires_grad_(False)
@@ -142,9 +142,12 @@ class _Filling:
                 new._is_hf_initialized = True  # type: ignore[attr-defined]
                 setattr(module, parameter, new)
 
-    def empty(self, part: torch.nn.Module) -> None:
-        """The opposite of `fill`."""
+    def empty(self, part: torch.nn.Module, name: str) -> None:
+        """The opposite of `fill`; pages of the file are given back too, or they count as this process's own."""
         part.to("meta")
+        for key, (entry, _) in self._sources.items():
+            if key.startswith(f"{name}."):
+                self._tensors.release(entry)
 
     def _as_shaped(self, key: str, old: torch.Tensor) -> torch.Tensor:
         tensor = self._read(key)

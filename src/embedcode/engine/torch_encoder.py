@@ -187,7 +187,8 @@ class TorchEncoder(LocalEncoder):
         from embedcode.engine import network
 
         self._prepare()
-        built = network.build(self.checkpoint, precision, torch.device(self._device), stream=stream)
+        with memory.loading():
+            built = network.build(self.checkpoint, precision, torch.device(self._device), stream=stream)
         rows = built.get_input_embeddings().weight.shape[0]
         if self._tokenizer.vocabulary > rows:
             raise ModelError(
@@ -204,7 +205,6 @@ class TorchEncoder(LocalEncoder):
             raise ModelError(
                 f"{self.checkpoint.name} needs {error.name}; run `pip install '.[torch]'` in your clone of embedcode"
             ) from None
-        memory.keep()
         torch.set_num_threads(self._threads)
 
     @cached_property
