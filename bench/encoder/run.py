@@ -3,12 +3,13 @@
     python bench/encoder/make.py mistral-7b M --slice 8
     python bench/encoder/run.py slice --model M --ours O/bin/python --peer E/bin/python --out results.json
     python bench/encoder/run.py whole --model M --ours O/bin/python --out results.json
-    python bench/encoder/run.py small --models DIR --ours O/bin/python --peer E/bin/python --out results.json
+    python bench/encoder/run.py small --models DIR --ours O/bin/python --peer E/bin/python --openvino V/bin/python --out results.json
 
-O has torch and a clone of this project, E is made from bench/env/sentence_transformers.txt. Every measurement is a
-process of its own, sides in turn, round after round; both have glibc's malloc keep its memory, but where memory is
-measured: ours sets that itself, once its weights are loaded. Rates count the operations of the linear layers only, so a
-share of the limit leaves attention and norms to our disadvantage.
+O has the extra `torch` and a clone of this project, E is made from bench/env/sentence_transformers.txt, V from
+bench/env/sentence_transformers_openvino.txt. Every measurement is a process of its own, sides in turn, round after round;
+both have glibc's malloc keep its memory, but where memory is measured: ours sets that itself, once its weights are
+loaded. Rates count the operations of the linear layers only, so a share of the limit leaves attention and norms to our
+disadvantage.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ WORKER = Path(__file__).with_name("worker.py")
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592", "MALLOC_TOP_PAD_": "67108864"}
 BATCHES = (1, 8, 32)
 STREAM_BYTES = 6_000_000_000
+NEAR = 0.995
+"""Mean cosine to fp32, below which a rate of ours does not count."""
 
 
 def work(python: Path, *arguments: object, data: int = 0, malloc: Mapping[str, str] = MALLOC) -> dict[str, Any]:
@@ -112,26 +115,53 @@ def drop_caches() -> bool:
 
 
 def of_small(args: argparse.Namespace) -> dict[str, Any]:
-    """Each small model in our precisions against sentence-transformers' in fp32 and bf16, at its best batch size."""
+    """Each small model in our precisions and exports against sentence-transformers, at its best batch size."""
     found = {}
     for model in sorted(path for path in args.models.iterdir() if path.is_dir()):
+        exports = {form: exported(args.ours, model, form) for form in ("onnx", "openvino")}
+        if not (model / "openvino").exists():
+            subprocess.run([str(args.openvino), str(WORKER.with_name("peer_openvino.py")), str(model)], check=True)
+        peers = {"fp32": args.peer, "bf16": args.peer, "openvino-int8": args.openvino}
         rounds: list[dict[str, Any]] = []
-        batches = BATCHES
+        batches = dict.fromkeys(peers, BATCHES)
         for _ in range(args.rounds):
             one: dict[str, Any] = {}
             for kind in ("fp32", "bf16", "int8"):
                 one[f"ours {kind}"] = work(args.ours, "ours", model, kind, 0)
-            for kind in ("fp32", "bf16"):
-                for batch in batches:
-                    one[f"peer {kind} {batch}"] = work(args.peer, "sentence-transformers", model, kind, batch, 0)
-            batches = (max(batches, key=lambda size: one[f"peer fp32 {size}"]["rate"]),)
+            for form, folder in exports.items():
+                one[f"ours {form} int8"] = work(args.ours, "ours", folder, "", 0)
+            for kind, python in peers.items():
+                for batch in batches[kind]:
+                    one[f"peer {kind} {batch}"] = work(python, "sentence-transformers", model, kind, batch, 0)
+                batches[kind] = (max(batches[kind], key=lambda size: one[f"peer {kind} {size}"]["rate"]),)
             rounds.append(one)
+        medians = {key: statistics.median(r[key]["rate"] for r in rounds if key in r) for key in rounds[0]}
         exact = np.array(rounds[0]["ours fp32"]["vectors"])
+        theirs = np.array(rounds[0][f"peer fp32 {batches['fp32'][0]}"]["vectors"])
+        near = {key: cosine(theirs if key.startswith("peer") else exact, rounds[0][key]["vectors"]) for key in medians}
+        best = max((key for key in medians if key.startswith("ours") and near[key] >= NEAR), key=lambda k: medians[k])
+        fastest = max((key for key in medians if key.startswith("peer")), key=lambda k: medians[k])
+        slow = f"peer fp32 {batches['fp32'][0]}"
         found[model.name] = {
-            "medians": {key: statistics.median(r[key]["rate"] for r in rounds if key in r) for key in rounds[0]},
-            "cosine": {key: cosine(exact, rounds[0][key]["vectors"]) for key in rounds[0]},
+            "medians": medians,
+            "cosine to fp32": near,
+            "ours, best": best,
+            "peer, fastest": fastest,
+            "ratio to it": statistics.median(r[best]["rate"] / r[fastest]["rate"] for r in rounds),
+            "ratio to its fp32": statistics.median(r[best]["rate"] / r[slow]["rate"] for r in rounds),
         }
+        print(json.dumps(found[model.name], indent=1), flush=True)
     return found
+
+
+def exported(python: Path, model: Path, form: str) -> Path:
+    """Our int8 export, made once."""
+    out = model.parent.parent / "exports" / f"{model.name}-{form}"
+    if not out.exists():
+        out.parent.mkdir(exist_ok=True)
+        command = [str(python), "-m", "embedcode", "models", "export", str(model), str(out), "--format", form, "--int8"]
+        subprocess.run(command, check=True)
+    return out
 
 
 def cosine(a: Any, b: Sequence[Sequence[float]]) -> float:
@@ -149,6 +179,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="a folder of checkpoints, for `small`")
     parser.add_argument("--ours", type=Path, required=True)
     parser.add_argument("--peer", type=Path)
+    parser.add_argument("--openvino", type=Path, help="the peer's other environment, for `small`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

@@ -90,9 +90,12 @@ def sentence_transformers(model: str, precision: str, batch: int, count: int) ->
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    backend = {"backend": "openvino"} if precision == "openvino-int8" else {}
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    network = SentenceTransformer(model, device="cpu", model_kwargs={} if backend else {"dtype": dtype}, **backend)
+    if precision == "openvino-int8":  # as peer_openvino.py made it
+        options = {"file_name": "openvino/openvino_model.xml"}
+        network = SentenceTransformer(model, device="cpu", backend="openvino", model_kwargs=options)
+    else:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        network = SentenceTransformer(model, device="cpu", model_kwargs={"dtype": dtype})
     chosen = texts(count)
     tokenizer = network.tokenizer
     lengths = [len(ids) for ids in tokenizer(chosen, truncation=True, max_length=network.max_seq_length)["input_ids"]]
