@@ -3,13 +3,14 @@
     python bench/encoder/make.py mistral-7b M --slice 8
     python bench/encoder/run.py slice --model M --ours O/bin/python --peer E/bin/python --out results.json
     python bench/encoder/run.py whole --model M --ours O/bin/python --out results.json
-    python bench/encoder/run.py small --models DIR --ours O/bin/python --peer E/bin/python --openvino V/bin/python --out results.json
+    python bench/encoder/run.py small --models DIR --ours O/bin/python --peer E/bin/python --openvino V/bin/python \
+        --out results.json
 
 O has the extra `torch` and a clone of this project, E is made from bench/env/sentence_transformers.txt, V from
-bench/env/sentence_transformers_openvino.txt. Every measurement is a process of its own, sides in turn, round after round;
-both have glibc's malloc keep its memory, but where memory is measured: ours sets that itself, once its weights are
-loaded. Rates count the operations of the linear layers only, so a share of the limit leaves attention and norms to our
-disadvantage.
+bench/env/sentence_transformers_openvino.txt. Every measurement is a process of its own, sides in turn, round after
+round; both have glibc's malloc keep its memory, but where memory is measured: ours sets that itself, once its weights
+are loaded. Rates count the operations of the linear layers only, so a share of the limit leaves attention and norms to
+our disadvantage.
 """
 
 from __future__ import annotations
