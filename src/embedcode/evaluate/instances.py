@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,12 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        from pyarrow import ArrowException, parquet
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         raise UsageError(f"{path} needs pyarrow: `pip install pyarrow`, or give JSON lines.") from None
     try:
         rows = parquet.read_table(path).to_pylist()
-    except (OSError, ArrowException) as error:
+    except (OSError, arrow.ArrowException) as error:
         raise UsageError(f"{path} cannot be read ({error}): give a parquet file, or JSON lines.") from None
     for number, row in enumerate(rows, 1):
         yield f"{path}, row {number},", row
