@@ -50,6 +50,11 @@ def local(repo: str, folder: Path, instances: Sequence[Instance]) -> Repository:
         if found.shallow:
             cure = f"it is a shallow clone: `git -C {place} fetch --unshallow`"
         raise UsageError(f"{place} lacks {lost[0].commit}, the base commit of {lost[0].id}{_more(lost)}: {cure}.")
+    if found.partial and (missing := found.missing(sorted({one.commit for one in instances}))):
+        raise UsageError(
+            f"{place} is a partial clone and lacks {len(missing):,} files: clone it without --filter, or leave --repos "
+            "out."
+        )
     return found
 
 
@@ -88,8 +93,7 @@ def cached(
 
 
 def _complete(found: Repository, commits: Sequence[str], url: str, note: Callable[[str], None]) -> None:
-    blobs = sorted({entry.blob for commit in commits for entry in found.files(commit)})
-    missing = found.lacks(blobs)
+    missing = found.missing(commits)
     for start in range(0, len(missing), FETCHED):
         note(f"fetching {start:,} of {len(missing):,} files of {url}")
         if problem := found.fetch(missing[start : start + FETCHED]):

@@ -71,11 +71,17 @@ class Repository:
         """Whether it was cloned without some of its blobs."""
         return run(self.folder, "config", "--get-regexp", r"^remote\..*\.promisor$").returncode == 0
 
-    def lacks(self, names: Sequence[str]) -> list[str]:
-        """Those of the names of objects that are not here."""
-        given = "".join(f"{name}\n" for name in names).encode()
-        answers = self._ask("cat-file", "--batch-check=%(objecttype)", given=given).decode("utf-8", "replace")
-        return [name for name, said in zip(names, answers.splitlines(), strict=True) if said.endswith(" missing")]
+    def lacks(self, commits: Sequence[str]) -> list[str]:
+        """Those of the commits, by their whole names, that are not here."""
+        there = (run(self.folder, "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0 for commit in commits)
+        return [commit for commit, found in zip(commits, there, strict=True) if not found]
+
+    def missing(self, commits: Sequence[str]) -> list[str]:
+        """The blobs of the trees of commits that a partial clone was made without."""
+        # Not `cat-file --batch-check`, which stops at the first one: git 2.39 cannot be kept from asking for it.
+        given = "".join(f"{commit}\n" for commit in commits).encode()
+        listed = self._ask("rev-list", "--objects", "--no-walk", "--missing=print", "--stdin", given=given)
+        return [line[1:].decode("ascii") for line in listed.splitlines() if line.startswith(b"?")]
 
     def files(self, commit: str) -> list[Entry]:
         """The regular files of a commit's tree: no symbolic links, no submodules. UsageError where it is not here."""
@@ -89,7 +95,10 @@ class Repository:
         return found
 
     def blobs(self, names: Sequence[str]) -> Iterator[bytes | None]:
-        """The contents by name, in order, from one process; None for one that is not here."""
+        """The contents by name, in order, from one process; None for one that is not here.
+
+        In a partial clone that is a UsageError.
+        """
         command = ["git", *_SAFE, "cat-file", "--batch"]
         with subprocess.Popen(
             command, cwd=self.folder, env=_environment(False), stdin=subprocess.PIPE, stdout=subprocess.PIPE
