@@ -1,155 +1,22 @@
-"""Prepare many files on all cores, in processes of our own. Knows nothing of what is done with the results.
-
-Not multiprocessing: its workers run the caller's main script again, which breaks `Index.update()` in a plain script,
-and one that dies takes the pool with it. Here a parser that crashes on a file costs that file.
-"""
+"""Prepare many files on all cores. Knows nothing of what is done with the results."""
 
 from __future__ import annotations
 
-import pickle
-import signal
-import struct
-import subprocess
-import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
-from typing import IO, Any, Self
+from collections.abc import Iterator, Sequence
 
-from embedcode.index.prepare import Job, Prepared, prepare
+from embedcode.index.pool import Pool
+from embedcode.index.prepare import Job, Prepared
 
 FEW = 100
 """Files up to which workers are not worth starting: one takes 0.2 s."""
-PARCEL = 16
-"""Files sent at a time."""
-AHEAD = 4
-"""Parcels for each process that may be done before the first is taken: the memory that a slow file can cost."""
-_SIZE = struct.Struct("<Q")
 
 
-class Workers:
-    """Up to `cores` processes; without start(), or with one core, the calling process does the work."""
+class Workers(Pool[Job, Prepared]):
+    """A parser that crashes on a file costs that file."""
 
     def __init__(self, cores: int) -> None:
-        self._cores = cores
-        self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        self._all: list[_Worker] = []
-
-    def start(self) -> None:
-        """Start them, if they are not running."""
-        if not self._all and self._cores > 1:
-            self._all = [_Worker() for _ in range(self._cores)]
-            for worker in self._all:
-                self._idle.put(worker)
+        super().__init__(cores, "embedcode.index.prepare:prepare", lambda job, why: Prepared(job.found, failed=why))
 
     def prepared(self, jobs: Sequence[Job]) -> Iterator[Prepared]:
         """Every job's result, in order, as it is done."""
-        if not self._all:
-            yield from map(prepare, jobs)
-            return
-        pool = ThreadPoolExecutor(self._cores)
-        waiting: deque[Future[list[Prepared]]] = deque()
-        try:
-            for i in range(0, len(jobs), PARCEL):
-                waiting.append(pool.submit(self._ask, jobs[i : i + PARCEL]))
-                if len(waiting) > AHEAD * self._cores:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            self._close()  # what is under way ends at once: its answer can no longer come
-            pool.shutdown(cancel_futures=True)
-
-    def _ask(self, parcel: Sequence[Job]) -> list[Prepared]:
-        worker = self._idle.get()
-        try:
-            return worker.ask(parcel)
-        finally:
-            self._idle.put(worker)
-
-    def _close(self) -> None:
-        for worker in self._all:
-            worker.close()
-        self._all = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-
-class _Worker:
-    """A process that prepares parcels; started again when it dies."""
-
-    def __init__(self) -> None:
-        self._process = self._start()
-        self._closed = False
-
-    def ask(self, parcel: Sequence[Job]) -> list[Prepared]:
-        try:
-            return self._exchange(parcel)
-        except (OSError, EOFError):
-            self._renew()
-            return [self._alone(job) for job in parcel]
-
-    def close(self) -> None:
-        self._closed = True
-        self._process.kill()
-        self._process.communicate()
-
-    def _alone(self, job: Job) -> Prepared:
-        if self._closed:
-            return Prepared(job.found, failed="interrupted")
-        try:
-            return self._exchange([job])[0]
-        except (OSError, EOFError):
-            self._renew()
-            return Prepared(job.found, failed="the parser crashed on it")
-
-    def _renew(self) -> None:
-        """Another process after a failure. The old one may have closed its pipes and not quite be dead yet."""
-        if not self._closed:
-            self._process.kill()
-            self._process.communicate()
-            self._process = self._start()
-
-    def _exchange(self, parcel: Sequence[Job]) -> list[Prepared]:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        _send(self._process.stdin, parcel)
-        results: list[Prepared] = _receive(self._process.stdout)
-        return results
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        # -P: or Python would import from the folder the user stands in, which may be a stranger's repository.
-        command = [sys.executable, "-P", "-c", "from embedcode.index.workers import serve; serve()"]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-
-def serve() -> None:
-    """The worker's side: parcels from stdin, results to stdout, until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    while True:
-        try:
-            jobs: Iterable[Job] = _receive(sys.stdin.buffer)
-        except EOFError:
-            return
-        _send(sys.stdout.buffer, [prepare(job) for job in jobs])
-
-
-def _send(pipe: IO[bytes], value: object) -> None:
-    raw = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    pipe.write(_SIZE.pack(len(raw)) + raw)
-    pipe.flush()
-
-
-def _receive(pipe: IO[bytes]) -> Any:
-    head = pipe.read(_SIZE.size)
-    if len(head) < _SIZE.size:
-        raise EOFError
-    (size,) = _SIZE.unpack(head)
-    raw = pipe.read(size)
-    if len(raw) < size:
-        raise EOFError
-    return pickle.loads(raw)
+        return self.map(jobs)
