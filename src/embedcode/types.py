@@ -1,4 +1,4 @@
-"""The values that flow through every room: chunks, queries, hits, tokens, and the Encoder contract.
+"""The values that flow through every room: chunks, queries, hits, tokens, pairs, and the Encoder contract.
 
 Knows nothing of files, models or stores, and imports nothing of ours. numpy is named for the type checker
 only, so that `--help` never pays for it.
@@ -141,6 +141,25 @@ class InputError:
 
     index: int
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One example of training: a query, what answers it, and what looks as if it did."""
+
+    query: str
+    positives: tuple[str, ...]
+    """At least one. Several answer equally well, as all the places that one issue edits."""
+    negatives: tuple[str, ...] = ()
+    """Hard ones, mined; none where the others of a batch are to serve."""
+    task: str = ""
+    """What kind of pair it is, such as docstring, commit, issue or sql: batches are mixed by it."""
+    language: str = ""
+    """Of the code, as `languages` names it."""
+    source: str = ""
+    """Where it is from, as a split by source needs it: a package and its version, or a repository."""
+    licence: str = ""
+    """SPDX identifier of the source's licence."""
 
 
 @runtime_checkable

@@ -80,13 +80,4 @@ def _no_filters(root: Path) -> dict[str, str]:
 
 
 def _git(root: Path, *arguments: str, configuration: Mapping[str, str] | None = None) -> str | None:
-    """Its output, or None where it fails."""
-    try:
-        done = git.run(root, *arguments, configuration=configuration)
-    except FileNotFoundError:
-        raise UsageError("--since needs git, which was not found: install it or leave --since out.") from None
-    if done.returncode == 128 and b"not a git repository" in done.stderr:
-        raise UsageError(f"--since needs a git repository, and {root} is none: leave it out.")
-    if b"dubious ownership" in done.stderr:
-        raise UsageError(f"git refuses {root} because another user owns it: see `git config safe.directory`.")
-    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else None
+    return git.ask(root, *arguments, configuration=configuration, needed_by="--since")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from embedcode.errors import UsageError
 
@@ -24,8 +26,9 @@ _ELSEWHERE = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "G
 _ALONE = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
 _ONLINE = {"GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file", "GIT_TERMINAL_PROMPT": "0"}
 
-_ASKED = 256
-"""Blobs asked for before their answers are read: 11 kB, which a pipe holds, so neither side waits for the other."""
+_ASKED = 64
+"""Blobs asked for before their answers are read: a pipe holds them, paths of 1,000 bytes too, so no side waits for the
+other."""
 
 
 def run(
@@ -43,6 +46,69 @@ def run(
             environment |= {f"GIT_CONFIG_KEY_{i}": name, f"GIT_CONFIG_VALUE_{i}": value}
     command = ["git", *_SAFE, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, input=given, capture_output=True, check=False)
+
+
+def ask(
+    root: Path, *arguments: str, configuration: Mapping[str, str] | None = None, needed_by: str = "this"
+) -> str | None:
+    """Its output, or None where it fails; UsageError where `needed_by` cannot have git here at all."""
+    try:
+        done = run(root, *arguments, configuration=configuration)
+    except FileNotFoundError:
+        raise UsageError(f"{needed_by} needs git, which was not found: install it or leave {needed_by} out.") from None
+    if done.returncode == 128 and b"not a git repository" in done.stderr:
+        raise UsageError(f"{needed_by} needs a git repository, and {root} is none: leave it out.")
+    if b"dubious ownership" in done.stderr:
+        raise UsageError(f"git refuses {root} because another user owns it: see `git config safe.directory`.")
+    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else None
+
+
+def blobs(root: Path, names: Iterable[str], most: int | None = None) -> Iterator[bytes | None]:
+    """The content of each object (a hash, or `REVISION:path`), in order, by one process and not through filters.
+
+    None for what is missing, no blob, or larger than `most` bytes.
+    """
+    command = ["git", *_SAFE, "cat-file", "--batch"]
+    with subprocess.Popen(
+        command,
+        cwd=root,
+        env=_environment(False),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        coming = iter(names)
+        try:
+            while part := list(islice(coming, _ASKED)):
+                asked = "".join(f"{name.replace(chr(10), chr(0))}\n" for name in part)  # no object is called so
+                process.stdin.write(asked.encode("utf-8", "surrogateescape"))
+                process.stdin.flush()
+                for _ in part:
+                    yield _blob(process.stdout, most)
+        except BrokenPipeError:
+            raise UsageError(f"git cannot read the objects of {root}: run `git fsck` there.") from None
+        finally:
+            process.kill()
+
+
+def _blob(answer: IO[bytes], most: int | None) -> bytes | None:
+    head = answer.readline()
+    if not head:
+        raise BrokenPipeError
+    fields = head.split()
+    if len(fields) != 3 or not fields[2].isdigit():  # "NAME missing"
+        return None
+    size = left = int(fields[2])
+    if fields[1] == b"blob" and (most is None or size <= most):
+        return answer.read(size + 1)[:size]
+    while left > 0:
+        block = answer.read(min(left, 1 << 20))
+        if not block:
+            raise BrokenPipeError
+        left -= len(block)
+    answer.read(1)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,29 +160,9 @@ class Repository:
                 found.append(Entry(path.decode("utf-8", "backslashreplace"), blob.decode("ascii")))
         return found
 
-    def blobs(self, names: Sequence[str]) -> Iterator[bytes | None]:
-        """The contents by name, in order, from one process; None for one that is not here.
-
-        In a partial clone that is a UsageError.
-        """
-        command = ["git", *_SAFE, "cat-file", "--batch"]
-        with subprocess.Popen(
-            command, cwd=self.folder, env=_environment(False), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as process:
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                for start in range(0, len(names), _ASKED):
-                    part = names[start : start + _ASKED]
-                    process.stdin.write("".join(f"{name}\n" for name in part).encode())
-                    process.stdin.flush()
-                    for _ in part:
-                        head = process.stdout.readline().split()
-                        if not head:
-                            raise UsageError(f"git cannot read {self.folder}: run `git fsck` there.")
-                        yield None if head[-1] == b"missing" else process.stdout.read(int(head[-1]) + 1)[:-1]
-            finally:
-                process.stdin.close()
-                process.terminate()
+    def blobs(self, names: Iterable[str], most: int | None = None) -> Iterator[bytes | None]:
+        """The contents by name, as `blobs` gives them."""
+        return blobs(self.folder, names, most)
 
     def fetch(self, names: Sequence[str]) -> str:
         """Ask the remote that it was cloned from for objects by name; what git said against it, "" if all is well."""

@@ -50,7 +50,7 @@ class Workers(Generic[J, R]):
                 self._idle.put(worker)
 
     def done(self, jobs: Iterable[J]) -> Iterator[R]:
-        """Every job's result, in order, as it is done; jobs are taken some parcels ahead."""
+        """Every job's result, in order, as it is done; jobs are taken some parcels ahead, and the processes stay."""
         if not self._all:
             yield from map(self._work, jobs)
             return
@@ -64,8 +64,10 @@ class Workers(Generic[J, R]):
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
+        except BaseException:
+            self.close()  # what is under way ends at once: its answer can no longer come
+            raise
         finally:
-            self._close()  # what is under way ends at once: its answer can no longer come
             pool.shutdown(cancel_futures=True)
 
     def _ask(self, parcel: Sequence[J]) -> list[R]:
@@ -75,7 +77,7 @@ class Workers(Generic[J, R]):
         finally:
             self._idle.put(worker)
 
-    def _close(self) -> None:
+    def close(self) -> None:
         for worker in self._all:
             worker.close()
         self._all = []
@@ -84,7 +86,7 @@ class Workers(Generic[J, R]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self.close()
 
 
 class _Worker(Generic[J, R]):
