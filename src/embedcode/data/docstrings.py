@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from embedcode.data import comments
 from embedcode.index.grammars import GRAMMARS, documented, parse
 from embedcode.index.languages import Language, language_of
-from embedcode.index.pool import Pool
+from embedcode.index.workers import Workers
 from embedcode.types import Pair
 
 TASK = "docstring"
@@ -107,9 +107,9 @@ def code_reason(name: str, code: str) -> str | None:
     return None
 
 
-def pool(cores: int) -> Pool[File, Extracted]:
+def workers(cores: int) -> Workers[File, Extracted]:
     """Processes that extract()."""
-    return Pool(cores, "embedcode.data.docstrings:extract", lambda _file, _why: Extracted([], Counter({CRASHED: 1})))
+    return Workers(cores, extract, lambda _file, _why: Extracted([], Counter({CRASHED: 1})))
 
 
 class Repeats:

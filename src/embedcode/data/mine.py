@@ -17,7 +17,7 @@ from embedcode.data.archives import NAMES, Left, Member, stream
 from embedcode.data.docstrings import Extracted, File
 from embedcode.errors import UsageError
 from embedcode.index import git
-from embedcode.index.pool import Pool
+from embedcode.index.workers import Workers
 from embedcode.types import Pair
 
 NEVER = "never trained on"
@@ -45,7 +45,7 @@ class Mined:
 
 
 def mine(
-    path: Path, name: str, pool: Pool[File, Extracted], own: bool = False, known_as: tuple[str, ...] = ()
+    path: Path, name: str, workers: Workers[File, Extracted], own: bool = False, known_as: tuple[str, ...] = ()
 ) -> Mined:
     """The pairs of a source called `name`. `own` takes it whatever its licence; `known_as` are other names of it that
     never.toml may list.
@@ -58,7 +58,7 @@ def mine(
         return mined
     reader = _Reader(path, name, mined, own)
     seen: set[bytes] = set()
-    for extracted in pool.map(reader):
+    for extracted in workers.done(reader):
         mined.dropped += extracted.refused
         for pair in extracted.pairs:
             print_ = never.fingerprint(pair.positives[0])
