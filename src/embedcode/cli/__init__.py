@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from contextlib import suppress
 
 from embedcode.errors import EmbedcodeError
 
 USER_ERROR, OUR_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
+LASTING = ("web", "mcp", "serve")
+"""Verbs that work in threads until they are ended."""
 
 
 def main() -> None:
@@ -28,9 +29,9 @@ def main() -> None:
         code = BROKEN_PIPE
     if _is_stuck():  # the interpreter flushes once more as it ends, and would complain about the same output again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if any(thread.daemon for thread in threading.enumerate()):
-        # One that is inside a library as Python ends would abort the process: 4 of 12 times, where `embedcode web` was
-        # ended while it read a repository for the first time.
+    if arguments[0] in LASTING and arguments[1:] not in (["-h"], ["--help"]) and code in (0, INTERRUPTED):
+        # A thread that is inside a library as Python ends would abort the process: 4 of 12 times, where `embedcode web`
+        # was ended while it read a repository for the first time.
         with suppress(OSError):
             sys.stderr.flush()
         os._exit(code)
