@@ -29,15 +29,20 @@ class ProgressLine:
         self._told = False
 
     def __call__(self, step: Step) -> None:
+        if self._live:
+            self.draw(described(step))
+        elif step.other and not self._told:
+            self._told = True
+            output.note(described(step))
+
+    def draw(self, text: str) -> None:
+        """Unless it was drawn a moment ago, or nobody looks."""
         now = time.monotonic()
         if self._live and now - self._drawn >= REDRAW_SECONDS:
             self._drawn = now
             width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write(CLEAR_LINE + described(step)[:width])
+            sys.stderr.write(CLEAR_LINE + output.printable(text)[:width])
             sys.stderr.flush()
-        elif step.other and not (self._live or self._told):
-            self._told = True
-            output.note(described(step))
 
     def wipe(self) -> None:
         """Before anything else is printed."""

@@ -1,0 +1,83 @@
+"""What every result says of how it was made: version, commit, date, machine; and how much memory it took.
+
+Knows no figure.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from embedcode.settings import cores
+
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16")
+PACKAGES = ("numpy", "onnxruntime", "openvino", "torch", "transformers", "tokenizers", "tantivy", "bm25s")
+
+
+def made() -> dict[str, Any]:
+    """Now, by this code, on this machine. `commit` is "" where the code is not a checkout's, and ends in + where files
+    differ from it."""
+    return {
+        "version": version("embedcode"),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def commit() -> str:
+    package = Path(__file__).parents[1]
+    if _git(package, "ls-files", "types.py") != "types.py":  # installed into a folder below somebody else's checkout
+        return ""
+    dirty = _git(package, "status", "--porcelain", "--untracked-files=no", ".")
+    return _git(package, "rev-parse", "--short", "HEAD") + ("+" if dirty else "")
+
+
+def machine() -> dict[str, Any]:
+    lines = _lines(Path("/proc/cpuinfo"))
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "system": platform.platform(terse=True),
+        "processor": model or platform.processor(),
+        "cores": cores(),
+        "flags": [name for name in FEATURES if name in flags],
+        "python": platform.python_version(),
+    }
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held, in MB, mapped files included."""
+    for line in _lines(Path("/proc/self/status")):
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

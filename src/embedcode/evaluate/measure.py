@@ -1,0 +1,85 @@
+"""One system on one task: ranks, counts, and says under which conditions. Knows no file and no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from embedcode.errors import UsageError
+from embedcode.evaluate.beir import Task
+from embedcode.evaluate.made import made, peak_mb
+from embedcode.evaluate.metrics import Qrels, Run, bootstrap, mean, mrr_at, ndcg_at, recall_at
+from embedcode.evaluate.result import Result
+from embedcode.evaluate.systems import System
+from embedcode.evaluate.vectors import Progress
+
+DEPTH = 100
+"""Documents of a query that a run holds."""
+RECALLS = (1, 3, 5, 10, 100)
+SATURATED = 0.95
+"""nDCG@10 of the plain baseline from which a set tells systems apart no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    result: Result
+    run: Run
+    failed: Mapping[str, str]
+    """By query: why it has no answer. The means of the result are then over the others, and it is `partial`."""
+
+
+def measure(
+    system: System,
+    task: Task,
+    command: str,
+    conditions: Mapping[str, Any] | None = None,
+    progress: Progress = lambda moment: None,
+) -> Measured:
+    """`command` is what makes the result again; `conditions` are those of the task, such as its convention.
+
+    A query without text, or whose vector cannot be had, is left out and named. UsageError where none is left, or where
+    nothing is judged relevant.
+    """
+    judged = {query: gains for query, gains in task.qrels.items() if any(gain > 0 for gain in gains.values())}
+    if not judged:
+        raise UsageError(f"{task.name} judges no document as relevant, so there is nothing to measure: check its qrels")
+    failed = {query: f"query {query!r} of {task.name} has no text" for query in judged if not _has_text(task, query)}
+    asked = {query: task.queries[query] for query in judged if query not in failed}
+    ranked = system.rank(replace(task, queries=asked), DEPTH, progress)
+    failed |= ranked.failed
+    answered = {query: gains for query, gains in judged.items() if query not in failed}
+    if not answered:
+        raise UsageError(f"{system.name} answers no query of {task.name}: {next(iter(failed.values()))}")
+    values = figures(ranked.run, answered)
+    intervals = {}
+    if len(answered) > 1:
+        for name, each in values.items():
+            interval = bootstrap(each)
+            intervals[name] = (interval.low, interval.high)
+    result = Result(
+        task=task.name,
+        system=system.name,
+        conditions={**(conditions or {}), **system.conditions, "depth": DEPTH},
+        queries=len(answered),
+        documents=len(task.corpus),
+        metrics={name: mean(each) for name, each in values.items()},
+        intervals=intervals,
+        values=values,
+        command=command,
+        seconds={name: round(spent, 3) for name, spent in ranked.seconds.items()},
+        peak_mb=round(peak_mb(), 1),
+        made=made() | ({"kept": dict(ranked.kept)} if ranked.kept else {}),
+        partial=bool(failed),
+    )
+    return Measured(result, ranked.run, failed)
+
+
+def figures(run: Run, qrels: Qrels) -> dict[str, dict[str, float]]:
+    """{metric: {query: value}} of every metric that is reported."""
+    recalls = {f"recall@{k}": recall_at(k, run, qrels) for k in RECALLS}
+    return {"ndcg@10": ndcg_at(10, run, qrels), **recalls, "mrr@10": mrr_at(10, run, qrels)}
+
+
+def _has_text(task: Task, query: str) -> bool:
+    return bool(task.queries[query].strip())

@@ -1,0 +1,250 @@
+"""Systems by name: bm25, lexical, hybrid, a model, a server. Each ranks the documents of a task for its queries.
+
+    bm25, bm25:stem, bm25:stop, bm25:stem,stop    the baseline (bm25.py), with stemming, without stop words
+    lexical, lexical:plain                        the product's search by words, with its ranking rules or without
+    hybrid, hybrid:MODEL                          the product's search by words and vectors, ranked
+    MODEL, dense:MODEL                            a model's vectors alone, compared exactly; "" is the packaged model
+
+MODEL is what `embedcode --model` takes: a folder, a name on the hub, or the address of a server. Knows no metric.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from embedcode.errors import UsageError
+from embedcode.evaluate import dense
+from embedcode.evaluate.beir import Task
+from embedcode.evaluate.bm25 import BM25, K1, B
+from embedcode.evaluate.vectors import Moment, Progress, Vectors, embed
+from embedcode.types import Chunk, Encoder, File, Role, digest
+
+if TYPE_CHECKING:
+    from embedcode.settings import Settings
+    from embedcode.store.sqlite import SqliteStore
+
+DEFAULT = "packaged"
+"""What results call the model that comes with the package."""
+SWITCHES = ("stem", "stop")
+ADDED = 2000
+"""Documents of one transaction."""
+_NAMELESS = str.maketrans("0123456789", "!$%&'()*+,")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The answers of a system: {query: {document: score}}, seconds of each stage, and queries without an answer."""
+
+    run: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """By query: why it has none."""
+    kept: Mapping[str, int] = field(default_factory=dict)
+    """Vectors that were there from an earlier run, of documents and of queries: their seconds are not in `seconds`."""
+
+
+class System(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """All that its answers depend on beside the task."""
+        ...
+
+    def rank(self, task: Task, k: int, progress: Progress) -> Ranked:
+        """The k best documents of every query of the task."""
+        ...
+
+
+def named(name: str, chosen: Settings, instruction: str | None = None, default: str = "") -> System:
+    """The system of a name; `instruction` is for a model that takes one, and `default` for one that also has none of
+    its own. UsageError for a switch that is none.
+    """
+    kind, _, detail = name.partition(":")
+    if kind in ("bm25", "lexical") and instruction is not None:
+        raise UsageError(f"{kind} takes no instruction: leave it out")
+    if kind == "bm25":
+        switches = [switch for switch in detail.split(",") if switch]
+        if not set(switches) <= set(SWITCHES):
+            raise UsageError(f"{name} has a switch that bm25 does not know: write bm25, bm25:stem, bm25:stop or both")
+        return Words(stem="stem" in switches, stop="stop" in switches)
+    if kind == "lexical":
+        if detail not in ("", "plain"):
+            raise UsageError(f"{name} is no system: write lexical or lexical:plain")
+        return Product(name, rules=not detail)
+    model = detail if kind in ("hybrid", "dense") else name
+    model = "" if model == DEFAULT else model
+    from embedcode.engine import configured
+
+    encoder: Encoder = configured(chosen, model)
+    known = getattr(encoder, "conditions", None)
+    if instruction is None and known and "{instruction}" in known.prompts.get(Role.QUERY, "") and not known.instruction:
+        instruction = default or None
+    given = model or chosen.model
+    shown = (Path(given).name if Path(given).is_dir() else given) or DEFAULT
+    if kind == "hybrid":
+        return Product(f"hybrid:{shown}" if given else "hybrid", True, _Model(shown, encoder, chosen.home, instruction))
+    return Dense(shown, encoder, chosen.home, instruction)
+
+
+class Words:
+    """BM25 over whole documents."""
+
+    def __init__(self, stem: bool = False, stop: bool = False) -> None:
+        self._stem, self._stop = stem, stop
+        switches = ",".join(name for name, on in zip(SWITCHES, (stem, stop), strict=True) if on)
+        self.name = f"bm25:{switches}" if switches else "bm25"
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        return {"k1": K1, "b": B, "identifiers": "split", "stem": self._stem, "stop words": not self._stop}
+
+    def rank(self, task: Task, k: int, progress: Progress) -> Ranked:
+        begun = time.perf_counter()
+        index = BM25(list(task.corpus.values()), list(task.corpus), stem=self._stem, stopwords=self._stop)
+        built = time.perf_counter()
+        run = {}
+        for query, text in _watched(task.queries, "asking", progress):
+            run[query] = dict(index.search(text, k))
+        return Ranked(run, {"documents": built - begun, "search": time.perf_counter() - built})
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """An encoder, and where its vectors are kept."""
+
+    name: str
+    encoder: Encoder
+    home: Path
+    instruction: str | None
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        known = getattr(self.encoder, "conditions", None)
+        prompts = {str(role): prompt for role, prompt in known.prompts.items()} if known else {}
+        takes = any("{instruction}" in prompt for prompt in prompts.values())
+        default = known.instruction if known and takes else None
+        return {
+            "model": self.name,
+            "precision": self.encoder.build,
+            "dimensions": self.encoder.dim,
+            "max_tokens": self.encoder.max_tokens,
+            "prompts": prompts,
+            "instruction": default if self.instruction is None else self.instruction,
+        }
+
+    def embedded(self, task: Task, progress: Progress) -> tuple[Vectors, Vectors, dict[str, float], dict[str, int]]:
+        """Vectors of documents and queries, with seconds and what was kept from before."""
+        begun = time.perf_counter()
+        documents = embed(self.encoder, task.corpus, Role.PASSAGE, self.home, what="document", progress=progress)
+        between = time.perf_counter()
+        queries = embed(
+            self.encoder, task.queries, Role.QUERY, self.home,
+            what="query", instruction=self.instruction, optional=True, progress=progress,
+        )  # fmt: skip
+        seconds = {"documents": between - begun, "queries": time.perf_counter() - between}
+        kept = {"documents": documents.kept, "queries": queries.kept}
+        return documents, queries, seconds, kept
+
+
+class Dense:
+    """A model alone: every query's vector with every document's."""
+
+    def __init__(self, name: str, encoder: Encoder, home: Path, instruction: str | None = None) -> None:
+        self.name = name
+        self._model = _Model(name, encoder, home, instruction)
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        return self._model.conditions | {"comparison": "exact, fp32"}
+
+    def rank(self, task: Task, k: int, progress: Progress) -> Ranked:
+        documents, queries, seconds, kept = self._model.embedded(task, progress)
+        begun = time.perf_counter()
+        places, scores = dense.search(queries, documents, k, progress)
+        run = {
+            query: {documents.ids[place]: float(score) for place, score in zip(*row, strict=True)}
+            for query, *row in zip(queries.ids, places, scores, strict=True)
+        }
+        return Ranked(run, seconds | {"search": time.perf_counter() - begun}, queries.failed, kept)
+
+
+class Product:
+    """embedcode's own search over a store that holds each document as a file of one chunk, without path and symbol."""
+
+    def __init__(self, name: str, rules: bool, model: _Model | None = None) -> None:
+        self.name = name
+        self._rules = rules
+        self._model = model
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        own = {"rules": self._rules, "documents": "whole, without path and symbol"}
+        return own | self._model.conditions | {"comparison": "exact, int8"} if self._model else own
+
+    def rank(self, task: Task, k: int, progress: Progress) -> Ranked:
+        from embedcode.search.rank import ALL
+        from embedcode.search.search import Signals, search
+        from embedcode.store.sqlite import SqliteStore
+
+        seconds: dict[str, float] = {}
+        kept: dict[str, int] = {}
+        documents, queries = None, None
+        if self._model:
+            documents, queries, seconds, kept = self._model.embedded(task, progress)
+        begun = time.perf_counter()
+        with ExitStack() as open:
+            folder = open.enter_context(tempfile.TemporaryDirectory(prefix="embedcode-"))
+            store = open.enter_context(SqliteStore.open(Path(folder), self._model.encoder.dim if self._model else 1))
+            _fill(store, task, documents, progress)
+            seconds["index"] = time.perf_counter() - begun
+            begun = time.perf_counter()
+            names = list(task.corpus)
+            places = {query: at for at, query in enumerate(queries.ids)} if queries else {}
+            run = {}
+            for query, text in _watched(task.queries, "asking", progress):
+                if queries and query not in places:
+                    continue
+                vector = queries.block(places[query], places[query] + 1)[0] if queries else None
+                hits = search(store, Signals(text, vector, text), k, rules=ALL if self._rules else frozenset())
+                run[query] = {names[_number(hit.chunk.path)]: hit.score for hit in hits}
+            seconds["search"] = time.perf_counter() - begun
+        return Ranked(run, seconds, queries.failed if queries else {}, kept)
+
+
+def _fill(store: SqliteStore, task: Task, documents: Vectors | None, progress: Progress) -> None:
+    """One file a document. Its path is its number in signs that are no words, so that no query meets it by words."""
+    rows = list(enumerate(task.corpus.values()))
+    for start in range(0, len(rows), ADDED):
+        part = rows[start : start + ADDED]
+        keys = [digest(text) for _, text in part]
+        with store.begin() as transaction:
+            for (number, text), key in zip(part, keys, strict=True):
+                path = str(number).translate(_NAMELESS)
+                file = File(path, "", "text", "code", len(text), 0, key)
+                transaction.upsert(file, [Chunk("", path, 1, 1 + text.count("\n"), "text", "", text)], [key])
+            if documents is not None:
+                transaction.put_vectors(keys, documents.block(start, start + len(part)))
+            transaction.commit()
+        progress(Moment("indexing documents", start + len(part), len(rows), None))
+    store.refresh()
+
+
+def _number(path: str) -> int:
+    return int(path.translate({to: chr(sign) for sign, to in _NAMELESS.items()}))
+
+
+def _watched(queries: Mapping[str, str], what: str, progress: Progress) -> Any:
+    begun = time.monotonic()
+    for done, item in enumerate(queries.items(), 1):
+        yield item
+        if done % 50 == 0 or done == len(queries):
+            left = (time.monotonic() - begun) / done * (len(queries) - done)
+            progress(Moment(f"{what} queries", done, len(queries), left))

@@ -1,0 +1,234 @@
+"""Vectors of a task's texts, computed once and kept on disk, so that a run that was killed goes on where it was.
+
+One folder for each way of embedding (space, build, role, prompt, limit): `keys` has the 16 bytes of each text's hash,
+`vectors` the rows, float32. Both only grow, rows first, and what a killed process left over is cut off. Equal texts
+have one row. Knows no metric and no task. These are not the vectors of an index (store/cache.py): those are int8.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedcode.errors import EmbedcodeError, EncodeError, ModelError, StoreError
+from embedcode.files import make_private
+from embedcode.types import Encoder, Role, Truncate, digest
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+    from numpy.typing import NDArray
+
+    from embedcode.types import Floats
+
+BLOCK = 256
+"""Texts embedded between two writes: what a kill costs. Encoders work in blocks of the same size, and count an error's
+place from the start of theirs."""
+KEY = 16
+"""Bytes."""
+UNIT = 1e-3
+"""How far a length may be from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How far long work is."""
+
+    what: str
+    """What is done, such as `embedding documents`."""
+    done: int
+    total: int
+    left: float | None
+    """Seconds, where a rate is known."""
+
+
+Progress = Callable[[Moment], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Unit vectors [n, dim] of texts, in their order, on disk."""
+
+    ids: Sequence[str]
+    rows: NDArray[np.int64]
+    """Of each text, in `file`."""
+    file: NDArray[np.float32]
+    """Memory-mapped."""
+    kept: int
+    """Texts whose vector was there from an earlier run."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Texts without a vector by id, and why; `ids` does not have them."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def block(self, start: int, stop: int) -> Floats:
+        """float32 [stop - start, dim]. StoreError names a row that the disk does not hold as it was written."""
+        found: Floats = self.file[self.rows[start:stop]]
+        if (bad := _unusable(found)) is not None:
+            raise StoreError(
+                f"the kept vector of {self.ids[start + bad]!r} is damaged: delete the folder `evaluate` of "
+                "`embedcode status --settings`'s home and run it again"
+            )
+        return found
+
+
+def embed(
+    encoder: Encoder,
+    texts: Mapping[str, str],
+    role: Role,
+    home: Path,
+    *,
+    what: str,
+    instruction: str | None = None,
+    optional: bool = False,
+    progress: Progress = lambda moment: None,
+) -> Vectors:
+    """The vectors of texts by id; `what` names one in messages, such as "document".
+
+    A text that is too long is cut at its end. One that has no vector is an EmbedcodeError naming it, and what was
+    embedded before stays on disk; `optional` leaves it out instead (`Vectors.failed`), and with it all that comes
+    after where it is the model or its server that fails.
+    """
+    kept = _Kept(home, encoder, role, instruction)
+    keys = {id: digest(text) for id, text in texts.items()}
+    known = sum(key in kept.rows for key in keys.values())
+    todo: dict[bytes, str] = {}
+    for id, key in keys.items():
+        if key not in kept.rows:
+            todo.setdefault(key, id)
+    failed: dict[str, str] = {}
+    order = list(todo.values())
+    sizes = [len(texts[id]) + 20 for id in order]
+    begun, whole, done = time.monotonic(), sum(sizes), 0
+    for start in range(0, len(order), BLOCK):
+        part = order[start : start + BLOCK]
+        try:
+            found, problems = _block(encoder, part, texts, role, what, instruction, optional)
+        except EmbedcodeError as error:
+            if not optional:
+                raise
+            failed |= dict.fromkeys(order[start:], str(error))
+            break
+        failed |= problems
+        kept.append([keys[id] for id in part if id not in problems], found)
+        done += sum(sizes[start : start + BLOCK])
+        seconds = time.monotonic() - begun
+        progress(
+            Moment(
+                f"embedding {what}s", start + len(part), len(order), seconds / done * (whole - done) if done else None
+            )
+        )
+    lost = {keys[id]: why for id, why in failed.items()}
+    ids = [id for id, key in keys.items() if key not in lost]
+    rows = np.array([kept.rows[keys[id]] for id in ids], np.int64)
+    failures = {id: lost[key] for id, key in keys.items() if key in lost}
+    return Vectors(ids, rows, kept.mapped(), known, failures)
+
+
+def _block(
+    encoder: Encoder,
+    ids: Sequence[str],
+    texts: Mapping[str, str],
+    role: Role,
+    what: str,
+    instruction: str | None,
+    optional: bool,
+) -> tuple[Floats, dict[str, str]]:
+    """The vectors of those texts that have one, in order, and why the others have none (only where `optional`)."""
+    left, failed = list(ids), dict[str, str]()
+    while left:
+        try:
+            found = encoder.encode([texts[id] for id in left], role, instruction, Truncate.END)
+        except EncodeError as error:
+            at, why = error.index, str(error)
+        except ModelError as error:
+            raise ModelError(f"{what}s {left[0]!r} to {left[-1]!r}: {error}") from None
+        else:
+            if found.shape != (len(left), encoder.dim):
+                raise ModelError(
+                    f"{what}s {left[0]!r} to {left[-1]!r}: the model gives vectors of shape {found.shape}, "
+                    f"and not {(len(left), encoder.dim)}: nothing can be compared with them"
+                )
+            bad = _unusable(found)
+            if bad is None:
+                return found, failed
+            at, why = bad, "the model gives it a vector that is not finite or not of length 1"
+        message = f"{what} {left[at]!r}, number {list(texts).index(left[at]) + 1} of {len(texts)}: {why}"
+        if not optional:
+            raise EncodeError(message, at)
+        failed[left.pop(at)] = message
+    return np.empty((0, encoder.dim), np.float32), failed
+
+
+def _unusable(vectors: Floats) -> int | None:
+    """The first row that is not finite or not of length 1."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        bad = np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < UNIT))
+    return int(bad[0]) if len(bad) else None
+
+
+class _Kept:
+    """The two files of one way of embedding."""
+
+    def __init__(self, home: Path, encoder: Encoder, role: Role, instruction: str | None) -> None:
+        conditions = getattr(encoder, "conditions", None)
+        way = {
+            "space": encoder.space,
+            "build": encoder.build,
+            "role": str(role),
+            "prompt": conditions.prompts.get(role, "") if conditions else "",
+            "instruction": conditions.instruction if instruction is None and conditions else instruction,
+            "max_tokens": encoder.max_tokens,
+            "dim": encoder.dim,
+        }
+        self._dim = encoder.dim
+        described = json.dumps(way, indent=1, sort_keys=True)
+        self._folder = home / "evaluate" / digest(described).hex()
+        make_private(self._folder)
+        (self._folder / "meta.json").write_text(described, "utf-8")
+        self._keys, self._vectors = self._folder / "keys", self._folder / "vectors"
+        with self._lock():
+            count = min(self._size(self._keys) // KEY, self._size(self._vectors) // self._row)
+            for path, size in ((self._keys, KEY), (self._vectors, self._row)):
+                with path.open("ab") as file:
+                    file.truncate(count * size)
+            raw = self._keys.read_bytes()
+        self.rows = {raw[at * KEY : (at + 1) * KEY]: at for at in range(count)}
+
+    def append(self, keys: Sequence[bytes], vectors: Floats) -> None:
+        if not keys:
+            return
+        with self._lock():  # another process may have written since
+            first = self._size(self._keys) // KEY
+            with self._vectors.open("r+b") as file:
+                file.truncate(first * self._row)
+                file.seek(0, 2)
+                file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
+            with self._keys.open("ab") as file:
+                file.write(b"".join(keys))
+        self.rows |= {key: first + at for at, key in enumerate(keys)}
+
+    def mapped(self) -> NDArray[np.float32]:
+        count = self._size(self._keys) // KEY
+        if not count:
+            return np.empty((0, self._dim), np.float32)
+        return np.memmap(self._vectors, "<f4", "r", shape=(count, self._dim))
+
+    @property
+    def _row(self) -> int:
+        return 4 * self._dim
+
+    @staticmethod
+    def _size(path: Path) -> int:
+        return path.stat().st_size if path.exists() else 0
+
+    def _lock(self) -> FileLock:
+        from filelock import FileLock
+
+        return FileLock(self._folder / "lock", timeout=600)

@@ -1,0 +1,185 @@
+"""`eval`: figures with their conditions, files from which they can be computed again, and errors that name the row."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ir_measures
+import numpy as np
+import pytest
+from ir_measures import RR, R, nDCG
+
+from embedcode.engine import endpoint
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+DOCUMENTS = {
+    "c0": "def parse_header(line):\n    return line.split(':')",
+    "c1": "def close_socket(connection):\n    connection.close()",
+    "c2": "class UserSession:\n    def refresh(self, token): ...",
+    "c3": "def add(a, b):\n    return a + b",
+    "c4": "def read_lines(path):\n    return open(path).read().split()",
+}
+QUERIES = {
+    "q0": "parse a header",
+    "q1": "close the connection of a socket",
+    "q2": "refresh a user's session",
+    "q3": "sum of two numbers",
+}
+QRELS = {"q0": {"c0": 2, "c4": 1}, "q1": {"c1": 1}, "q2": {"c2": 1}, "q3": {"c3": 1, "c0": 0}}
+
+
+def write(folder: Path, documents: Any = DOCUMENTS, queries: Any = QUERIES, qrels: Any = QRELS) -> Path:
+    folder.mkdir()
+    for name, texts in (("corpus", documents), ("queries", queries)):
+        rows = [json.dumps({"_id": id, "text": text}) for id, text in texts.items()]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n", "utf-8")
+    lines = [f"{query}\t{document}\t{gain}" for query, judged in qrels.items() for document, gain in judged.items()]
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n", "utf-8")
+    return folder
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    return write(tmp_path / "toy")
+
+
+def measured(call: Run, *arguments: str) -> dict[str, Any]:
+    done = call("eval", *arguments, "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    "system", ["bm25", "bm25:stem", "bm25:stem,stop", "lexical", "lexical:plain", "hybrid", "packaged"]
+)
+def test_every_figure_is_trec_evals_of_the_run_file(call: Run, task: Path, tmp_path: Path, system: str) -> None:
+    found = measured(call, "beir", str(task), "--model", system, "--out", str(tmp_path / "out"))
+    assert (found["system"], found["task"], found["queries"], found["documents"]) == (system, "toy", 4, 5)
+    _, run = map(Path, found["files"])
+    scored: list[Any] = list(ir_measures.read_trec_run(str(run)))
+    qrels = [ir_measures.Qrel(query, document, gain) for query, row in QRELS.items() for document, gain in row.items()]
+    measures = {"ndcg@10": nDCG @ 10, "recall@1": R @ 1, "recall@10": R @ 10, "mrr@10": RR}
+    means = ir_measures.pytrec_eval.calc_aggregate(measures.values(), qrels, scored)
+    for name, measure in measures.items():
+        assert found[name] == pytest.approx(means[measure], abs=1e-6)
+    assert found["ndcg@10"] > 0.6
+
+
+def test_figures_are_shown_with_all_they_depend_on(call: Run, task: Path, tmp_path: Path) -> None:
+    done = call("eval", "beir", str(task), "--system", "bm25:stop")
+    assert done.returncode == 0
+    shown = done.stdout.decode()
+    for part in ("toy: bm25:stop, 4 queries, 5 documents", "ndcg@10", "stop words:      False", "peak", "time:"):
+        assert part in shown
+    assert f"again:           embedcode eval beir {task} --system bm25:stop\n" in shown
+    record = json.loads((tmp_path / "results" / "toy--bm25-stop.json").read_text())
+    assert record["made"]["date"] and record["made"]["machine"]["cores"]
+    assert record["values"]["ndcg@10"].keys() == QUERIES.keys()
+    assert record["seconds"].keys() == {"documents", "search"}
+
+
+def test_a_second_run_embeds_nothing(call: Run, task: Path) -> None:
+    first = measured(call, "beir", str(task))
+    second = measured(call, "beir", str(task))
+    assert first["made"]["kept"] == {"documents": 0, "queries": 0}
+    assert second["made"]["kept"] == {"documents": 5, "queries": 4}
+    assert first["ndcg@10"] == second["ndcg@10"]
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("name", "text", "message"),
+        [
+            ("corpus.jsonl", None, r"corpus.jsonl does not exist"),
+            ("qrels.tsv", "q0\tc9\t1\n", "line 1, judges 'c9', which corpus.jsonl does not have"),
+            ("qrels.tsv", "q0\tc0\t0\n", "judges no document as relevant"),
+        ],
+    )
+    def test_of_files(self, call: Run, task: Path, name: str, text: str | None, message: str) -> None:
+        (task / name).unlink()
+        if text is not None:
+            (task / name).write_text(text)
+        done = call("eval", "beir", str(task), "--model", "bm25")
+        assert done.returncode == 2
+        assert message in done.stderr.decode()
+        assert not (task.parent / "results").exists()
+
+    @pytest.mark.parametrize("name", ["bm25:stemmed", "lexical:raw", ""])
+    def test_of_names(self, call: Run, task: Path, name: str) -> None:
+        done = call("eval", "beir", str(task), "--model", name)
+        assert done.returncode == 2
+        assert done.stderr.startswith(b"embedcode: ")
+
+    def test_an_empty_query_is_named_and_no_part_of_the_mean(self, call: Run, tmp_path: Path) -> None:
+        folder = write(tmp_path / "toy", queries=QUERIES | {"q1": "  "})
+        done = call("eval", "beir", str(folder), "--model", "bm25", "--json")
+        assert done.returncode == 2
+        assert b"query 'q1' of toy has no text; the figures are of the other 3 queries only" in done.stderr
+        found = json.loads(done.stdout)
+        assert (found["partial"], found["queries"], list(found["failed"])) == (True, 3, ["q1"])
+        whole = measured(call, "beir", str(write(tmp_path / "whole")), "--model", "bm25")
+        values = json.loads(Path(whole["files"][0]).read_text())["values"]["ndcg@10"]
+        assert found["ndcg@10"] == pytest.approx(np.mean([values[query] for query in ("q0", "q2", "q3")]))
+
+
+class TestServer:
+    def test_it_is_measured_like_any_model(self, call: Run, serve: Any, task: Path) -> None:
+        server = serve("nim")
+        found = measured(call, "beir", str(task), "--model", server.url)
+        assert found["system"] == server.url
+        assert found["conditions"]["dimensions"] == server.dim
+        assert found["ndcg@10"] > 0.5
+
+    def test_one_that_gives_no_answer_in_time_names_the_documents(
+        self, call: Run, serve: Any, task: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server = serve("nim")
+        assert call("eval", "beir", str(task), "--model", server.url).returncode == 0
+        more = write(task.parent / "more", documents=DOCUMENTS | {"c5": "something new", "c6": "and newer"})
+        monkeypatch.setattr(endpoint, "ANSWER_SECONDS", 0.2)
+        server.delay = 1.0
+        done = call("eval", "beir", str(more), "--model", server.url)
+        assert done.returncode == 2
+        said = done.stderr.decode()
+        assert "documents 'c5' to 'c6': " in said and "gives no answer" in said
+        assert not (task.parent / "results" / "more--x.json").exists()
+
+    def test_another_dimension_is_never_compared(self, call: Run, serve: Any, task: Path) -> None:
+        server = serve("nim")
+        port = int(server.url.rpartition(":")[2])
+        assert call("eval", "beir", str(task), "--model", server.url).returncode == 0
+        server.stop()
+        other = serve("nim", port=port, dim=32)
+        more = write(task.parent / "more", documents=DOCUMENTS | {"c5": "something new"})
+        done = call("eval", "beir", str(more), "--model", other.url)
+        assert done.returncode == 2
+        assert b"documents 'c5' to 'c5': " in done.stderr
+        assert b"32 dimensions, and not the 64" in done.stderr
+
+    def test_one_that_ends_among_the_queries_leaves_a_partial_result(
+        self, call: Run, serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from embedcode.evaluate import vectors
+
+        monkeypatch.setattr(vectors, "BLOCK", 2)
+        server = serve("openai")
+        folder = write(tmp_path / "toy")
+
+        def answer(asked: Any) -> Any:
+            if "sum of two numbers" in asked.body.get("input", ()):
+                return server.error(403, "your quota is used up")
+            return None
+
+        server.answer = answer
+        done = call("eval", "beir", str(folder), "--model", server.url, "--json")
+        assert done.returncode == 2
+        assert b"quota is used up" in done.stderr
+        found = json.loads(done.stdout)
+        assert (found["partial"], found["queries"], list(found["failed"])) == (True, 2, ["q2", "q3"])
+        assert all(map(np.isfinite, [found["ndcg@10"], found["mrr@10"]]))
