@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embedcode import Index, Mode, Query, Role, Truncate, load
-from embedcode.errors import ModelError, UsageError
+from embedcode.errors import EncodeError, UsageError
 from embedcode.evaluate import history, localise
 from embedcode.evaluate.bm25 import BM25
 from embedcode.evaluate.cut import Cutting, Words
@@ -123,7 +123,7 @@ def test_hybrid_is_that_of_an_index_of_each_commit(
     made: Any, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
-    system = localise.Searched(encoder, lambda texts: encoder.encode(texts, Role.PASSAGE, truncate=Truncate.END))
+    system = localise.Searched(localise.Model(encoder, tmp_path / "vectors"))
     found = ranked(made, system, CHUNK, Files.INDEXED)
     for one in made.instances[::3]:
         with Index.open(made.checkout(one.commit, tmp_path / one.id), encoder) as index:
@@ -136,16 +136,34 @@ def test_hybrid_is_that_of_an_index_of_each_commit(
         assert found[one.id] == pytest.approx(expected, abs=0.02)
 
 
-def test_a_model_ranks_files_by_their_best_chunk_and_embeds_each_once(made: Any, encoder: Encoder) -> None:
-    asked: Counter[str] = Counter()
+class Counting:
+    """An encoder that counts what it is given, and gives NaN for what begins with `bad`."""
 
-    def vectors(texts: Any) -> Any:
-        asked.update(texts)
-        return encoder.encode(texts, Role.PASSAGE, truncate=Truncate.END)
+    def __init__(self, encoder: Encoder, bad: str = "\0") -> None:
+        self._encoder = encoder
+        self._bad = bad
+        self.asked: Counter[str] = Counter()
 
-    system = localise.Dense(encoder, vectors)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode(self, texts: Any, role: Role, instruction: str | None = None, truncate: Any = Truncate.NONE) -> Any:
+        self.asked.update(texts)
+        rows = self._encoder.encode(texts, role, instruction, truncate)
+        rows[[i for i, text in enumerate(texts) if text.startswith(self._bad)]] = np.nan
+        return rows
+
+
+def test_a_model_ranks_files_by_their_best_chunk_and_embeds_each_once(
+    made: Any, encoder: Encoder, tmp_path: Path
+) -> None:
+    counting: Any = Counting(encoder)
+    system = localise.Dense(localise.Model(counting, tmp_path / "vectors"))
     found = ranked(made, system, TOKENS, Files.PYTHON, tests=False)
-    assert max(asked.values()) == 1
+    assert max(counting.asked.values()) == 1
+    asked = counting.asked.total()
+    assert ranked(made, system, TOKENS, Files.PYTHON, tests=False) == found
+    assert counting.asked.total() == asked  # a later run, or one after a kill, computes nothing again
     for one in made.instances[::5]:
         query = encoder.encode([one.issue], Role.QUERY)[0]
         best: dict[str, float] = {}
@@ -189,21 +207,16 @@ def test_files_and_tests_by_choice(made: Any) -> None:
         assert absent not in found.paths and there in found.paths
 
 
-def test_bad_instances_and_models(made: Any, encoder: Encoder) -> None:
+def test_bad_instances_and_models(made: Any, encoder: Encoder, tmp_path: Path) -> None:
     commit = made.instances[0].commit
     repository = Repository(made.git.root)
     for gold in ("shop/none.py", "link.py", "deps/other"):
         with pytest.raises(UsageError, match=f"i: acme/shop has no {gold} at {commit}"):
             wrong = [Instance("i", "acme/shop", commit, "words", (gold,))]
             history.read(repository, "acme/shop", wrong, FILE, Files.ALL, True, 1)
-
-    def vectors(texts: Any) -> Any:
-        rows = np.ones((len(texts), encoder.dim), np.float32)
-        rows[[i for i, text in enumerate(texts) if text.startswith("shop/render.py")]] = np.nan
-        return rows
-
-    with pytest.raises(ModelError, match=r"NaN or infinity for a chunk of shop/render\.py in acme/shop"):
-        ranked(made, localise.Dense(encoder, vectors), CHUNK)
+    bad: Any = Counting(encoder, "shop/render.py")
+    with pytest.raises(EncodeError, match=r"chunk of acme/shop 'shop/render\.py #\d+'.*not finite"):
+        ranked(made, localise.Dense(localise.Model(bad, tmp_path / "vectors")), CHUNK)
 
 
 def test_lengths_in_a_byte_are_exact_below_forty_and_never_more() -> None:

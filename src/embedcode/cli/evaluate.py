@@ -271,3 +271,8 @@ def ended(measured: list[Measured]) -> None:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "result"
+
+
+from embedcode.cli.eval_swebench import swebench_lite  # noqa: E402  it takes its options from here
+
+eval.command("swebench-lite")(swebench_lite)

@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import EncodeError, ModelError, UsageError
@@ -60,6 +61,11 @@ class LocalEncoder(ABC):
 
     @abstractmethod
     def forward(self, tokens: Sequence[Tokens]) -> Floats: ...
+
+    @property
+    def tokenizer(self) -> Path:
+        """Its tokenizer.json."""
+        return self._tokenizer.path
 
     @property
     def padding(self) -> float:

@@ -54,7 +54,7 @@ class RemoteEncoder:
     def __init__(self, url: str, home: Path, prompts: Mapping[Role, str] | None = None) -> None:
         """`prompts` are put before the texts, for a server that knows no roles; `home` keeps what a server told."""
         self.address = Address.read(url)
-        self._endpoint = Endpoint(self.address, _key(self.address))
+        self._endpoint = Endpoint(self.address, key(self.address))
         self._embeddings = Embeddings(self._endpoint)
         self._prompts = prompts or {}
         self._kept = home / "servers" / f"{digest(self.address.url, self.address.model).hex()}.json"
@@ -318,15 +318,16 @@ class RemoteEncoder:
         return ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="embedcode")
 
 
-def _key(address: Address) -> str:
-    key = os.environ.get("EMBEDCODE_API_KEY", "").strip()
-    if not key.isascii() or not key.isprintable() or " " in key:
+def key(address: Address) -> str:
+    """EMBEDCODE_API_KEY; UsageError for what is no key, or where it would travel unencrypted."""
+    found = os.environ.get("EMBEDCODE_API_KEY", "").strip()
+    if not found.isascii() or not found.isprintable() or " " in found:
         raise UsageError("EMBEDCODE_API_KEY holds a character that no key has: set it anew.")
-    if key and address.scheme == "http" and not address.loopback:
+    if found and address.scheme == "http" and not address.loopback:
         raise UsageError(
             f"EMBEDCODE_API_KEY would go to {address.url} unencrypted: use https://, or unset it if none is needed."
         )
-    return key
+    return found
 
 
 def _batches(entries: Sequence[RemoteTokens]) -> Iterator[slice]:

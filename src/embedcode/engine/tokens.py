@@ -40,7 +40,7 @@ class _Read:
 class TextTokenizer:
     def __init__(self, path: Path, max_tokens: int, eos: str = "") -> None:
         """`eos` is put at the end of every text, where the tokenizer itself does not."""
-        self._path = path
+        self.path = path
         self._max_tokens = max_tokens
         self._eos = eos
 
@@ -49,9 +49,9 @@ class TextTokenizer:
         from tokenizers import Tokenizer
 
         try:
-            model = Tokenizer.from_file(str(self._path))
+            model = Tokenizer.from_file(str(self.path))
         except Exception as error:
-            raise ModelError(f"{self._path} is no usable tokenizer.json ({error}): install the model again.") from None
+            raise ModelError(f"{self.path} is no usable tokenizer.json ({error}): install the model again.") from None
         model.no_truncation()
         model.no_padding()
         return model
@@ -70,7 +70,7 @@ class TextTokenizer:
         start = next((i for i in range(len(whole)) if whole[i : i + len(inner)] == inner), 0)
         before, after = whole[:start], whole[start + len(inner) :]
         if self._eos and (end := self._model.token_to_id(self._eos)) is None:
-            raise ModelError(f"{self._path} has no token {self._eos!r}: install the model again.")
+            raise ModelError(f"{self.path} has no token {self._eos!r}: install the model again.")
         if self._eos and end not in after:
             after = [*after, end]
         return before, after

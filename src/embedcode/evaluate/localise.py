@@ -6,22 +6,23 @@ issue on its own commit. Knows no instances' file, no clones and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from embedcode.errors import EncodeError, ModelError
 from embedcode.evaluate.bm25 import K1, B
 from embedcode.evaluate.cut import Cutting, Field, Words
 from embedcode.evaluate.history import Commit, History
 from embedcode.evaluate.instances import Instance
 from embedcode.evaluate.postings import in_a_byte
+from embedcode.evaluate.vectors import Progress, embed
 from embedcode.search.search import Signals, search
 from embedcode.store import fields
 from embedcode.store.contract import Scored
-from embedcode.types import Chunk, Encoder, Filter, Role, Truncate
+from embedcode.types import Chunk, Encoder, Filter, Role
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,8 +40,8 @@ SEARCHED: tuple[Field, ...] = ("path", "symbol", "body")
 
 Ranking = Mapping[str, float]
 """Files by score."""
-Vectors = Callable[[Sequence[str]], "Floats"]
-"""Of passages, [n, dim], computed or out of a cache."""
+Answer = tuple[Instance, Ranking | str]
+"""An instance with its ranking, or with why it has none."""
 
 
 class System(Protocol):
@@ -59,7 +60,7 @@ class System(Protocol):
         """Whether it embeds."""
         ...
 
-    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Ranking]]:
+    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[Answer]:
         """The files of each instance's commit that it finds, at most KEPT."""
         ...
 
@@ -82,7 +83,7 @@ class Bm25:
     def fields(self) -> tuple[Field, ...]:
         return ("text",) if self.paths else ("body",)
 
-    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Ranking]]:
+    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[Answer]:
         postings = history.postings[self.fields[0]]
         for one in instances:
             commit = history.commits[one.commit]
@@ -91,29 +92,62 @@ class Bm25:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """An encoder, and the folder that keeps what it has computed."""
+
+    encoder: Encoder
+    home: Path
+    instruction: str | None = None
+    progress: Progress = lambda moment: None
+
+    def cosines(
+        self, history: History, instances: Sequence[Instance]
+    ) -> tuple[NDArray[np.float32], dict[str, int], Mapping[str, str]]:
+        """[units, columns], the column of each instance by id, and why others have none.
+
+        EmbedcodeError names the chunk that has no vector; those before it are kept. Vectors are held a block at a time.
+        """
+        issues = {one.id: one.issue for one in instances}
+        queries = embed(
+            self.encoder, issues, Role.QUERY, self.home,
+            what="issue", instruction=self.instruction, optional=True, progress=self.progress,
+        )  # fmt: skip
+        texts = {
+            f"{history.paths[path]} #{unit}": text
+            for unit, (path, text) in enumerate(zip(history.path, history.texts, strict=True))
+        }
+        what = f"chunk of {history.repo}"
+        units = embed(self.encoder, texts, Role.PASSAGE, self.home, what=what, progress=self.progress)
+        asked = queries.block(0, len(queries))
+        found = np.empty((len(units), len(queries)), np.float32)
+        for start in range(0, len(units), BLOCK):
+            found[start : start + BLOCK] = units.block(start, start + BLOCK) @ asked.T
+        return found, {id: column for column, id in enumerate(queries.ids)}, queries.failed
+
+
+@dataclass(frozen=True, slots=True)
 class Dense:
     """A model alone: files by the cosine of their best unit."""
 
-    encoder: Encoder
-    vectors: Vectors
-    instruction: str | None = None
+    model: Model
     fields = ()
     words = Words()
     texts = True
 
-    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Ranking]]:
-        cosines = _cosines(history, instances, self.encoder, self.vectors, self.instruction)
-        for number, one in enumerate(instances):
-            yield one, _by_best(history, history.commits[one.commit], cosines[:, number])
+    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[Answer]:
+        cosines, columns, failed = self.model.cosines(history, instances)
+        for one in instances:
+            if one.id in failed:
+                yield one, failed[one.id]
+            else:
+                yield one, _by_best(history, history.commits[one.commit], cosines[:, columns[one.id]])
 
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """The product's search, by words alone (`encoder` None) or by words and vectors, with all its rules."""
+    """The product's search, by words alone or, with a model, by words and vectors; with all its rules."""
 
-    encoder: Encoder | None = None
-    vectors: Vectors | None = None
-    instruction: str | None = None
+    model: Model | None = None
     words = Words()
 
     @property
@@ -122,14 +156,16 @@ class Searched:
 
     @property
     def texts(self) -> bool:
-        return self.encoder is not None
+        return self.model is not None
 
-    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Ranking]]:
-        cosines = None
-        if self.encoder is not None and self.vectors is not None:
-            cosines = _cosines(history, instances, self.encoder, self.vectors, self.instruction)
-        for number, one in enumerate(instances):
-            store = _CommitStore(history, history.commits[one.commit], None if cosines is None else cosines[:, number])
+    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[Answer]:
+        cosines, columns, failed = self.model.cosines(history, instances) if self.model else (None, {}, {})
+        for one in instances:
+            if one.id in failed:
+                yield one, failed[one.id]
+                continue
+            own = None if cosines is None else cosines[:, columns[one.id]]
+            store = _CommitStore(history, history.commits[one.commit], own)
             vector = None if cosines is None else np.ones(1, np.float32)
             ranking: dict[str, float] = {}
             for hit in search(store, Signals(one.issue, vector, one.issue), HITS):
@@ -199,29 +235,3 @@ def _by_best(history: History, commit: Commit, scores: NDArray[np.floating], lea
     found = found[best[found] > least]
     order = found[np.argsort(-best[found], kind="stable")][:KEPT]
     return {history.paths[path]: float(best[path]) for path in order}
-
-
-def _cosines(
-    history: History, instances: Sequence[Instance], encoder: Encoder, vectors: Vectors, instruction: str | None
-) -> NDArray[np.float32]:
-    """[units, instances]; the units' vectors are held a block at a time."""
-    issues = [one.issue for one in instances]
-    try:
-        queries = encoder.encode(issues, Role.QUERY, instruction=instruction, truncate=Truncate.END)
-    except EncodeError as error:
-        raise ModelError(f"the issue of {instances[error.index].id} cannot be embedded: {error}") from None
-    for one, row in zip(instances, queries, strict=True):
-        if not np.isfinite(row).all():
-            raise ModelError(f"the model gives NaN or infinity for the issue of {one.id}: measure another precision.")
-    cosines = np.empty((history.units, len(instances)), np.float32)
-    for start in range(0, history.units, BLOCK):
-        texts = history.texts[start : start + BLOCK]
-        rows = vectors(texts)
-        if not np.isfinite(rows).all():
-            at = start + int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-            raise ModelError(
-                f"the model gives NaN or infinity for a chunk of {history.paths[history.path[at]]} in {history.repo}: "
-                "measure another precision."
-            )
-        cosines[start : start + len(texts)] = rows @ queries.T
-    return cosines

@@ -1,0 +1,171 @@
+"""`eval swebench-lite`: issues to the files that mend them. Thin over evaluate/swebench.py."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedcode.cli import evaluate, output
+from embedcode.cli.opening import Threads
+from embedcode.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from embedcode.evaluate.instances import Instance
+    from embedcode.evaluate.vectors import Progress
+    from embedcode.index.git import Repository
+    from embedcode.settings import Settings
+
+
+class Protocol(StrEnum):
+    PUBLISHED = "published"
+    SEARCH = "search"
+
+
+class Files(StrEnum):
+    ALL = "all"
+    INDEXED = "indexed"
+    PYTHON = "py"
+
+
+class Split(StrEnum):
+    TEST = "test"
+    DEV = "dev"
+
+
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "--system",
+        metavar="NAME",
+        help="bm25 (bm25:chunks,paths,stem,stop), lexical, hybrid (hybrid:MODEL), or a model: a folder, a name on the "
+        "hub, a server's URL; the packaged model if none.",
+    ),
+]
+
+
+def swebench_lite(
+    name: Name = None,
+    instances: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows of SWE-bench, .jsonl or .parquet; else from the hub.")
+    ] = None,
+    split: Annotated[Split, typer.Option(help="Of the hub's rows. Tune nothing on test.")] = Split.TEST,
+    repos: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Your clones, as owner__name, owner/name or name; else made in the cache."),
+    ] = None,
+    protocol: Annotated[
+        Protocol, typer.Option(help="450-token chunks of all files, as published; or embedcode's own files and chunks.")
+    ] = Protocol.PUBLISHED,
+    files: Annotated[
+        Files | None, typer.Option(help="All texts, those an index takes, or .py; else as the protocol has it.")
+    ] = None,
+    tests: Annotated[bool, typer.Option("--tests/--no-tests", help="Whether test files are ranked too.")] = True,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A tokenizer.json to cut chunks by; else the model's.")
+    ] = None,
+    summaries: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Summaries to ask with: lines of instance_id and summary.")
+    ] = None,
+    summarise: Annotated[
+        str | None, typer.Option(metavar="URL", help="A chat server (URL#MODEL) that writes what --summaries lacks.")
+    ] = None,
+    instruction: evaluate.Instruction = None,
+    precision: evaluate.Precision = None,
+    out: evaluate.Out = Path("results"),
+    threads: Threads = None,
+    as_json: evaluate.Json = False,
+) -> None:
+    """Find the files that issues of SWE-bench Lite need edited.
+
+    embedcode eval swebench-lite --system lexical --protocol search
+
+    A file ranks by its best chunk. Every file version of all commits is read once, every distinct chunk embedded once,
+    and vectors are kept: a run that was ended goes on where it was. Clones are only read.
+    """
+    from embedcode.evaluate import instances as reader
+    from embedcode.evaluate import swebench
+    from embedcode.evaluate.history import Files as Chosen
+    from embedcode.model.presets import INSTRUCTIONS
+
+    if name == "":
+        raise UsageError("the model is empty, as from a variable that is not set: name one, or leave it out")
+    if summarise is not None and summaries is None:
+        raise UsageError("--summarise needs a file to write into: give one with --summaries")
+    chosen = evaluate.settings_of(precision, threads)
+    source = instances or swebench.fetched(split)
+    rows = reader.read(source)
+    with evaluate.watching() as progress:
+        rows, form = _asked(rows, summaries, summarise, progress)
+        setup = swebench.system(
+            name or "",
+            swebench.ProtocolName(protocol),
+            lambda model: _loaded(chosen, model),
+            chosen.home,
+            files=Chosen(files) if files else None,
+            tests=tests,
+            tokenizer=tokenizer,
+            instruction=INSTRUCTIONS.get(instruction or "", instruction),
+            summarised=summaries is not None,
+            progress=progress,
+        )
+        origin = str(source) if instances else f"{swebench.HUB}, {split}"
+        conditions = {"rows": origin, "issue": form}
+        if not as_json:
+            output.note(_header(len(rows), conditions | dict(setup.conditions)))
+        done = swebench.measure(
+            rows,
+            setup,
+            lambda repo, some: _clone(repo, some, repos, chosen),
+            chosen.threads,
+            evaluate.command(),
+            conditions,
+            progress,
+        )
+    path = evaluate.saved(done, out)
+    if as_json:
+        output.put_json(evaluate.record(done.result, path, done.failed))
+    else:
+        evaluate.shown(done.result, path)
+    evaluate.ended([done])
+
+
+def _header(count: int, conditions: dict[str, Any]) -> str:
+    named = ("issue", "chunking", "path prefix", "files", "test files", "tokenizer")
+    return f"{count} instances; " + "; ".join(f"{one}: {conditions[one]}" for one in named if one in conditions)
+
+
+def _asked(
+    rows: list[Instance], summaries: Path | None, summarise: str | None, progress: Progress
+) -> tuple[list[Instance], str]:
+    """The instances with what is asked for each, and what that is."""
+    from embedcode.evaluate import summaries as writer
+    from embedcode.evaluate.instances import summarised
+    from embedcode.evaluate.vectors import Moment
+
+    if summaries is None:
+        return rows, "raw"
+    if summarise is None:
+        return summarised(rows, writer.read(summaries)), f"summarised, {summaries}"
+    told = writer.Writer(summarise)
+    found = told.write(rows, summaries, lambda done, total: progress(Moment("summarising issues", done, total, None)))
+    return summarised(rows, found), f"summarised, {summaries}, by {told.model}"
+
+
+def _loaded(chosen: Settings, model: str) -> Any:
+    from embedcode.engine import configured
+
+    return configured(chosen, model)
+
+
+def _clone(repo: str, some: Sequence[Instance], repos: Path | None, chosen: Settings) -> Repository:
+    from embedcode.evaluate import clones
+
+    if repos is not None:
+        return clones.local(repo, repos, some)
+    return clones.cached(repo, chosen.home / "clones", some, output.note)

@@ -1,0 +1,186 @@
+"""Summaries of issues: read from a file, or written into it by a chat endpoint of OpenAI's kind.
+
+The file is JSON lines of `instance_id` and `summary`. A line is appended as each answer comes, so what was paid for is
+kept whatever happens, and a later run asks for the rest. Knows no model and no ranking.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from embedcode.engine.address import Address
+from embedcode.engine.endpoint import DENIED, Answer, Call, Endpoint
+from embedcode.engine.remote import key
+from embedcode.errors import EmbedcodeError, ModelError, UsageError
+from embedcode.evaluate.instances import Instance
+
+PROMPT = (
+    "Below is a report of a problem in the repository {repo}. Write a summary of it for someone who has to find the "
+    "source files that must be edited to solve it: what goes wrong and under which conditions, and the modules, "
+    "classes, functions, options and messages that it names. Do not propose a solution. Write plain text of at most "
+    "200 words.\n\n{issue}"
+)
+"""Ours: the published summaries' prompt is not known."""
+MOST_CHARACTERS = 60_000
+"""Of an issue: some hold whole logs."""
+MOST_TOKENS = 4_096
+"""Of an answer: models that think aloud first need more than 200 words take."""
+IN_FLIGHT = 4
+
+_THOUGHT = "</think>"
+
+
+def read(path: Path) -> dict[str, str]:
+    """Summaries by instance_id; UsageError names the line that is wrong. A last line that was cut off is no summary."""
+    found: dict[str, str] = {}
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): check the path.") from None
+    lines = raw.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number},"
+        try:
+            row = json.loads(line)
+            id, summary = row["instance_id"], row["summary"]
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):  # a run was killed while it wrote
+                break
+            raise UsageError(f"{where} is no object with instance_id and summary: correct or drop it.") from None
+        if not isinstance(id, str) or not isinstance(summary, str) or not summary.strip():
+            raise UsageError(f"{where} has no text for instance_id and summary: correct or drop it.")
+        found[id] = summary
+    return found
+
+
+class Writer:
+    """Asks a server, whose model is named behind `#` (else the first that it serves). The key is EMBEDCODE_API_KEY."""
+
+    def __init__(self, url: str, prompt: str = PROMPT) -> None:
+        """UsageError for what is no address of a server."""
+        self._address = Address.read(url)
+        self._endpoint = Endpoint(self._address, key(self._address))
+        self._prompt = prompt
+        self._model = ""
+
+    @property
+    def model(self) -> str:
+        if not self._model:
+            answer = self._endpoint.ask("/models")  # also where a name is given: a server that answers is waited for
+            self._model = self._address.model
+        if not self._model:
+            data = answer.value.get("data") if answer.ok else None
+            names = [row.get("id") for row in data if isinstance(row, dict)] if isinstance(data, list) else []
+            if not names or not isinstance(names[0], str):
+                raise ModelError(f"{self._address.url} does not say which models it serves: name one behind #.")
+            self._model = names[0]
+        return self._model
+
+    def write(
+        self, instances: Sequence[Instance], path: Path, told: Callable[[int, int], None] = lambda done, total: None
+    ) -> dict[str, str]:
+        """The summaries of all instances; those that `path` lacks are asked for and appended to it.
+
+        After an issue that cannot be summarised no other is asked for: ModelError names it, and what is done stays.
+        """
+        found = {}
+        if path.exists():
+            _mend(path)
+            found = read(path)
+        left = [one for one in instances if one.id not in found]
+        if not left:
+            return found
+        _ = self.model
+        call = Call()
+        try:
+            with path.open("ab") as file, ThreadPoolExecutor(IN_FLIGHT) as pool:
+                try:
+                    told(0, len(left))
+                    for done, (one, summary) in enumerate(self._answers(left, pool, call), 1):
+                        found[one.id] = summary
+                        row = {"instance_id": one.id, "summary": summary, "model": self.model}
+                        file.write(json.dumps(row).encode() + b"\n")
+                        file.flush()
+                        told(done, len(left))
+                except BaseException:
+                    call.end()
+                    pool.shutdown(cancel_futures=True)
+                    raise
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written ({error.strerror}): check the path.") from None
+        return found
+
+    def _answers(
+        self, left: Sequence[Instance], pool: ThreadPoolExecutor, call: Call
+    ) -> Iterator[tuple[Instance, str]]:
+        waiting: dict[Future[str], Instance] = {}
+        rest = iter(left)
+        while True:
+            while len(waiting) < IN_FLIGHT and (one := next(rest, None)) is not None:
+                waiting[pool.submit(self._summary, one, call)] = one
+            if not waiting:
+                return
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            failed: EmbedcodeError | None = None
+            for future in done:
+                one = waiting.pop(future)
+                try:
+                    yield one, future.result()
+                except EmbedcodeError as error:
+                    failed = failed or ModelError(f"no summary of {one.id}: {error}")
+            if failed:
+                raise failed
+
+    def _summary(self, one: Instance, call: Call) -> str:
+        text = self._prompt.format(repo=one.repo, issue=one.issue[:MOST_CHARACTERS])
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": text}],
+            "temperature": 0,
+            "max_tokens": MOST_TOKENS,
+        }
+        answer = self._endpoint.ask("/chat/completions", body, call)
+        if answer.status in DENIED:
+            raise self._endpoint.denied(answer)
+        if not answer.ok:
+            raise ModelError(f"{self._address.url} refuses the request ({answer.said}): check its model and limits.")
+        return self._checked(answer)
+
+    def _checked(self, answer: Answer) -> str:
+        """The text of an answer. ModelError where there is none, or it was cut off."""
+        url = self._address.url
+        try:
+            choice = answer.value["choices"][0]
+            text = choice["message"]["content"]
+        except (KeyError, IndexError, TypeError):
+            text = choice = None
+        if not isinstance(text, str) or not isinstance(choice, dict):
+            raise ModelError(f"{url} gives no chat completion: is it a chat endpoint?")
+        if choice.get("finish_reason") == "length":
+            raise ModelError(f"{url} gives an answer that is cut off at {MOST_TOKENS:,} tokens: take another model.")
+        text = text.rpartition(_THOUGHT)[2].strip()
+        if not text:
+            raise ModelError(f"{url} gives an empty answer: take another model.")
+        return text
+
+
+def _mend(path: Path) -> None:
+    """End the last line, or take it away where a run was killed while it wrote it."""
+    raw = path.read_bytes()
+    start = raw.rfind(b"\n") + 1
+    if start == len(raw):
+        return
+    with path.open("rb+") as file:
+        try:
+            json.loads(raw[start:])
+        except ValueError:
+            file.truncate(start)
+        else:
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")
