@@ -25,6 +25,7 @@ VERBS = {
     "models": "models",
     "doctor": "state",
     "clean": "state",
+    "serve": "serve",
     "web": "web",
     "mcp": "mcp",
     "install": "install",
