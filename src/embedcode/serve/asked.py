@@ -6,6 +6,7 @@ Knows no HTTP and computes nothing.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,22 +96,37 @@ def read(body: bytes, model: Model) -> Asked:
     try:
         given = orjson.loads(body)
     except ValueError as error:
-        raise ProblemError(422, f"The body is not JSON ({error}): send one object.", code="json_invalid") from None
+        if (given := _with_halves(body)) is None:
+            raise ProblemError(422, f"The body is not JSON ({error}): send one object.", code="json_invalid") from None
     if not isinstance(given, dict):
         raise ProblemError(422, f"The body is {_named(given)}: send an object with the fields model and input.")
     return check(given, model)
 
 
+def _with_halves(body: bytes) -> Any:
+    """JSON in which a text holds half a surrogate pair, as Python writes a file name that is no UTF-8; else None."""
+    if b"\\ud" not in body.lower():
+        return None
+    try:
+        return json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)
+
+
 def check(given: Mapping[str, Any], model: Model) -> Asked:
     """The same for fields that are read already, as those of gRPC."""
-    for name in given:
-        if name not in FIELDS:
-            near = get_close_matches(name, FIELDS, n=1)
+    for field in given:
+        if field not in FIELDS:
+            near = get_close_matches(field, FIELDS, n=1)
             cure = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(FIELDS)}."
-            raise _schema(name[:SHOWN], f"Unknown field {name[:SHOWN]!r}: {cure}")
-    name = given.get("model")
-    if not isinstance(name, str):
-        raise _schema("model", f"model is {_named(name)}: give the name of a served model, such as {model.name!r}.")
+            raise _schema(field[:SHOWN], f"Unknown field {field[:SHOWN]!r}: {cure}")
+    name = _optional_text(given, "model")
+    if name is None:
+        raise _schema("model", f"model is missing: give the name of a served model, such as {model.name!r}.")
     if name not in model.names:
         raise ProblemError(
             404,

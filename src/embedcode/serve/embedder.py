@@ -367,8 +367,8 @@ class Embedder:
             self.metrics.refused.labels("size").inc()
             raise ProblemError(
                 413,
-                f"The request has {cost:,} tokens, and this server computes some {most:,} in the {self.limits.timeout:g}"
-                " seconds a request may take: split it.",
+                f"The request has {cost:,} tokens, and this server computes some {most:,} in the "
+                f"{self.limits.timeout:g} seconds a request may take: split it.",
                 "input",
                 "too_large",
             )
@@ -533,7 +533,9 @@ def _moved(message: str, old: int, new: int) -> str:
 
 
 def _at(problem: ProblemError, index: int) -> ProblemError:
-    """A problem of a text, at its place in this request: the engine knew another."""
+    """A problem of a text, at its place in this request: the engine knew another. One of the server stays as it is."""
+    if problem.status != 400:
+        return problem
     message = re.sub(r"^Input \d+\b", f"Input {index}", problem.message)
     if message == problem.message:
         message = f"{message} (input {index})"

@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: bytes to an Asked, an Answer to bytes. The work is the embedder's; who may ask is the guard's."""
+"""POST /v1/embeddings: bytes to an Asked, an Answer to bytes. The embedder works; the guard says who may ask."""
 
 from __future__ import annotations
 
@@ -44,16 +44,19 @@ def route(embedder: Embedder, most_bytes: int) -> Route:
         loop = asyncio.get_running_loop()
         since = loop.time()
         body = await read_body(request, most_bytes)
-        parsing = (read, body, embedder.model)
-        asked = await asyncio.to_thread(*parsing) if len(body) > LARGE_BODY else read(*parsing[1:])
+        if len(body) > LARGE_BODY:
+            asked = await asyncio.to_thread(read, body, embedder.model)
+        else:
+            asked = read(body, embedder.model)
         request.state.note = {"role": asked.role.value, "inputs": len(asked.inputs)}
         answer = await _unless_gone(request, embedder.embed(asked))
         if answer is None:
             return Response(status_code=GONE)
         written = loop.time()
-        rendering = (render, answer, asked, embedder, request.state.id)
-        large = answer.vectors.size > LARGE_ANSWER
-        content = await asyncio.to_thread(*rendering) if large else render(*rendering[1:])
+        if answer.vectors.size > LARGE_ANSWER:
+            content = await asyncio.to_thread(render, answer, asked, embedder, request.state.id)
+        else:
+            content = render(answer, asked, embedder, request.state.id)
         request.state.note |= {"tokens": answer.used, "truncated": answer.truncated, "cached": answer.cached}
         headers = {}
         if answer.truncated:

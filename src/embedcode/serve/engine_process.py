@@ -64,7 +64,7 @@ class EngineProcess:
                 process.join(STOP_SECONDS)
 
     def _live(self, loop: asyncio.AbstractEventLoop, run: int, out: SimpleQueue[Any]) -> None:
-        """The life of one process, in a thread that reads what it says; another one writes, since a pipe can be full."""
+        """The life of one process, in a thread that reads what it says; another writes, since a pipe can be full."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=worker.run, args=(theirs, self._load), name="embedcode-engine", daemon=True)

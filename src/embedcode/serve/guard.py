@@ -1,6 +1,7 @@
 """Guard: what every request passes: a request id, the Host it is for, its key, the line in the journal, the counts.
 
-The Host has to be one of ours, or a page of any site could point its own name here and read the answers. Knows no route.
+The Host has to be one of ours, or a page of any site could point its own name here and read the answers.
+Knows no route.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ class Guard:
             except Exception as error:
                 self._report(error, request_id, scope["path"])
                 if not status:
-                    problem = ProblemError(500, "The server made a mistake; its log has more under this request id.")
-                    await respond(problem, request_id)(scope, receive, sending)
+                    ours = ProblemError(500, "The server made a mistake; its log has more under this request id.")
+                    await respond(ours, request_id)(scope, receive, sending)
             finally:
                 self._count(scope, status, time.monotonic() - since, request_id, state["note"])
 

@@ -60,6 +60,7 @@ class Options:
     batch_texts: int = 256
     cache_mb: int = 64
     body_bytes: int = 32_000_000
+    header_seconds: float = 15.0
     strict_nim: bool = False
     drain_seconds: float = 30.0
     tls_cert: Path | None = None
@@ -175,6 +176,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "batch_texts": _whole(1, 10_000),
     "cache_mb": _whole(0, 1_000_000),
     "body_bytes": _whole(1_000, 2_000_000_000),
+    "header_seconds": _seconds,
     "strict_nim": _switch,
     "drain_seconds": _seconds,
     "tls_cert": _path,

@@ -7,13 +7,14 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 15.0
-"""From the first byte that may be sent to the end of a request's headers."""
 READ_SECONDS = 60.0
 """That a caller may leave a full answer unread."""
 
 
 class Patient(H11Protocol):
+    head_seconds = 15.0
+    """From the first byte that may be sent to the end of a request's headers."""
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._head: asyncio.TimerHandle | None = None
@@ -21,7 +22,7 @@ class Patient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head = self.loop.call_later(HEAD_SECONDS, self._give_up)
+        self._head = self.loop.call_later(self.head_seconds, self._give_up)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -30,7 +31,7 @@ class Patient(H11Protocol):
             self._head.cancel()
             self._head = None
         elif not at_work and self._head is None and not self.transport.is_closing():
-            self._head = self.loop.call_later(HEAD_SECONDS, self._give_up)
+            self._head = self.loop.call_later(self.head_seconds, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._head, self._unread):

@@ -27,7 +27,7 @@ class ProblemError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.message = message.encode("utf-8", "replace").decode()  # a value in it may hold half a surrogate pair
         self.param = param
         self.code = code
         self.index = index

@@ -8,8 +8,8 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -200,7 +200,8 @@ class _Serving:
         signalled = asyncio.create_task(self._signalled.wait())
         ready = asyncio.create_task(self._tell_ready())
         try:
-            await asyncio.wait({serving, signalled, self._embedder.unusable}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {serving, signalled, self._embedder.unusable}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._embedder.unusable.done():
                 raise ModelError(self._embedder.unusable.result())
             clean = await self._drain()
@@ -219,7 +220,8 @@ class _Serving:
         self._signalled.clear()
         draining = asyncio.create_task(self._embedder.drain(self._options.drain_seconds))
         again = asyncio.create_task(self._signalled.wait())
-        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {draining, again}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         again.cancel()
         if draining.done():
             return draining.result()
@@ -251,7 +253,7 @@ class _Serving:
         options = self._options
         return uvicorn.Config(
             self._app,
-            http=Patient,
+            http=type("Patient", (Patient,), {"head_seconds": options.header_seconds}),
             access_log=False,
             log_config=None,
             log_level="error",
