@@ -26,6 +26,7 @@ VERBS = {
     "eval": "evaluate",
     "doctor": "state",
     "clean": "state",
+    "serve": "serve",
     "web": "web",
     "mcp": "mcp",
     "install": "install",

@@ -42,6 +42,8 @@ class LocalEncoder(ABC):
         self.conditions = conditions
         self._tokenizer = tokenizer
         self._block = BLOCK
+        self.repaired = 0
+        """Rows that were not finite and were computed again alone, in fp32 where the engine can."""
 
     @property
     def dim(self) -> int:
@@ -71,6 +73,11 @@ class LocalEncoder(ABC):
     def padding(self) -> float:
         """Share of the tokens computed so far that were padding."""
         return 0.0
+
+    @property
+    def streams(self) -> int:
+        """Calls of `forward`, each of one text, that are worth making at a time; 1 where one call of many is faster."""
+        return 1
 
     @abstractmethod
     def checks(self) -> list[Check]:

@@ -71,6 +71,10 @@ class GraphEncoder(LocalEncoder):
     def padding(self) -> float:
         return 1 - self._used / self._computed if self._computed else 0.0
 
+    @property
+    def streams(self) -> int:
+        return 1 if self.spec.batched else self._threads
+
     def forward(self, tokens: Sequence[Tokens]) -> Floats:
         import numpy as np
 
@@ -87,6 +91,8 @@ class GraphEncoder(LocalEncoder):
                 out[index] = row
         vectors = unit(out)
         for index in map(int, np.flatnonzero(~np.isfinite(vectors).all(1))):
+            with self._counting:
+                self.repaired += 1
             vectors[index] = unit(self._one(tokens[index]))
             if not np.isfinite(vectors[index]).all():
                 raise EncodeError(f"Input {index} has no finite vector in {self.spec.name}: leave it out.", index)

@@ -45,8 +45,6 @@ class TorchEncoder(LocalEncoder):
         )
         super().__init__(conditions, TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos))
         self.checkpoint = checkpoint
-        self.repaired = 0
-        """Rows that were not finite and were computed again alone, in fp32."""
         self._precision = precision
         self._threads = threads
         self._device = device

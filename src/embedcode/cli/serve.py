@@ -1,0 +1,69 @@
+"""`serve`: the embedding server. Thin over serve/."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from embedcode.cli import output
+from embedcode.cli.opening import Model, Threads
+from embedcode.errors import UsageError
+
+
+def serve(
+    model: Model = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Listen on this address.  [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, max=65535, help="Listen on this port; 0 is a free one.  [default: 8000]"),
+    ] = None,
+    insecure_bind: Annotated[
+        bool, typer.Option("--insecure-bind", help="Listen where others reach it, though it has no keys.")
+    ] = False,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Also answer requests for this host; repeatable.")
+    ] = None,
+    served_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What requests call the model, if not by its own name.")
+    ] = None,
+    default_input_type: Annotated[
+        str | None,
+        typer.Option(metavar="<query|passage>", help="For requests that give none, where the model needs one."),
+    ] = None,
+    accept_token_ids: Annotated[
+        bool, typer.Option("--accept-token-ids", help="Take lists of this model's token ids in place of texts.")
+    ] = False,
+    threads: Threads = None,
+) -> None:
+    """Serve embeddings over HTTP, as NVIDIA's NIM and OpenAI's API do.
+
+    Needs the extra: pip install '.[serve]' in your clone of embedcode. Prints its address, then logs to stderr. SIGTERM
+    or Ctrl-C ends it once the queries under way are answered. Every option is a variable too, EMBEDCODE_SERVE_PORT and
+    so on, and NIM's names are understood.
+    """
+    try:
+        from embedcode.serve import options as server_options
+        from embedcode.serve.server import serve as run
+    except ImportError as error:
+        raise UsageError(f"this needs {error.name}; run `pip install '.[serve]'` in your clone of embedcode") from None
+    from embedcode import settings
+
+    flags: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "insecure_bind": insecure_bind or None,
+        "allowed_hosts": allowed_host or None,
+        "served_name": served_name,
+        "default_input_type": default_input_type,
+        "accept_token_ids": accept_token_ids or None,
+    }
+    chosen = server_options.load(flags)
+    for name, raw in server_options.nim_settings().items():
+        os.environ[f"EMBEDCODE_{name.upper()}"] = raw.lower() if name == "log_level" else raw
+    code = run(chosen, settings.load({"model": model, "threads": threads}), output.put)
+    if code:
+        raise typer.Exit(code)

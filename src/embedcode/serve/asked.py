@@ -1,0 +1,313 @@
+"""Asked: one request for embeddings, read from a body and checked, in the fields of NIM and of OpenAI's API.
+
+A body of the wrong shape is 422, one that this model cannot answer is 400, and either names the field or the input.
+Knows no HTTP and computes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import orjson
+
+from embedcode.model.presets import INSTRUCTIONS
+from embedcode.serve.problem import ProblemError
+from embedcode.serve.queue import Lane
+from embedcode.types import Role, Truncate
+
+ENCODINGS = ("float", "base64")
+KINDS = ("float", "int8", "uint8", "binary", "ubinary")
+FIELDS = (
+    "model",
+    "input",
+    "input_type",
+    "encoding_format",
+    "embedding_type",
+    "dimensions",
+    "truncate",
+    "modality",
+    "user",
+    "on_error",
+    "instruction",
+    "late_chunking",
+)
+"""The last three are ours."""
+NO_ROLE = "The model expects an input_type from one of `passage` or `query` but none was provided."
+"""NVIDIA's words, which clients match."""
+SHOWN = 80
+"""Characters of a value that a message shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is wanted. Either `texts` or, where they are allowed, `ids`."""
+
+    model: str
+    texts: tuple[str, ...]
+    role: Role
+    lane: Lane
+    ids: tuple[tuple[int, ...], ...] = ()
+    truncate: Truncate = Truncate.NONE
+    encoding: str = "float"
+    kind: str = "float"
+    dimensions: int | None = None
+    partial: bool = False
+    """A bad input is reported, and the others are answered."""
+    instruction: str | None = None
+    late: bool = False
+    """The texts are the parts of one file, in order."""
+
+    @property
+    def inputs(self) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
+        return self.ids or self.texts
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a request may say of the served model."""
+
+    name: str
+    dim: int
+    dimensions: tuple[int, ...]
+    prompts: Mapping[Role, str]
+    late: bool = False
+    """It can do late chunking."""
+    default_role: Role | None = None
+    """What an input_type that is not given stands for, where the model needs one."""
+    accept_ids: bool = False
+    most_inputs: int = 2048
+
+    @property
+    def needs_role(self) -> bool:
+        return self.prompts[Role.QUERY] != self.prompts[Role.PASSAGE]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *(f"{self.name}-{role}" for role in Role))
+
+
+def read(body: bytes, model: Model) -> Asked:
+    """ProblemError with 400, 404 or 422."""
+    try:
+        given = orjson.loads(body)
+    except ValueError as error:
+        if (given := _with_halves(body)) is None:
+            raise ProblemError(422, f"The body is not JSON ({error}): send one object.", code="json_invalid") from None
+    if not isinstance(given, dict):
+        raise ProblemError(422, f"The body is {_named(given)}: send an object with the fields model and input.")
+    return check(given, model)
+
+
+def _with_halves(body: bytes) -> Any:
+    """JSON in which a text holds half a surrogate pair, as Python writes a file name that is no UTF-8; else None."""
+    if b"\\ud" not in body.lower():
+        return None
+    try:
+        return json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)
+
+
+def check(given: Mapping[str, Any], model: Model) -> Asked:
+    """The same for fields that are read already, as those of gRPC."""
+    for field in given:
+        if field not in FIELDS:
+            near = get_close_matches(field, FIELDS, n=1)
+            cure = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(FIELDS)}."
+            raise _schema(field[:SHOWN], f"Unknown field {field[:SHOWN]!r}: {cure}")
+    name = _optional_text(given, "model")
+    if name is None:
+        raise _schema("model", f"model is missing: give the name of a served model, such as {model.name!r}.")
+    if name not in model.names:
+        raise ProblemError(
+            404,
+            f"The model `{name[:SHOWN]}` does not exist: this server has {', '.join(model.names)}.",
+            "model",
+            "model_not_found",
+        )
+    texts, ids = _inputs(given, model)
+    role = _role(given, name, model)
+    instruction = _optional_text(given, "instruction")
+    late = given.get("late_chunking", False)
+    if not isinstance(late, bool):
+        raise _schema("late_chunking", f"late_chunking is {_named(late)}: send true or false.")
+    truncate = _choice(given, "truncate", tuple(Truncate), Truncate.NONE)
+    _modality(given)
+    _optional_text(given, "user")
+    asked = Asked(
+        model=name,
+        texts=texts,
+        ids=ids,
+        role=role or Role.PASSAGE,
+        # Without a role a single text is most likely a query, and several are not.
+        lane=role or (Lane.QUERY if len(texts or ids) == 1 else Lane.PASSAGE),
+        truncate=Truncate(truncate),
+        encoding=_choice(given, "encoding_format", ENCODINGS, "float"),
+        kind=_choice(given, "embedding_type", KINDS, "float"),
+        dimensions=_dimensions(given, model),
+        partial=_choice(given, "on_error", ("fail", "partial"), "fail") == "partial",
+        instruction=INSTRUCTIONS.get(instruction, instruction) if instruction is not None else None,
+        late=late,
+    )
+    _sense(asked, model)
+    return asked
+
+
+def _sense(asked: Asked, model: Model) -> None:
+    """What is of the right shape, and still cannot be answered."""
+    size = asked.dimensions or model.dim
+    if asked.kind in ("binary", "ubinary") and size % 8:
+        raise ProblemError(
+            400,
+            f"embedding_type {asked.kind} packs 8 dimensions to a byte, and {size} are no multiple of 8.",
+            "embedding_type",
+        )
+    if asked.instruction is not None and "{instruction}" not in model.prompts[asked.role]:
+        raise ProblemError(400, f"{model.name} takes no instruction for a {asked.role}: leave it out.", "instruction")
+    if not asked.late:
+        return
+    if not model.late:
+        raise ProblemError(
+            400,
+            f"{model.name} has no late chunking here: it needs a checkpoint that reads 2,048 tokens or more.",
+            "late_chunking",
+        )
+    if asked.ids or asked.role is Role.QUERY or asked.truncate is not Truncate.NONE or asked.partial:
+        raise ProblemError(
+            400,
+            "late_chunking takes the parts of one file as passages: send texts, with neither truncate nor on_error.",
+            "late_chunking",
+        )
+
+
+def _inputs(given: Mapping[str, Any], model: Model) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    if "input" not in given:
+        raise _schema("input", "input is missing: send a text or a list of texts.")
+    value = given["input"]
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list):
+        raise _schema("input", f"input is {_named(value)}: send a text or a list of texts.")
+    if not value:
+        raise ProblemError(400, "input is an empty list: send at least one text.", "input")
+    if all(type(one) is int for one in value):
+        value = [value]
+    if len(value) > model.most_inputs:
+        raise ProblemError(
+            400,
+            f"input has {len(value):,} entries and at most {model.most_inputs:,} are taken: split the request.",
+            "input",
+        )
+    if all(isinstance(one, list) and all(type(i) is int for i in one) for one in value):
+        if not model.accept_ids:
+            raise ProblemError(
+                400,
+                "input holds token ids, which are of another model's tokenizer unless you made them with this one's: "
+                "send text (in LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)), or start the server "
+                "with --accept-token-ids.",
+                "input",
+            )
+        return (), tuple(tuple(one) for one in value)
+    for index, one in enumerate(value):
+        if not isinstance(one, str):
+            raise ProblemError(422, f"input {index} is {_named(one)}: send a text.", "input", index=index)
+    return tuple(value), ()
+
+
+def _role(given: Mapping[str, Any], name: str, model: Model) -> Role | None:
+    """None where it is not given and makes no difference."""
+    chosen = _choice(given, "input_type", tuple(Role), None)
+    suffix = name.removeprefix(model.name).removeprefix("-")
+    if suffix and chosen and chosen != suffix:
+        raise ProblemError(
+            400, f"The model {name} is for a {suffix}, and input_type is {chosen}: leave one of them out.", "input_type"
+        )
+    if chosen or suffix:
+        return Role(chosen or suffix)
+    if model.default_role:
+        return model.default_role
+    if model.needs_role:
+        cure = f" Send input_type, or name the model {model.name}-query or {model.name}-passage."
+        raise ProblemError(400, NO_ROLE + cure, "input_type", reason="role")
+    return None
+
+
+def _dimensions(given: Mapping[str, Any], model: Model) -> int | None:
+    value = given.get("dimensions")
+    if value is None:
+        return None
+    if type(value) is not int:
+        raise _schema("dimensions", f"dimensions is {_named(value)}: send a whole number.")
+    if value != model.dim and value not in model.dimensions:
+        sizes = ", ".join(map(str, sorted({*model.dimensions, model.dim})))
+        raise ProblemError(400, f"dimensions {value} is not supported by {model.name}: it has {sizes}.", "dimensions")
+    return value
+
+
+def _modality(given: Mapping[str, Any]) -> None:
+    value = given.get("modality", "text")
+    each = value if isinstance(value, list) else [value]
+    if not all(isinstance(one, str) for one in each):
+        raise _schema("modality", f"modality is {_named(value)}: send text.")
+    for index, one in enumerate(each):
+        if one != "text":
+            raise ProblemError(
+                400,
+                f"modality {one[:SHOWN]!r} is not supported (input {index}): this model reads text.",
+                "modality",
+                index=index,
+            )
+    if isinstance(value, list) and isinstance(given["input"], list) and len(value) != len(given["input"]):
+        raise ProblemError(400, f"modality has {len(value)} entries for {len(given['input'])} inputs.", "modality")
+
+
+def _choice(given: Mapping[str, Any], name: str, choices: tuple[str, ...], usual: Any) -> Any:
+    value = given.get(name)
+    if value is None:
+        return usual
+    if not isinstance(value, str) or value not in choices:
+        shown = repr(value[:SHOWN]) if isinstance(value, str) else _named(value)
+        raise _schema(name, f"{name} is {shown}: send one of {', '.join(choices)}.")
+    return value
+
+
+def _optional_text(given: Mapping[str, Any], name: str) -> str | None:
+    value = given.get(name)
+    if value is not None and not isinstance(value, str):
+        raise _schema(name, f"{name} is {_named(value)}: send a text.")
+    return value
+
+
+def _schema(param: str, message: str) -> ProblemError:
+    return ProblemError(422, message, param)
+
+
+def _named(value: object) -> str:
+    """What a JSON value is, in a word; not what it holds."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "missing or null"}
+    return names.get(type(value), f"the number {value}"[:SHOWN])
+
+
+class PromptGuard:
+    """Finds texts that bring the model's prompt with them, which the server puts before them once more."""
+
+    def __init__(self, prompts: Mapping[Role, str]) -> None:
+        made = [self._pattern(prompt) for prompt in prompts.values() if prompt.strip()]
+        self._patterns = [re.compile(pattern, re.DOTALL) for pattern in made]
+
+    def __call__(self, text: str) -> bool:
+        return any(pattern.match(text) for pattern in self._patterns)
+
+    @staticmethod
+    def _pattern(prompt: str) -> str:
+        head, _, tail = prompt.strip().partition("{instruction}")
+        return r"\s*" + re.escape(head) + (r".{0,2000}?" + re.escape(tail.rstrip()) if tail else "")

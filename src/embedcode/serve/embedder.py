@@ -1,0 +1,542 @@
+"""Embedder: a request for embeddings to its vectors: the one door to the engine, for HTTP, gRPC and search alike.
+
+`await embedder.embed(asked)` tokenises off the event loop, looks into the cache, computes each text once for all who
+wait for it, and raises ProblemError for what cannot be answered. A caller that is cancelled leaves nothing behind.
+Knows no protocol: it gets an Asked and gives an Answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from embedcode.engine.encoder import LocalEncoder
+from embedcode.serve import recent
+from embedcode.serve.asked import Asked, Model, PromptGuard
+from embedcode.serve.engine_process import EngineProcess
+from embedcode.serve.metrics import Metrics
+from embedcode.serve.problem import ProblemError
+from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
+from embedcode.serve.recent import Recent
+from embedcode.serve.worker import Facts, Item, Load
+from embedcode.types import Floats, InputError, Role, Tokens, digest
+
+BLOCK = 32
+"""Texts that are tokenised in one go; between two, a request that was dropped ends."""
+MOST_TOKENISED = 8192
+"""Texts that are being tokenised at a time, of all requests."""
+TOKENISERS = 2
+RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Pause before an engine that died is started again, by how often it died before it was ready."""
+
+
+class Stage(Enum):
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    timeout: float = 120.0
+    """Seconds a request may take."""
+    max_tokens: int | None = None
+    """Of a text, where fewer than the model reads."""
+    most_tokens: int = 0
+    most_requests: int = 1024
+    batch_texts: int = 256
+    cache_bytes: int = 64_000_000
+    double_prompts: bool = False
+    """Answer a text that brings the model's prompt with it, and only report it."""
+    overload: int = 429
+    """Status of an overload; 503 is NIM's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Vectors of the inputs that could be embedded, in order, with what became of each."""
+
+    vectors: Floats
+    """float32 [n, dim], unit length, not yet cut or packed."""
+    places: tuple[int, ...]
+    """Which input each row is of."""
+    tokens: tuple[Tokens, ...]
+    """Receipt of each row."""
+    errors: tuple[InputError, ...] = ()
+    doubled: tuple[int, ...] = ()
+    """Inputs that brought the model's prompt with them."""
+    cached: int = 0
+
+    @property
+    def used(self) -> int:
+        return sum(entry.used for entry in self.tokens)
+
+    @property
+    def truncated(self) -> int:
+        return sum(entry.truncated for entry in self.tokens)
+
+
+@dataclass(eq=False, slots=True)
+class _Flight:
+    """Work under way, and what comes of it: a vector, or why there is none."""
+
+    work: Work
+    outcome: asyncio.Future[Floats | ProblemError]
+    since: float
+
+
+class Embedder:
+    def __init__(self, encoder: LocalEncoder, load: Load, model: Model, limits: Limits, metrics: Metrics) -> None:
+        """`encoder` only tokenises here; the engine's process loads its own from `load`."""
+        self.model = model
+        self.limits = limits
+        self.metrics = metrics
+        self.facts: Facts | None = None
+        self.stage = Stage.STARTING
+        self.trouble = ""
+        """Why the engine is not there, if it is not."""
+        self.unusable: asyncio.Future[str] | None = None
+        """Is set to what keeps the model from ever being ready, before it was so once."""
+        self.queue = Queue(time.monotonic, load.budget, limits.batch_texts, limits.most_requests, limits.most_tokens)
+        self._encoder = encoder
+        self._budget = load.budget
+        self._engine = EngineProcess(load, self._told)
+        self._recent = Recent(limits.cache_bytes)
+        self._doubled = PromptGuard(model.prompts)
+        self._threads = ThreadPoolExecutor(TOKENISERS, thread_name_prefix="tokenise")
+        self._tokenising = 0
+        self._flights: dict[bytes, _Flight] = {}
+        self._sent: dict[int, _Flight] = {}
+        self._at_hand: dict[Lane, int] = dict.fromkeys(Lane, 0)
+        self._busy_since = 0.0
+        self._deaths = 0
+        self._repaired = 0
+        self._dropped = 0
+        self._connected = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # ---- life --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.unusable = asyncio.get_running_loop().create_future()
+        self._engine.start()
+        # Loads the tokenizer meanwhile.
+        self._threads.submit(self._encoder.tokenize, ["ready"], Role.PASSAGE)
+
+    @property
+    def space(self) -> str:
+        return self._encoder.space
+
+    @property
+    def max_tokens(self) -> int:
+        own = self._encoder.max_tokens
+        return min(own, self.limits.max_tokens) if self.limits.max_tokens else own
+
+    @property
+    def engine_pid(self) -> int | None:
+        return self._engine.pid
+
+    @property
+    def ready(self) -> bool:
+        return self.stage is Stage.READY
+
+    async def drain(self, seconds: float) -> bool:
+        """Take no more passages, refuse those that wait, and finish the queries; whether all was done in time."""
+        self._to(Stage.DRAINING)
+        for work in self.queue.clear(Lane.PASSAGE):
+            if flight := self._flights.pop(work.key, None):
+                flight.outcome.set_result(self._leaving())
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Ends the engine; blocks for a moment."""
+        self._engine.stop()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # ---- a request ---------------------------------------------------------------------------------------------
+
+    async def embed(self, asked: Asked) -> Answer:
+        """ProblemError for a request that cannot be answered; with `asked.partial`, only where no input can."""
+        self._check_ready(asked.lane)
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        self._open(1)
+        try:
+            async with asyncio.timeout_at(since + self.limits.timeout):
+                return await self._embed(asked, since)
+        except FullError as full:
+            raise self._full(full) from None
+        except TimeoutError:
+            self.metrics.refused.labels("deadline").inc()
+            seconds = f"{self.limits.timeout:g}"
+            problem = ProblemError(
+                self.limits.overload,
+                f"Not done within {seconds} seconds: send fewer texts, or come back.",
+                code="deadline",
+                retry_after=self._wait_seconds(asked.lane),
+                reason="deadline",
+            )
+            raise problem from None
+        finally:
+            self._open(-1)
+
+    async def _embed(self, asked: Asked, since: float) -> Answer:
+        entries, doubled = await self._tokenise(asked)
+        self.metrics.seconds.labels("tokenize").observe(asyncio.get_running_loop().time() - since)
+        self._check_ready(asked.lane)
+        errors = [entry for entry in entries if isinstance(entry, InputError)]
+        if doubled and not self.limits.double_prompts:
+            errors += [InputError(index, _doubled(index)) for index in doubled]
+        if errors and not asked.partial:
+            first = min(errors, key=lambda error: error.index)
+            raise ProblemError(400, first.message, "input", index=first.index)
+        bad = {error.index for error in errors}
+        good = {i: entry for i, entry in enumerate(entries) if isinstance(entry, Tokens) and i not in bad}
+        keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
+        late: Late | None = None
+        if asked.late:
+            text, late = "".join(asked.texts), _late(asked.texts)
+            keys = {0: digest("late", text, repr(late[1]), self.space)}
+            good = {0: good[0]}
+        found, cached = await self._vectors(asked, keys, good, late, since)
+        if late is not None:
+            return self._late_answer(found[keys[0]], good[0], len(asked.texts))
+        vectors = []
+        for index, key in list(keys.items()):
+            outcome = found[key]
+            if isinstance(outcome, ProblemError):
+                if not asked.partial or outcome.status != 400:
+                    raise _at(outcome, index)
+                errors.append(InputError(index, _at(outcome, index).message))
+                del good[index]
+            else:
+                vectors.append(outcome)
+        if not vectors:
+            first = min(errors, key=lambda error: error.index)
+            raise ProblemError(400, f"No input can be embedded; the first: {first.message}", "input", index=first.index)
+        import numpy as np
+
+        tokens = tuple(good.values())
+        self.metrics.truncated.inc(sum(entry.truncated for entry in tokens))
+        errors.sort(key=lambda error: error.index)
+        return Answer(np.stack(vectors), tuple(good), tokens, tuple(errors), tuple(doubled), cached)
+
+    def _late_answer(self, outcome: Floats | ProblemError, entry: Tokens, count: int) -> Answer:
+        if isinstance(outcome, ProblemError):
+            raise outcome
+        # The file's tokens are counted once, with its first part.
+        receipts = (entry, *(replace(entry, ids=(), original=0, used=0, prompt=0) for _ in range(count - 1)))
+        return Answer(outcome, tuple(range(count)), receipts)
+
+    async def _vectors(
+        self, asked: Asked, keys: dict[int, bytes], good: dict[int, Tokens], late: Late | None, since: float
+    ) -> tuple[dict[bytes, Floats | ProblemError], int]:
+        """The outcome for each key, and how many of them were in the cache."""
+        found: dict[bytes, Floats | ProblemError] = {}
+        joined: dict[bytes, _Flight] = {}
+        new: dict[bytes, Work] = {}
+        deadline = since + self.limits.timeout
+        for index, key in keys.items():
+            if key in found or key in joined or key in new:
+                continue
+            if (hit := self._recent.get(key)) is not None:
+                found[key] = hit
+            elif (flight := self._flights.get(key)) is not None and flight.work.state is not State.OVER:
+                joined[key] = flight
+            else:
+                new[key] = Work(key, good[index], asked.lane, deadline, late)
+        cached = len(found)
+        self.metrics.hits.inc(cached)
+        self.metrics.misses.inc(len(new))
+        self.metrics.shared.inc(len(keys) - cached - len(new))
+        cost = sum(work.cost for work in new.values())
+        self._check_size(cost)
+        self.queue.check(asked.lane, cost, deadline - asyncio.get_running_loop().time())
+        loop = asyncio.get_running_loop()
+        for flight in joined.values():
+            self.queue.join(flight.work, asked.lane, deadline)
+        for key, work in new.items():
+            self._flights[key] = joined[key] = _Flight(work, loop.create_future(), loop.time())
+        self.queue.add(new.values())
+        self._pump()
+        waited = list(joined.values())
+        try:
+            if waiting := [flight.outcome for flight in waited if not flight.outcome.done()]:
+                await asyncio.wait(waiting)
+            for key, flight in joined.items():
+                found[key] = flight.outcome.result()
+        finally:
+            self._leave(waited)
+        return found, cached
+
+    def _leave(self, flights: Sequence[_Flight]) -> None:
+        """A caller has its answer, or has gone."""
+        gone = []
+        for flight in flights:
+            if self.queue.leave(flight.work):
+                if self._flights.get(flight.work.key) is flight:
+                    del self._flights[flight.work.key]
+                if flight.work.state is State.SENT:
+                    gone.append(flight.work.number)
+        if gone:
+            self._engine.forget(gone)
+        self._count()
+
+    async def _tokenise(self, asked: Asked) -> tuple[list[Tokens | InputError], list[int]]:
+        """Receipts, in order, and the inputs that bring the model's prompt with them."""
+        inputs: Sequence[Any] = ["".join(asked.texts)] if asked.late else asked.inputs
+        if self._tokenising + len(inputs) > MOST_TOKENISED and self._tokenising:
+            raise FullError(1.0, "tokenize")
+        self._tokenising += len(inputs)
+        loop = asyncio.get_running_loop()
+        entries: list[Tokens | InputError] = []
+        doubled: list[int] = []
+
+        def work(start: int) -> None:
+            block = inputs[start : start + BLOCK]
+            found = self._encoder.tokenize(block, asked.role, asked.instruction, asked.truncate, self.limits.max_tokens)
+            for offset, (one, entry) in enumerate(zip(block, found, strict=True)):
+                index = start + offset
+                if one == "":
+                    entry = InputError(index, f"input {index} is empty: leave it out, or send a text.")
+                elif isinstance(entry, InputError):
+                    entry = InputError(index, _moved(entry.message, entry.index, index))
+                entries.append(entry)
+                if isinstance(one, str) and self._doubled(one):
+                    doubled.append(index)
+
+        try:
+            for start in range(0, len(inputs), BLOCK):
+                await loop.run_in_executor(self._threads, work, start)
+        finally:
+            self._tokenising -= len(inputs)
+        self.metrics.doubled.inc(len(doubled))
+        return entries, doubled
+
+    # ---- refusals ----------------------------------------------------------------------------------------------
+
+    def _check_ready(self, lane: Lane) -> None:
+        if self.stage is Stage.READY or (self.stage is Stage.DRAINING and lane is Lane.QUERY):
+            return
+        self.metrics.refused.labels(self.stage.value).inc()
+        if self.stage is Stage.DRAINING:
+            raise self._leaving()
+        seconds = int(self.facts.seconds) + 1 if self.facts else 5
+        raise ProblemError(
+            503,
+            f"The model is being loaded: come back in {seconds} seconds.",
+            code="not_ready",
+            retry_after=seconds,
+        )
+
+    def _leaving(self) -> ProblemError:
+        return ProblemError(
+            503,
+            "This server is going down and takes no more passages: ask another one, or come back.",
+            code="draining",
+            retry_after=5,
+        )
+
+    def _full(self, full: FullError) -> ProblemError:
+        self.metrics.refused.labels(full.reason).inc()
+        return ProblemError(
+            self.limits.overload,
+            f"The server has all the work it can take: come back in {full.retry_after} seconds.",
+            code="overloaded",
+            retry_after=full.retry_after,
+            reason=full.reason,
+        )
+
+    def _check_size(self, cost: int) -> None:
+        """What would not be done in time even by an engine with nothing else to do is no overload."""
+        most = int(self.queue.rate.value * self.limits.timeout)
+        if cost > most:
+            self.metrics.refused.labels("size").inc()
+            raise ProblemError(
+                413,
+                f"The request has {cost:,} tokens, and this server computes some {most:,} in the "
+                f"{self.limits.timeout:g} seconds a request may take: split it.",
+                "input",
+                "too_large",
+            )
+
+    def _wait_seconds(self, lane: Lane) -> int:
+        return max(1, min(600, round(self.queue.tokens(lane) / self.queue.rate.value)))
+
+    # ---- the engine --------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Send batches: the engine has one at work and one ready in each lane."""
+        if not self._connected:
+            return
+        for lane in Lane:
+            while self._at_hand[lane] <= self._budget and (batch := self.queue.take(lane)):
+                now = asyncio.get_running_loop().time()
+                if not any(self._at_hand.values()):
+                    self._busy_since = now
+                items = []
+                for work in batch:
+                    flight = self._flights[work.key]
+                    self._sent[work.number] = flight
+                    items.append(Item(work.number, work.tokens, work.late))
+                self._engine.send(lane, items)
+                size = sum(work.cost for work in batch)
+                self._at_hand[lane] += size
+                self.metrics.batch_tokens.labels(lane.value).observe(size)
+                self.metrics.seconds.labels("queue").observe(now - self._flights[batch[0].key].since)
+        self._count()
+
+    def _told(self, what: str, rest: tuple[Any, ...]) -> None:
+        match what:
+            case "ready":
+                self._is_ready(rest[0])
+            case "rows":
+                self._rows(*rest)
+            case "bad":
+                number, message = rest
+                if flight := self._took(number):
+                    self._land(flight, ProblemError(400, message, "input"))
+            case "gone":
+                for number in rest[0]:
+                    if self._took(number):
+                        self.queue.dropped += 1
+            case "broken" | "unusable":
+                self.trouble = rest[0]
+                if what == "unusable" and self.facts is None and self.unusable and not self.unusable.done():
+                    self.unusable.set_result(rest[0])
+            case _:
+                self._died(rest[0])
+        self._pump()
+
+    def _is_ready(self, facts: Facts) -> None:
+        if self.facts is None:
+            self.queue.rate.seed(facts.rate)
+        self.facts = facts
+        self.trouble = ""
+        self._deaths = 0
+        self._repaired = 0
+        self._connected = True
+        if self.stage is not Stage.DRAINING:
+            self._to(Stage.READY)
+
+    def _rows(self, numbers: Sequence[int], rows: Floats, seconds: float, repaired: int, padding: float) -> None:
+        self.metrics.seconds.labels("compute").observe(seconds)
+        self.metrics.padding.set(padding)
+        self.metrics.repaired.inc(repaired - self._repaired)
+        self._repaired = repaired
+        saturated = sum(self._at_hand.values()) * 2 > self._budget
+        size = 0
+        for number, row in zip(numbers, rows, strict=True):
+            if (flight := self._took(number)) is None:
+                continue
+            work = flight.work
+            size += work.cost
+            self.metrics.tokens.labels(work.lane.value).inc(work.cost)
+            self.metrics.texts.labels(work.lane.value).inc()
+            vector = row.copy()
+            if work.late is None:
+                self._recent.put(work.key, vector)
+            self._land(flight, vector)
+        now = asyncio.get_running_loop().time()
+        if saturated:
+            self.queue.rate.add(size, now - self._busy_since)
+        self._busy_since = now
+
+    def _took(self, number: int) -> _Flight | None:
+        flight = self._sent.pop(number, None)
+        if flight is not None:
+            self._at_hand[flight.work.lane] -= flight.work.cost
+        return flight
+
+    def _land(self, flight: _Flight, outcome: Floats | ProblemError) -> None:
+        flight.work.state = State.OVER
+        if self._flights.get(flight.work.key) is flight:
+            del self._flights[flight.work.key]
+        if not flight.outcome.done():
+            flight.outcome.set_result(outcome)
+
+    def _died(self, code: int | None) -> None:
+        """Start another one; what the dead one had is tried again, and a text that kills it again and again is not."""
+        self._connected = False
+        self.trouble = self.trouble or f"the engine ended with code {code}"
+        sent = list(self._sent.values())
+        self._sent.clear()
+        self._at_hand = dict.fromkeys(Lane, 0)
+        lost = self.queue.back([flight.work for flight in sent])
+        for flight in sent:
+            if flight.work in lost:
+                self._land(flight, ProblemError(500, "The engine ended while it computed this text.", "input"))
+        if self.stage is Stage.READY:
+            self._to(Stage.RESTARTING)
+        if self.unusable and self.unusable.done():
+            return
+        pause = RESTART_SECONDS[min(self._deaths, len(RESTART_SECONDS) - 1)]
+        self._deaths += 1
+        self.metrics.restarts.inc()
+        asyncio.get_running_loop().call_later(pause, self._engine.start)
+
+    # ---- counts ------------------------------------------------------------------------------------------------
+
+    def _to(self, stage: Stage) -> None:
+        self.stage = stage
+        self.metrics.ready.set(stage is Stage.READY)
+
+    def _open(self, change: int) -> None:
+        self.queue.requests += change
+        self.metrics.open_requests.set(self.queue.requests)
+        if self.queue.requests:
+            self._idle.clear()
+        else:
+            self._idle.set()
+
+    def _count(self) -> None:
+        for lane in Lane:
+            self.metrics.queue_tokens.labels(lane.value).set(self.queue.tokens(lane))
+            self.metrics.running_tokens.labels(lane.value).set(self._at_hand[lane])
+        self.metrics.cache_bytes.set(self._recent.bytes)
+        self.metrics.rate.set(self.queue.rate.value)
+        self.metrics.dropped.inc(self.queue.dropped - self._dropped)
+        self._dropped = self.queue.dropped
+
+
+def _late(texts: Sequence[str]) -> Late:
+    spans, end = [], 0
+    for text in texts:
+        spans.append((end, end + len(text)))
+        end += len(text)
+    return "".join(texts), tuple(spans)
+
+
+def _doubled(index: int) -> str:
+    return (
+        f"input {index} begins with this model's prompt, which the server puts before it once more: send the bare text "
+        "with input_type."
+    )
+
+
+def _moved(message: str, old: int, new: int) -> str:
+    """A message about input `old` of a block, about input `new` of the request."""
+    return message.replace(f"(input {old})", f"(input {new})").replace(f"Input {old} ", f"Input {new} ")
+
+
+def _at(problem: ProblemError, index: int) -> ProblemError:
+    """A problem of a text, at its place in this request: the engine knew another. One of the server stays as it is."""
+    if problem.status != 400:
+        return problem
+    message = re.sub(r"^Input \d+\b", f"Input {index}", problem.message)
+    if message == problem.message:
+        message = f"{message} (input {index})"
+    return ProblemError(problem.status, message, "input", index=index)

@@ -1,0 +1,143 @@
+"""POST /v1/embeddings: bytes to an Asked, an Answer to bytes. The embedder works; the guard says who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from embedcode.engine import vectors
+from embedcode.serve.asked import Asked, read
+from embedcode.serve.embedder import Answer, Embedder
+from embedcode.serve.problem import ProblemError
+from embedcode.types import Floats
+
+BODY_SECONDS = 60.0
+"""In which a body must have come: who sends it drop by drop holds a connection, and no more than that."""
+LARGE_BODY = 200_000
+"""Bytes, from which on a body is parsed beside the event loop."""
+LARGE_ANSWER = 20_000
+"""Numbers, from which on an answer is written beside it."""
+GONE = 499
+"""Status, in logs and metrics, of a caller who left."""
+
+PACKERS: dict[str, Callable[[Floats], NDArray[Any]]] = {
+    "float": lambda rows: rows,
+    "int8": vectors.to_int8,
+    "uint8": vectors.to_uint8,
+    "binary": vectors.to_binary,
+    "ubinary": vectors.to_ubinary,
+}
+
+
+def route(embedder: Embedder, most_bytes: int) -> Route:
+    async def endpoint(request: Request) -> Response:
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        body = await read_body(request, most_bytes)
+        if len(body) > LARGE_BODY:
+            asked = await asyncio.to_thread(read, body, embedder.model)
+        else:
+            asked = read(body, embedder.model)
+        request.state.note = {"role": asked.role.value, "inputs": len(asked.inputs)}
+        answer = await _unless_gone(request, embedder.embed(asked))
+        if answer is None:
+            return Response(status_code=GONE)
+        written = loop.time()
+        if answer.vectors.size > LARGE_ANSWER:
+            content = await asyncio.to_thread(render, answer, asked, embedder, request.state.id)
+        else:
+            content = render(answer, asked, embedder, request.state.id)
+        request.state.note |= {"tokens": answer.used, "truncated": answer.truncated, "cached": answer.cached}
+        headers = {}
+        if answer.truncated:
+            headers["X-Embedcode-Truncated"] = str(answer.truncated)
+        if answer.errors:
+            headers["X-Embedcode-Errors"] = str(len(answer.errors))
+        now = loop.time()
+        embedder.metrics.seconds.labels("respond").observe(now - written)
+        embedder.metrics.seconds.labels("total").observe(now - since)
+        embedder.metrics.latency.labels(asked.lane.value).observe(now - since)
+        return Response(content, 200, headers, "application/json")
+
+    return Route("/v1/embeddings", endpoint, methods=["POST"])
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """ProblemError 413 above `most` bytes, of which no more are held, and 408 for one that does not come."""
+    too_large = ProblemError(413, f"The body is larger than {most:,} bytes: send fewer texts in it.", code="too_large")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > most:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for block in request.stream():
+                body += block
+                if len(body) > most:
+                    raise too_large
+    except TimeoutError:
+        raise ProblemError(408, f"The body did not come within {BODY_SECONDS:g} seconds: send it again.") from None
+    except ClientDisconnect:
+        raise ProblemError(GONE, "The caller has gone.") from None
+    return bytes(body)
+
+
+async def _unless_gone(request: Request, work: Any) -> Answer | None:
+    """What `work` gives; None, and the work ended, where the caller goes before."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        leaving.cancel()
+        if not working.done():
+            working.cancel()
+            with suppress(asyncio.CancelledError):
+                await working
+
+
+def render(answer: Answer, asked: Asked, embedder: Embedder, request_id: str) -> bytes:
+    """The body of an answer. Row by row, so that no call holds the interpreter for long."""
+    rows = vectors.cut(answer.vectors, asked.dimensions) if asked.dimensions else answer.vectors
+    packed = np.ascontiguousarray(PACKERS[asked.kind](rows))
+    usage = {"prompt_tokens": answer.used, "total_tokens": answer.used}
+    own: dict[str, Any] = {"request_id": request_id, "space": embedder.space, "inputs": list(_receipts(answer))}
+    if answer.errors:
+        own["errors"] = [{"index": error.index, "message": error.message} for error in answer.errors]
+    rest = orjson.dumps({"model": embedder.model.name, "usage": usage, "embedcode": own})
+    data = b",".join(_row(place, row, asked.encoding) for place, row in zip(answer.places, packed, strict=True))
+    return b'{"object":"list","data":[' + data + b"]," + rest[1:]
+
+
+def _row(index: int, row: NDArray[Any], encoding: str) -> bytes:
+    value: Any = row
+    if encoding == "base64":
+        value = base64.b64encode(row.astype(row.dtype.newbyteorder("<"), copy=False).tobytes()).decode()
+    record = {"object": "embedding", "index": index, "embedding": value}
+    return orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _receipts(answer: Answer) -> Iterable[dict[str, Any]]:
+    for index, entry in zip(answer.places, answer.tokens, strict=True):
+        receipt = {"index": index, "tokens": entry.original, "used": entry.used, "truncated": entry.truncated}
+        if entry.estimated:
+            receipt["estimated"] = True
+        if index in answer.doubled:
+            receipt["prompt_twice"] = True
+        yield receipt

@@ -1,0 +1,96 @@
+"""EngineProcess: the engine as a process of its own: started, fed, and started again when it dies. Knows no request.
+
+What it says comes as calls in the event loop. A crash of the engine, or a model that takes all memory, costs the texts
+that were being computed and not the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+from embedcode.serve import worker
+from embedcode.serve.queue import Lane
+from embedcode.serve.worker import Item, Load
+
+STOP_SECONDS = 2.0
+"""How long an engine may take to end before it is killed."""
+
+
+class EngineProcess:
+    def __init__(self, load: Load, told: Callable[[str, tuple[Any, ...]], None]) -> None:
+        """`told` is called in the event loop that runs at start(): ("ready", Facts), ("rows", ...), ..., ("died",)."""
+        self._load = load
+        self._told = told
+        self._process: Any = None
+        self._out: SimpleQueue[tuple[object, ...] | None] = SimpleQueue()
+        self._run = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Returns at once; what the last process was still to say is not told any more."""
+        self._run += 1
+        self._out = SimpleQueue()
+        loop = asyncio.get_running_loop()
+        Thread(target=self._live, args=[loop, self._run, self._out], daemon=True).start()
+
+    def send(self, lane: Lane, items: Sequence[Item]) -> None:
+        self._out.put(("batch", lane, list(items)))
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        """Nobody waits for these any more."""
+        self._out.put(("gone", list(numbers)))
+
+    def stop(self) -> None:
+        """End it, whatever it does. Blocks for at most STOP_SECONDS."""
+        self._run += 1
+        self._out.put(None)
+        if (process := self._process) is not None and process.pid is not None:
+            process.join(STOP_SECONDS)
+            if process.is_alive():
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+                process.join(STOP_SECONDS)
+
+    def _live(self, loop: asyncio.AbstractEventLoop, run: int, out: SimpleQueue[Any]) -> None:
+        """The life of one process, in a thread that reads what it says; another writes, since a pipe can be full."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=worker.run, args=(theirs, self._load), name="embedcode-engine", daemon=True)
+        process.start()
+        self._process = process
+        theirs.close()
+        Thread(target=self._write, args=[ours, out], daemon=True).start()
+        with suppress(EOFError, OSError):
+            while True:
+                what, *rest = ours.recv()
+                self._tell(loop, run, what, tuple(rest))
+        out.put(None)
+        process.join()
+        self._tell(loop, run, "died", (process.exitcode,))
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, run: int, what: str, rest: tuple[Any, ...]) -> None:
+        def telling() -> None:
+            if run == self._run:
+                self._told(what, rest)
+
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(telling)
+
+    @staticmethod
+    def _write(pipe: Connection, out: SimpleQueue[Any]) -> None:
+        with suppress(OSError):
+            while (message := out.get()) is not None:
+                pipe.send(message)
+            pipe.send(("stop",))  # closing it would not end the other thread's reading

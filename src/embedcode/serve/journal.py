@@ -1,0 +1,73 @@
+"""Journal: what the server did, a line an event, on stderr: JSON, or words for a person. Never what a text holds.
+
+Lines are written by a thread of their own: a reader of the log that stands still must not stop the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from queue import Full, Queue
+from threading import Thread
+from typing import IO, Any
+
+import orjson
+
+MOST_LINES = 10_000
+"""That wait to be written; what comes beyond is counted and left out."""
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class Journal:
+    def __init__(self, level: str, as_json: bool, out: IO[str] | None = None) -> None:
+        self._least = LEVELS[level]
+        self._json = as_json
+        self._out = out or sys.stderr
+        self._lines: Queue[str | None] = Queue(MOST_LINES)
+        self._lost = 0
+        self._thread = Thread(target=self._write, daemon=True)
+        self._thread.start()
+
+    def write(self, event: str, level: str = "info", **fields: Any) -> None:
+        if LEVELS[level] < self._least:
+            return
+        now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+        if self._json:
+            values = {"time": now, "level": level, "event": event, **fields}
+            line = orjson.dumps(values, default=str).decode()
+        else:
+            line = f"{now} {level} {event} " + " ".join(f"{name}={value!r}" for name, value in fields.items())
+        try:
+            if self._lost:
+                self._lines.put_nowait(f'{{"event":"lines lost","count":{self._lost}}}')
+                self._lost = 0
+            self._lines.put_nowait(line)
+        except Full:
+            self._lost += 1
+
+    def close(self) -> None:
+        """Waits a moment for what is still to be written."""
+        with suppress(Full):
+            self._lines.put_nowait(None)
+        self._thread.join(1)
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            with suppress(OSError, ValueError):
+                self._out.write(line + "\n")
+                self._out.flush()
+
+
+class Lines(logging.Handler):
+    """What libraries and other rooms log, as events."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname.lower()
+        self._journal.write("log", level if level in LEVELS else "error", logger=record.name, said=record.getMessage())

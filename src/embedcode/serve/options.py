@@ -1,0 +1,188 @@
+"""Options of the server and where each came from: flags > EMBEDCODE_SERVE_* > NIM_* > default.
+
+What a model is computed with (model, precision, device, threads, home) are settings like everywhere (settings.py), with
+NVIDIA's spelling below EMBEDCODE_*. Knows no server.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from embedcode.errors import UsageError
+
+NIM_SETTINGS = {
+    "NIM_ENGINE_PRECISION": "precision",
+    "NIM_CACHE_PATH": "home",
+    "NIM_LOG_LEVEL": "log_level",
+}
+"""NVIDIA's spelling of settings."""
+NIM = {
+    "NIM_HTTP_API_PORT": "port",
+    "NIM_SERVER_BIND_ADDR": "host",
+    "NIM_SERVER_GRPC_BIND_ADDR": "grpc_host",
+    "NIM_SERVER_MAX_QUEUE_SIZE": "max_requests",
+    "NIM_SERVER_REQUEST_TIMEOUT_S": "timeout",
+    "NIM_SERVER_HTTP_BODY_LIMIT_BYTES": "body_bytes",
+    "NIM_SERVER_TLS_CERT_PATH": "tls_cert",
+    "NIM_SERVER_TLS_KEY_PATH": "tls_key",
+    "NIM_SERVED_MODEL_NAME": "served_name",
+    "NIM_PIPELINE_MAX_BATCH_SIZE": "batch_texts",
+    "NIM_PIPELINE_MAX_SEQ_LEN": "max_tokens",
+    "NIM_JSONL_LOGGING": "json_logs",
+}
+"""NVIDIA's spelling of options. NIM_SERVER_MAX_WAIT_MS is read and has nothing to set: a batch is made of what waits
+while the engine computes the last one, and no request is held back to fill it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_host: str = "127.0.0.1"
+    grpc_port: int = 8001
+    api_keys: Path | None = None
+    insecure_bind: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    served_name: str = ""
+    default_input_type: str = ""
+    accept_token_ids: bool = False
+    double_prompts: bool = False
+    max_inputs: int = 2048
+    max_tokens: int = 0
+    max_requests: int = 1024
+    max_queue_tokens: int = 0
+    timeout: float = 120.0
+    batch_tokens: int = 2048
+    batch_texts: int = 256
+    cache_mb: int = 64
+    body_bytes: int = 32_000_000
+    header_seconds: float = 15.0
+    strict_nim: bool = False
+    drain_seconds: float = 30.0
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    json_logs: bool = True
+    log_inputs: bool = False
+    audit_log: Path | None = None
+    index: Path | None = None
+
+
+def load(flags: Mapping[str, Any]) -> Options:
+    """A flag that is None was not given. UsageError with the place, the name and the value of what is no option."""
+    values: dict[str, Any] = {}
+    for variable, name in NIM.items():
+        if raw := os.environ.get(variable):
+            values.update(_read(name, raw, variable, nim=True))
+    for one in fields(Options):
+        variable = f"EMBEDCODE_SERVE_{one.name.upper()}"
+        if raw := os.environ.get(variable):
+            values.update(_read(one.name, raw, variable))
+    for name, value in flags.items():
+        if value is not None:
+            values.update(_read(name, value, f"--{name.replace('_', '-')}"))
+    options = Options(**values)
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise UsageError("TLS needs both files: give tls_cert (the certificate) and tls_key (its key).")
+    return options
+
+
+def nim_settings() -> dict[str, str]:
+    """NVIDIA's spellings of settings that are set, where EMBEDCODE_* is not."""
+    given = {}
+    for variable, name in NIM_SETTINGS.items():
+        raw = os.environ.get(variable, "")
+        if raw and not os.environ.get(f"EMBEDCODE_{name.upper()}"):
+            given[name] = raw
+    return given
+
+
+def _read(name: str, raw: Any, place: str, nim: bool = False) -> dict[str, Any]:
+    if nim and name in ("host", "grpc_host") and ":" in str(raw).removeprefix("[").rpartition("]")[2]:
+        host, _, port = str(raw).rpartition(":")  # as in 0.0.0.0:8000
+        return {name: host.strip("[]") or "0.0.0.0", **_read(name.replace("host", "port"), port, place)}
+    try:
+        return {name: _READERS[name](raw)}
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{place} = {str(raw)[:100]!r} {error}") from None
+
+
+def _whole(least: int, most: int) -> Callable[[Any], int]:
+    def read(raw: Any) -> int:
+        try:
+            value = int(str(raw))
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return value
+
+    return read
+
+
+def _seconds(raw: Any) -> float:
+    try:
+        value = float(raw)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 86_400:
+        raise ValueError("must be seconds, more than 0 and at most 86400")
+    return value
+
+
+def _switch(raw: Any) -> bool:
+    value = {"1": True, "true": True, "0": False, "false": False}.get(str(raw).lower())
+    if value is None:
+        raise ValueError("must be true or false")
+    return value
+
+
+def _path(raw: Any) -> Path:
+    return Path(raw).expanduser().absolute()
+
+
+def _names(raw: Any) -> tuple[str, ...]:
+    parts = raw.split(",") if isinstance(raw, str) else raw
+    return tuple(part.strip().lower() for part in parts if part.strip())
+
+
+def _role(raw: Any) -> str:
+    if str(raw) not in ("", "query", "passage"):
+        raise ValueError("must be query or passage")
+    return str(raw)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "host": str,
+    "port": _whole(0, 65535),
+    "grpc_host": str,
+    "grpc_port": _whole(0, 65535),
+    "api_keys": _path,
+    "insecure_bind": _switch,
+    "allowed_hosts": _names,
+    "served_name": str,
+    "default_input_type": _role,
+    "accept_token_ids": _switch,
+    "double_prompts": _switch,
+    "max_inputs": _whole(1, 100_000),
+    "max_tokens": _whole(0, 1_000_000),
+    "max_requests": _whole(1, 1_000_000),
+    "max_queue_tokens": _whole(0, 1_000_000_000),
+    "timeout": _seconds,
+    "batch_tokens": _whole(16, 1_000_000),
+    "batch_texts": _whole(1, 10_000),
+    "cache_mb": _whole(0, 1_000_000),
+    "body_bytes": _whole(1_000, 2_000_000_000),
+    "header_seconds": _seconds,
+    "strict_nim": _switch,
+    "drain_seconds": _seconds,
+    "tls_cert": _path,
+    "tls_key": _path,
+    "json_logs": _switch,
+    "log_inputs": _switch,
+    "audit_log": _path,
+    "index": _path,
+}

@@ -1,0 +1,52 @@
+"""Problem: why a request is not answered, in the shapes of NIM and of OpenAI's API at once. Knows no route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+"""Type of an error by its status; the others are the request's, below 500, or the server's."""
+
+
+class ProblemError(Exception):
+    """A request that is not answered: `status`, one sentence with the cure, and what it is about."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        index: int | None = None,
+        retry_after: int | None = None,
+        reason: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message.encode("utf-8", "replace").decode()  # a value in it may hold half a surrogate pair
+        self.param = param
+        self.code = code
+        self.index = index
+        """Place of the offending input."""
+        self.retry_after = retry_after
+        self.reason = reason
+        """Under which it is counted."""
+
+
+def respond(problem: ProblemError, request_id: str = "", headers: Mapping[str, str] | None = None) -> Response:
+    kind = _TYPES.get(problem.status, "server_error" if problem.status >= 500 else "invalid_request_error")
+    detail: dict[str, Any] = {"request_id": request_id} if request_id else {}
+    if problem.index is not None:
+        detail["index"] = problem.index
+    error = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}
+    body = {"object": "error", "message": problem.message, "type": kind, "detail": detail, "error": error}
+    sent = dict(headers or {})
+    if problem.retry_after is not None:
+        sent["Retry-After"] = str(problem.retry_after)
+    if problem.status == 401:
+        sent["WWW-Authenticate"] = "Bearer"
+    return Response(orjson.dumps(body), problem.status, sent, "application/json")

@@ -1,0 +1,202 @@
+"""Worker: what runs in the engine's own process: texts come in by a pipe, vectors go out. Knows no HTTP and no request.
+
+Where the encoder is fastest with one text a run, each of its threads takes the next text as it becomes free, so that a
+query waits for one text and not for a batch; else a batch is one pass, and the next lies ready beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Condition, Lock, Thread
+from typing import Any
+
+from embedcode.engine.encoder import PROBE, LocalEncoder
+from embedcode.errors import EmbedcodeError, EncodeError
+from embedcode.serve.queue import OVERTAKEN, Lane, Late, Turn
+from embedcode.types import Role, Tokens, Truncate
+
+WARM_SECONDS = 1.0
+"""How long the rate is measured, after one pass that loads and warms everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to load, and how."""
+
+    model: str
+    precision: str
+    device: str
+    stream: bool
+    threads: int
+    home: Path
+    budget: int
+    """Tokens of a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an engine says of itself once it is ready."""
+
+    dim: int
+    build: str
+    rate: float
+    """Tokens a second, measured on texts of code."""
+    seconds: float
+    """From the start of the process to here."""
+    cosine: float
+    """Of the golden text's vector to the stored one."""
+    peak: int
+    """Bytes of memory at most so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    number: int
+    tokens: Tokens
+    late: Late | None
+
+
+def run(pipe: Connection, load: Load) -> None:
+    """The process. Ends when the other end of the pipe is closed, whatever it does then."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # both reach the whole group; the server says when it is over
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        worker = Worker(pipe, load)
+        Thread(target=worker.receive, daemon=True).start()
+        worker.start()
+    except EmbedcodeError as error:
+        pipe.send(("unusable", str(error)))
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+
+
+class Worker:
+    def __init__(self, pipe: Connection, load: Load) -> None:
+        from embedcode.engine import load as encoder
+
+        self._since = time.monotonic()
+        self._pipe = pipe
+        self._load = load
+        found = encoder(load.model, load.threads, load.precision, load.device, load.stream)
+        assert isinstance(found, LocalEncoder)
+        self._encoder = found
+        self._waiting: dict[Lane, deque[list[Item]]] = {lane: deque() for lane in Lane}
+        self._gone: set[int] = set()
+        self._turn = Turn(OVERTAKEN * load.budget)
+        self._more = Condition()
+        self._sending = Lock()
+
+    def receive(self) -> None:
+        """Take in what comes, while others compute. Runs in a thread of its own."""
+        try:
+            while True:
+                what, *rest = self._pipe.recv()
+                if what == "stop":
+                    os._exit(0)
+                with self._more:
+                    if what == "batch":
+                        lane, items = rest
+                        groups = [[item] for item in items] if self._encoder.streams > 1 else [items]
+                        self._waiting[lane].extend(groups)
+                    else:
+                        self._gone.update(rest[0])
+                    self._more.notify_all()
+        except (EOFError, OSError):
+            os._exit(0)
+
+    def start(self) -> None:
+        """Load, compare with the golden vector, say so, and work for ever."""
+        from embedcode.serve.golden import compare
+
+        cosine = compare(self._encoder, self._load.home)
+        rate = self._measure()
+        encoder = self._encoder
+        self._send("ready", Facts(encoder.dim, encoder.build, rate, time.monotonic() - self._since, cosine, _peak()))
+        threads = [Thread(target=self._work, daemon=True) for _ in range(encoder.streams - 1)]
+        for thread in threads:
+            thread.start()
+        self._work()
+
+    def _measure(self) -> float:
+        """Tokens a second with all the work there can be."""
+        entries = self._encoder.tokenize([PROBE * 4], Role.PASSAGE, truncate=Truncate.END)
+        text = next(entry for entry in entries if isinstance(entry, Tokens))
+        batch = [text] * max(1, self._load.budget // text.used)
+        self._encoder.forward(batch)
+        done, since = 0, time.monotonic()
+        while (passed := time.monotonic() - since) < WARM_SECONDS:
+            self._encoder.forward(batch)
+            done += text.used * len(batch)
+        return done / passed if done else text.used * len(batch) / WARM_SECONDS
+
+    def _work(self) -> None:
+        try:
+            while True:
+                if group := self._next():
+                    self._compute(group)
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)
+        except BaseException as error:  # this process is of no use any more: another one takes its place
+            with self._sending:
+                self._pipe.send(("broken", f"{type(error).__name__}: {error}"))
+            os._exit(1)
+
+    def _next(self) -> list[Item]:
+        """Waits for work; without those that nobody waits for any more."""
+        query, passage = self._waiting[Lane.QUERY], self._waiting[Lane.PASSAGE]
+        with self._more:
+            while (lane := self._turn.choose(bool(query), bool(passage))) is None:
+                self._gone.clear()
+                self._more.wait()
+            group = self._waiting[lane].popleft()
+            gone = [item.number for item in group if item.number in self._gone]
+            left = [item for item in group if item.number not in self._gone]
+            self._gone.difference_update(gone)
+            self._turn.took(lane, sum(item.tokens.used for item in left), bool(passage))
+        if gone:
+            self._send("gone", gone)
+        return left
+
+    def _compute(self, items: Sequence[Item]) -> None:
+        plain = [item for item in items if item.late is None]
+        since = time.monotonic()
+        for item in items:
+            if item.late is not None:
+                try:
+                    rows: Any = self._encoder.late(*item.late)  # type: ignore[attr-defined]
+                except EmbedcodeError as error:
+                    self._send("bad", item.number, str(error))
+                else:
+                    self._send_rows([item], [rows], since)
+        while plain:
+            try:
+                vectors = self._encoder.forward([item.tokens for item in plain])
+            except EncodeError as error:
+                self._send("bad", plain[error.index].number, str(error))
+                plain = [*plain[: error.index], *plain[error.index + 1 :]]
+            else:
+                self._send_rows(plain, vectors, since)
+                return
+
+    def _send_rows(self, items: Sequence[Item], rows: Any, since: float) -> None:
+        seconds = time.monotonic() - since
+        numbers = [item.number for item in items]
+        self._send("rows", numbers, rows, seconds, self._encoder.repaired, self._encoder.padding)
+
+    def _send(self, *message: object) -> None:
+        with self._sending:
+            self._pipe.send(message)
+
+
+def _peak() -> int:
+    """Bytes that this process held at most, what its files take included."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,254 @@
+"""How the server lives: overload, lanes, callers who leave, an engine that is killed, slow callers, and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import embedcode
+from embedcode import Role
+from embedcode.model.presets import INSTRUCTIONS
+
+from .serving import MODEL, PATIENCE, Server, prompted, serving
+
+
+def texts(count: int, of: str) -> list[str]:
+    """Of some 200 tokens each, no two alike."""
+    return [f"{of} number {i}: " + "the parcel goes to the harbour by ship, " * 22 for i in range(count)]
+
+
+def waits(until: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not until():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(
+        tmp_path_factory.mktemp("serve"),
+        EMBEDCODE_THREADS="1",
+        EMBEDCODE_SERVE_MAX_QUEUE_TOKENS="3000",
+        EMBEDCODE_SERVE_HEADER_SECONDS="3",
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def sent(server: Server, given: object, **fields: object) -> HTTPConnection:
+    """A request whose answer nobody reads yet."""
+    connection = server.connect()
+    body = json.dumps({"model": MODEL, "input": given, "input_type": "passage", **fields})
+    connection.request("POST", "/v1/embeddings", body)
+    return connection
+
+
+def test_a_full_lane_refuses_the_other_stays_open_and_a_caller_who_leaves_costs_nothing(server: Server) -> None:
+    before = server.metric("embedcode_texts_total")
+    bulk = sent(server, texts(300, "parcel"))
+    waits(lambda: server.metric('embedcode_queue_tokens{lane="passage"}') > 3000)
+    status, headers, content = server.send(
+        "/v1/embeddings", {"model": MODEL, "input": texts(2, "late"), "input_type": "passage"}
+    )
+    answer = json.loads(content)
+    assert (status, answer["error"]["code"]) == (429, "overloaded")
+    assert answer["type"] == "rate_limit_error"
+    assert int(headers["retry-after"]) >= 1
+    assert server.metric('embedcode_refused_requests_total{reason="tokens"}') == 1
+    start = time.monotonic()
+    assert server.embed("where is the parcel?", input_type="query")[0] == 200
+    assert server.metric('embedcode_queue_tokens{lane="passage"}') > 0  # it has overtaken
+    assert time.monotonic() - start < PATIENCE / 4
+    bulk.close()
+    waits(lambda: server.metric("embedcode_open_requests") == 0)
+    waits(lambda: server.metric("embedcode_engine_tokens") == 0)
+    assert server.metric("embedcode_queue_tokens") == 0
+    computed, dropped = server.metric("embedcode_texts_total") - before, server.metric("embedcode_dropped_texts_total")
+    assert dropped > 100
+    assert computed + dropped == 301  # with the query
+    assert server.metric('embedcode_requests_total{path="/v1/embeddings",status="499"}') == 1
+
+
+def test_one_text_that_many_ask_for_at_once_is_computed_once(server: Server, pool: ThreadPoolExecutor) -> None:
+    before = server.metric("embedcode_texts_total")
+    given = texts(10, "wanted by all")
+    answers = list(pool.map(lambda _: server.embed(given, input_type="passage"), range(6)))
+    assert [status for status, _ in answers] == [200] * 6
+    assert len({json.dumps(answer["data"]) for _, answer in answers}) == 1
+    assert server.metric("embedcode_texts_total") == before + 10
+
+
+def test_an_engine_that_is_killed_costs_no_request(server: Server, pool: ThreadPoolExecutor) -> None:
+    given = texts(30, "kill")
+    restarts = server.metric("embedcode_engine_restarts_total")
+    bulk = pool.submit(server.embed, given, input_type="passage")
+    waits(lambda: server.metric('embedcode_engine_tokens{lane="passage"}') > 0)
+    engine = server.engine()
+    os.kill(engine, signal.SIGKILL)
+    waits(lambda: not server.ready())
+    _, told = server.ask("/v1/health/ready")
+    status, headers, content = server.send("/v1/embeddings", {"model": MODEL, "input": "a query", "user": "x"})
+    if not told.get("ready") and status != 200:  # it may be back by now
+        assert (status, json.loads(content)["error"]["code"]) == (503, "not_ready")
+        assert int(headers["retry-after"]) >= 1
+    status, answer = bulk.result(PATIENCE)
+    assert status == 200
+    vectors = np.array([row["embedding"] for row in answer["data"]])
+    assert np.allclose(vectors, embedcode.load().encode(given, Role.PASSAGE), atol=1e-6)
+    server.wait_ready()
+    assert server.engine() != engine
+    assert server.metric("embedcode_engine_restarts_total") == restarts + 1
+    assert server.embed("and again")[0] == 200
+
+
+def test_who_sends_drop_by_drop_is_cut_off_and_hinders_nobody(server: Server) -> None:
+    lines = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(50)]
+    start = time.monotonic()
+    try:
+        for line in lines:
+            line.sendall(b"POST /v1/embeddings HTTP/1.1\r\n")
+        assert server.embed("not hindered")[0] == 200
+        while time.monotonic() - start < PATIENCE:
+            with suppress(OSError):
+                for line in lines:
+                    line.sendall(b"a: b\r\n")
+            if all(_closed(line) for line in lines):
+                break
+            time.sleep(0.3)
+        assert 2 < time.monotonic() - start < 60
+    finally:
+        for line in lines:
+            line.close()
+
+
+def _closed(line: socket.socket) -> bool:
+    line.setblocking(False)
+    try:
+        return line.recv(100) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        line.setblocking(True)
+
+
+# ---- the end -----------------------------------------------------------------------------------------------------
+
+
+def test_at_its_end_queries_are_answered_and_passages_refused(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    variables = {"EMBEDCODE_THREADS": "1", "EMBEDCODE_SERVE_STRICT_NIM": "1", "EMBEDCODE_SERVE_MAX_QUEUE_TOKENS": "10"}
+    with serving(tmp_path, **variables) as server:
+        bulk = pool.submit(server.embed, texts(200, "bulk"), input_type="passage")
+        waits(lambda: server.metric('embedcode_queue_tokens{lane="passage"}') > 0)
+        status, headers, _ = server.send(
+            "/v1/embeddings", {"model": MODEL, "input": texts(1, "over"), "input_type": "passage"}
+        )
+        assert (status, "retry-after" in headers) == (503, True)  # NIM's status of an overload
+        query = pool.submit(server.embed, texts(20, "query"), input_type="query")
+        waits(lambda: server.metric('embedcode_engine_tokens{lane="query"}') > 0)
+        server.process.send_signal(signal.SIGTERM)
+        status, answer = bulk.result(PATIENCE)
+        assert (status, answer["error"]["code"]) == (503, "draining")
+        if not query.done():
+            status, health = server.ask("/v1/health/ready")
+            assert (status, health["ready"]) == (503, False)
+        status, answer = query.result(PATIENCE)
+        assert (status, len(answer["data"])) == (200, 20)
+        engine = server.engine() if server.process.poll() is None else 0
+        assert server.process.wait(PATIENCE) == 0
+        assert server.events()[-1] | {"time": 0} == {"time": 0, "level": "info", "event": "drained", "clean": True}
+        assert not engine or not Path(f"/proc/{engine}").exists()
+
+
+def test_a_second_signal_cuts_off_and_the_exit_code_tells(tmp_path: Path) -> None:
+    with serving(tmp_path, EMBEDCODE_THREADS="1") as server:
+        query = sent(server, texts(400, "query"), input_type="query")
+        waits(lambda: server.metric('embedcode_engine_tokens{lane="query"}') > 0)
+        engine = server.engine()
+        server.process.send_signal(signal.SIGINT)
+        waits(lambda: not server.ready())
+        assert server.end(signal.SIGTERM) == 1
+        query.close()
+        assert not Path(f"/proc/{engine}").exists()
+
+
+@pytest.mark.slow
+def test_the_engine_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        engine = server.engine()
+        server.process.kill()
+        waits(lambda: not Path(f"/proc/{engine}").exists() or "Z" in Path(f"/proc/{engine}/stat").read_text().split())
+
+
+# ---- a model with prompts ----------------------------------------------------------------------------------------
+
+
+def test_a_model_with_prompts_wants_a_role_and_no_prompt_twice(tmp_path: Path) -> None:
+    model = prompted(tmp_path / "model")
+    name = "tiny/prompted"
+    arguments = ("--model", str(model), "--accept-token-ids")
+    with serving(tmp_path / "home", *arguments, EMBEDCODE_SERVE_TIMEOUT="60") as server:
+
+        def embed(given: object, **fields: object) -> tuple[int, Any]:
+            return server.ask("/v1/embeddings", {"model": name, "input": given, **fields})
+
+        status, answer = embed("a")
+        assert status == 400
+        wanted = "The model expects an input_type from one of `passage` or `query` but none was provided."
+        assert answer["message"].startswith(wanted)
+        assert f"{name}-query" in answer["message"]
+        encoder = embedcode.load(str(model))
+        for role in Role:
+            expected = encoder.encode(["how to log out"], role)[0]
+            assert np.allclose(embed("how to log out", input_type=role)[1]["data"][0]["embedding"], expected, atol=1e-6)
+            suffixed = embed("how to log out", model=f"{name}-{role}")[1]
+            assert np.allclose(suffixed["data"][0]["embedding"], expected, atol=1e-6)
+            assert suffixed["model"] == name
+        cut = embed("how to log out", input_type="query", dimensions=64)[1]["data"][0]["embedding"]
+        assert np.allclose(cut, encoder.encode(["how to log out"], Role.QUERY, dimensions=64)[0], atol=1e-6)
+        assert np.isclose(np.linalg.norm(cut), 1, atol=1e-5)
+        told = embed("log out", input_type="query", instruction="bug")[1]["data"][0]["embedding"]
+        expected = encoder.encode(["log out"], Role.QUERY, INSTRUCTIONS["bug"])[0]
+        assert np.allclose(told, expected, atol=1e-6)
+        twice = "Instruct: Find the code.\nQuery: how to log out"
+        for role in Role:
+            status, answer = embed(["fine", twice], input_type=role)
+            assert (status, answer["detail"]["index"]) == (400, 1)
+            assert "prompt" in answer["message"]
+        assert server.metric("embedcode_doubled_prompts_total") == 2
+        (tokens,) = encoder.tokenize(["log out"], Role.PASSAGE)
+        ids = list(tokens.ids)  # type: ignore[union-attr]
+        by_ids = embed([ids, ids[:-1]], input_type="passage")[1]
+        assert np.allclose(by_ids["data"][0]["embedding"], encoder.encode(["log out"], Role.PASSAGE)[0], atol=1e-6)
+        status, answer = embed([ids, [1_000_000]], input_type="passage")
+        assert (status, answer["detail"]["index"]) == (400, 1)
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_sentence(tmp_path: Path) -> None:
+    model = prompted(tmp_path / "model")
+    (model / "model.onnx").write_bytes(b"no graph")
+    with serving(tmp_path / "home", "--model", str(model), ready=False) as server:
+        assert server.process.wait(PATIENCE) == 2
+        last = server.log.read_text().splitlines()[-1]
+        assert last.startswith("embedcode: ")
+        assert "model.onnx" in last
+        assert "Traceback" not in server.log.read_text()
