@@ -23,6 +23,7 @@ VERBS = {
     "status": "state",
     "embed": "embed",
     "models": "models",
+    "data": "data",
     "doctor": "state",
     "clean": "state",
     "web": "web",

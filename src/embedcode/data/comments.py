@@ -162,8 +162,8 @@ _ENGLISH = words("""
     return into can has will should whether its than only no one set get use used using new value
 """)
 _OTHERS = words("""
-    der die das und ist ein eine für wird nicht mit den dem des zur zum auf werden le la les une est pour dans que qui et
-    avec sur par el los las una con del se como il di che per della dei gli nel uma não os dos das com ao het een van
+    der die das und ist ein eine für wird nicht mit den dem des zur zum auf werden le la les une est pour dans que qui
+    et avec sur par el los las una con del se como il di che per della dei gli nel uma não os dos das com ao het een van
     voor niet met wordt och att som på det og til på är jest nie się dla oraz lub
 """)
 
