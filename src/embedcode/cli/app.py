@@ -24,6 +24,7 @@ VERBS = {
     "embed": "embed",
     "models": "models",
     "eval": "evaluate",
+    "data": "data",
     "doctor": "state",
     "clean": "state",
     "serve": "serve",

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from embedcode.data import comments
+from embedcode.data.never import fingerprint
 from embedcode.index.grammars import GRAMMARS, documented, parse
 from embedcode.index.languages import Language, language_of
 from embedcode.index.workers import Workers
@@ -56,6 +57,8 @@ class Extracted:
     """The pairs of a file, and what was refused, by reason."""
 
     pairs: list[Pair] = field(default_factory=list)
+    prints: list[bytes] = field(default_factory=list)
+    """The fingerprint of each pair's function, by which copies are known."""
     refused: Counter[str] = field(default_factory=Counter)
 
 
@@ -70,7 +73,7 @@ def extract(file: File) -> Extracted:
     try:
         return _extract(file)
     except Exception as error:
-        return Extracted([], Counter({f"{FAILED} ({type(error).__name__})": 1}))
+        return Extracted(refused=Counter({f"{FAILED} ({type(error).__name__})": 1}))
 
 
 def _extract(file: File) -> Extracted:
@@ -89,6 +92,7 @@ def _extract(file: File) -> Extracted:
         if why is not None:
             result.refused[why] += 1
             continue
+        result.prints.append(fingerprint(found.code))
         result.pairs.append(Pair(query, (found.code,), (), TASK, known.name, file.source, file.licence))
     return result
 
@@ -108,8 +112,8 @@ def code_reason(name: str, code: str) -> str | None:
 
 
 def workers(cores: int) -> Workers[File, Extracted]:
-    """Processes that extract()."""
-    return Workers(cores, extract, lambda _file, _why: Extracted([], Counter({CRASHED: 1})))
+    """Processes that extract(): never this one, which a parser could take with it."""
+    return Workers(cores, extract, lambda _file, _why: Extracted(refused=Counter({CRASHED: 1})), least=1)
 
 
 class Repeats:

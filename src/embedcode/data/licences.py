@@ -18,6 +18,12 @@ ALLOWED = ("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "
 
 MOST_OTHER_WORDS = 60
 """Beside the licence itself: a title, the holders, a note on where a part is from."""
+MOST_OTHER_NAMES = 400
+"""The same where none of them can be a condition: some list every contributor."""
+_CONDITION = re.compile(
+    r"\b(?:must|shall|may|not|permission|permitted|restrict\w*|provided|conditions?|terms|grant\w*|prohibit\w*|agree\w*"
+    r"|requires?|except|unless)\b"
+)
 _FOREIGN = re.compile(
     r"\b(?:general public|lgpl|agpl|gpl|mozilla public|eclipse public|creative commons|cc by|commons clause|commercial"
     r"|business source|server side public|elastic license|proprietary|all rights reserved to|confidential|evil"
@@ -31,6 +37,7 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 _FOLDERS = ("licenses", "licences")
+_OTHER_NAMES = re.compile(r"$|authors|notice|credits|contributors|readme|.*third|.*3rd", re.IGNORECASE)
 _DEPTH = 3
 _HEADER_LINES = 40
 _HEADER = re.compile(
@@ -46,7 +53,9 @@ def may_be(path: str) -> bool:
     *folders, name = path.split("/")
     if len(folders) > _DEPTH:
         return False
-    return _NAMES.fullmatch(name) is not None or (bool(folders) and folders[-1].lower() in _FOLDERS)
+    if _NAMES.fullmatch(name):
+        return True
+    return bool(folders) and folders[-1].lower() in _FOLDERS and _OTHER_NAMES.match(name) is None
 
 
 def is_own(path: str, top: str) -> bool:
@@ -91,7 +100,8 @@ def identify(text: str) -> str | None:
     if not found:
         return None
     words = _TITLES.sub(" ", words)
-    if len(words.split()) > MOST_OTHER_WORDS or _FOREIGN.search(words):
+    others = len(words.split())
+    if _FOREIGN.search(words) or others > MOST_OTHER_NAMES or (others > MOST_OTHER_WORDS and _CONDITION.search(words)):
         return None
     return " AND ".join(sorted(found))
 

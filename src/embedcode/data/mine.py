@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from embedcode.data import docstrings, licences, never
@@ -60,12 +60,11 @@ def mine(
     seen: set[bytes] = set()
     for extracted in workers.done(reader):
         mined.dropped += extracted.refused
-        for pair in extracted.pairs:
-            print_ = never.fingerprint(pair.positives[0])
-            if print_ in seen:
+        for pair, known in zip(extracted.pairs, extracted.prints, strict=True):
+            if known in seen:
                 mined.dropped[COPIES] += 1
             else:
-                seen.add(print_)
+                seen.add(known)
                 mined.pairs.append(pair)
     reader.settle()
     if mined.refused:
@@ -105,8 +104,6 @@ class _Reader:
         mined = self._mined
         mined.licence = licences.of(self._licences) or ""
         if self._own or mined.licence:
-            from dataclasses import replace
-
             mined.pairs = [replace(pair, licence=mined.licence) for pair in mined.pairs]
         else:
             mined.refused = UNKNOWN_LICENCE if self._licences else NO_LICENCE

@@ -31,11 +31,14 @@ _SIZE = struct.Struct("<Q")
 
 
 class Workers(Generic[J, R]):
-    """Up to `cores` processes; without start(), or with one core, the calling process does the work."""
+    """Up to `cores` processes; without start(), or with fewer cores than `least`, the calling process does the work."""
 
-    def __init__(self, cores: int, work: Callable[[J], R], lost: Callable[[J, str], R], parcel: int = PARCEL) -> None:
+    def __init__(
+        self, cores: int, work: Callable[[J], R], lost: Callable[[J, str], R], parcel: int = PARCEL, least: int = 2
+    ) -> None:
         """`work` is a function of a module; `lost` gives a result for a job at which a process died, and why."""
         self._cores = cores
+        self._least = least
         self._work = work
         self._lost = lost
         self._parcel = parcel
@@ -44,7 +47,7 @@ class Workers(Generic[J, R]):
 
     def start(self) -> None:
         """Start them, if they are not running."""
-        if not self._all and self._cores > 1:
+        if not self._all and self._cores >= self._least:
             self._all = [_Worker(self._work, self._lost) for _ in range(self._cores)]
             for worker in self._all:
                 self._idle.put(worker)
