@@ -23,6 +23,7 @@ VERBS = {
     "status": "state",
     "embed": "embed",
     "models": "models",
+    "train": "train",
     "doctor": "state",
     "clean": "state",
     "web": "web",
