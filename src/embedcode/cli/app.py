@@ -25,6 +25,7 @@ VERBS = {
     "models": "models",
     "eval": "evaluate",
     "data": "data",
+    "train": "train",
     "doctor": "state",
     "clean": "state",
     "serve": "serve",

@@ -170,12 +170,12 @@ def _found(model: str | None) -> Spec | Checkpoint | Preset:
     from embedcode.model.checkpoint import Checkpoint
     from embedcode.model.hub import local
     from embedcode.model.presets import PRESETS
-    from embedcode.model.spec import DEFAULT, Spec
+    from embedcode.model.spec import DEFAULT, Spec, is_export
 
     if model == "":
         raise UsageError("the model is empty, as from a variable that is not set: give a folder, or leave it out")
     folder = DEFAULT if model is None else Path(model).expanduser()
-    if (folder / "meta.json").is_file():
+    if is_export(folder):
         return Spec.read(folder)
     assert model is not None
     if not folder.is_dir():

@@ -33,7 +33,7 @@ def load(
     from pathlib import Path
 
     from embedcode.engine.graph import GraphEncoder
-    from embedcode.model.spec import DEFAULT, Spec
+    from embedcode.model.spec import DEFAULT, Spec, is_export
     from embedcode.settings import cores
 
     if model.lower().startswith(("http://", "https://")):
@@ -43,7 +43,7 @@ def load(
         return RemoteEncoder(model, settings.load().home, prompts)
     threads = threads or cores()
     folder = Path(model) if model else DEFAULT
-    if (folder / "meta.json").is_file():
+    if is_export(folder):
         return GraphEncoder(Spec.read(folder).prompted(prompts or {}), threads, device, precision)
     from embedcode.engine.torch_encoder import TorchEncoder
     from embedcode.errors import UsageError

@@ -7,7 +7,7 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -44,19 +44,42 @@ def attention(
     Returns [1, T, heads, d]. A window lets a token see those nearer than `sliding_window`; `softcap` bounds scores as
     in Gemma 2.
     """
-    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
     causal = bool(getattr(module, "is_causal", False))
-    for start, stop in pairwise(borders):
-        q, k, v = (part[:, :, start:stop] for part in (query, key, value))
-        near = _near(stop - start, sliding_window, causal, query.device)
+    keep = torch.is_grad_enabled()  # autograd would copy the whole row for each text that is written into it
+    out = query.new_empty(0) if keep else torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    rows = []
+    for start, stop, texts in _runs(borders):
+        q, k, v = (_apart(part[:, :, start:stop], texts) for part in (query, key, value))
+        near = _near((stop - start) // texts, sliding_window, causal, query.device)
         if softcap is not None:
             row = _capped(q, k, v, near, causal, scaling, softcap)
         else:
             row = functional.scaled_dot_product_attention(
                 q, k, v, near, is_causal=causal and near is None, scale=scaling, enable_gqa=k.shape[1] != q.shape[1]
             )
-        out[:, start:stop] = row.transpose(1, 2)
-    return out, None
+        row = row.transpose(1, 2).flatten(0, 1)[None]
+        if keep:
+            rows.append(row)
+        else:
+            out[:, start:stop] = row
+    return torch.cat(rows, 1) if keep else out, None
+
+
+def _runs(borders: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """(first row, last + 1, texts) of neighbours of one length, which are computed together."""
+    start, texts = borders[0], 0
+    for begin, end in pairwise(borders):
+        if texts and (end - begin) * texts != begin - start:
+            yield start, begin, texts
+            start, texts = begin, 0
+        texts += 1
+    if texts:
+        yield start, borders[-1], texts
+
+
+def _apart(part: torch.Tensor, texts: int) -> torch.Tensor:
+    """[1, heads, rows, d] to [texts, heads, rows / texts, d]."""
+    return part[0].unflatten(1, (texts, -1)).transpose(0, 1)
 
 
 def _near(length: int, window: int | None, causal: bool, device: torch.device) -> torch.Tensor | None:

@@ -150,6 +150,11 @@ class Spec:
         return sha256(self.files)
 
 
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds an exported graph; what training writes has a meta.json too, beside a config.json."""
+    return (folder / "meta.json").is_file() and not (folder / "config.json").is_file()
+
+
 def sha256(paths: Iterable[Path]) -> str:
     """Of files, one after the other."""
     hasher = hashlib.sha256()

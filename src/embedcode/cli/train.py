@@ -1,0 +1,155 @@
+"""`train`: a recipe to a checkpoint, or a model to one that knows the user's own repository. Thin over train/."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedcode.cli import output
+from embedcode.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedcode.train.run import Outcome, Step
+
+REDRAW_SECONDS = 0.5
+
+
+def train(
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE.yaml", help="As those in recipes/.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the run and its model go; runs/NAME if left out.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print data mix and batches, do three steps on a tiny random network, and stop."
+        ),
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole checkpoint of the run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train a model by a recipe.
+
+    embedcode train recipes/nv_embedcode_smollm.yaml --out runs/smollm
+
+    A run that was killed goes on with --resume and ends as it would have. The checkpoint in DIR/model is loaded with
+    --model DIR/model, and by SentenceTransformer.
+    """
+    if recipe is None:
+        raise UsageError("give a recipe, such as recipes/nv_embedcode_smollm.yaml")
+    with _extra(), _quiet():
+        from embedcode.train import recipe as recipes
+
+        read = recipes.read(recipe)
+        tell = output.note if as_json else output.put
+        if dry_run:
+            from dataclasses import asdict
+
+            from embedcode.train.dry import dry
+
+            report = dry(read, tell)
+            if as_json:
+                output.put_json(asdict(report))
+            return
+        from embedcode.train.run import Run
+
+        with _Line() as line:
+            outcome = Run(read, out or Path("runs") / read.name, resume, line.around(output.note), line).go()
+    _report(outcome, as_json)
+
+
+def _report(outcome: Outcome, as_json: bool) -> None:
+    from embedcode.train.score import means
+
+    before, after = means(outcome.before), means(outcome.after)
+    if as_json:
+        figures = {"before": before, "after": after}
+        output.put_json({"model": str(outcome.folder), "steps": outcome.steps, "ndcg@10": figures})
+        return
+    for task, value in after.items():
+        output.put(f"{task:<24} nDCG@10 {before[task]:.4f} -> {value:.4f}")
+    output.put(f"{outcome.folder}: {outcome.steps:,} steps; try it with --model {outcome.folder}")
+
+
+class _Line:
+    """One line on the terminal that says how far the steps are; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = output.is_terminal(sys.stderr)
+        self._drawn = 0.0
+
+    def __call__(self, step: Step) -> None:
+        now = time.monotonic()
+        if self._live and now - self._drawn >= REDRAW_SECONDS:
+            self._drawn = now
+            sys.stderr.write("\r\x1b[2K" + described(step)[: shutil.get_terminal_size().columns - 1])
+            sys.stderr.flush()
+
+    def around(self, tell: Callable[[str], None]) -> Callable[[str], None]:
+        """Remarks, with the line out of their way."""
+
+        def told(text: str) -> None:
+            self.wipe()
+            tell(text)
+
+        return told
+
+    def wipe(self) -> None:
+        if self._drawn:
+            self._drawn = 0.0
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+    def __enter__(self) -> _Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wipe()
+
+
+def described(step: Step) -> str:
+    parts = [f"step {step.done:,} of {step.total:,}"]
+    if step.loss is not None:
+        parts.append(f"loss {step.loss:.3f}")
+    done = step.done - step.before
+    if done > 0 and step.seconds > 1:
+        parts.append(f"{output.duration(step.seconds / done * (step.total - step.done))} left")
+    return ", ".join(parts)
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(f"this needs {error.name}; run `pip install '.[train]'` in your clone of embedcode") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries' own remarks and progress bars stay out of the answer, and nothing asks a hub for anything."""
+    for name, value in (("HF_HUB_DISABLE_PROGRESS_BARS", "1"), ("TOKENIZERS_PARALLELISM", "true")):
+        os.environ.setdefault(name, value)
+    import logging
+    import warnings
+
+    from transformers.utils import logging as loud
+
+    before: Any = loud.get_verbosity()
+    loud.set_verbosity_error()
+    loud.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+            yield
+    finally:
+        loud.set_verbosity(before)

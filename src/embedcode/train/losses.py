@@ -1,0 +1,78 @@
+"""The contrastive loss over a relation: which document of a batch answers which query, which does not, and which of
+them nobody may say anything about. Knows no pairs and no tokens: batches.py decides the relation.
+
+sentence-transformers has the in-batch losses; none takes explicit negatives only, and none leaves out a document that
+answers a query by another of its pairs. Matryoshka is theirs, around this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+POSITIVE, UNKNOWN, NEGATIVE = 1, 0, -1
+"""Entries of a relation [queries, documents]: what a query is to find, what it is not compared with, and the rest."""
+
+
+def contrastive(
+    queries: torch.Tensor,
+    documents: torch.Tensor,
+    relation: torch.Tensor,
+    temperature: float,
+    symmetric: bool = False,
+) -> torch.Tensor:
+    """InfoNCE (arXiv 1807.03748) of vectors [Q, dim] and [D, dim] over `relation` int8 [Q, D]: a scalar.
+
+    For each query, the cross entropy of its positive among that positive and its negatives; of several positives each
+    counts alone, and the query's value is their mean. A query without a positive or without a negative counts nothing.
+    With `symmetric` the mean of that and the same from documents to queries. Vectors need not be of unit length.
+    """
+    scores = functional.normalize(queries.float(), dim=-1) @ functional.normalize(documents.float(), dim=-1).T
+    scores = scores / temperature
+    loss = _one_way(scores, relation)
+    return (loss + _one_way(scores.T, relation.T)) / 2 if symmetric else loss
+
+
+def _one_way(scores: torch.Tensor, relation: torch.Tensor) -> torch.Tensor:
+    wrong = relation == NEGATIVE
+    right = relation == POSITIVE
+    asked = right.any(1) & wrong.any(1)
+    if not bool(asked.any()):
+        return scores.sum() * 0.0
+    scores, wrong, right = scores[asked], wrong[asked], right[asked]
+    against = scores.masked_fill(~wrong, -torch.inf).logsumexp(1, keepdim=True)
+    each = torch.logaddexp(scores, against) - scores
+    return (each.masked_fill(~right, 0.0).sum(1) / right.sum(1)).mean()
+
+
+class Contrastive(torch.nn.Module):
+    """`contrastive` as the trainer of sentence-transformers calls a loss: features of queries and of documents, and
+    the relation as their label."""
+
+    def __init__(self, model: Any, temperature: float, symmetric: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+        self.symmetric = symmetric
+
+    def forward(self, features: Sequence[Mapping[str, Any]], relation: torch.Tensor) -> torch.Tensor:
+        queries, documents = (self.model(dict(each))["sentence_embedding"] for each in features)
+        return contrastive(queries, documents, relation, self.temperature, self.symmetric)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "symmetric": self.symmetric}
+
+
+def loss(model: Any, temperature: float, symmetric: bool, dimensions: Sequence[int], dim: int) -> torch.nn.Module:
+    """The loss of a recipe; with `dimensions` also of the vectors cut to them (Matryoshka, arXiv 2205.13147)."""
+    whole = Contrastive(model, temperature, symmetric)
+    smaller = [size for size in dimensions if size < dim]
+    if not smaller:
+        return whole
+    from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+
+    made: torch.nn.Module = MatryoshkaLoss(model, whole, sorted({dim, *smaller}, reverse=True))  # type: ignore[no-untyped-call, unused-ignore]
+    return made

@@ -1,0 +1,175 @@
+"""Network: a checkpoint as the trainer of sentence-transformers trains it: packed, bidirectional, with or without LoRA.
+
+The stock network and its weights come from engine/network.py, attention from engine/packed.py, so that what is trained
+is what the encoder will compute. Knows no data and no loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules.module import Module
+
+from embedcode.engine import network
+from embedcode.engine.packs import packs
+from embedcode.engine.vectors import unit
+from embedcode.errors import UsageError
+from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.family import Pooling
+from embedcode.train.batches import packed
+from embedcode.train.recipe import Lora
+from embedcode.types import Floats, Tokens
+
+PACK = 8192
+"""Tokens in one pass where no gradient is kept."""
+
+
+class Packed(Module):  # type: ignore[misc]
+    """Texts side by side to one vector each: the network, then pooling text by text, in fp32."""
+
+    def __init__(self, network: Any, pooling: Pooling, masks_prompt: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.pooling, self.masks_prompt = pooling, masks_prompt
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        borders: Sequence[int] = features["borders"]
+        states = self.network(
+            input_ids=features["input_ids"], position_ids=features["position_ids"], borders=borders
+        ).last_hidden_state[0]
+        skipped = features["prompts"] if self.masks_prompt else None
+        return {"sentence_embedding": pooled(states, borders, self.pooling, skipped)}
+
+    def get_embedding_dimension(self) -> int:
+        return int(self.network.config.hidden_size)
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        raise NotImplementedError("publish.py writes checkpoints")
+
+
+def pooled(
+    states: torch.Tensor, borders: Sequence[int], pooling: Pooling, skipped: Sequence[int] | None = None
+) -> torch.Tensor:
+    """States [T, dim] of texts side by side to [texts, dim]; a mean leaves out the first `skipped` tokens of each."""
+    first = torch.tensor(borders[:-1], device=states.device)
+    last = torch.tensor(borders[1:], device=states.device)
+    if pooling is Pooling.CLS:
+        return states[first].float()
+    if pooling is Pooling.LAST:
+        return states[last - 1].float()
+    counted = torch.ones(len(states), 1, device=states.device)
+    for start, stop, own in zip(borders, borders[1:], skipped or (), strict=False):
+        if own < stop - start:
+            counted[start : start + own] = 0
+    texts = torch.repeat_interleave(torch.arange(len(first), device=states.device), last - first)
+    zero = torch.zeros(len(first), states.shape[1], device=states.device)
+    sums = zero.index_add(0, texts, states.float() * counted)
+    return sums / torch.zeros(len(first), 1, device=states.device).index_add(0, texts, counted)
+
+
+def trainable(checkpoint: Checkpoint, lora: Lora | None, dropout: float, device: str = "cpu") -> SentenceTransformer:
+    """The model [Packed] of a checkpoint, in fp32: all its weights trainable, or with LoRA those of the adapters."""
+    built = network.build(checkpoint, "fp32", torch.device(device))
+    for parameter in built.parameters():
+        parameter.data = parameter.data.clone()  # they are views of a file that must not be written
+        parameter.requires_grad_(lora is None)
+    for module in built.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+    if lora is not None:
+        _adapt(built, lora)
+    model = SentenceTransformer(modules=[Packed(built, checkpoint.pooling, checkpoint.masks_prompt)], device=device)
+    return model.train()
+
+
+def _adapt(built: Any, lora: Lora) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets)
+    )  # type: ignore[arg-type]
+    try:
+        inject_adapter_in_model(config, built)
+    except ValueError as error:
+        names = sorted(
+            {name.rpartition(".")[2] for name, part in built.named_modules() if isinstance(part, torch.nn.Linear)}
+        )
+        raise UsageError(
+            f"lora: targets {', '.join(lora.targets)} are no linear maps of this network; it has {', '.join(names)}."
+        ) from error
+
+
+def body(model: SentenceTransformer) -> Packed:
+    return next(part for part in model.modules() if isinstance(part, Packed))
+
+
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What a run changes, by name: all that a checkpoint of it has to hold."""
+    return {name: one.detach().contiguous() for name, one in model.named_parameters() if one.requires_grad}
+
+
+def put_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """The opposite of `trained_weights`; UsageError where the weights are of another model."""
+    own = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    if own.keys() != weights.keys() or any(own[name].shape != one.shape for name, one in weights.items()):
+        raise UsageError("the checkpoint of this run is of another model: start again without --resume.")
+    with torch.no_grad():
+        for name, one in weights.items():
+            own[name].copy_(one)
+
+
+def merged(model: SentenceTransformer) -> dict[str, torch.Tensor]:
+    """The stock network's weights by name, adapters in them; the model is as before afterwards."""
+    built = body(model).network
+    with _merged(built):
+        return {
+            name.replace(".base_layer.", "."): tensor.detach().clone().contiguous()
+            for name, tensor in built.state_dict().items()
+            if ".lora_" not in name
+        }
+
+
+@contextmanager
+def _merged(built: Any) -> Iterator[None]:
+    from peft.tuners.lora import LoraLayer
+
+    layers: list[Any] = [part for part in built.modules() if isinstance(part, LoraLayer)]
+    kept = [(layer.get_base_layer().weight, layer.get_base_layer().weight.detach().clone()) for layer in layers]
+    for layer in layers:
+        layer.merge()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.unmerge()
+        with torch.no_grad():
+            for weight, before in kept:  # adding and subtracting does not give the same number again
+                weight.copy_(before)
+
+
+def encode(model: SentenceTransformer, tokens: Sequence[Tokens], first: int = 0) -> Floats:
+    """Unit vectors float32 [texts, dim] of the model as it is, in the order of the texts."""
+    order = sorted(range(len(tokens)), key=lambda place: tokens[place].used)
+    sorted_tokens = [tokens[place] for place in order]
+    packs_ = list(packs(sorted_tokens, PACK))
+    training, part = model.training, body(model)
+    device = next(part.parameters()).device
+    model.eval()
+    rows = []
+    try:
+        with torch.inference_mode():
+            for one in packs_:
+                batch = packed("", sorted_tokens[one], first)
+                batch = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+                rows.append(part(batch)["sentence_embedding"].cpu().numpy())
+    finally:
+        model.train(training)
+    out = np.empty((len(tokens), rows[0].shape[1] if rows else 0), np.float32)
+    if rows:
+        out[order] = np.concatenate(rows)
+    return unit(out)

