@@ -29,7 +29,7 @@ def main() -> None:
         code = BROKEN_PIPE
     if _is_stuck():  # the interpreter flushes once more as it ends, and would complain about the same output again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if arguments[0] in LASTING and arguments[1:] not in (["-h"], ["--help"]) and code in (0, INTERRUPTED):
+    if arguments[0] in LASTING and arguments[1:] not in (["-h"], ["--help"]) and code != USER_ERROR:
         # A thread that is inside a library as Python ends would abort the process: 4 of 12 times, where `embedcode web`
         # was ended while it read a repository for the first time.
         with suppress(OSError):
