@@ -1,4 +1,4 @@
-"""The adapter to mteb, by mteb's contract. bench/evaluate/same_as_mteb.py proves with mteb itself that figures agree."""
+"""The adapter to mteb, by mteb's contract; bench/evaluate/same_as_mteb.py compares figures with mteb itself."""
 
 from __future__ import annotations
 
