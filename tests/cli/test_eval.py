@@ -183,3 +183,56 @@ class TestServer:
         found = json.loads(done.stdout)
         assert (found["partial"], found["queries"], list(found["failed"])) == (True, 2, ["q2", "q3"])
         assert all(map(np.isfinite, [found["ndcg@10"], found["mrr@10"]]))
+
+
+class TestReports:
+    @pytest.fixture
+    def results(self, call: Run, task: Path, tmp_path: Path) -> Path:
+        for system in ("bm25", "lexical", "packaged"):
+            assert call("eval", "beir", str(task), "--model", system).returncode == 0
+        return tmp_path / "results"
+
+    def test_published_and_measured_rows_with_the_command_of_each(self, call: Run, results: Path, task: Path) -> None:
+        done = call("eval", "report", str(results), "--svg", str(results / "q.svg"))
+        assert (done.returncode, done.stderr) == (0, b"")
+        shown = done.stdout.decode()
+        assert "nvidia/NV-EmbedCode-7b-v1 (7.1B)" in shown and "published" in shown
+        assert f"    lexical: embedcode eval beir {task} --model lexical" in shown
+        assert (results / "q.svg").read_text().startswith("<svg")
+        found = json.loads(call("eval", "report", str(results), "--json").stdout)
+        assert [one["system"] for one in found["results"]] == ["bm25", "lexical", "packaged"]
+        assert found["speed"].keys() == {"bm25", "lexical", "packaged"}
+
+    def test_two_results_are_compared_and_a_query_explained(self, call: Run, results: Path, task: Path) -> None:
+        pair = (str(results / "toy--packaged.json"), str(results / "toy--bm25.json"))
+        done = call("eval", "compare", *pair)
+        assert done.returncode == 0
+        assert "queries won" in done.stdout.decode()
+        found = json.loads(call("eval", "compare", *pair, "--metric", "mrr@10", "--json").stdout)
+        assert len(found["won"]) + len(found["lost"]) + found["equal"] == 4
+        shown = call("eval", "compare", *pair, "--explain", "q3", "--task", str(task)).stdout.decode()
+        assert "query q3: sum of two numbers" in shown
+        assert "def add(a, b): return a + b" in shown
+        assert "relevant (*): c3" in shown
+        wrong = call("eval", "compare", *pair, "--explain", "q9")
+        assert (wrong.returncode, b"'q9' is no query of toy" in wrong.stderr) == (2, True)
+
+    def test_what_is_no_result_is_said(self, call: Run, task: Path) -> None:
+        done = call("eval", "report", str(task / "corpus.jsonl"))
+        assert (done.returncode, b"is no result" in done.stderr) == (2, True)
+
+
+def test_coir_from_folders(call: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    folder = write(data / "cosqa")
+    judged = [{"query-id": q, "corpus-id": d, "score": s} for q, row in QRELS.items() for d, s in row.items()]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in judged))
+    found = measured(
+        call, "coir", "--tasks", "cosqa", "--data", str(data), "--model", "bm25", "--convention", "coir-eval"
+    )
+    assert found["convention"] == "coir-eval"
+    (one,) = found["results"]
+    assert one["conditions"]["convention"] == "coir-eval"
+    assert one["conditions"]["size"] == "4 queries and 5 documents, not the published 500 and 20,604"
+    assert found["ndcg@10"] == {"cosqa": pytest.approx(one["ndcg@10"], abs=1e-6)}, "and no mean of ten tasks"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
+from embedcode.cli.eval_report import compare, report
 from embedcode.cli.opening import Threads
 from embedcode.errors import UsageError
 
@@ -159,6 +160,10 @@ def coir(
                 output.put(f"{'mean of ' + name_of:<26} {100 * value:6.2f}")
         output.put(f"again: {command()}")
     ended(found)
+
+
+eval.command()(report)
+eval.command()(compare)
 
 
 def named(name: str | None, chosen: Settings, instruction: str | None, default: str = "") -> System:
