@@ -1,0 +1,175 @@
+"""CoIR's tasks by name, and its loaders on ten small folders in the schema that the hub has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from embedcode.data import never
+from embedcode.errors import UsageError
+from embedcode.evaluate import coir
+from embedcode.evaluate.coir import PARTS, Convention, Part
+
+LAYOUTS = ("mteb", "coir-eval", "jsonl")
+PARTS_OF_ALL = [part for parts in PARTS.values() for part in parts]
+
+
+def rows(part: Part) -> dict[str, list[dict[str, Any]]]:
+    name = part.name
+    return {
+        "corpus": [
+            {
+                "_id": f"d{i}",
+                "partition": "test",
+                "title": f"{name}.f{i}" if i else "",
+                "text": f"def {name}_{i}(): pass",
+            }
+            for i in range(4)
+        ],
+        "queries": [
+            {"_id": f"q{i}", "partition": "test" if i < 2 else "train", "title": None, "text": f"{name} number {i}"}
+            for i in range(3)
+        ],
+        "test": [{"query-id": f"q{i}", "corpus-id": f"d{i + 1}", "score": 1} for i in range(2)],
+        "train": [{"query-id": "q2", "corpus-id": "d0", "score": 1}],
+    }
+
+
+def write(path: Path, found: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(found), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in found), "utf-8")
+
+
+def publish(data: Path, part: Part, layout: str) -> None:
+    """A subtask as mteb reads it (a folder a configuration), as coir-eval does (two repositories), as JSON lines."""
+    found = rows(part)
+    if layout == "mteb":
+        folder = data / part.hub.rpartition("/")[2]
+        before = f"{part.config}-" if part.config else ""
+        write(folder / f"{before}corpus" / "corpus-00000-of-00001.parquet", found["corpus"])
+        write(folder / f"{before}queries" / "queries-00000-of-00001.parquet", found["queries"])
+        for split in ("test", "train"):
+            write(folder / (f"{before}qrels" if before else "data") / f"{split}-00000-of-00001.parquet", found[split])
+    elif layout == "coir-eval":
+        for kind in ("corpus", "queries"):
+            write(data / f"{part.name}-queries-corpus" / "data" / f"{kind}-00000-of-00001.parquet", found[kind])
+        for split in ("test", "train"):
+            underscored = [{name.replace("-", "_"): value for name, value in row.items()} for row in found[split]]
+            write(data / f"{part.name}-qrels" / "data" / f"{split}-00000-of-00001.parquet", underscored)
+    else:
+        for kind in ("corpus", "queries"):
+            write(data / part.name / f"{kind}.jsonl", found[kind])
+        write(data / part.name / "qrels" / "test.jsonl", found["test"])
+
+
+def test_ten_tasks_and_twenty_subtasks_with_pinned_revisions() -> None:
+    assert len(PARTS) == 10
+    assert len(PARTS_OF_ALL) == len({part.name for part in PARTS_OF_ALL}) == 20
+    for part in PARTS_OF_ALL:
+        assert len(part.revision) == 40 and int(part.revision, 16)
+        assert min(part.queries, part.documents) > 0
+    # The README of CoIR: 53,000 queries of CodeSearchNet, and a million documents.
+    assert 52_000 < sum(part.queries for part in PARTS["codesearchnet"]) < 54_000
+    assert 0.95e6 < sum(part.documents for part in PARTS["codesearchnet-ccr"]) < 1.1e6
+
+
+def test_nothing_of_it_may_be_trained_on() -> None:
+    for part in PARTS_OF_ALL:
+        assert never.load().find(part.name) is not None, part.name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", PARTS)
+def test_every_task_is_read_in_every_layout(tmp_path: Path, name: str, layout: str) -> None:
+    for part in PARTS[name]:
+        publish(tmp_path, part, layout)
+    for part in coir.chosen([name]):
+        task = coir.load(part, tmp_path, Convention.MTEB)
+        assert task.name == f"coir/{part.name}"
+        assert task.queries == {f"q{i}": f"{part.name} number {i}" for i in range(2)}, "of the test split only"
+        assert task.qrels == {"q0": {"d1": 1}, "q1": {"d2": 1}}
+        assert task.corpus["d0"] == f"def {part.name}_0(): pass"
+        assert task.corpus["d1"] == f"{part.name}.f1 def {part.name}_1(): pass"
+        assert coir.load(part, tmp_path, Convention.COIR_EVAL).corpus["d1"] == f"def {part.name}_1(): pass"
+        assert coir.differs(part, task).startswith("2 queries and 4 documents, not the published ")
+
+
+def test_names_are_found_whatever_their_case() -> None:
+    assert [part.name for part in coir.chosen(["CodeSearchNet-GO", "apps", "apps"])] == ["CodeSearchNet-go", "apps"]
+    assert len(coir.chosen([])) == 20
+    with pytest.raises(UsageError, match="'cosqq' is no task of CoIR: the tasks are apps, cosqa"):
+        coir.chosen(["cosqq"])
+
+
+def test_languages_are_one_task_and_a_mean_needs_all_of_it() -> None:
+    values = {part.name: 0.5 for part in PARTS_OF_ALL}
+    values |= {part.name: at / 10 for at, part in enumerate(PARTS["codesearchnet"])}
+    found = coir.means(values)
+    assert found["codesearchnet"] == pytest.approx(0.25)
+    assert found["coir"] == pytest.approx((9 * 0.5 + 0.25) / 10)
+    del values["CodeSearchNet-ruby"]
+    assert {"codesearchnet", "coir"}.isdisjoint(coir.means(values))
+    assert "apps" in coir.means(values)
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "message"),
+    [
+        ("corpus.jsonl", {"_id": "d9", "title": "", "text": None}, r"corpus\.jsonl, row 5, has None for 'text'"),
+        ("queries.jsonl", {"text": "t"}, r"queries\.jsonl, row 4, has None for '_id'"),
+        (
+            "qrels/test.jsonl",
+            {"query-id": "q0", "corpus-id": "d7", "score": 1},
+            r"row 3, judges 'd7', .* not in the corpus",
+        ),
+        ("qrels/test.jsonl", {"query-id": "q7", "corpus-id": "d1", "score": 1}, r"row 3, judges 'q7', .* the queries"),
+        ("qrels/test.jsonl", {"query-id": "q0", "corpus-id": "d1", "score": 0.5}, r"row 3, has 0\.5 for 'score'"),
+        ("qrels/test.jsonl", [1], r"row 3, is no object"),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path: Path, file: str, row: Any, message: str) -> None:
+    (part,) = PARTS["apps"]
+    publish(tmp_path, part, "jsonl")
+    with (tmp_path / "apps" / file).open("a") as lines:
+        lines.write(json.dumps(row) + "\n")
+    with pytest.raises(UsageError, match=message):
+        coir.load(part, tmp_path, Convention.MTEB)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    (part,) = PARTS["apps"]
+    with pytest.raises(UsageError, match="has no folder apps, nor apps-queries-corpus and apps-qrels"):
+        coir.load(part, tmp_path, Convention.MTEB)
+    publish(tmp_path, part, "mteb")
+    (tmp_path / "apps" / "corpus" / "corpus-00000-of-00001.parquet").unlink()
+    with pytest.raises(UsageError, match=r"apps: no file corpus\*\.parquet or \.jsonl for apps"):
+        coir.load(part, tmp_path, Convention.MTEB)
+    write(tmp_path / "apps" / "corpus.parquet", rows(part)["corpus"])
+    (tmp_path / "apps" / "queries" / "queries-00000-of-00001.parquet").write_bytes(b"PAR1 cut")
+    with pytest.raises(UsageError, match="cannot be read"):
+        coir.load(part, tmp_path, Convention.MTEB)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def fails(*arguments: Any, **options: Any) -> str:
+        asked.append((arguments, options))
+        raise OSError("no route\nto the hub")
+
+    asked: list[Any] = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    part = PARTS["codesearchnet"][0]
+    with pytest.raises(UsageError, match=r"at 4adc7bc41202 cannot be had from the hub \(no route to the hub\): check"):
+        coir.load(part, None, Convention.MTEB)
+    ((name,), options) = asked[0]
+    assert (name, options["repo_type"], options["revision"]) == (part.hub, "dataset", part.revision)
+    assert options["allow_patterns"] == ["go-*", "go-*/*"], "one language of six"
