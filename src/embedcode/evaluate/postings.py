@@ -31,22 +31,30 @@ class Counts:
 
     @classmethod
     def of(cls, units: Sequence[Mapping[str, int]]) -> Counts:
-        places: dict[str, int] = {}
+        places = _Places()
         terms: list[int] = []
         counts: list[int] = []
         ends = []
         for unit in units:
-            terms += [places.setdefault(name, len(places)) for name in unit]
+            terms += map(places.__getitem__, unit)
             counts += unit.values()
             ends.append(len(terms))
         return cls(list(places), *(np.array(part, np.int32) for part in (terms, counts, ends)))
+
+
+class _Places(dict[str, int]):
+    """The place of each name, given at its first look-up."""
+
+    def __missing__(self, name: str) -> int:
+        self[name] = place = len(self)
+        return place
 
 
 class Postings:
     """Built of batches of units in order; then score() answers."""
 
     def __init__(self) -> None:
-        self._places: dict[str, int] = {}
+        self._places = _Places()
         self._parts: list[tuple[Ints, Ints, Ints]] = []
         self._units = 0
         self._sizes: list[Ints] = []
@@ -58,7 +66,7 @@ class Postings:
 
     def add(self, batch: Counts, kept: Sequence[int]) -> None:
         """The units of a batch at the places `kept`, as the next ones."""
-        ids = np.array([self._places.setdefault(name, len(self._places)) for name in batch.names], np.int32)
+        ids = np.array([self._places[name] for name in batch.names], np.int32)
         if not kept:
             return
         first = np.concatenate(([0], batch.ends[:-1])).astype(np.int64)[list(kept)]
