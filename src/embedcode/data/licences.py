@@ -32,6 +32,7 @@ _FOREIGN = re.compile(
 """Words that no short remark beside an open licence has by chance."""
 
 _NAMES = re.compile(
+    r"(?!.*\.(?:py|js|ts|go|rb|rs|php|java|cs|[ch]|cpp|json|ya?ml|xml)$)"
     r"(?:mit-|bsd-|apache-)?(?:un)?licen[cs]es?(?:[-._ ](?!.*(?:3rd|third|depend|vendor|notice))[\w.+ -]*)?"
     r"|copying(?:[-._]\w+)*",
     re.IGNORECASE,
