@@ -54,8 +54,6 @@ def test_docstrings_of_a_folder(source: Path, tmp_path: Path, call: Run) -> None
     assert json.loads(done.stdout)["languages"] == {"python": 3}
     words = ("width", "height", "depth")
     assert {pair.query for pair in pairs.read(out)} == {f"Computes the {word} of a shape." for word in words}
-        f"Computes the {w} of a shape." for w in ("width", "height", "depth")
-    }
     assert {pair.licence for pair in pairs.read(out)} == {"Apache-2.0"}
 
 
