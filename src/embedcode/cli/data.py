@@ -132,6 +132,85 @@ def collect(
         raise typer.Exit(1)
 
 
+@data.command()
+def merge(
+    files: Pairs,
+    out: Out,
+    as_json: Json = False,
+) -> None:
+    """Join files of pairs, without exact and near duplicates.
+
+    embedcode data merge mined/*.jsonl.gz -o pairs.jsonl.gz
+    """
+    from embedcode.data.merge import merge as join
+
+    with _line() as line:
+        record, bad = join(files, out, lambda done: line(f"{done:,} pairs read"))
+    _tell(bad)
+    if as_json:
+        output.put_json(record)
+    else:
+        _put_counts(record)
+
+
+@data.command()
+def stats(files: Pairs, as_json: Json = False) -> None:
+    """Say what is in files of pairs: sizes, lengths, languages, licences."""
+    from embedcode.data import pairs
+    from embedcode.data.stats import stats as count
+
+    bad = pairs.Bad()
+    record = count(pairs.read_all(files, bad)) | {"bad_lines": bad.lines}
+    _tell(bad)
+    if as_json:
+        output.put_json(record)
+    else:
+        _put_counts(record)
+
+
+@data.command()
+def check(
+    files: Pairs,
+    evaluations: Annotated[
+        list[Path] | None,
+        typer.Option("--eval", metavar="FOLDER", help="An evaluation set in BEIR layout; may be given again."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the pairs that may be trained on.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which pairs may not be trained on: licence, never.toml, copies of evaluation sets.
+
+    Exit code 1 when there are any and no --out to drop them.
+    """
+    from contextlib import nullcontext
+
+    from embedcode.cli.eval_overlap import described, put
+    from embedcode.data import licences, pairs
+    from embedcode.data.overlap import Evaluations, Report, allowed
+
+    known, report, bad = Evaluations(evaluations or ()), Report(), pairs.Bad()
+    unlicensed = 0
+    with _line() as line, nullcontext() if out is None else pairs.writing(out) as keep:
+        for pair in allowed(pairs.read_all(files, bad), known, report):
+            if not licences.allowed(pair.licence):
+                unlicensed += 1
+            elif keep is not None:
+                keep(pair)
+            if not report.pairs % 1000:
+                line(f"{report.pairs:,} pairs read, {report.forbidden:,} overlap")
+    _tell(bad)
+    if as_json:
+        output.put_json(described(report, known) | {"unlicensed": unlicensed, "bad_lines": bad.lines})
+    else:
+        put(report, known)
+        if unlicensed:
+            output.put(f"{unlicensed:,} pairs without a licence of the allow-list")
+    if (report.forbidden or unlicensed) and out is None:
+        raise typer.Exit(1)
+
+
 def _put_counts(record: dict[str, object], indent: str = "") -> None:
     """A record for people: numbers beside their names, tables below."""
     for name, value in record.items():

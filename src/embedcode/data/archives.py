@@ -250,7 +250,8 @@ def _guarded(file: Path, members: Iterator[tuple[str, bytes | str]]) -> Iterator
         except StopIteration:
             return
         except damaged as error:
-            raise UsageError(f"{file} cannot be read ({error or 'cut short'}): fetch the archive again.") from None
+            why = str(error).partition(":\n")[0] or "cut short"
+            raise UsageError(f"{file} cannot be read ({why}): fetch the archive again.") from None
         yield member
 
 

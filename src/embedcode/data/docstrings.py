@@ -111,9 +111,14 @@ def code_reason(name: str, code: str) -> str | None:
     return None
 
 
+def lost(_file: File, _why: str) -> Extracted:
+    """What a file gives whose parser ended its process."""
+    return Extracted(refused=Counter({CRASHED: 1}))
+
+
 def workers(cores: int) -> Workers[File, Extracted]:
     """Processes that extract(): never this one, which a parser could take with it."""
-    return Workers(cores, extract, lambda _file, _why: Extracted(refused=Counter({CRASHED: 1})), least=1)
+    return Workers(cores, extract, lost, least=1)
 
 
 class Repeats:

@@ -11,8 +11,6 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from embedcode.errors import UsageError
-
 ALLOWED = ("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "Unlicense", "Zlib")
 """SPDX identifiers. All allow any use, with attribution at most."""
 
@@ -32,6 +30,7 @@ _FOREIGN = re.compile(
 """Words that no short remark beside an open licence has by chance."""
 
 _NAMES = re.compile(
+    r"(?!.*\.(?:py|js|ts|go|rb|rs|php|java|cs|[ch]|cpp|json|ya?ml|xml)$)"
     r"(?:mit-|bsd-|apache-)?(?:un)?licen[cs]es?(?:[-._ ](?!.*(?:3rd|third|depend|vendor|notice))[\w.+ -]*)?"
     r"|copying(?:[-._]\w+)*",
     re.IGNORECASE,
@@ -117,11 +116,9 @@ def foreign_header(text: str) -> bool:
     return _HEADER.search("\n".join(text[:6000].split("\n", _HEADER_LINES)[:_HEADER_LINES])) is not None
 
 
-def check(expression: str) -> None:
-    """UsageError unless every licence of an expression is allowed."""
-    for name in re.split(r" (?:AND|OR) ", expression):
-        if name not in ALLOWED:
-            raise UsageError(f"{name!r} is not a licence that is mined: those are {', '.join(ALLOWED)}.")
+def allowed(expression: str) -> bool:
+    """Whether every licence of an SPDX expression is of the allow-list."""
+    return all(name in ALLOWED for name in re.split(r" (?:AND|OR) ", expression))
 
 
 _COPYRIGHT = re.compile(

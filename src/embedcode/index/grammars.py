@@ -98,7 +98,7 @@ class Grammar:
     open: frozenset[str] = frozenset()
     leads: frozenset[str] = frozenset({"comment"})
     entry: str = "language"
-    functions: str = ""
+    functions: frozenset[str] = frozenset()
     """Nodes that are functions, where documented() is to find them."""
 
     def parse(self, source: bytes) -> Part | None:
@@ -189,8 +189,7 @@ def documented(root: Part, source: bytes) -> Iterator[Documented]:
     grammar = root._grammar
     if not grammar.functions:
         return
-    found = tree_sitter.QueryCursor(_functions(grammar.wheel, grammar.entry, grammar.functions)).captures(root._node)
-    for node in sorted(found.get("function", ()), key=lambda node: node.start_byte):
+    for node in _of_types(root._node, grammar.functions):
         body = node.child_by_field_name("body")
         if body is None:
             continue
@@ -208,9 +207,21 @@ def documented(root: Part, source: bytes) -> Iterator[Documented]:
             yield Documented(name, comment, _cut(source, start, outer, cut), start.start_point[0])
 
 
-@cache
-def _functions(wheel: str, entry: str, types: str) -> tree_sitter.Query:
-    return tree_sitter.Query(_load(wheel, entry), "".join(f"({kind}) @function\n" for kind in types.split()))
+def _of_types(root: _Node, types: frozenset[str]) -> Iterator[_Node]:
+    """The nodes of these types, in the order of the source.
+
+    Not by a query of tree-sitter: on 100 KB of opening braces one takes 40 s, and this 0.2.
+    """
+    cursor = root.walk()
+    while True:
+        node = cursor.node
+        if node is not None and node.type in types:
+            yield node
+        if cursor.goto_first_child():
+            continue
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return
 
 
 def _bound_to(node: _Node, grammar: Grammar) -> tuple[_Node, str]:
@@ -432,7 +443,7 @@ _JAVASCRIPT = {
     **_named("field_definition", _bound("property", "value")),
     **_named("call_expression", _js_call),
 }
-_JAVASCRIPT_FUNCTIONS = (
+_JAVASCRIPT_FUNCTIONS = words(
     "function_declaration generator_function_declaration method_definition function_expression arrow_function"
 )
 _JAVASCRIPT_WRAPPERS = words(
@@ -463,7 +474,7 @@ GRAMMARS: dict[str, Grammar] = {
         {**_named("function_definition class_definition"), **_named("type_alias_statement", _field("left"))},
         wrappers=frozenset({"decorated_definition"}),
         leads=frozenset({"comment", "decorator"}),
-        functions="function_definition",
+        functions=words("function_definition"),
     ),
     "javascript": Grammar(
         "tree_sitter_javascript",
@@ -496,13 +507,13 @@ GRAMMARS: dict[str, Grammar] = {
             " annotation_type_element_declaration"
         ),
         leads=_JVM_COMMENTS,
-        functions="method_declaration constructor_declaration",
+        functions=words("method_declaration constructor_declaration"),
     ),
     "go": Grammar(
         "tree_sitter_go",
         {**_named("function_declaration type_spec type_alias"), **_named("method_declaration", _receiver)},
         open=frozenset({"type_declaration"}),
-        functions="function_declaration method_declaration",
+        functions=words("function_declaration method_declaration"),
     ),
     "rust": Grammar(
         "tree_sitter_rust",
@@ -515,21 +526,21 @@ GRAMMARS: dict[str, Grammar] = {
         },
         open=frozenset({"foreign_mod_item"}),
         leads=frozenset({"line_comment", "block_comment", "attribute_item"}),
-        functions="function_item",
+        functions=words("function_item"),
     ),
     "c": Grammar(
         "tree_sitter_c",
         _C,
         wrappers=_C_WRAPPERS,
         open=_C_OPEN,
-        functions="function_definition",
+        functions=words("function_definition"),
     ),
     "cpp": Grammar(
         "tree_sitter_cpp",
         {**_C, **_named("alias_declaration concept_definition")},
         wrappers=_C_WRAPPERS | {"template_declaration"},
         open=_C_OPEN,
-        functions="function_definition",
+        functions=words("function_definition"),
     ),
     "csharp": Grammar(
         "tree_sitter_c_sharp",
@@ -546,13 +557,13 @@ GRAMMARS: dict[str, Grammar] = {
         open=frozenset(
             {"namespace_declaration", "file_scoped_namespace_declaration", "declaration_list", "preproc_if"}
         ),
-        functions="method_declaration constructor_declaration local_function_statement",
+        functions=words("method_declaration constructor_declaration local_function_statement"),
     ),
     "ruby": Grammar(
         "tree_sitter_ruby",
         {**_named("method singleton_method class module"), **_named("call", _ruby_call)},
         open=frozenset({"singleton_class", "body_statement"}),
-        functions="method singleton_method",
+        functions=words("method singleton_method"),
     ),
     "php": Grammar(
         "tree_sitter_php",
@@ -561,7 +572,7 @@ GRAMMARS: dict[str, Grammar] = {
             " method_declaration"
         ),
         entry="language_php",
-        functions="function_definition method_declaration",
+        functions=words("function_definition method_declaration"),
     ),
     "kotlin": Grammar(
         "tree_sitter_kotlin",
@@ -581,7 +592,7 @@ GRAMMARS: dict[str, Grammar] = {
         ),
         open=frozenset({"extension_definition", "package_clause"}),
         leads=_JVM_COMMENTS,
-        functions="function_definition",
+        functions=words("function_definition"),
     ),
     "swift": Grammar(
         "tree_sitter_swift",
