@@ -120,8 +120,9 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(recipe: Recipes,
         assert killed.poll() is None and time.monotonic() < deadline, killed.communicate()
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert whole.wait() == 0, whole.stderr and whole.stderr.read()
+    killed.communicate()
+    _, told = whole.communicate()
+    assert whole.returncode == 0, told
     if (tmp_path / "killed" / "model").exists():
         pytest.skip("it had ended before the kill")
     again = train(path, tmp_path / "killed", "--resume")
@@ -162,7 +163,9 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint(recipe: Recipes, tmp_path:
     assert loop.checkpoints(out / "round-1") == []
     assert not (out / "model").exists()
     assert not list(out.rglob(".part")), "half a checkpoint"
-    assert train(path, out, "--resume").wait() == 0
+    again = train(path, out, "--resume")
+    _, told = again.communicate()
+    assert again.returncode == 0, told
     assert all(torch.equal(one, weights(out)[name]) for name, one in weights(tmp_path / "size").items())
 
 
