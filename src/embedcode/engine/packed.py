@@ -48,8 +48,11 @@ def attention(
     keep = torch.is_grad_enabled()  # autograd would copy the whole row for each text that is written into it
     out = query.new_empty(0) if keep else torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
     rows = []
-    for start, stop, texts in _runs(borders):
-        q, k, v = (_apart(part[:, :, start:stop], texts) for part in (query, key, value))
+    runs = list(_runs(borders))
+    # split(), not slices: the gradient of each slice would be a whole row of zeros.
+    parts = zip(*(part.split([stop - start for start, stop, _ in runs], 2) for part in (query, key, value)), strict=True)
+    for (start, stop, texts), part in zip(runs, parts, strict=True):
+        q, k, v = (_apart(one, texts) for one in part)
         near = _near((stop - start) // texts, sliding_window, causal, query.device)
         if softcap is not None:
             row = _capped(q, k, v, near, causal, scaling, softcap)

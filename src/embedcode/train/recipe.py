@@ -284,7 +284,7 @@ def _value(hint: Any, raw: Any, place: str, about: Mapping[str, Any]) -> Any:
 
 
 def _number(hint: Any, raw: Any, place: str, about: Mapping[str, Any]) -> int | float:
-    unit = f" of {about['unit']}" if "unit" in about else ""
+    unit = f" {_of(about['unit'])}" if "unit" in about else ""
     if isinstance(raw, str) and hint is float:
         with suppress(ValueError):
             raw = float(raw)  # YAML 1.1 reads 1e-6 as text
@@ -296,6 +296,10 @@ def _number(hint: Any, raw: Any, place: str, about: Mapping[str, Any]) -> int | 
         bounds += f" to {most:g}" if most is not None else ""
         raise UsageError(f"{place} = {_shown(raw)} must be a {what}{unit}{bounds}.")
     return float(raw) if hint is float else int(raw)
+
+
+def _of(unit: str) -> str:
+    return unit if unit.startswith("of ") else f"of {unit}"
 
 
 def units() -> list[tuple[str, str, str]]:

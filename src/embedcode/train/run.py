@@ -91,6 +91,7 @@ class Run:
             folder = self.out / f"round-{number}"
             folder.mkdir(exist_ok=True)
             mixed = self._mined(model, checkpoint, folder) if self.recipe.mining.rounds else self.mix
+            torch.manual_seed(self.recipe.seed + number)  # adapters begin at random
             model = network.trainable(checkpoint, self.recipe.lora, self.recipe.dropout)
             before = before or self._scored(judge, model, "before", {"round": number, "step": 0})
             start = network.trained_weights(model)

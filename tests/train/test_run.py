@@ -1,0 +1,248 @@
+"""A run improves what it is steered by, goes on after kill -9 as if nothing had been, and makes a model that loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import embedcode
+from embedcode.errors import UsageError
+from embedcode.train import averaging, loop
+from embedcode.train.recipe import read
+from embedcode.train.run import Outcome, Run
+from embedcode.types import Role
+
+Recipes = Callable[..., Path]
+TEXTS = ["where is redcat", "def zip_a(x): return x", "a much longer text, of many words, that is cut at its end " * 8]
+
+
+def go(path: Path, out: Path, resume: bool = False) -> Outcome:
+    return Run(read(path), out, resume, tell=lambda line: None).go()
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    values = {
+        "name": "long", "base": "base", "query_tokens": 32, "passage_tokens": 32, "query_prompt": "query: ",
+        "data": [{"name": "one", "files": ["one.jsonl"]}, {"name": "two", "files": ["two.jsonl"]}],
+        "evaluate": ["toys"], "batch": 16, "negatives": 2, "steps": 60, "save_every": 30, "warmup": 5,
+        "learning_rate": 0.003, "licence": "Apache-2.0", "evaluate_every": 30,
+    }  # fmt: skip
+    (world / "long.yaml").write_text(json.dumps(values))
+    return go(world / "long.yaml", tmp_path_factory.mktemp("long") / "out")
+
+
+def test_training_improves_the_task(trained: Outcome) -> None:
+    before, after = (np.mean(list(values["toys"].values())) for values in (trained.before, trained.after))
+    assert after > before + 0.2
+    logged = [json.loads(line) for line in (trained.folder.parent / "log.jsonl").read_text().splitlines()]
+    losses = [entry["loss"] for entry in logged if "loss" in entry]
+    assert losses[-1] < losses[0]
+    assert {"before", "step 30", "step 60", "after"} <= {name for entry in logged for name in entry}
+
+
+def test_the_encoder_and_sentence_transformers_give_the_same_vectors(trained: Outcome) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(trained.folder), device="cpu")
+    ours = embedcode.load(str(trained.folder), threads=1, precision="fp32")
+    for role, prompt in ((Role.QUERY, "query"), (Role.PASSAGE, "document")):
+        expected = theirs.encode(TEXTS, prompt_name=prompt, normalize_embeddings=True)
+        found = ours.encode(TEXTS, role, truncate=embedcode.Truncate.END)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not np.allclose(ours.encode(TEXTS, Role.QUERY, truncate=embedcode.Truncate.END), found, atol=1e-3)
+
+
+def test_the_scores_are_those_of_the_finished_model(trained: Outcome, world: Path) -> None:
+    from embedcode.evaluate import beir
+    from embedcode.evaluate.metrics import mean, ndcg_at
+
+    task = beir.load(world / "toys")
+    encoder = embedcode.load(str(trained.folder), threads=1, precision="fp32")
+    scores = encoder.encode(list(task.queries.values()), Role.QUERY) @ encoder.encode(
+        list(task.corpus.values()), Role.PASSAGE
+    ).T  # fmt: skip
+    run = {
+        query: dict(zip(task.corpus, map(float, row), strict=True))
+        for query, row in zip(task.queries, scores, strict=True)
+    }
+    assert mean(ndcg_at(10, run, task.qrels)) == pytest.approx(mean(trained.after["toys"]), abs=1e-3)
+
+
+def test_meta_and_card_say_what_it_is(trained: Outcome) -> None:
+    meta = json.loads((trained.folder / "meta.json").read_text())
+    assert meta["space"] == embedcode.load(str(trained.folder)).space
+    assert [one["pairs"] for one in meta["data"]] == [96, 32]
+    assert meta["data"][0]["licences"] == {"MIT": 96}
+    assert meta["steps"] == 60 and meta["licence"] == "Apache-2.0"
+    card = (trained.folder / "README.md").read_text()
+    for heading in ("Intended use", "Training data", "Figures", "Limits", "Explainability", "Bias", "Privacy"):
+        assert f"\n## {heading}\n" in card
+    assert "\n## Safety and security\n" in card
+    assert f"| toys | {meta['ndcg@10']['before']['toys']:.4f} | {meta['ndcg@10']['after']['toys']:.4f} |" in card
+    assert "{" not in card.replace("{recipe", "")
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+def train(path: Path, out: Path, *more: str, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "embedcode", "train", str(path), "--out", str(out), *more]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options  # type: ignore[call-overload]
+    )  # fmt: skip
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(recipe: Recipes, tmp_path: Path) -> None:
+    # Dropout, drawn negatives and a LoRA adapter: all that could be drawn otherwise after the kill is in it.
+    path = recipe(
+        "killed", steps=12, save_every=4, negatives_temperature=2.0, evaluate=[],
+        lora={"rank": 4, "targets": ["query", "value"]},
+    )  # fmt: skip
+    whole = train(path, tmp_path / "whole")
+    killed = train(path, tmp_path / "killed")
+    deadline = time.monotonic() + 200
+    while not loop.checkpoints(tmp_path / "killed" / "round-1"):
+        assert killed.poll() is None and time.monotonic() < deadline, killed.communicate()
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    _, told = whole.communicate()
+    assert whole.returncode == 0, told
+    if (tmp_path / "killed" / "model").exists():
+        pytest.skip("it had ended before the kill")
+    again = train(path, tmp_path / "killed", "--resume")
+    _, told = again.communicate()
+    assert again.returncode == 0, told
+    assert "going on from step" in told
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert first.keys() == second.keys()
+    for name, one in first.items():
+        torch.testing.assert_close(second[name], one, rtol=0, atol=0, msg=name)
+
+
+def test_a_folder_with_a_run_is_not_taken_again_or_by_another_recipe(recipe: Recipes, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    path = recipe("first", evaluate=[])
+    go(path, out)
+    before = weights(out)
+    with pytest.raises(UsageError, match="go on with --resume"):
+        go(path, out)
+    with pytest.raises(UsageError, match=r"another learning_rate: 0\.003, not 0\.001"):
+        go(recipe("first", evaluate=[], learning_rate=0.001), out, resume=True)
+    go(recipe("first", evaluate=[]), out, resume=True)  # nothing is left to do but to write it again
+    assert all(torch.equal(one, before[name]) for name, one in weights(out).items())
+
+
+def test_a_full_disk_leaves_the_last_whole_checkpoint(recipe: Recipes, tmp_path: Path) -> None:
+    path, out = recipe("full", steps=6, save_every=2, evaluate=[]), tmp_path / "out"
+    go(recipe("full", steps=6, save_every=2, evaluate=[]), tmp_path / "size")
+    size = max(file.stat().st_size for file in (tmp_path / "size").rglob("*") if file.is_file())
+
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, size // 4))
+
+    failed = train(path, out, preexec_fn=small)
+    _, told = failed.communicate()
+    assert failed.returncode == 2, told
+    assert "cannot be written" in told and "--resume" in told and "Traceback" not in told
+    assert loop.checkpoints(out / "round-1") == []
+    assert not (out / "model").exists()
+    assert not list(out.rglob(".part")), "half a checkpoint"
+    again = train(path, out, "--resume")
+    _, told = again.communicate()
+    assert again.returncode == 0, told
+    assert all(torch.equal(one, weights(out)[name]) for name, one in weights(tmp_path / "size").items())
+
+
+def test_only_so_many_checkpoints_are_kept_and_averaged(recipe: Recipes, tmp_path: Path) -> None:
+    go(recipe("kept", steps=6, save_every=1, keep=3, choose="average", evaluate=[]), tmp_path / "out")
+    kept = loop.checkpoints(tmp_path / "out" / "round-1")
+    assert [path.name for path in kept] == ["checkpoint-4", "checkpoint-5", "checkpoint-6"]
+    parts = [load_file(path / loop.WEIGHTS) for path in kept]
+    for name, one in weights(tmp_path / "out").items():
+        mean = torch.stack([next(v for k, v in part.items() if k.endswith(name)) for part in parts]).mean(0)
+        torch.testing.assert_close(one, mean, rtol=1e-6, atol=1e-7)
+
+
+def test_blend_lies_between_base_and_tuned(recipe: Recipes, world: Path, tmp_path: Path) -> None:
+    for name, share in (("tuned", 1.0), ("half", 0.5)):
+        go(recipe(name, evaluate=[], blend=share), tmp_path / name)
+    base = load_file(world / "base" / "model.safetensors")
+    tuned, half = weights(tmp_path / "tuned"), weights(tmp_path / "half")
+    for name, one in half.items():
+        torch.testing.assert_close(one, (base[name] + tuned[name]) / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_averages_are_of_one_model() -> None:
+    one = {"a": torch.tensor([1.0, 2.0])}
+    assert torch.equal(averaging.average([one, {"a": torch.tensor([3.0, 6.0])}])["a"], torch.tensor([2.0, 4.0]))
+    with pytest.raises(UsageError, match="different models"):
+        averaging.average([one, {"b": torch.tensor([1.0])}])
+    with pytest.raises(UsageError, match="no checkpoint"):
+        averaging.average([])
+
+
+def test_nothing_of_a_task_is_trained_on(recipe: Recipes, world: Path, tmp_path: Path) -> None:
+    from embedcode.evaluate import beir
+
+    corpus = beir.load(world / "toys").corpus
+    rows = [
+        {"query": "a fair question", "positives": ["def fair(x): return x"], "source": "fair 1.0"},
+        {"query": "reformatted", "positives": [next(iter(corpus.values())).replace("(x)", "( x )") + "  # copied"]},
+        {"query": "Where is REDCAT?", "positives": ["def other(x): return x"]},
+        {"query": "by name", "positives": ["def by_name(x): return x"], "source": "django 5.1"},
+        {"query": "by repository", "positives": ["def by_repo(x): return x"], "source": "https://github.com/psf/requests.git"},
+    ]  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = recipe("barred", data=[{"name": "all", "files": [str(tmp_path / "pairs.jsonl")]}], batch=1)
+    made = Run(read(path), tmp_path / "out", tell=lambda line: None)
+    assert [pair.query for pair in made.mix.pairs] == ["a fair question"]
+    assert made.mix.sets[0].forbidden == 4
+
+
+def test_a_decoder_is_made_bidirectional_and_stays_so(world: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from embedcode.train import base
+    from embedcode.train.recipe import Recipe
+
+    base.tiny(Recipe(tmp_path, "tiny", "none", network="mistral"), tmp_path / "decoder")
+    values = {
+        "name": "decoder", "base": str(tmp_path / "decoder"), "network": "mistral", "query_tokens": 32,
+        "passage_tokens": 32, "data": [{"name": "one", "files": [str(world / "one.jsonl")]}], "batch": 4,
+        "negatives": 3, "in_batch": False, "micro_batch": 2, "steps": 3, "warmup": 1, "learning_rate": 0.01,
+        "lora": {"rank": 4}, "query_prompt": "Instruct: {instruction}\nQuery: ",
+    }  # fmt: skip
+    (tmp_path / "r.yaml").write_text(json.dumps(values))
+    made = go(tmp_path / "r.yaml", tmp_path / "out")
+    theirs = SentenceTransformer(str(made.folder), device="cpu")
+    ours = embedcode.load(str(made.folder), threads=1, precision="fp32")
+    assert ours.build  # loads as a checkpoint, not as an export
+    expected = theirs.encode(TEXTS, prompt_name="query", normalize_embeddings=True)
+    np.testing.assert_allclose(ours.encode(TEXTS, Role.QUERY, truncate=embedcode.Truncate.END), expected, atol=1e-5)
+    one = [theirs.encode(text, normalize_embeddings=True) for text in TEXTS]  # alone: no mask, the causal trap
+    np.testing.assert_allclose(ours.encode(TEXTS, Role.PASSAGE, truncate=embedcode.Truncate.END), one, atol=1e-5)
+    states = [
+        theirs.encode(text, output_value="token_embeddings")[0].cpu().numpy() for text in ("def a(x): y", "def a(x): z")
+    ]
+    assert not np.allclose(states[0], states[1], atol=1e-4), "the first token does not see the last"
+    before = load_file(tmp_path / "decoder" / "model.safetensors")
+    after = load_file(made.folder / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["layers.0.self_attn.q_proj.weight"], after["layers.0.self_attn.q_proj.weight"])
+    assert torch.equal(before["embed_tokens.weight"], after["embed_tokens.weight"])
