@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,3 +237,20 @@ def test_coir_from_folders(call: Run, tmp_path: Path) -> None:
     assert one["conditions"]["convention"] == "coir-eval"
     assert one["conditions"]["size"] == "4 queries and 5 documents, not the published 500 and 20,604"
     assert found["ndcg@10"] == {"cosqa": pytest.approx(one["ndcg@10"], abs=1e-6)}, "and no mean of ten tasks"
+
+
+class TestRepoSearch:
+    def test_archives_that_are_not_those_of_the_labels_are_refused(self, run: Run, tmp_path: Path) -> None:
+        listed = Path(__file__).parents[2] / "bench" / "repo_search" / "repositories.toml"
+        (tmp_path / "d" / "archives").mkdir(parents=True)
+        for entry in tomllib.loads(listed.read_text("utf-8")).values():
+            (tmp_path / "d" / "archives" / entry["file"]).write_bytes(b"another")
+        done = run("eval", "repo-search", "d")
+        assert done.returncode == 2
+        assert b"is not the archive the labels were written on" in done.stderr
+        assert b"prepare.py ended with code 1; what it said is above" in done.stderr
+
+    def test_a_folder_that_is_no_clone_is_said(self, call: Run, tmp_path: Path) -> None:
+        done = call("eval", "repo-search", "d", "--clone", str(tmp_path))
+        assert (done.returncode, b"holds no bench/repo_search" in done.stderr) == (2, True)
+        assert call("eval", "repo-search", "d", "--half", "best").returncode == 2

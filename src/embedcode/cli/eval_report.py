@@ -150,8 +150,8 @@ def _explain(a: tuple[Path, Result], b: tuple[Path, Result], query: str, folder:
         return
     output.put(f"query {query}{f': {_short(task.queries.get(query, str()))}' if task else ''}")
     for side in sides:
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in side["figures"].items())
-        output.put(f"{side['system']}: {figures}")
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in side["figures"].items())
+        output.put(f"{side['system']}: {shown}")
         for rank, (document, score) in enumerate(side["found"], 1):
             mark = "*" if gains.get(document, 0) > 0 else " "
             text = f"  {_short(task.corpus.get(document, ''))}" if task else ""

@@ -16,6 +16,7 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.eval_report import compare, report
+from embedcode.cli.eval_repositories import repo_search
 from embedcode.cli.opening import Threads
 from embedcode.errors import UsageError
 
@@ -162,6 +163,7 @@ def coir(
     ended(found)
 
 
+eval.command("repo-search")(repo_search)
 eval.command()(report)
 eval.command()(compare)
 

@@ -1,0 +1,107 @@
+"""Every system ranks what its name says, and nothing but the texts of a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import embedcode
+from embedcode import Role, settings
+from embedcode.errors import UsageError
+from embedcode.evaluate.beir import Task
+from embedcode.evaluate.bm25 import BM25
+from embedcode.evaluate.measure import measure
+from embedcode.evaluate.systems import named
+from embedcode.search.rank import ALL
+from embedcode.search.search import Signals, search
+from embedcode.store.memory import MemoryStore
+from embedcode.types import Chunk, File
+
+TEXTS = {
+    f"doc {i}": f"def {verb}_{noun}(self, {noun}):\n    return self.{noun}.{verb}({i % 3})"
+    for i, (verb, noun) in enumerate(
+        (v, n) for v in ("open", "close", "parse", "send") for n in ("file", "session", "mail")
+    )
+}
+QUERIES = {"a": "parse the mail", "b": "closing sessions", "c": "where is a file opened?", "d": "11"}
+TASK = Task("toy", TEXTS, QUERIES, {query: {"doc 0": 1} for query in QUERIES})
+
+
+def system(name: str, home: Path):
+    return named(name, settings.load({"home": str(home), "threads": "1"}))
+
+
+def nothing(moment: object) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["lexical", "lexical:plain", "hybrid"])
+def test_the_product_ranks_as_its_search_over_the_reference_store_does(name: str, tmp_path: Path) -> None:
+    """MemoryStore in fp32 with paths without words; the system's own store is SQLite's, with int8 vectors."""
+    encoder = embedcode.load()
+    store = MemoryStore(encoder.dim)
+    ids = list(TEXTS)
+    with store.begin() as transaction:
+        for at, text in enumerate(TEXTS.values()):
+            path = "!" * (at + 1)
+            transaction.upsert(
+                File(path, "", "text", "code", 1, 0, b""), [Chunk("", path, 1, 2, "text", "", text)], [b"%d" % at]
+            )
+        transaction.put_vectors(
+            [b"%d" % at for at in range(len(ids))], encoder.encode(list(TEXTS.values()), Role.PASSAGE)
+        )
+        transaction.commit()
+    run = system(name, tmp_path).rank(TASK, 10, nothing).run
+    for query, text in QUERIES.items():
+        vector = encoder.encode([text], Role.QUERY)[0] if name == "hybrid" else None
+        rules = frozenset() if name.endswith("plain") else ALL
+        expected = {
+            ids[len(h.chunk.path) - 1]: h.score for h in search(store, Signals(text, vector, text), 10, None, rules)
+        }
+        assert run[query] == pytest.approx(expected, abs=0.02)
+
+
+def test_a_number_in_a_query_meets_no_documents_number(tmp_path: Path) -> None:
+    assert system("lexical", tmp_path).rank(TASK, 10, nothing).run["d"] == {}
+
+
+def test_a_model_alone_is_every_cosine(tmp_path: Path) -> None:
+    encoder = embedcode.load()
+    cosines = encoder.encode(list(QUERIES.values()), Role.QUERY) @ encoder.encode(list(TEXTS.values()), Role.PASSAGE).T
+    run = system("packaged", tmp_path).rank(TASK, 5, nothing).run
+    for query, row in zip(QUERIES, cosines, strict=True):
+        best = [list(TEXTS)[at] for at in np.argsort(-row)[:5]]
+        assert list(run[query]) == best
+        assert list(run[query].values()) == pytest.approx(sorted(row, reverse=True)[:5], abs=1e-5)
+
+
+def test_bm25s_switches_are_those_of_the_baseline(tmp_path: Path) -> None:
+    for name, stem, stop in (("bm25", False, False), ("bm25:stem", True, False), ("bm25:stop,stem", True, True)):
+        found = system(name, tmp_path)
+        baseline = BM25(list(TEXTS.values()), list(TEXTS), stem=stem, stopwords=stop)
+        assert found.rank(TASK, 5, nothing).run == {
+            query: dict(baseline.search(text, 5)) for query, text in QUERIES.items()
+        }
+        assert (found.conditions["stem"], found.conditions["stop words"]) == (stem, not stop)
+
+
+def test_bm25_keeps_the_first_of_equal_scores_also_at_the_cut() -> None:
+    baseline = BM25(["two words", *["word"] * 6, "nothing"], list("hgfedcba"))
+    assert [id for id, _ in baseline.search("word", 3)] == list("gfe")
+    assert baseline.search("word", 0) == []
+
+
+def test_names_that_are_none(tmp_path: Path) -> None:
+    for name, message in (("bm25:fast", "a switch that bm25 does not know"), ("lexical:x", "is no system")):
+        with pytest.raises(UsageError, match=message):
+            system(name, tmp_path)
+    with pytest.raises(UsageError, match="bm25 takes no instruction"):
+        named("bm25", settings.load({"home": str(tmp_path)}), "find")
+
+
+def test_a_task_of_one_query_has_figures_and_no_interval(tmp_path: Path) -> None:
+    one = Task("one", TEXTS, {"a": "open a file"}, {"a": {"doc 0": 1}})
+    done = measure(system("bm25", tmp_path), one, "again")
+    assert done.result.metrics["recall@100"] == 1.0
+    assert (dict(done.result.intervals), done.result.partial) == ({}, False)
