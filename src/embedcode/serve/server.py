@@ -28,7 +28,7 @@ from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.torch_encoder import LATE, TorchEncoder
 from embedcode.errors import ModelError, UsageError
 from embedcode.model.presets import licence
-from embedcode.serve import embeddings_api, model_api, openapi, pages, search_api, status_api
+from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api
 from embedcode.serve.asked import Model
 from embedcode.serve.embedder import Embedder, Limits
 from embedcode.serve.guard import LOCAL, Guard
@@ -59,6 +59,7 @@ def serve(options: Options, settings: Settings, announce: Callable[[str], None])
     """
     check_bind(options)
     encoder = local(settings)
+    plan.check(encoder)
     listener = listen(options.host, options.port)
     journal = Journal(settings.log_level if settings.sources["log_level"] != "default" else "info", options.json_logs)
     logging.basicConfig(level=logging.WARNING, handlers=[Lines(journal)], force=True)

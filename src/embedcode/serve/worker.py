@@ -118,7 +118,7 @@ class Worker:
         cosine = compare(self._encoder, self._load.home)
         rate = self._measure()
         encoder = self._encoder
-        self._send("ready", Facts(encoder.dim, encoder.build, rate, time.monotonic() - self._since, cosine, _peak()))
+        self._send("ready", Facts(encoder.dim, encoder.build, rate, time.monotonic() - self._since, cosine, peak()))
         threads = [Thread(target=self._work, daemon=True) for _ in range(encoder.streams - 1)]
         for thread in threads:
             thread.start()
@@ -195,7 +195,7 @@ class Worker:
             self._pipe.send(message)
 
 
-def _peak() -> int:
+def peak() -> int:
     """Bytes that this process held at most, what its files take included."""
     import resource
 
