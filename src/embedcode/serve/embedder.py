@@ -104,6 +104,8 @@ class Embedder:
         self.stage = Stage.STARTING
         self.trouble = ""
         """Why the engine is not there, if it is not."""
+        self.note: Callable[..., None] = lambda event, level="info", **fields: None
+        """Is told what happens to the engine: an event, a level, and fields."""
         self.unusable: asyncio.Future[str] | None = None
         """Is set to what keeps the model from ever being ready, before it was so once."""
         self.queue = Queue(time.monotonic, load.budget, limits.batch_texts, limits.most_requests, limits.most_tokens)
@@ -222,15 +224,21 @@ class Embedder:
             raise ProblemError(400, first.message, "input", index=first.index)
         bad = {error.index for error in errors}
         good = {i: entry for i, entry in enumerate(entries) if isinstance(entry, Tokens) and i not in bad}
+        cost = sum(entry.used for entry in good.values())
         if spend is not None:
-            spend(sum(entry.used for entry in good.values()))
+            spend(cost)
         keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
         late: Late | None = None
         if asked.late:
             text, late = "".join(asked.texts), _late(asked.texts)
             keys = {0: digest("late", text, repr(late[1]), self.space)}
             good = {0: good[0]}
-        found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
+        try:
+            found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
+        except FullError:
+            if spend is not None:
+                spend(-cost)  # nothing was computed for it
+            raise
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))
         vectors = []
@@ -467,6 +475,8 @@ class Embedder:
     def _is_ready(self, facts: Facts) -> None:
         if self.facts is None:
             self.queue.rate.seed(facts.rate)
+        else:
+            self.note("engine started again", load_seconds=round(facts.seconds, 2))
         self.facts = facts
         self.trouble = ""
         self._deaths = 0
@@ -515,7 +525,7 @@ class Embedder:
     def _died(self, code: int | None) -> None:
         """Start another one; what the dead one had is tried again, and a text that kills it again and again is not."""
         self._connected = False
-        self.trouble = self.trouble or f"the engine ended with code {code}"
+        self.note("engine ended", "warning", code=code, trouble=self.trouble, texts=len(self._sent))
         sent = list(self._sent.values())
         self._sent.clear()
         self._at_hand = dict.fromkeys(Lane, 0)

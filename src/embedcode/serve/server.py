@@ -158,8 +158,8 @@ def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Star
             error = ProblemError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
         assert isinstance(error, ProblemError)
         request.state.note["error"] = error.message
-        if error.reason == "role":
-            metrics.refused.labels("role").inc()
+        if error.reason in ("role", "memory"):  # the embedder counts its own
+            metrics.refused.labels(error.reason).inc()
         return respond(error, request.state.id)
 
     return Starlette(
@@ -196,6 +196,7 @@ class _Serving:
         self._audit = Journal("info", True, audited(options.audit_log)) if options.audit_log else None
         self._metrics = Metrics()
         self._embedder = embedder(options, settings, encoder, self._metrics)
+        self._embedder.note = journal.write
         self._signalled = asyncio.Event()
 
     def _application(self) -> Starlette:
