@@ -27,7 +27,7 @@ from embedcode.engine.encoder import LocalEncoder
 from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.torch_encoder import LATE, TorchEncoder
 from embedcode.errors import ModelError, UsageError
-from embedcode.model.presets import licence
+from embedcode.model.presets import licence, preset
 from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api
 from embedcode.serve.asked import Model
 from embedcode.serve.embedder import Embedder, Limits
@@ -100,7 +100,7 @@ def embedder(options: Options, settings: Settings, encoder: LocalEncoder, metric
     """The door to the engine, which is not started yet. HTTP, gRPC and search all take this one."""
     conditions = encoder.conditions
     model = Model(
-        name=options.served_name or conditions.name,
+        name=options.served_name or public(conditions.name),
         dim=encoder.dim,
         dimensions=conditions.dimensions,
         prompts={role: conditions.prompts[role] for role in Role},
@@ -129,6 +129,14 @@ def embedder(options: Options, settings: Settings, encoder: LocalEncoder, metric
         max(options.batch_tokens, encoder.streams * options.batch_tokens // 4),
     )
     return Embedder(encoder, load, model, limits, metrics)
+
+
+def public(name: str) -> str:
+    """What requests call a model: its name on the hub, and not the folder it lies in."""
+    if not Path(name).is_dir():
+        return name
+    known = preset(name)
+    return known.name if known else Path(name).resolve().name
 
 
 def about(encoder: LocalEncoder) -> About:
