@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import corpus
 import record
-from embedcode.serve.web import PAGE
+from embedcode.serve.pages import PAGE
 
 QUERIES = 60
 

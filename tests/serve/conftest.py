@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
 
 FILES = {
     "shop/session.py": '''def invalidate_session(store, session_id):
@@ -157,3 +159,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Web]]:
             ended(web)
         stop = [sys.executable, "-m", "embedcode", "index", "--stop", str(web.root)]
         subprocess.run(stop, env=environment(tmp_path / "home"), check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((found for name in names if (found := shutil.which(name))), None)
+    if program is None:
+        wanted = f"the page is tested in Chromium, and none of {', '.join(names)} is installed"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(wanted)
+        pytest.skip(wanted)
+    expect.set_options(timeout=15_000)
+    with sync_playwright() as driver:
+        sandbox = [] if os.getuid() else ["--no-sandbox"]  # Chromium has none for root
+        browser = driver.chromium.launch(executable_path=program, args=sandbox)
+        yield browser
+        browser.close()

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from embedcode.search.rank import ALL, FORMS, KIND
-from embedcode.serve.web import PAGE
+from embedcode.serve.pages import PAGE
 
 from .conftest import Web, ended
 
 Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    if program is None:
-        wanted = f"the page is tested in Chromium, and none of {', '.join(names)} is installed"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(wanted)
-        pytest.skip(wanted)
-    expect.set_options(timeout=15_000)
-    with sync_playwright() as driver:
-        sandbox = [] if os.getuid() else ["--no-sandbox"]  # Chromium has none for root
-        browser = driver.chromium.launch(executable_path=program, args=sandbox)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -426,9 +407,9 @@ def test_every_rule_that_moves_a_hit_is_explained() -> None:
 
 
 def test_the_page_is_small_and_alone() -> None:
-    texts = [path.read_text("utf-8") for path in Path(PAGE).iterdir()]
-    assert sum(len(text.encode()) for text in texts) < 50_000
-    for text in texts:
+    texts = {path.name: path.read_text("utf-8") for path in Path(PAGE).iterdir()}
+    assert sum(len(texts[name].encode()) for name in ("index.html", "app.js", "style.css")) < 50_000
+    for text in texts.values():
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|https?://(?!www\.w3\.org)", text
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import Model, Threads
+from embedcode.cli.opening import Model, Threads, check
 from embedcode.errors import UsageError
 
 
@@ -21,6 +22,20 @@ def serve(
         int | None,
         typer.Option(metavar="N", min=0, max=65535, help="Listen on this port; 0 is a free one.  [default: 8000]"),
     ] = None,
+    index: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Also search this repository, at /search and /v1/search.")
+    ] = None,
+    api_keys: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Answer only who sends one of these keys.")
+    ] = None,
+    new_key: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Add a key to the file, print it, and end. It can be read nowhere else."),
+    ] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(metavar="<embed|search>", help="What a new key is for; repeatable.")
+    ] = None,
+    quota: Annotated[int, typer.Option(metavar="N", min=0, help="Tokens a minute of a new key; 0 is no limit.")] = 0,
     insecure_bind: Annotated[
         bool, typer.Option("--insecure-bind", help="Listen where others reach it, though it has no keys.")
     ] = False,
@@ -53,6 +68,8 @@ def serve(
     from embedcode import settings
 
     flags: dict[str, Any] = {
+        "index": index,
+        "api_keys": api_keys,
         "host": host,
         "port": port,
         "insecure_bind": insecure_bind or None,
@@ -62,8 +79,25 @@ def serve(
         "accept_token_ids": accept_token_ids or None,
     }
     chosen = server_options.load(flags)
+    if new_key is not None:
+        _add_key(chosen.api_keys, new_key, scope or [], quota)
+        return
+    if chosen.index is not None:
+        check(str(chosen.index))
     for name, raw in server_options.nim_settings().items():
         os.environ[f"EMBEDCODE_{name.upper()}"] = raw.lower() if name == "log_level" else raw
     code = run(chosen, settings.load({"model": model, "threads": threads}), output.put)
     if code:
         raise typer.Exit(code)
+
+
+def _add_key(path: Path | None, name: str, scopes: list[str], quota: int) -> None:
+    from embedcode.serve import keys
+
+    if path is None:
+        raise UsageError("a key is kept in a file: give --api-keys FILE")
+    for scope in scopes:
+        if scope not in keys.SCOPES:
+            raise UsageError(f"scope {output.printable(scope)} is none of {', '.join(keys.SCOPES)}")
+    output.put(keys.add(path, name, tuple(scopes) or keys.SCOPES, quota))
+    output.note(f"{path} has its hash: this is the only time the key is shown")

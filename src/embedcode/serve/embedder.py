@@ -8,9 +8,10 @@ Knows no protocol: it gets an Asked and gives an Answer.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -20,6 +21,7 @@ from embedcode.engine.encoder import LocalEncoder
 from embedcode.serve import recent
 from embedcode.serve.asked import Asked, Model, PromptGuard
 from embedcode.serve.engine_process import EngineProcess
+from embedcode.serve.lately import Meter
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
@@ -119,6 +121,9 @@ class Embedder:
         self._deaths = 0
         self._repaired = 0
         self._dropped = 0
+        self._hits = self._misses = 0
+        self.meter = Meter()
+        self.restarts = 0
         self._connected = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -148,6 +153,15 @@ class Embedder:
     def ready(self) -> bool:
         return self.stage is Stage.READY
 
+    def at_hand(self, lane: Lane) -> int:
+        """Tokens that the engine has."""
+        return self._at_hand[lane]
+
+    @property
+    def cache(self) -> dict[str, int]:
+        """Its size, and the texts that were and were not in it."""
+        return {"bytes": self._recent.bytes, "hits": self._hits, "misses": self._misses}
+
     async def drain(self, seconds: float) -> bool:
         """Take no more passages, refuse those that wait, and finish the queries; whether all was done in time."""
         self._to(Stage.DRAINING)
@@ -168,15 +182,18 @@ class Embedder:
 
     # ---- a request ---------------------------------------------------------------------------------------------
 
-    async def embed(self, asked: Asked) -> Answer:
-        """ProblemError for a request that cannot be answered; with `asked.partial`, only where no input can."""
+    async def embed(self, asked: Asked, spend: Callable[[int], None] | None = None) -> Answer:
+        """ProblemError for a request that cannot be answered; with `asked.partial`, only where no input can.
+
+        `spend` is told the tokens of a request before they are computed, and may raise FullError: a quota.
+        """
         self._check_ready(asked.lane)
         loop = asyncio.get_running_loop()
         since = loop.time()
         self._open(1)
         try:
             async with asyncio.timeout_at(since + self.limits.timeout):
-                return await self._embed(asked, since)
+                return await self._embed(asked, since, spend)
         except FullError as full:
             raise self._full(full) from None
         except TimeoutError:
@@ -193,7 +210,7 @@ class Embedder:
         finally:
             self._open(-1)
 
-    async def _embed(self, asked: Asked, since: float) -> Answer:
+    async def _embed(self, asked: Asked, since: float, spend: Callable[[int], None] | None) -> Answer:
         entries, doubled = await self._tokenise(asked)
         self.metrics.seconds.labels("tokenize").observe(asyncio.get_running_loop().time() - since)
         self._check_ready(asked.lane)
@@ -205,13 +222,15 @@ class Embedder:
             raise ProblemError(400, first.message, "input", index=first.index)
         bad = {error.index for error in errors}
         good = {i: entry for i, entry in enumerate(entries) if isinstance(entry, Tokens) and i not in bad}
+        if spend is not None:
+            spend(sum(entry.used for entry in good.values()))
         keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
         late: Late | None = None
         if asked.late:
             text, late = "".join(asked.texts), _late(asked.texts)
             keys = {0: digest("late", text, repr(late[1]), self.space)}
             good = {0: good[0]}
-        found, cached = await self._vectors(asked, keys, good, late, since)
+        found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))
         vectors = []
@@ -241,14 +260,36 @@ class Embedder:
         receipts = (entry, *(replace(entry, ids=(), original=0, used=0, prompt=0) for _ in range(count - 1)))
         return Answer(outcome, tuple(range(count)), receipts)
 
+    async def compute(self, tokens: Sequence[Tokens], lane: Lane) -> Floats:
+        """Vectors [n, dim] of texts of this process's own, such as an index it serves; waits for room where there is
+        none. ProblemError where a text has no vector, with its index, and while the engine is not there."""
+        import numpy as np
+
+        self._check_ready(lane)
+        good = dict(enumerate(tokens))
+        keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
+        while True:
+            try:
+                found, _ = await self._vectors(lane, keys, good, None, math.inf)
+                break
+            except FullError as full:
+                await asyncio.sleep(full.retry_after)
+                self._check_ready(lane)
+        rows = []
+        for index, key in keys.items():
+            outcome = found[key]
+            if isinstance(outcome, ProblemError):
+                raise _at(outcome, index)
+            rows.append(outcome)
+        return np.stack(rows)
+
     async def _vectors(
-        self, asked: Asked, keys: dict[int, bytes], good: dict[int, Tokens], late: Late | None, since: float
+        self, lane: Lane, keys: dict[int, bytes], good: dict[int, Tokens], late: Late | None, deadline: float
     ) -> tuple[dict[bytes, Floats | ProblemError], int]:
         """The outcome for each key, and how many of them were in the cache."""
         found: dict[bytes, Floats | ProblemError] = {}
         joined: dict[bytes, _Flight] = {}
         new: dict[bytes, Work] = {}
-        deadline = since + self.limits.timeout
         for index, key in keys.items():
             if key in found or key in joined or key in new:
                 continue
@@ -257,17 +298,19 @@ class Embedder:
             elif (flight := self._flights.get(key)) is not None and flight.work.state is not State.OVER:
                 joined[key] = flight
             else:
-                new[key] = Work(key, good[index], asked.lane, deadline, late)
+                new[key] = Work(key, good[index], lane, deadline, late)
         cached = len(found)
+        self._hits += cached
+        self._misses += len(new)
         self.metrics.hits.inc(cached)
         self.metrics.misses.inc(len(new))
         self.metrics.shared.inc(len(keys) - cached - len(new))
         cost = sum(work.cost for work in new.values())
         self._check_size(cost)
-        self.queue.check(asked.lane, cost, deadline - asyncio.get_running_loop().time())
+        self.queue.check(lane, cost, deadline - asyncio.get_running_loop().time())
         loop = asyncio.get_running_loop()
         for flight in joined.values():
-            self.queue.join(flight.work, asked.lane, deadline)
+            self.queue.join(flight.work, lane, deadline)
         for key, work in new.items():
             self._flights[key] = joined[key] = _Flight(work, loop.create_future(), loop.time())
         self.queue.add(new.values())
@@ -450,6 +493,7 @@ class Embedder:
             if work.late is None:
                 self._recent.put(work.key, vector)
             self._land(flight, vector)
+        self.meter.add(size)
         now = asyncio.get_running_loop().time()
         if saturated:
             self.queue.rate.add(size, now - self._busy_since)
@@ -485,6 +529,7 @@ class Embedder:
             return
         pause = RESTART_SECONDS[min(self._deaths, len(RESTART_SECONDS) - 1)]
         self._deaths += 1
+        self.restarts += 1
         self.metrics.restarts.inc()
         asyncio.get_running_loop().call_later(pause, self._engine.start)
 

@@ -48,8 +48,10 @@ def route(embedder: Embedder, most_bytes: int) -> Route:
             asked = await asyncio.to_thread(read, body, embedder.model)
         else:
             asked = read(body, embedder.model)
-        request.state.note = {"role": asked.role.value, "inputs": len(asked.inputs)}
-        answer = await _unless_gone(request, embedder.embed(asked))
+        request.state.note |= {"role": asked.role.value, "lane": asked.lane.value, "inputs": len(asked.inputs)}
+        key = getattr(request.state, "key", None)
+        spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
+        answer = await _unless_gone(request, embedder.embed(asked, spend))
         if answer is None:
             return Response(status_code=GONE)
         written = loop.time()

@@ -7,6 +7,7 @@ Knows no route.
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import time
 import traceback
@@ -18,6 +19,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedcode.serve.journal import Journal
+from embedcode.serve.keys import Keys
+from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError, respond
 
@@ -32,17 +35,39 @@ LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 QUIET = ("/v1/health/", "/v1/metrics", "/metrics")
 """Asked every few seconds by machines: logged at debug."""
 
+OPEN = ("/v1/health/", "/app.js", "/status.js", "/docs.js", "/style.css")
+"""Asked by machines that have no key, and says nothing but yes or no; and what is the same for every server."""
+PAGES = ("/", "/docs", "/search")
+"""Seen in a browser, which asks for a password: any name, and the key."""
+SCOPES = {"/v1/embeddings": "embed", "/v1/search": "search", "/search": "search"}
+AUDITED = ("id", "key", "method", "path", "status", "client", "tokens")
+
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::\d+)?")
 
 
 class Guard:
-    def __init__(self, journal: Journal, metrics: Metrics, hosts: frozenset[str], paths: frozenset[str]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        metrics: Metrics,
+        hosts: frozenset[str],
+        paths: frozenset[str],
+        keys: Keys | None = None,
+        audit: Journal | None = None,
+        lately: Lately | None = None,
+        index: str = "",
+    ) -> None:
         """`hosts` without their port; empty lets every one in. `paths` are those counted by their name."""
         self._journal = journal
         self._metrics = metrics
         self._hosts = hosts
         self._paths = paths
+        self._keys = keys
+        self._audit = audit
+        self._lately = lately
+        self._index = index
+        self._trouble = ""
 
     def around(self, app: ASGIApp) -> ASGIApp:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,9 +92,14 @@ class Guard:
 
             try:
                 self._check(headers)
+                self._authorise(scope["path"], headers, state)
                 await app(scope, receive, sending)
             except ProblemError as problem:
-                await respond(problem, request_id)(scope, receive, sending)
+                state["note"]["error"] = problem.message
+                answer = respond(problem, request_id)
+                if problem.status == 401 and scope["path"] in PAGES:
+                    answer.headers["WWW-Authenticate"] = 'Basic realm="embedcode: any name, and the key"'
+                await answer(scope, receive, sending)
             except asyncio.CancelledError:
                 status = status or 499
                 raise
@@ -85,18 +115,37 @@ class Guard:
 
     def _check(self, headers: Headers) -> None:
         """ProblemError 403 for what a page of another site, or another name for this address, has sent."""
-        if not self._hosts:
-            return
         host = headers.get("host", "")
-        if _bare(host) not in self._hosts:
+        if self._hosts and _bare(host) not in self._hosts:
             raise ProblemError(
                 403,
                 f"{host[:100]!r} is not a host of this server: use its address, or start it with --allowed-host.",
                 code="host",
             )
         origin = headers.get("origin")
-        if origin is not None and _bare(origin.partition("://")[2]) not in self._hosts:
+        if origin is not None and _bare(origin.partition("://")[2]) not in (self._hosts or {_bare(host)}):
             raise ProblemError(403, f"Requests from pages of {origin[:100]!r} are not answered.", code="origin")
+
+    def _authorise(self, path: str, headers: Headers, state: dict[str, Any]) -> None:
+        """Finds the key of a request, where there are keys; ProblemError 401 without one, 403 for another's work."""
+        if self._keys is None or path.startswith(OPEN):
+            return
+        key = self._keys.find(_secret(headers.get("authorization", "")))
+        if self._keys.trouble != self._trouble:
+            self._trouble = self._keys.trouble
+            self._journal.write("keys", "error" if self._trouble else "info", trouble=self._trouble)
+        if key is None:
+            self._metrics.refused.labels("key").inc()
+            raise ProblemError(401, "This server needs a key: send Authorization: Bearer KEY.", code="invalid_api_key")
+        state["note"]["key"] = key.name
+        state["key"] = key
+        scope = next((scope for start, scope in SCOPES.items() if path.startswith(start)), None)
+        if scope is not None and scope not in key.scopes:
+            self._metrics.refused.labels("scope").inc()
+            raise ProblemError(403, f"The key {key.name} is not for {scope}: use one that is.", code="scope")
+        if scope == "search" and key.indexes and self._index not in key.indexes:
+            self._metrics.refused.labels("scope").inc()
+            raise ProblemError(403, f"The key {key.name} is not for the index {self._index}.", code="scope")
 
     def _report(self, error: Exception, request_id: str, path: str) -> None:
         # Without the message, which may hold what was sent.
@@ -110,17 +159,32 @@ class Guard:
         self._metrics.requests.labels(path if path in self._paths else "other", str(status)).inc()
         level = "debug" if path.startswith(QUIET) else "info"
         client = scope.get("client")
-        self._journal.write(
-            "request",
-            level,
-            id=request_id,
-            method=scope["method"],
-            path=path[:200],
-            status=status,
-            ms=round(seconds * 1000, 1),
-            client=client[0] if client else "",
+        fields = {
+            "id": request_id,
+            "method": scope["method"],
+            "path": path[:200],
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+            "client": client[0] if client else "",
             **note,
-        )
+        }
+        said = fields.pop("error", "")
+        self._journal.write("request", level, **fields)
+        if self._audit is not None and (note.get("key") or status in (401, 403)):
+            self._audit.write("used", "info", **{name: fields.get(name) for name in AUDITED})
+        if self._lately is not None:
+            self._lately.answered(path, status, seconds, note, request_id, said)
+
+
+def _secret(header: str) -> str:
+    """The key in a header: a bearer token, or the password that a browser sends."""
+    kind, _, value = header.partition(" ")
+    if kind.lower() != "basic":
+        return value.strip() if kind.lower() == "bearer" else ""
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _bare(host: str) -> str:

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from embedcode.errors import BusyError, EmbedcodeError
 from embedcode.index.index import Index
 from embedcode.index.report import Report, Status, Step
-from embedcode.types import Filter, Hit, Mode, Query
+from embedcode.types import Encoder, Filter, Hit, Mode, Query
 
 READ_SECONDS = 0.8
 """How long an answer waits for what has changed to be read: enough for a repository that is indexed already."""
@@ -44,8 +44,11 @@ class Answer:
 class Kept:
     """Safe to ask from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        self.index = Index.open(path)
+    def __init__(self, path: Path, encoder: Encoder | None = None) -> None:
+        """An `encoder` that is given makes the vectors too, in this process; else a background process does."""
+        self.index = Index.open(path, encoder)
+        self._own = encoder is not None
+        self._making: _Task[Report] | None = None
         self._mutex = Lock()
         self._embedding = Lock()
         self._reading: _Task[Report] | None = None
@@ -136,9 +139,19 @@ class Kept:
         if meta.embedded >= meta.chunks:
             return []
         if self._reading is not None and not self._reading.is_alive():
-            self.index.start_background()
+            self._make()
         share = 100 * meta.embedded // meta.chunks
         return [f"{share} % of the index has vectors so far, the rest is being made in the background"]
+
+    def _make(self) -> None:
+        """Start making what lacks vectors, unless that is under way."""
+        if not self._own:
+            self.index.start_background()
+            return
+        with self._mutex:
+            if self._making is None or not self._making.is_alive():
+                self._making = _Task(self.index.update)
+                self._making.start()
 
 
 class _Task(Thread, Generic[T]):

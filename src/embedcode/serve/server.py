@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import IO, Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -25,11 +28,15 @@ from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.torch_encoder import LATE, TorchEncoder
 from embedcode.errors import ModelError, UsageError
 from embedcode.model.presets import licence
-from embedcode.serve import embeddings_api, model_api
+from embedcode.serve import embeddings_api, model_api, openapi, pages, search_api, status_api
 from embedcode.serve.asked import Model
 from embedcode.serve.embedder import Embedder, Limits
 from embedcode.serve.guard import LOCAL, Guard
+from embedcode.serve.inner import InnerEncoder
 from embedcode.serve.journal import Journal, Lines
+from embedcode.serve.kept import Kept
+from embedcode.serve.keys import Keys
+from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
@@ -135,14 +142,23 @@ def about(encoder: LocalEncoder) -> About:
     return About(terms, tuple((path.name, path.stat().st_size) for path in files if path.is_file()))
 
 
-def application(routes: list[BaseRoute], guard: Guard) -> Starlette:
+def audited(path: Path) -> IO[str]:
+    """The audit log, to be added to; for its owner only."""
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}): give another audit log") from None
+
+
+def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Starlette:
     async def refused(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
             said = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}."
             error = ProblemError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
         assert isinstance(error, ProblemError)
-        if error.reason:
-            request.state.note["reason"] = error.reason
+        request.state.note["error"] = error.message
+        if error.reason == "role":
+            metrics.refused.labels("role").inc()
         return respond(error, request.state.id)
 
     return Starlette(
@@ -175,25 +191,51 @@ class _Serving:
         self._journal = journal
         self._listener = listener
         self._announce = announce
-        metrics = Metrics()
-        self._embedder = embedder(options, settings, encoder, metrics)
+        self._encoder = encoder
+        self._audit = Journal("info", True, audited(options.audit_log)) if options.audit_log else None
+        self._metrics = Metrics()
+        self._embedder = embedder(options, settings, encoder, self._metrics)
+        self._signalled = asyncio.Event()
+
+    def _application(self) -> Starlette:
+        options, lately = self._options, Lately()
+        index = options.index.resolve().name if options.index else ""
+        keys = Keys(options.api_keys) if options.api_keys else None
         routes: list[BaseRoute] = [
             embeddings_api.route(self._embedder, options.body_bytes),
-            *model_api.routes(self._embedder, about(encoder)),
+            *model_api.routes(self._embedder, about(self._encoder)),
+            status_api.route(self._embedder, lately, index),
+            openapi.route(self._embedder.model, index, keys is not None),
+            pages.route("/", "status.html"),
+            pages.route("/status.js", "status.js"),
+            pages.route("/docs", "docs.html"),
+            pages.route("/docs.js", "docs.js"),
+            pages.route("/style.css", "style.css"),
         ]
+        if options.index:
+            kept = Kept(options.index, InnerEncoder(self._embedder, self._encoder, asyncio.get_running_loop()))
+            routes += [*pages.search("/search"), *search_api.routes(kept)]
+            Thread(target=self._prepare, args=[kept], daemon=True).start()
         paths = frozenset(route.path for route in routes if isinstance(route, Route))
         hosts = frozenset(options.allowed_hosts)
         if options.host in LOCAL:
             hosts |= LOCAL
-        self._app = application(routes, Guard(journal, metrics, hosts, paths))
-        self._signals = 0
-        self._signalled = asyncio.Event()
+        return application(
+            routes, Guard(self._journal, self._metrics, hosts, paths, keys, self._audit, lately, index), self._metrics
+        )
+
+    def _prepare(self, kept: Kept) -> None:
+        """Read the index's repository, and give it the vectors it lacks, once there is an engine."""
+        while not self._embedder.ready:
+            time.sleep(0.1)
+        kept.warm()
+        kept.finish()
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signal)
-        server = _Server(self._config())
+        server = _Server(self._config(self._application()))
         self._embedder.start()
         assert self._embedder.unusable is not None
         serving = asyncio.create_task(server.serve([self._listener]))
@@ -249,10 +291,10 @@ class _Serving:
     def _signal(self) -> None:
         self._signalled.set()
 
-    def _config(self) -> uvicorn.Config:
+    def _config(self, app: Starlette) -> uvicorn.Config:
         options = self._options
         return uvicorn.Config(
-            self._app,
+            app,
             http=type("Patient", (Patient,), {"head_seconds": options.header_seconds}),
             access_log=False,
             log_config=None,

@@ -7,9 +7,6 @@ runs no script but its own, whatever a repository's files and names hold.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 import secrets
 import signal
 import socket
@@ -24,18 +21,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedcode.errors import UsageError
-from embedcode.serve import search_api
+from embedcode.serve import pages, search_api
 from embedcode.serve.kept import Kept
 from embedcode.serve.search_api import respond
 
 HOST = "127.0.0.1"
 GRACE_SECONDS = 1
 """For requests that are being answered when a signal comes."""
-PAGE = Path(__file__).parent / "page"
 
 
 def serve(path: Path, port: int, announce: Callable[[str, str], None]) -> None:
@@ -83,27 +78,12 @@ def _prepare(kept: Kept) -> None:
 
 
 def application(kept: Kept, guard: Guard) -> Starlette:
-    html, script = ((PAGE / name).read_bytes() for name in ("index.html", "app.js"))
-    styles = re.findall(rb"<style>(.*?)</style>", html, re.DOTALL)
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(style).digest()).decode()}'" for style in styles)
-    policy = (
-        f"default-src 'none'; script-src 'self'; style-src {hashes}; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'"
-    )
-
-    def page(_: Request) -> Response:
-        return Response(html, media_type="text/html", headers={"Content-Security-Policy": policy})
-
-    def app(_: Request) -> Response:
-        return Response(script, media_type="text/javascript")
-
     def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return respond({"error": f"{request.method} {request.url.path}: {error.detail.lower()}"}, error.status_code)
 
     return Starlette(
-        routes=[Route("/", page), Route("/app.js", app), *search_api.routes(kept)],
+        routes=[*pages.search("/"), *search_api.routes(kept)],
         middleware=[Middleware(guard.around)],
         exception_handlers={HTTPException: refused},
     )

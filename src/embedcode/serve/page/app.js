@@ -1,4 +1,4 @@
-// The page of `embedcode web`. What a repository holds, names included, reaches the document as text, through say().
+// The page of `embedcode web`, and of `embedcode serve` at /search. What a repository holds, names included, reaches the document as text, through say().
 
 const $ = (id) => document.getElementById(id);
 const TYPING = 120; // ms without a key before what was typed is searched: a search takes less
@@ -98,7 +98,7 @@ async function ask(path, body, signal) {
     answer = await fetch(path, {
       method: body ? "POST" : "GET",
       body: body && JSON.stringify(body),
-      headers: { Authorization: `Bearer ${store.get("token")}` },
+      headers: store.get("token") ? { Authorization: `Bearer ${store.get("token")}` } : {},
       signal,
     });
   } catch (error) {
@@ -108,7 +108,8 @@ async function ask(path, body, signal) {
   if (answer.headers.has("X-Token")) store.set("token", answer.headers.get("X-Token"));
   const value = await answer.json();
   if (answer.ok) return value;
-  const sentence = value.error[0].toUpperCase() + value.error.slice(1);
+  const said = value.message ?? value.error; // of the server's guard, or of the search itself
+  const sentence = said[0].toUpperCase() + said.slice(1);
   throw new Problem(sentence, answer.status, answer.headers.get("Retry-After"));
 }
 

@@ -1,0 +1,91 @@
+"""InnerEncoder: the server's engine as an Encoder (types.py), so that an index it serves needs no second model.
+
+Called from threads that are not the event loop's. A query takes the lane of queries, all else that of passages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from embedcode.engine.encoder import Conditions, LocalEncoder
+from embedcode.errors import EncodeError, ModelError
+from embedcode.serve.embedder import Embedder
+from embedcode.serve.problem import ProblemError
+from embedcode.serve.queue import Lane
+from embedcode.types import Floats, InputError, Role, Tokens, Truncate
+
+
+class InnerEncoder:
+    def __init__(self, embedder: Embedder, tokenizer: LocalEncoder, loop: asyncio.AbstractEventLoop) -> None:
+        self._embedder = embedder
+        self._tokenizer = tokenizer
+        self._loop = loop
+
+    @property
+    def conditions(self) -> Conditions:
+        return self._tokenizer.conditions
+
+    @property
+    def dim(self) -> int:
+        return self._tokenizer.dim
+
+    @property
+    def max_tokens(self) -> int:
+        return self._tokenizer.max_tokens
+
+    @property
+    def space(self) -> str:
+        return self._tokenizer.space
+
+    @property
+    def build(self) -> str:
+        if self._embedder.facts is None:
+            raise ModelError("the model is being loaded: come back in a moment")
+        return self._embedder.facts.build
+
+    def tokenize(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[int]],
+        role: Role,
+        instruction: str | None = None,
+        truncate: Truncate = Truncate.NONE,
+        max_tokens: int | None = None,
+    ) -> list[Tokens | InputError]:
+        return self._tokenizer.tokenize(texts, role, instruction, truncate, max_tokens)
+
+    def forward(self, tokens: Sequence[Tokens]) -> Floats:
+        return self._compute(tokens, Lane.PASSAGE)
+
+    def encode(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[int]],
+        role: Role,
+        instruction: str | None = None,
+        truncate: Truncate = Truncate.NONE,
+        max_tokens: int | None = None,
+        dimensions: int | None = None,
+    ) -> Floats:
+        from embedcode.engine.vectors import cut
+
+        tokens = []
+        for entry in self.tokenize(texts, role, instruction, truncate, max_tokens):
+            if isinstance(entry, InputError):
+                raise EncodeError(entry.message, entry.index)
+            tokens.append(entry)
+        vectors = self._compute(tokens, role)
+        return vectors if dimensions is None else cut(vectors, dimensions)
+
+    def _compute(self, tokens: Sequence[Tokens], lane: Lane) -> Floats:
+        import numpy as np
+
+        if not tokens:
+            return np.empty((0, self.dim), np.float32)
+        try:
+            return asyncio.run_coroutine_threadsafe(self._embedder.compute(tokens, lane), self._loop).result()
+        except ProblemError as problem:
+            if problem.index is not None:
+                raise EncodeError(problem.message, problem.index) from None
+            raise ModelError(problem.message) from None
+        except RuntimeError as error:  # the loop has ended
+            raise ModelError(f"the server is going down ({error})") from None

@@ -1,0 +1,207 @@
+"""Keys: the file, what a key is for, its quota, and the server that asks for one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from embedcode.errors import UsageError
+from embedcode.serve import keys
+from embedcode.serve.keys import Key, Keys
+from embedcode.serve.queue import FullError
+
+from .serving import MODEL, PATIENCE, Server, environment, serving
+
+
+@dataclass
+class Clock:
+    now: float = 10.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_key_that_was_made_is_found_and_stands_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    secret = keys.add(path, "indexer", ("embed",), 500)
+    other = keys.add(path, "person")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert secret not in path.read_text()
+    known = Keys(path)
+    found = known.find(secret)
+    assert found is not None
+    assert (found.name, found.scopes, found.tokens_per_minute) == ("indexer", ("embed",), 500)
+    assert known.find(other).name == "person"  # type: ignore[union-attr]
+    for wrong in ("", secret[:-1], secret + "x", secret.upper(), "\ud800", found.sha256):
+        assert known.find(wrong) is None
+
+
+def test_a_file_that_changes_is_read_again_and_a_broken_one_is_not_taken(tmp_path: Path) -> None:
+    path, clock = tmp_path / "keys.toml", Clock()
+    secret = keys.add(path, "one", tokens_per_minute=60)
+    known = Keys(path, clock)
+    known.find(secret).spend(50, 1)  # type: ignore[union-attr]
+    later = keys.add(path, "two")
+    clock.now += 2
+    assert known.find(later) is not None
+    assert known.find(secret).left == 10  # type: ignore[union-attr]
+    whole = path.read_text()
+    path.write_text(whole + "[[key]\n")
+    clock.now += 2
+    assert known.find(secret) is not None
+    assert "TOML" in known.trouble
+    path.write_text(whole.partition("\n\n")[2])
+    clock.now += 2
+    assert known.find(secret) is None
+    assert known.find(later) is not None
+    assert known.trouble == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no key"),
+        ("x = 1\n", "more than"),
+        ("[[key]]\n", "no name"),
+        ("[key]\nname='a'\n", "more than"),
+        ("[[key]]\nname='a'\nsha256='opensesame'\n", "no sha256"),
+        ("[[key]]\nname='a'\nkey='opensesame'\n", "unknown field"),
+        (f"[[key]]\nname='a'\nsha256='{'0' * 64}'\nscopes=['all']\n", "scope"),
+        (f"[[key]]\nname='a'\nsha256='{'0' * 64}'\ntokens_per_minute='5'\n", "int"),
+        (f"[[key]]\nname='a'\nsha256='{'0' * 64}'\n" * 2, "two keys"),
+    ],
+)
+def test_a_file_that_is_none_is_an_error_with_its_place(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=re.escape(str(path))) as error:
+        Keys(path)
+    assert told in str(error.value)
+    assert "opensesame" not in str(error.value)
+
+
+def test_a_quota_fills_up_by_the_minute() -> None:
+    key = Key("a", "", tokens_per_minute=600)
+    key.spend(600, 100.0)
+    with pytest.raises(FullError) as full:
+        key.spend(100, 102.0)  # 20 have come back
+    assert (full.value.retry_after, full.value.reason) == (8, "quota")
+    key.spend(100, 110.0)
+    Key("b", "").spend(10**9, 1.0)
+    large = Key("c", "", tokens_per_minute=600)
+    large.spend(1500, 1.0)  # more than a minute's: taken when the minute is full, and paid for afterwards
+    with pytest.raises(FullError):
+        large.spend(1, 61.0)
+
+
+# ---- the server --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Keyed:
+    server: Server
+    embedder: str
+    searcher: str
+    audit: Path
+
+    def send(self, path: str, body: object = None, key: str = "") -> tuple[int, dict[str, str], bytes]:
+        return self.server.send(path, body, **({"Authorization": f"Bearer {key}"} if key else {}))
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
+    home = tmp_path_factory.mktemp("keyed")
+    path = home / "keys.toml"
+    command = [sys.executable, "-m", "embedcode", "serve", "--api-keys", str(path), "--new-key"]
+    made = [
+        subprocess.run(
+            [*command, name, "--scope", scope, "--quota", quota],
+            env=environment(home), capture_output=True, encoding="utf-8", check=True,
+        ).stdout.strip()
+        for name, scope, quota in (("indexer", "embed", "300"), ("reader", "search", "0"))
+    ]  # fmt: skip
+    root = home / "shop"
+    (root / ".git").mkdir(parents=True)
+    (root / "session.py").write_text("def forget(session):\n    session.flush()\n")
+    with serving(
+        home, "--api-keys", str(path), "--index", str(root), "--host", "0.0.0.0",
+        EMBEDCODE_SERVE_AUDIT_LOG=str(home / "audit"),
+    ) as server:  # fmt: skip
+        yield Keyed(server, *made, home / "audit")
+
+
+def test_nothing_but_health_is_answered_without_a_key(keyed: Keyed) -> None:
+    asked: dict[str, object] = {"/v1/embeddings": {"model": MODEL, "input": "a"}, "/v1/search": {"query": "a"}}
+    told = ["/v1/models", "/v1/metrics", "/metrics", "/v1/metadata", "/v1/search/status", "/v1/status", "/none"]
+    paths = [*told, "/", "/docs", "/search", "/openapi.json", *asked]
+    for path in paths:
+        for key in ("", "ec-wrong"):
+            status, headers, content = keyed.send(path, asked.get(path), key)
+            assert (path, status) == (path, 401)
+            assert json.loads(content)["error"]["code"] == "invalid_api_key"
+            browser = path in ("/", "/docs", "/search")
+            assert headers["www-authenticate"].startswith("Basic" if browser else "Bearer")
+    assert keyed.send("/v1/health/ready")[0] == keyed.send("/v1/health/live")[0] == 200
+    assert keyed.send("/v1/models", key=keyed.searcher)[0] == 200
+
+
+def test_a_key_is_good_for_what_it_is_for(keyed: Keyed) -> None:
+    body = {"model": MODEL, "input": "a"}
+    assert keyed.send("/v1/embeddings", body, keyed.embedder)[0] == 200
+    assert keyed.send("/v1/embeddings", body, keyed.searcher)[0] == 403
+    assert keyed.send("/v1/search/status", key=keyed.searcher)[0] == 200
+    assert keyed.send("/v1/search/status", key=keyed.embedder)[0] == 403
+    assert keyed.send("/", key=keyed.embedder)[0] == 200
+    password = base64.b64encode(f"me:{keyed.searcher}".encode()).decode()
+    assert keyed.server.send("/", Authorization=f"Basic {password}")[0] == 200
+    assert keyed.server.send("/", Authorization="Basic ???")[0] == 401
+
+
+def test_a_key_has_its_tokens_a_minute(keyed: Keyed) -> None:
+    text = "the parcel goes to the harbour by ship " * 20
+    answers = [keyed.send("/v1/embeddings", {"model": MODEL, "input": f"{i} {text}"}, keyed.embedder) for i in range(4)]
+    status, headers, content = answers[-1]
+    assert status == 429
+    assert 1 <= int(headers["retry-after"]) <= 60
+    assert json.loads(content)["type"] == "rate_limit_error"
+
+
+def test_the_index_is_searched_with_the_servers_own_engine(keyed: Keyed) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
+        status, _, content = keyed.send("/v1/search", {"query": "log a visitor out"}, keyed.searcher)
+        if status == 200 and json.loads(content)["indexed"]["embedded"] == 1:
+            break
+        assert time.monotonic() < end, content
+        time.sleep(0.2)
+    found = json.loads(keyed.send("/v1/search", {"query": "log a visitor out"}, keyed.searcher)[2])
+    assert found["hits"][0]["path"] == "session.py"
+    assert any(reason.startswith("vector") for reason in found["hits"][0]["why"])
+    assert keyed.send("/search", key=keyed.searcher)[0] == 200
+
+
+def test_the_audit_log_tells_which_key_did_what(keyed: Keyed) -> None:
+    lines = [json.loads(line) for line in keyed.audit.read_text().splitlines()]
+    assert {line["key"] for line in lines} == {"indexer", "reader", None}
+    assert any((line["key"], line["path"], line["status"]) == ("reader", "/v1/embeddings", 403) for line in lines)
+    assert all(line["status"] == 401 for line in lines if line["key"] is None)
+    assert keyed.audit.stat().st_mode & 0o777 == 0o600
+    for secret in (keyed.embedder, keyed.searcher):
+        assert secret not in keyed.audit.read_text() + keyed.server.log.read_text()
+
+
+def test_without_keys_it_listens_to_this_machine_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "embedcode", "serve", "--port", "0", "--host", "0.0.0.0"]
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 2
+    assert "--api-keys" in done.stderr
+    assert done.stderr.count("\n") == 1
