@@ -74,8 +74,7 @@ class Guard:
             if scope["type"] != "http":
                 return
             headers = Headers(scope=scope)
-            given = headers.get("x-request-id", "")
-            request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+            request_id = self.request_id(headers)
             state = scope.setdefault("state", {})
             state.update(id=request_id, note={})
             since, status = time.monotonic(), 0
@@ -92,7 +91,7 @@ class Guard:
 
             try:
                 self._check(headers)
-                self._authorise(scope["path"], headers, state)
+                self.authorise(scope["path"], headers, state)
                 await app(scope, receive, sending)
             except ProblemError as problem:
                 state["note"]["error"] = problem.message
@@ -104,14 +103,20 @@ class Guard:
                 status = status or 499
                 raise
             except Exception as error:
-                self._report(error, request_id, scope["path"])
+                self.report(error, request_id, scope["path"])
                 if not status:
                     ours = ProblemError(500, "The server made a mistake; its log has more under this request id.")
                     await respond(ours, request_id)(scope, receive, sending)
             finally:
-                self._count(scope, status, time.monotonic() - since, request_id, state["note"])
+                self.count(scope, status, time.monotonic() - since, request_id, state["note"])
 
         return guarded
+
+    @staticmethod
+    def request_id(headers: Mapping[str, str]) -> str:
+        """The caller's, if it looks like one, or a new one."""
+        given = headers.get("x-request-id", "")
+        return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
     def _check(self, headers: Headers) -> None:
         """ProblemError 403 for what a page of another site, or another name for this address, has sent."""
@@ -126,7 +131,7 @@ class Guard:
         if origin is not None and _bare(origin.partition("://")[2]) not in (self._hosts or {_bare(host)}):
             raise ProblemError(403, f"Requests from pages of {origin[:100]!r} are not answered.", code="origin")
 
-    def _authorise(self, path: str, headers: Headers, state: dict[str, Any]) -> None:
+    def authorise(self, path: str, headers: Mapping[str, str], state: dict[str, Any]) -> None:
         """Finds the key of a request, where there are keys; ProblemError 401 without one, 403 for another's work."""
         if self._keys is None or path.startswith(OPEN):
             return
@@ -147,14 +152,16 @@ class Guard:
             self._metrics.refused.labels("scope").inc()
             raise ProblemError(403, f"The key {key.name} is not for the index {self._index}.", code="scope")
 
-    def _report(self, error: Exception, request_id: str, path: str) -> None:
+    def report(self, error: Exception, request_id: str, path: str) -> None:
         # Without the message, which may hold what was sent.
         frames = [
             f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
         ]
         self._journal.write("mistake", "error", id=request_id, path=path, type=type(error).__name__, frames=frames)
 
-    def _count(self, scope: Scope, status: int, seconds: float, request_id: str, note: Mapping[str, Any]) -> None:
+    def count(
+        self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: Mapping[str, Any]
+    ) -> None:
         path = scope["path"]
         self._metrics.requests.labels(path if path in self._paths else "other", str(status)).inc()
         level = "debug" if path.startswith(QUIET) else "info"
