@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +87,8 @@ def raw(channel: Any, method: str, content: bytes) -> tuple[grpc.StatusCode, str
 def test_the_messages_are_those_of_the_protocol() -> None:
     def fields(descriptor: Any) -> set[Any]:
         return {
-            (
-                field.number,
-                field.name,
-                field.type,
-                field.is_repeated,
-                field.message_type and field.message_type.full_name,
-            )
-            for field in descriptor.fields
+            (one.number, one.name, one.type, one.is_repeated, one.message_type and one.message_type.full_name)
+            for one in descriptor.fields
         }
 
     def same(ours: Any, theirs: Any) -> None:
@@ -218,7 +213,7 @@ def infer(**more: Any) -> Any:
 def test_malformed_messages_are_refused_and_the_server_is_unharmed(server: Server, channel: Any) -> None:
     invalid = grpc.StatusCode.INVALID_ARGUMENT
     before = server.engine()
-    for content in (b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"x" * 1000):
+    for content in (b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x05abc", b"{}" * 50):
         assert raw(channel, "ModelInfer", content) == (
             invalid,
             "The request cannot be read: the message is no ModelInferRequest.",
@@ -274,12 +269,10 @@ def test_bytes_that_are_no_http2(both: tuple[Server, str]) -> None:
     server, place = both
     host, _, port = place.rpartition(":")
     for content in (b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100, b"\0" * 10_000):
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection, suppress(ConnectionError):
             connection.sendall(content)
-            with pytest.raises(ConnectionResetError) if content[0] == 0 else pytest.MonkeyPatch.context():
-                while connection.recv(4096):
-                    pass
-                raise ConnectionResetError
+            while connection.recv(4096):  # it closes
+                pass
     assert server.ready()
 
 
@@ -377,7 +370,7 @@ def test_overload_is_refused_and_work_of_callers_who_left_is_not_computed(tmp_pa
         assert {code for code, _ in found} == {"ok", "RESOURCE_EXHAUSTED"}
         assert all(int(trailing["retry-after"]) >= 1 for code, trailing in found if code != "ok")
 
-        dropped = server.metric("embedcode_dropped_texts_total")
+        computed = server.metric("embedcode_texts_total")
         with triton.InferenceServerClient(place) as client, pytest.raises(InferenceServerException) as caught:
             client.infer(
                 NAME,
@@ -387,10 +380,10 @@ def test_overload_is_refused_and_work_of_callers_who_left_is_not_computed(tmp_pa
             )
         assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
         end = time.monotonic() + PATIENCE
-        while server.metric("embedcode_dropped_texts_total") <= dropped:
+        while server.metric("embedcode_open_requests") or server.metric("embedcode_engine_tokens"):
             assert time.monotonic() < end
             time.sleep(0.05)
-        assert server.metric("embedcode_open_requests") == 0
+        assert server.metric("embedcode_texts_total") < computed + 200
         assert server.end() == 0
 
 
