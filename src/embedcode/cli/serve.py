@@ -26,6 +26,10 @@ def serve(
         int | None,
         typer.Option(metavar="N", min=0, max=65535, help="Listen on this port; 0 is a free one.  [default: 8000]"),
     ] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, max=65535, help="Also answer gRPC (KServe V2) on this port, as NIM on 8001."),
+    ] = None,
     index: Annotated[
         str | None, typer.Option(metavar="PATH", help="Also search this repository, at /search and /v1/search.")
     ] = None,
@@ -80,6 +84,7 @@ def serve(
         "api_keys": api_keys,
         "host": host,
         "port": port,
+        "grpc_port": grpc_port,
         "insecure_bind": insecure_bind or None,
         "allowed_hosts": allowed_host or None,
         "served_name": served_name,

@@ -74,8 +74,7 @@ class Guard:
             if scope["type"] != "http":
                 return
             headers = Headers(scope=scope)
-            given = headers.get("x-request-id", "")
-            request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+            request_id = self.request_id(headers)
             state = scope.setdefault("state", {})
             state.update(id=request_id, note={})
             since, status = time.monotonic(), 0
@@ -109,14 +108,20 @@ class Guard:
                 status = status or 499
                 raise
             except Exception as error:
-                self._report(error, request_id, scope["path"])
+                self.report(error, request_id, scope["path"])
                 if not status:
                     ours = ProblemError(500, "The server made a mistake; its log has more under this request id.")
                     await respond(ours, request_id)(scope, receive, sending)
             finally:
-                self._count(scope, status, time.monotonic() - since, request_id, state["note"])
+                self.count(scope, status, time.monotonic() - since, request_id, state["note"])
 
         return guarded
+
+    @staticmethod
+    def request_id(headers: Mapping[str, str]) -> str:
+        """The caller's, if it looks like one, or a new one."""
+        given = headers.get("x-request-id", "")
+        return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
     def _check(self, headers: Headers) -> None:
         """ProblemError 403 for what a page of another site, or another name for this address, has sent."""
@@ -154,14 +159,16 @@ class Guard:
             raise refusal
         return key
 
-    def _report(self, error: Exception, request_id: str, path: str) -> None:
+    def report(self, error: Exception, request_id: str, path: str) -> None:
         # Without the message, which may hold what was sent.
         frames = [
             f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
         ]
         self._journal.write("mistake", "error", id=request_id, path=path, type=type(error).__name__, frames=frames)
 
-    def _count(self, scope: Scope, status: int, seconds: float, request_id: str, note: Mapping[str, Any]) -> None:
+    def count(
+        self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: Mapping[str, Any]
+    ) -> None:
         path = scope["path"]
         self._metrics.requests.labels(path if path in self._paths else "other", str(status)).inc()
         level = "debug" if path.startswith(QUIET) else "info"

@@ -37,13 +37,17 @@ NIM = {
 """NVIDIA's spelling of options. NIM_SERVER_MAX_WAIT_MS is read and has nothing to set: a batch is made of what waits
 while the engine computes the last one, and no request is held back to fill it."""
 
+GRPC_PORT = 8001
+"""Where NVIDIA's variable gives an address alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
     host: str = "127.0.0.1"
     port: int = 8000
     grpc_host: str = "127.0.0.1"
-    grpc_port: int = 8001
+    grpc_port: int | None = None
+    """None: no gRPC."""
     api_keys: Path | None = None
     insecure_bind: bool = False
     allowed_hosts: tuple[str, ...] = ()
@@ -104,6 +108,8 @@ def _read(name: str, raw: Any, place: str, nim: bool = False) -> dict[str, Any]:
     if nim and name in ("host", "grpc_host") and ":" in str(raw).removeprefix("[").rpartition("]")[2]:
         host, _, port = str(raw).rpartition(":")  # as in 0.0.0.0:8000
         return {name: host.strip("[]") or "0.0.0.0", **_read(name.replace("host", "port"), port, place)}
+    if nim and name == "grpc_host":
+        return {name: str(raw), "grpc_port": GRPC_PORT}
     try:
         return {name: _READERS[name](raw)}
     except (ValueError, TypeError) as error:

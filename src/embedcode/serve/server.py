@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -46,6 +46,9 @@ from embedcode.serve.worker import Load
 from embedcode.settings import Settings
 from embedcode.types import Role
 
+if TYPE_CHECKING:
+    from embedcode.serve.grpc_api import GrpcServer
+
 CLEAN, FORCED = 0, 1
 """Exit codes: all that was under way was answered, or it was cut off."""
 CLOSE_SECONDS = 2
@@ -78,9 +81,11 @@ def local(settings: Settings) -> LocalEncoder:
 
 
 def check_bind(options: Options) -> None:
-    if options.host not in LOCAL and options.api_keys is None and not options.insecure_bind:
+    hosts = [options.host, *([options.grpc_host] if options.grpc_port is not None else [])]
+    host = next((host for host in hosts if host not in LOCAL), None)
+    if host is not None and options.api_keys is None and not options.insecure_bind:
         raise UsageError(
-            f"to listen on {options.host}, where others reach it, the server wants keys: give --api-keys FILE, or "
+            f"to listen on {host}, where others reach it, the server wants keys: give --api-keys FILE, or "
             "--insecure-bind if all who reach it may use it"
         )
 
@@ -206,8 +211,10 @@ class _Serving:
         self._embedder = embedder(options, settings, encoder, self._metrics)
         self._embedder.note = journal.write
         self._signalled = asyncio.Event()
+        self._grpc: GrpcServer | None = None
+        self._grpc_address = ""
 
-    def _application(self) -> Starlette:
+    def _application(self) -> tuple[Starlette, Guard]:
         options, lately = self._options, Lately()
         index = options.index.resolve().name if options.index else ""
         keys = Keys(options.api_keys) if options.api_keys else None
@@ -227,12 +234,15 @@ class _Serving:
             routes += [*pages.search("/search"), *search_api.routes(kept)]
             Thread(target=self._prepare, args=[kept], daemon=True).start()
         paths = frozenset(route.path for route in routes if isinstance(route, Route))
+        if options.grpc_port is not None:
+            from embedcode.serve.grpc_api import PATHS
+
+            paths |= PATHS
         hosts = frozenset(options.allowed_hosts)
         if options.host in LOCAL:
             hosts |= LOCAL
-        return application(
-            routes, Guard(self._journal, self._metrics, hosts, paths, keys, self._audit, lately, index), self._metrics
-        )
+        guard = Guard(self._journal, self._metrics, hosts, paths, keys, self._audit, lately, index)
+        return application(routes, guard, self._metrics), guard
 
     def _prepare(self, kept: Kept) -> None:
         """Read the index's repository, and give it the vectors it lacks, once there is an engine."""
@@ -245,7 +255,9 @@ class _Serving:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signal)
-        server = _Server(self._config(self._application()))
+        app, guard = self._application()
+        server = _Server(self._config(app))
+        await self._start_grpc(guard)
         self._embedder.start()
         assert self._embedder.unusable is not None
         serving = asyncio.create_task(server.serve([self._listener]))
@@ -264,7 +276,16 @@ class _Serving:
             ready.cancel()
             signalled.cancel()
             await asyncio.wait({serving}, timeout=CLOSE_SECONDS + 1)
+            if self._grpc is not None:
+                await self._grpc.stop(CLOSE_SECONDS)
             await asyncio.to_thread(self._embedder.stop)
+
+    async def _start_grpc(self, guard: Guard) -> None:
+        if self._options.grpc_port is not None:
+            from embedcode.serve.grpc_api import GrpcServer
+
+            self._grpc = GrpcServer(self._embedder, guard)
+            self._grpc_address = await self._grpc.start(self._options)
 
     async def _drain(self) -> bool:
         """True where all was answered; a second signal ends the wait."""
@@ -284,6 +305,8 @@ class _Serving:
         scheme = "https" if self._options.tls_cert else "http"
         host, port = self._listener.getsockname()[:2]
         self._announce(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+        if self._grpc is not None:
+            self._announce(self._grpc_address)
         while not self._embedder.ready:
             await asyncio.sleep(0.02)
         facts = self._embedder.facts

@@ -1,0 +1,305 @@
+"""gRPC: KServe's protocol, version 2, as Triton and NIM speak it, beside HTTP in the same event loop.
+
+A ModelInfer becomes an Asked as a body of /v1/embeddings does, goes through the same door to the engine, and its caller
+through the same guard. What it cannot say, it refuses: part of a batch, and token ids. The adapter to grpcio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from embedcode import __version__
+from embedcode.engine import vectors
+from embedcode.errors import UsageError
+from embedcode.serve import kserve
+from embedcode.serve.asked import SHOWN, Asked, Model, check
+from embedcode.serve.embedder import Answer, Embedder
+from embedcode.serve.embeddings_api import GONE, LARGE_ANSWER, LARGE_BODY, PACKERS
+from embedcode.serve.guard import Guard
+from embedcode.serve.kserve import MalformedError
+from embedcode.serve.options import Options
+from embedcode.serve.problem import ProblemError
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to stderr past our log; read when it is imported
+import grpc  # type: ignore[import-untyped]
+
+VERSION = "1"
+"""Of a model here; a request may name it or none."""
+PARAMETERS = ("input_type", "truncate", "dimensions", "embedding_type", "instruction", "late_chunking")
+METHODS = {
+    "ServerLive": "/v1/health/live",
+    "ServerReady": "/v1/health/ready",
+    "ModelReady": "/v1/health/ready",
+    "ServerMetadata": "/v1/metadata",
+    "ModelMetadata": "/v1/models",
+    "ModelInfer": "/v1/embeddings",
+}
+"""And the path over HTTP that asks the same, by which the guard knows what a key is for."""
+PATHS = frozenset(f"/{kserve.SERVICE}/{name}" for name in METHODS)
+DATATYPES = {"float": "FP32", "int8": "INT8", "uint8": "UINT8", "binary": "INT8", "ubinary": "UINT8"}
+HEADER_BYTES = 16_384
+"""Of the metadata of a call."""
+
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.INVALID_ARGUMENT,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+_PEER = re.compile(r"ipv[46]:(?:\[|%5B)?([0-9a-f:.]+?)(?:\]|%5D)?:\d+")
+
+Answering = Callable[[Any, dict[str, Any]], Awaitable[Any]]
+"""A message and the state of the call to a message."""
+
+
+def mangled(name: str) -> str:
+    """What a model is called here: nvidia/nv-embedcode-7b-v1 is nvidia_nv_embedcode_7b_v1."""
+    return re.sub(r"[^a-z0-9]", "_", name.lower())
+
+
+class GrpcServer:
+    def __init__(self, embedder: Embedder, guard: Guard) -> None:
+        self._embedder = embedder
+        self._guard = guard
+        self._names = {form: name for name in embedder.model.names for form in (mangled(name), name)}
+        self._server: Any = None
+
+    async def start(self, options: Options) -> str:
+        """Listens; the address. UsageError where it cannot be had."""
+        host, port = options.grpc_host, options.grpc_port
+        assert port is not None
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", options.body_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", HEADER_BYTES),
+                ("grpc.so_reuseport", 0),  # else a second server takes half of the calls
+            ]
+        )
+        answering: dict[str, Answering] = {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._infer,
+        }
+        # Without a deserializer a handler gets the bytes, and says itself what is wrong with them.
+        handlers = {name: grpc.unary_unary_rpc_method_handler(self._method(name, answering[name])) for name in METHODS}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(kserve.SERVICE, handlers),))
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            if options.tls_cert and options.tls_key:
+                pair = (options.tls_key.read_bytes(), options.tls_cert.read_bytes())
+                bound = self._server.add_secure_port(place, grpc.ssl_server_credentials([pair]))
+            else:
+                bound = self._server.add_insecure_port(place)
+        except (RuntimeError, OSError) as error:
+            raise UsageError(
+                f"{host} port {port} cannot be used for gRPC ({error}): give another --grpc-port, or 0 for a free one"
+            ) from None
+        await self._server.start()
+        return f"grpc{'s' if options.tls_cert else ''}://{place.rpartition(':')[0]}:{bound}"
+
+    async def stop(self, seconds: float) -> None:
+        """Takes no more calls, and ends those under way after `seconds`."""
+        if self._server is not None:
+            await self._server.stop(seconds)
+
+    def _method(self, name: str, answering: Answering) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        path = f"/{kserve.SERVICE}/{name}"
+
+        async def call(content: bytes, context: Any) -> bytes:
+            headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+            request_id = self._guard.request_id(headers)
+            state: dict[str, Any] = {"id": request_id, "note": {}}
+            since = time.monotonic()
+            try:
+                key = self._guard.authorise(METHODS[name], headers.get("authorization", ""))
+                if key is not None:
+                    state["key"] = key
+                    state["note"]["key"] = key.name
+                response = await answering(kserve.parse(f"{name}Request", content), state)
+            except asyncio.CancelledError:  # the caller has gone, or its deadline has come
+                self._count(path, context, GONE, since, state)
+                raise
+            except Exception as error:
+                problem = self._problem(error, path, request_id)
+            else:
+                self._count(path, context, 200, since, state)
+                context.set_trailing_metadata((("x-request-id", request_id),))
+                return bytes(response.SerializeToString())
+            state["note"]["error"] = problem.message
+            self._count(path, context, problem.status, since, state)
+            await context.abort(_code(problem), problem.message, _trailing(problem, request_id))
+            raise AssertionError  # abort raises
+
+        return call
+
+    def _problem(self, error: Exception, path: str, request_id: str) -> ProblemError:
+        if isinstance(error, ProblemError):
+            return error
+        if isinstance(error, MalformedError):
+            return ProblemError(400, f"The request cannot be read: {error}.")
+        self._guard.report(error, request_id, path)
+        return ProblemError(500, "The server made a mistake; its log has more under this request id.")
+
+    def _count(self, path: str, context: Any, status: int, since: float, state: dict[str, Any]) -> None:
+        peer = _PEER.fullmatch(context.peer())
+        scope = {"path": path, "method": "gRPC", "client": (peer[1],) if peer else None}
+        self._guard.count(scope, status, time.monotonic() - since, state["id"], state["note"])
+
+    # ---- what is asked -----------------------------------------------------------------------------------------
+
+    async def _live(self, _: Any, state: Any) -> Any:
+        return kserve.message("ServerLiveResponse", live=True)
+
+    async def _ready(self, _: Any, state: Any) -> Any:
+        return kserve.message("ServerReadyResponse", ready=self._embedder.ready)
+
+    async def _model_ready(self, request: Any, state: Any) -> Any:
+        self._name(request.name, request.version)
+        return kserve.message("ModelReadyResponse", ready=self._embedder.ready)
+
+    async def _server_metadata(self, _: Any, state: Any) -> Any:
+        return kserve.message("ServerMetadataResponse", name="embedcode", version=__version__)
+
+    async def _model_metadata(self, request: Any, state: Any) -> Any:
+        self._name(request.name, request.version)
+        text = {"datatype": "BYTES", "shape": [-1, 1]}
+        return kserve.message(
+            "ModelMetadataResponse",
+            name=request.name,
+            versions=[VERSION],
+            platform="embedcode",
+            inputs=[{"name": "text", **text}, {"name": "modality", **text}],
+            outputs=[
+                {"name": "token_count", "datatype": "INT32", "shape": [-1]},
+                {"name": "embeddings", "datatype": "FP32", "shape": [-1, self._embedder.model.dim]},
+            ],
+        )
+
+    async def _infer(self, request: Any, state: dict[str, Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        embedder, since = self._embedder, loop.time()
+        name = self._name(request.model_name, request.model_version)
+        wanted = _outputs(request)
+        if request.ByteSize() > LARGE_BODY:
+            asked = await asyncio.to_thread(read, request, name, embedder.model)
+        else:
+            asked = read(request, name, embedder.model)
+        state["note"] |= {"role": asked.role.value, "lane": asked.lane.value, "inputs": len(asked.inputs)}
+        key = state.get("key")
+        spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
+        answer = await embedder.embed(asked, spend)
+        written = loop.time()
+        if answer.vectors.size > LARGE_ANSWER:
+            response = await asyncio.to_thread(render, answer, asked, request, wanted)
+        else:
+            response = render(answer, asked, request, wanted)
+        state["note"] |= {"tokens": answer.used, "truncated": answer.truncated, "cached": answer.cached}
+        now = loop.time()
+        embedder.metrics.seconds.labels("respond").observe(now - written)
+        embedder.metrics.seconds.labels("total").observe(now - since)
+        embedder.metrics.latency.labels(asked.lane.value).observe(now - since)
+        return response
+
+    def _name(self, given: str, version: str) -> str:
+        """The served name; ProblemError 404 for another."""
+        found = self._names.get(given)
+        if found is None or version not in ("", VERSION):
+            known = ", ".join(mangled(name) for name in self._embedder.model.names)
+            said = f"{given[:SHOWN]!r}" + (f" version {version[:SHOWN]!r}" if found else "")
+            raise ProblemError(404, f"The model {said} does not exist: this server has {known}, version {VERSION}.")
+        return found
+
+
+def read(request: Any, name: str, model: Model) -> Asked:
+    """MalformedError for tensors that are none, ProblemError for what cannot be answered."""
+    given: dict[str, Any] = {"model": name}
+    for key, value in kserve.parameters(request.parameters).items():
+        if key not in PARAMETERS:
+            raise ProblemError(400, f"Unknown parameter {key[:SHOWN]!r}: those are {', '.join(PARAMETERS)}.")
+        given[key] = value
+    if name == model.name:
+        given.setdefault("input_type", "query")  # NVIDIA's default; over HTTP there is none
+    for index, tensor in enumerate(request.inputs):
+        if tensor.name not in ("text", "modality"):
+            raise ProblemError(400, f"Unknown input {tensor.name[:SHOWN]!r}: those are text and modality.")
+        field = "input" if tensor.name == "text" else "modality"
+        if field in given:
+            raise ProblemError(400, f"The input {tensor.name} is there twice: send it once.")
+        given[field] = [_text(tensor.name, place, one) for place, one in enumerate(_elements(request, index))]
+    return check(given, model)
+
+
+def _elements(request: Any, index: int) -> list[bytes]:
+    try:
+        return kserve.elements(request, index)
+    except MalformedError as error:
+        raise MalformedError(f"input tensor {request.inputs[index].name}: {error}") from None
+
+
+def _text(name: str, index: int, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        said = f"{name} {index} is no UTF-8 (byte {error.start}): decode it first."
+        raise ProblemError(400, said, name, index=index) from None
+
+
+def _outputs(request: Any) -> list[str]:
+    """In the order in which they are answered."""
+    for output in request.outputs:
+        if output.name not in ("token_count", "embeddings"):
+            raise ProblemError(
+                400, f"Unknown output {output.name[:SHOWN]!r}: those are token_count and embeddings.", "outputs"
+            )
+    return [output.name for output in request.outputs] or ["token_count", "embeddings"]
+
+
+def render(answer: Answer, asked: Asked, request: Any, wanted: list[str]) -> Any:
+    rows = vectors.cut(answer.vectors, asked.dimensions) if asked.dimensions else answer.vectors
+    counts = np.array([entry.used for entry in answer.tokens], np.int32)
+    made = {"token_count": ("INT32", counts), "embeddings": (DATATYPES[asked.kind], PACKERS[asked.kind](rows))}
+    outputs, raw = [], []
+    for name in wanted:
+        datatype, values = made[name]
+        outputs.append({"name": name, "datatype": datatype, "shape": values.shape})
+        raw.append(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+    return kserve.message(
+        "ModelInferResponse",
+        model_name=request.model_name,
+        model_version=VERSION,
+        id=request.id,
+        outputs=outputs,
+        raw_output_contents=raw,
+    )
+
+
+def _code(problem: ProblemError) -> Any:
+    if problem.code == "overloaded":  # whatever HTTP calls it
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+    if problem.code == "deadline":
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return _CODES.get(problem.status, grpc.StatusCode.INTERNAL)
+
+
+def _trailing(problem: ProblemError, request_id: str) -> tuple[tuple[str, str], ...]:
+    found: Mapping[str, object] = {
+        "x-request-id": request_id,
+        "retry-after": problem.retry_after,
+        "x-embedcode-index": problem.index,
+    }
+    return tuple((name, str(value)) for name, value in found.items() if value is not None)
