@@ -189,8 +189,9 @@ def check(
     from embedcode.cli.eval_overlap import described, put
     from embedcode.data import licences, pairs
     from embedcode.data.overlap import Evaluations, Report, allowed
+    from embedcode.evaluate import beir
 
-    known, report, bad = Evaluations(evaluations or ()), Report(), pairs.Bad()
+    known, report, bad = Evaluations([beir.load(folder) for folder in evaluations or ()]), Report(), pairs.Bad()
     unlicensed = 0
     with _line() as line, nullcontext() if out is None else pairs.writing(out) as keep:
         for pair in allowed(pairs.read_all(files, bad), known, report):
