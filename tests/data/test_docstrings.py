@@ -193,7 +193,9 @@ int squares(int *values) {{
 
 
 def test_a_function_that_is_only_its_docstring_is_none() -> None:
-    text = 'def squares(values, power, other):\n    """Sum the squares of some numbers.\n\n    And more of it.\n    """\n'
+    text = (
+        'def squares(values, power, other):\n    """Sum the squares of some numbers.\n\n    And more of it.\n    """\n'
+    )
     assert docstrings.extract(File("a.py", text, "", "")).pairs == []
 
 

@@ -133,6 +133,67 @@ def collect(
 
 
 @data.command()
+def history(
+    repositories: Annotated[
+        list[Path], typer.Argument(metavar="REPO...", help="Clones with their whole history, bare ones too.")
+    ],
+    out: Out,
+    issues: Annotated[
+        Path | None,
+        typer.Option("--issues", metavar="FILE", help='JSON lines {"text", "commit" or "number"}: issues to ask by.'),
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--licence", metavar="SPDX", help="The repositories' licence, written to each pair.")
+    ] = "",
+    most: Annotated[int | None, typer.Option("--commits", metavar="N", help="Read the newest N only.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Pair what commits or their issues say with the code they edit.
+
+    With the edited functions, and with 512-token chunks of the edited files, path first, as they were before.
+    """
+    from collections import Counter
+
+    from embedcode.data import history as mining
+    from embedcode.data.pairs import writing
+    from embedcode.engine.tokens import TextTokenizer
+    from embedcode.model.spec import Spec
+
+    spec = Spec.read()
+    tokenizer = TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
+    known, wrong = mining.read_issues(issues) if issues else (None, [])
+    for message in wrong[:5]:
+        output.note(f"skipped {message}")
+    tasks, skipped, refused, commits, used = Counter[str](), Counter[str](), dict[str, str](), 0, 0
+    with _line() as line, writing(out) as put:
+        for root in repositories:
+            mined = mining.Mined(root.resolve().name.removesuffix(".git"))
+            for pair in mining.mine(root, tokenizer, mined, known, licence, most):
+                put(pair)
+                tasks[pair.task] += 1
+                line(f"{mined.source}: {mined.commits:,} commits, {tasks.total():,} pairs")
+            if mined.refused:
+                refused[str(root)] = mined.refused
+            skipped += mined.skipped
+            commits, used = commits + mined.commits, used + mined.used
+    record = {
+        "pairs": tasks.total(),
+        "tasks": dict(tasks.most_common()),
+        "commits": commits,
+        "commits_used": used,
+        "commits_skipped": dict(skipped.most_common()),
+        "repositories_refused": refused,
+        "bad_lines": len(wrong),
+    }
+    if as_json:
+        output.put_json(record)
+    else:
+        _put_counts(record)
+    if refused and not tasks:
+        raise typer.Exit(1)
+
+
+@data.command()
 def merge(
     files: Pairs,
     out: Out,
