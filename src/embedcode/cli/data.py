@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import Threads
+from embedcode.cli.opening import Model, Threads
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
     from embedcode.data.collect import Step
     from embedcode.data.pairs import Bad
+    from embedcode.data.scoring import Told
+    from embedcode.types import Encoder, Pair
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Pairs in JSON lines; .gz is gzipped.")]
@@ -193,6 +195,87 @@ def history(
         raise typer.Exit(1)
 
 
+@data.command("filter")
+def consistency(
+    files: Pairs,
+    out: Out,
+    model: Model = None,
+    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="Keep a pair that ranks within K.")] = 20,
+    pool: Annotated[
+        int, typer.Option("--pool", metavar="N", min=1, help="Passages of the language that it ranks among.")
+    ] = 10_000,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Keep the pairs whose positive a model finds among the best.
+
+    embedcode data filter pairs.jsonl.gz --top 20 -o kept.jsonl.gz
+    """
+    from embedcode.data import pairs
+    from embedcode.data.filter import consistent
+
+    given, bad = _all(files)
+    with _line() as line:
+        filtered = consistent(given, _encoder(model, threads), top, pool, told=_told(line))
+        pairs.write(out, filtered.kept)
+    ranks = filtered.ranks
+    record = {
+        "pairs": len(given),
+        "kept": len(filtered.kept),
+        "rank_1": int((ranks == 1).sum()),
+        "median_rank": float(sorted(ranks)[len(ranks) // 2]) if len(ranks) else 0.0,
+        "bad_lines": bad.lines,
+    }
+    if as_json:
+        output.put_json(record)
+    else:
+        _put_counts(record)
+
+
+@data.command()
+def negatives(
+    files: Pairs,
+    out: Out,
+    model: Model = None,
+    count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="Negatives a pair.")] = 7,
+    share: Annotated[
+        float, typer.Option("--share", metavar="S", help="A negative scores below S times the positive.")
+    ] = 0.95,
+    margin: Annotated[
+        float | None, typer.Option("--margin", metavar="M", help="Below the positive by M instead.")
+    ] = None,
+    ceiling: Annotated[float, typer.Option("--ceiling", metavar="C", help="And below C in any case.")] = 1.0,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Draw among the allowed ones of the best 100, not the hardest.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Add to the negatives there are.")] = False,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Find passages that a model takes for answers, and that are none.
+
+    embedcode data negatives kept.jsonl.gz --model refined/ -o second-round.jsonl.gz
+
+    What scores close to the positive is left out, since it may well answer too.
+    """
+    from embedcode.data import pairs
+    from embedcode.data.negatives import Rule, mine
+
+    if not 0 < share <= 1:
+        raise UsageError(f"--share {share} must be above 0 and at most 1, such as 0.95")
+    given, bad = _all(files)
+    rule = Rule("share", share, ceiling) if margin is None else Rule("margin", margin, ceiling)
+    with _line() as line:
+        mined, passed = mine(given, _encoder(model, threads), count, rule, sample, keep, told=_told(line))
+        pairs.write(out, mined)
+    found = sum(len(pair.negatives) for pair in mined)
+    record = {"pairs": len(mined), "negatives": found, **dict(passed.most_common()), "bad_lines": bad.lines}
+    if as_json:
+        output.put_json(record)
+    else:
+        _put_counts(record)
+
+
 @data.command()
 def merge(
     files: Pairs,
@@ -273,7 +356,28 @@ def check(
         raise typer.Exit(1)
 
 
-def _put_counts(record: dict[str, object], indent: str = "") -> None:
+def _all(files: list[Path]) -> tuple[list[Pair], Bad]:
+    from embedcode.data import pairs
+
+    bad = pairs.Bad()
+    given = list(pairs.read_all(files, bad))
+    _tell(bad)
+    if not given:
+        raise UsageError(f"{', '.join(map(str, files))} holds no pair")
+    return given, bad
+
+
+def _encoder(model: str | None, threads: str | None) -> Encoder:
+    from embedcode import engine, settings
+
+    return engine.configured(settings.load({"model": model, "threads": threads}))
+
+
+def _told(line: _Line) -> Told:
+    return lambda what, done, total: line(f"embedding {done:,} of {total:,} {what}")
+
+
+def _put_counts(record: Mapping[str, object], indent: str = "") -> None:
     """A record for people: numbers beside their names, tables below."""
     for name, value in record.items():
         shown = name.replace("_", " ")

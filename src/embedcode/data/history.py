@@ -43,8 +43,8 @@ NEW = "nothing that was there before"
 
 _EMPTY_WORDS = re.compile(
     r"^(?:merge|revert|bump|release|version|prepare|update (?:changelog|copyright|deps|dependenc)|changelog|wip\b|typo"
-    r"|fix(?:ed|es)? (?:typos?|tests?|lint|build|ci|flake8|whitespace|formatting|style|docs?|merge)\b|lint|format|cleanup"
-    r"|refactor$|v?\d+\.\d+|\[?bot|auto|apply black|run black|pre-commit|chore|ci\b|build\b|docs?\b|tests?\b"
+    r"|fix(?:ed|es)? (?:typos?|tests?|lint|build|ci|flake8|whitespace|formatting|style|docs?|merge)\b|lint|format"
+    r"|cleanup|refactor$|v?\d+\.\d+|\[?bot|auto|apply black|run black|pre-commit|chore|ci\b|build\b|docs?\b|tests?\b"
     r"|style\b)",
     re.IGNORECASE,
 )
