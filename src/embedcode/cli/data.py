@@ -195,6 +195,80 @@ def history(
         raise typer.Exit(1)
 
 
+@data.command()
+def synthesize(
+    files: Pairs,
+    out: Out,
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="<question|code|summary>", help="What the model is to write.")
+    ] = "question",
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL#MODEL", help="An OpenAI-compatible server, or the preset deepseek.")
+    ] = "deepseek",
+    answers: Annotated[int | None, typer.Option("--answers", metavar="N", help="Ask at most so often.")] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", metavar="N", help="Use at most so many, prompts and answers together.")
+    ] = None,
+    dollars: Annotated[
+        float | None, typer.Option("--dollars", metavar="D", help="Spend at most this; needs --price.")
+    ] = None,
+    price: Annotated[
+        str | None, typer.Option("--price", metavar="IN,OUT", help="Dollars a million tokens, such as 0.3,1.2.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option("--rate", metavar="N", help="Ask at most N times a minute.")] = None,
+    parallel: Annotated[int, typer.Option("--parallel", metavar="N", min=1, help="Requests at a time.")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Let a language model write questions, code or summaries.
+
+    embedcode data synthesize pairs.jsonl --url http://127.0.0.1:8080#qwen --answers 600 -o asked.jsonl
+
+    The code and questions are sent to the server. EMBEDCODE_API_KEY is its key. Answers are kept in OUT.journal:
+    the same command goes on where it was ended. Exit code 1 where a bound ended it.
+    """
+    import os
+
+    from embedcode.data import synthesize as writing
+
+    chosen = next((one for one in writing.KINDS if one == kind), None)
+    if chosen is None:
+        raise UsageError(f"--kind {output.printable(kind)} is none of {', '.join(writing.KINDS)}")
+    if dollars is not None and price is None:
+        raise UsageError(f"--dollars {dollars} needs the server's prices: add --price IN,OUT")
+    try:
+        price_in, price_out = map(float, (price or "0,0").split(","))
+    except ValueError:
+        raise UsageError(f"--price {output.printable(price or '')} is not IN,OUT, such as 0.3,1.2") from None
+    writer = writing.Writer(url, os.environ.get("EMBEDCODE_API_KEY", ""))
+    given, bad = _all(files)
+    bounds = writing.Bounds(answers, tokens, dollars, price_in, price_out, rate)
+    with _line() as line:
+        spent, complete = writing.synthesize(
+            chosen,
+            given,
+            writer,
+            out,
+            bounds,
+            parallel,
+            lambda spent: line(f"{spent.answers:,} answers, {spent.tokens_in + spent.tokens_out:,} tokens"),
+        )
+    record = {
+        "answers": spent.answers,
+        "outcomes": dict(spent.outcomes.most_common()),
+        "tokens_in": spent.tokens_in,
+        "tokens_out": spent.tokens_out,
+        "dollars": round(spent.dollars(bounds), 4),
+        "complete": complete,
+        "bad_lines": bad.lines,
+    }
+    if as_json:
+        output.put_json(record)
+    else:
+        _put_counts(record)
+    if not complete:
+        raise typer.Exit(1)
+
+
 @data.command("filter")
 def consistency(
     files: Pairs,
