@@ -192,6 +192,13 @@ int squares(int *values) {{
     assert docstrings.extract(File("a.c", text, "", "")).pairs == []
 
 
+def test_a_function_that_is_only_its_docstring_is_none() -> None:
+    text = (
+        'def squares(values, power, other):\n    """Sum the squares of some numbers.\n\n    And more of it.\n    """\n'
+    )
+    assert docstrings.extract(File("a.py", text, "", "")).pairs == []
+
+
 @pytest.mark.parametrize(
     ("said", "query"),
     [
@@ -277,7 +284,7 @@ def test_a_parser_that_crashes_costs_one_file(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_parser_that_fails_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docstrings, "documented", lambda *_: 1 / 0)
+    monkeypatch.setattr(docstrings, "functions", lambda *_: 1 / 0)
     found = docstrings.extract(File("a.py", SOURCES["a.py"], "", ""))
     assert dict(found.refused) == {"parser failed (ZeroDivisionError)": 1}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from embedcode.data import comments
 from embedcode.data.never import fingerprint
-from embedcode.index.grammars import GRAMMARS, documented, parse
+from embedcode.index.grammars import GRAMMARS, functions, parse
 from embedcode.index.languages import Language, language_of
 from embedcode.index.workers import Workers
 from embedcode.types import Pair
@@ -86,7 +86,9 @@ def _extract(file: File) -> Extracted:
     if root is None:
         result.refused[UNPARSED] += 1
         return result
-    for found in documented(root, source):
+    for found in functions(root, source):
+        if not found.comment:
+            continue
         query = comments.query(found.comment)
         why = comments.reason(query, found.name) or code_reason(found.name, found.code)
         if why is not None:
