@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import MistralConfig, MistralModel
 
 from embedcode import Role, Truncate, cut, load
-from embedcode.engine import memory
+from embedcode.engine import memory, processor
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.spec import DEFAULT
@@ -70,6 +70,11 @@ def test_lower_precisions_are_near_the_exact_vectors(
     assert (passages(found, TEXTS) * passages(exact, TEXTS)).sum(1).min() > cosine
     assert found.space == exact.space and found.build != exact.build
     assert found.repaired == 0
+
+
+def test_int8_is_near_without_vnni_too(folder: Path, exact: TorchEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "features", lambda: frozenset({"avx2"}))
+    assert (passages(encoder(folder, "int8"), TEXTS) * passages(exact, TEXTS)).sum(1).min() > 0.998
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
@@ -214,6 +219,7 @@ def test_a_trial_chooses_a_precision_says_why_and_is_remembered(
 def test_a_model_that_does_not_fit_says_what_would(
     folder: Path, exact: TorchEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(processor, "features", lambda: frozenset({"avx512f", "avx512_vnni"}))
     need = {p: memory.needed(exact.checkpoint, p) for p in ("fp32", "bf16", "int8")}
     assert need["fp32"] > need["bf16"] > need["int8"]
     monkeypatch.setattr(memory, "available", lambda: need["bf16"])

@@ -162,7 +162,7 @@ def test_a_file_that_crashes_the_parser_is_not_tried_again(tmp_path: Path, monke
             yield crashed if job.found.path == "part_0.py" else prepare(job)
 
     tried: list[str] = []
-    monkeypatch.setattr(Workers, "prepared", crash_on_0)
+    monkeypatch.setattr(Workers, "done", crash_on_0)
     with Index.open(root) as index:
         assert dict(index.update(vectors=False).failed) == {"part_0.py": "the parser crashed on it"}
         assert sorted(tried) == ["part_0.py", "part_1.py"]

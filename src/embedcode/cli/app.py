@@ -23,6 +23,7 @@ VERBS = {
     "status": "state",
     "embed": "embed",
     "models": "models",
+    "data": "data",
     "train": "train",
     "doctor": "state",
     "clean": "state",

@@ -72,7 +72,7 @@ def fingerprint(code: str) -> bytes:
     space only, `#[` never; lines of the C preprocessor go with the comments. A guess that is wrong for a language is
     wrong for both copies.
     """
-    return _digest(_tokens(code))
+    return _digest(tokens(code))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Blocklist:
     @classmethod
     def of(cls, functions: Iterable[str]) -> Self:
         """Texts without a token, such as a comment alone, block nothing."""
-        return cls(frozenset(_digest(tokens) for tokens in map(_tokens, functions) if tokens))
+        return cls(frozenset(_digest(found) for found in map(tokens, functions) if found))
 
     def contains(self, code: str) -> bool:
         return fingerprint(code) in self.fingerprints
@@ -93,34 +93,35 @@ class Blocklist:
         return len(self.fingerprints)
 
 
-def _tokens(code: str) -> list[str]:
+def tokens(code: str) -> list[str]:
+    """What fingerprint() digests."""
     python = _is_python(code)
-    tokens: list[str] = []
+    found: list[str] = []
     depth, last = 0, ""
     for match in (_PYTHON_TOKEN if python else _TOKEN).finditer(code):
         text, kind = match[0], match.lastgroup
         if kind == "comment":
             continue
         if kind == "word":
-            tokens.append(text)
+            found.append(text)
         elif kind == "mark":
             depth += (text in "([{") - (text in ")]}")
-            if text in ")]}" and tokens and tokens[-1] == ",":
-                tokens.pop()
+            if text in ")]}" and found and found[-1] == ",":
+                found.pop()
             if text == ")" and last == "(":
-                tokens.append("()")
+                found.append("()")
             elif text not in "()":
-                tokens.append(text)
-        elif tokens and not (python and depth == 0 and tokens[-1] == ":"):  # else a docstring
+                found.append(text)
+        elif found and not (python and depth == 0 and found[-1] == ":"):  # else a docstring
             body = next(filter(None, match.group("double", "single", "string", "back")), "")
             body = _ESCAPED_QUOTE.sub("", _SPACES.sub(" ", body))
             prefix = match["prefix"].lower()
-            if python and '"' in tokens[-1] and not prefix:
-                tokens[-1] += body
+            if python and '"' in found[-1] and not prefix:
+                found[-1] += body
             else:
-                tokens.append(f'{prefix}"{body}')
+                found.append(f'{prefix}"{body}')
         last = text
-    return tokens
+    return found
 
 
 def _is_python(code: str) -> bool:

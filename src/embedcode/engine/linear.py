@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from embedcode.engine.processor import int8_range
+
 MIDDLE = 128
 """Activations are unsigned around it: for signed ones oneDNN has no kernel without AMX, and its reference code takes
 4 seconds for what takes 10 ms (100 x 384 x 1536, torch 2.13)."""
@@ -27,7 +29,7 @@ class Codes:
 class Int8Linear(torch.nn.Module):
     """y = x W^T + b with W int8 by a scale per output channel, and x in 8 bits by a scale per token (dynamic).
 
-    Takes and gives bf16 or fp32 [..., in]. Symmetric, range ±127.
+    Takes and gives bf16 or fp32 [..., in]. Symmetric, weights within ±`int8_range()`.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, codes: Codes) -> None:
@@ -35,7 +37,7 @@ class Int8Linear(torch.nn.Module):
         self.out_features, self.in_features = weight.shape
         self._dtype = dtype
         self._codes = codes
-        unsigned, scales = quantise(weight)
+        unsigned, scales = quantise(weight, int8_range())
         self._scales = scales.flatten()
         self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
         self._weight = torch.ops.onednn.qlinear_prepack(unsigned.bitwise_xor_(MIDDLE).view(torch.int8), None)
@@ -52,14 +54,17 @@ class Int8Linear(torch.nn.Module):
         return y.view(*x.shape[:-1], self.out_features)
 
 
-def quantise(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 codes [n, k] and fp32 scales [n, 1] of rows [n, k], so that rows ≈ (codes - MIDDLE) * scales."""
+def quantise(rows: torch.Tensor, most: int = 127) -> tuple[torch.Tensor, torch.Tensor]:
+    """uint8 codes [n, k] within MIDDLE ± `most` and fp32 scales [n, 1] of rows [n, k].
+
+    So that rows ≈ (codes - MIDDLE) * scales.
+    """
     codes = torch.empty(rows.shape, dtype=torch.uint8)
     scales = torch.empty(len(rows), 1)
     rounding = torch.tensor(MIDDLE + 0.5)  # what is left is cut off
     for start in range(0, len(rows), ROWS):
         part = rows[start : start + ROWS]
-        scale = part.abs().amax(-1, keepdim=True).float().div_(127).clamp_(min=1e-30)
+        scale = part.abs().amax(-1, keepdim=True).float().div_(most).clamp_(min=1e-30)
         scales[start : start + ROWS] = scale
         codes[start : start + ROWS] = torch.addcmul(rounding, part.float(), scale.reciprocal())
     return codes, scales

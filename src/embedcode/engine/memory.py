@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from embedcode.engine import processor
 from embedcode.errors import ModelError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.spec import Spec
@@ -49,6 +50,11 @@ def _mallopt(parameters: Iterable[tuple[int, int]]) -> None:
         mallopt(parameter, value)
 
 
+def halved(precision: str) -> bool:
+    """Whether what is not int8 in `precision` is bf16, not fp32."""
+    return precision == "bf16" or (precision == "int8" and processor.gives_bf16())
+
+
 def needed(checkpoint: Checkpoint, precision: str) -> int:
     """Bytes at the peak, loading included: weights, one pass of PACK tokens, and the libraries."""
     config = checkpoint.config
@@ -56,7 +62,7 @@ def needed(checkpoint: Checkpoint, precision: str) -> int:
     wide = int(config.get("intermediate_size", 4 * hidden))
     table = int(config.get("vocab_size", 0)) * hidden
     linear = checkpoint.weights.count - table
-    held = 4 if precision == "fp32" else 2  # embeddings and norms are not in int8
+    held = 2 if halved(precision) else 4  # embeddings and norms are not in int8
     states = PACK * (4 * wide + 8 * hidden) * held
     largest = wide * hidden * 4  # one weight on its way to another type
     return linear * NUMBER[precision] + table * held + states + largest + BASE

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from embedcode.engine import packed
+from embedcode.engine import memory, packed
 from embedcode.engine.linear import Codes, Int8Linear
 from embedcode.engine.pooling import LatentAttention
 from embedcode.errors import ModelError
@@ -120,7 +120,7 @@ class _Filling:
         self._sources = _sources(network, checkpoint, layers)
         self._lora = _lora(checkpoint, self._sources, self._tensors, layers)
         self._codes = Codes() if precision == "int8" else None
-        self._dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        self._dtype = torch.bfloat16 if memory.halved(precision) else torch.float32
         self._device = device
         self._folder = checkpoint.folder
 

@@ -38,8 +38,8 @@ class BM25:
         bm25s = _package("bm25s")
         self._stems: Callable[[list[str]], list[str]] | None = None
         if stem:
-            self._stems = _package("Stemmer").Stemmer("english").stemWords
-        self._dropped: frozenset[str] = frozenset(bm25s.stopwords.STOPWORDS_EN if stopwords else ())
+            self._stems = stemmer()
+        self._dropped = stop_words() if stopwords else frozenset[str]()
         self._ids = list(ids)
         self._index: Any = None
         terms = [self._terms(text) for text in texts]
@@ -59,6 +59,17 @@ class BM25:
     def _terms(self, text: str) -> list[str]:
         terms = [term for term in split(text) if term not in self._dropped]
         return self._stems(terms) if self._stems else terms
+
+
+def stop_words() -> frozenset[str]:
+    """Lucene's 33 English ones."""
+    return frozenset(_package("bm25s").stopwords.STOPWORDS_EN)
+
+
+def stemmer() -> Callable[[list[str]], list[str]]:
+    """Snowball's English stemmer, of lists of lower-case words."""
+    stems: Callable[[list[str]], list[str]] = _package("Stemmer").Stemmer("english").stemWords
+    return stems
 
 
 def _package(name: str) -> ModuleType:

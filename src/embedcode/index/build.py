@@ -16,7 +16,7 @@ from typing import Any, Self
 from embedcode.errors import UsageError
 from embedcode.index.chunk import CHUNKER_VERSION
 from embedcode.index.exclude import RULES_VERSION
-from embedcode.index.prepare import Job, Prepared
+from embedcode.index.prepare import Job, Prepared, lost, prepare
 from embedcode.index.report import Progress, Step
 from embedcode.index.walk import CHANGING, DENIED, GONE, Found, Skipped, explain_nothing, walk
 from embedcode.index.workers import FEW, Workers
@@ -92,7 +92,7 @@ def bring_up_to_date(
     wanted: list[str] = []
     wanted_before = set(json.loads(manifest.get("wanted", "[]")))
     jobs: list[Job] = []
-    with Workers(settings.threads) as workers:
+    with Workers(settings.threads, prepare, lost) as workers:
         for found in _files(root, settings, changes, yes or "many" in manifest):
             present.add(found.path)
             before, reason = known.get(found.path) if fresh else None, unreadable.get(found.path)
@@ -113,7 +113,7 @@ def bring_up_to_date(
         if len(present) > MANY_FILES and "many" not in manifest:
             note(store, {"many": "yes"})
         changes.failed = {path: failure for path, failure in changes.failed.items() if path in present}
-        for item in _written(store, workers.prepared(jobs), len(jobs), progress, changes.failed):
+        for item in _written(store, workers.done(jobs), len(jobs), progress, changes.failed):
             if item.failed and item.file is None:  # not tried again until it changes: it would crash this process
                 still[item.found.path] = [item.failed, item.found.size, item.found.mtime_ns, item.found.wanted]
             elif item.skipped in PASSING:

@@ -1,26 +1,16 @@
-"""Paths changed since a git revision, asked of git itself. The only place that runs git."""
+"""Paths changed since a git revision, asked of git itself."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from embedcode.errors import UsageError
 from embedcode.files import OPEN_FLAGS
-
-# A stranger's checkout must not run programs: fsmonitor and hooks are commands from its configuration.
-_SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
-
-# Set in hooks: they name a repository other than the one that is asked about.
-_ELSEWHERE = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"}
-
-
-# A partial clone fetches what it lacks through a program of its configuration.
-_ALONE = {"LC_ALL": "C", "GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
+from embedcode.index import git
 
 
 def changed_since(root: Path, revision: str) -> frozenset[str]:
@@ -90,19 +80,4 @@ def _no_filters(root: Path) -> dict[str, str]:
 
 
 def _git(root: Path, *arguments: str, configuration: Mapping[str, str] | None = None) -> str | None:
-    """Its output, or None where it fails."""
-    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE} | _ALONE
-    if configuration:  # by the environment, since `-c NAME=VALUE` ends a name that holds "=" too early
-        environment["GIT_CONFIG_COUNT"] = str(len(configuration))
-        for i, (name, value) in enumerate(configuration.items()):
-            environment |= {f"GIT_CONFIG_KEY_{i}": name, f"GIT_CONFIG_VALUE_{i}": value}
-    try:
-        command = ["git", *_SAFE, *arguments]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, check=False)
-    except FileNotFoundError:
-        raise UsageError("--since needs git, which was not found: install it or leave --since out.") from None
-    if done.returncode == 128 and b"not a git repository" in done.stderr:
-        raise UsageError(f"--since needs a git repository, and {root} is none: leave it out.")
-    if b"dubious ownership" in done.stderr:
-        raise UsageError(f"git refuses {root} because another user owns it: see `git config safe.directory`.")
-    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else None
+    return git.ask(root, *arguments, configuration=configuration, needed_by="--since")

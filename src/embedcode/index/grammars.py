@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -74,6 +75,18 @@ class Leaf(NamedTuple):
     """It is the name in a definition."""
 
 
+class Documented(NamedTuple):
+    """A function with what is said of it."""
+
+    name: str
+    comment: str
+    """As written: the comments right above with their marks, or the docstring with its quotes."""
+    code: str
+    """The function with its decorators or attributes and without `comment`, unindented."""
+    row: int
+    """Where the code begins, 0-based."""
+
+
 @dataclass(frozen=True)
 class Grammar:
     """One parser with what its node types mean."""
@@ -85,6 +98,8 @@ class Grammar:
     open: frozenset[str] = frozenset()
     leads: frozenset[str] = frozenset({"comment"})
     entry: str = "language"
+    functions: frozenset[str] = frozenset()
+    """Nodes that are functions, where documented() is to find them."""
 
     def parse(self, source: bytes) -> Part | None:
         """The root of the tree, or None when the text costs the parser too much."""
@@ -161,6 +176,130 @@ def leaves(root: Part, first: int, last: int) -> Iterator[Leaf]:
             if not cursor.goto_parent():
                 return
             around.pop()
+
+
+# ---- documentation -----------------------------------------------------------------------------------------------
+
+_BINDERS = words("variable_declarator assignment_expression pair field_definition public_field_definition")
+"""JavaScript: what gives a function that is a value its name."""
+
+
+def documented(root: Part, source: bytes) -> Iterator[Documented]:
+    """The named functions with a body that have a comment or docstring of their own, in the order of the source."""
+    grammar = root._grammar
+    if not grammar.functions:
+        return
+    for node in _of_types(root._node, grammar.functions):
+        body = node.child_by_field_name("body")
+        if body is None:
+            continue
+        outer, name = _bound_to(node, grammar)
+        if not name:
+            continue
+        if grammar.wheel == "tree_sitter_python":
+            comment, start, cut = _docstring(body), outer, (_first(body) if body.named_child_count else None)
+            if comment and body.named_child_count == 1:
+                continue  # nothing but its docstring
+        else:
+            comment, start = _comment_above(outer, grammar, source)
+            cut = None
+        if comment:
+            yield Documented(name, comment, _cut(source, start, outer, cut), start.start_point[0])
+
+
+def _of_types(root: _Node, types: frozenset[str]) -> Iterator[_Node]:
+    """The nodes of these types, in the order of the source.
+
+    Not by a query of tree-sitter: on 100 KB of opening braces one takes 40 s, and this 0.2.
+    """
+    cursor = root.walk()
+    while True:
+        node = cursor.node
+        if node is not None and node.type in types:
+            yield node
+        if cursor.goto_first_child():
+            continue
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return
+
+
+def _bound_to(node: _Node, grammar: Grammar) -> tuple[_Node, str]:
+    """The outermost node that is this function and nothing else, and the function's name."""
+    namer = grammar.definitions.get(node.type)
+    name = namer(node) if namer else ""
+    while (parent := node.parent) is not None:
+        if parent.type in _BINDERS:
+            if name:
+                break
+            name = grammar.definitions[parent.type](parent) if parent.type in grammar.definitions else ""
+        elif parent.type not in grammar.wrappers:
+            break
+        node = parent
+    return node, name
+
+
+def _docstring(body: _Node) -> str:
+    """Python: the string that a block begins with."""
+    first = _first(body)
+    inner = _first(first) if first is not None and first.type == "expression_statement" else first
+    return _source(inner) if inner is not None and inner.type == "string" else ""
+
+
+def _comment_above(node: _Node, grammar: Grammar, source: bytes) -> tuple[str, _Node]:
+    """The comment that ends on the row above a function, and the node that its code begins with.
+
+    A block comment is taken alone, comments to the end of the line as many as follow each other.
+    """
+    start, comments = node, list[str]()
+    row = node.start_point[0]
+    before = node.prev_sibling or (node.parent.prev_sibling if node.parent and node.parent.type in _BODIES else None)
+    while before is not None and before.type in grammar.leads | _ATTRIBUTES:
+        (first, column), last = before.start_point, _last_row(before)
+        if last < row - 1 or source[before.start_byte - column : before.start_byte].strip():
+            break  # a blank line between, or it stands behind something else
+        if "comment" not in before.type:
+            if comments:
+                break
+            start = before
+        else:
+            text = _source(before).rstrip()
+            if comments and text.startswith("/*"):
+                break
+            comments.append(text)
+            if text.startswith(("/*", "=begin")):
+                break
+        row, before = first, before.prev_sibling
+    return "\n".join(reversed(comments)), start
+
+
+_BODIES = words("body_statement")
+"""Ruby: a comment above the first method of a class stands beside the class's body."""
+_ATTRIBUTES = words("attribute_item attribute_list decorator")
+
+
+def _last_row(node: _Node) -> int:
+    (first, _), (last, column) = node.start_point, node.end_point
+    return last - 1 if column == 0 and last > first else last
+
+
+def _cut(source: bytes, start: _Node, end: _Node, without: _Node | None) -> str:
+    """The rows from one node to another, unindented, less those of `without`."""
+    begin = start.start_byte - start.start_point[1]
+    if source[begin : start.start_byte].strip():
+        begin = start.start_byte
+    if without is None:
+        raw = source[begin : end.end_byte]
+    else:
+        behind = source.find(b"\n", without.end_byte, end.end_byte) + 1 or end.end_byte
+        if rest := source[without.end_byte : behind].strip(b"; \t\r\n"):  # a statement on the same row
+            behind = source.index(rest, without.end_byte)
+        raw = source[begin : without.start_byte].rstrip(b" \t") + source[behind : end.end_byte]
+    return textwrap.dedent(raw.decode("utf-8", "replace")).strip("\n").rstrip()
+
+
+def _source(node: _Node) -> str:
+    return (node.text or b"").decode("utf-8", "replace")
 
 
 # ---- names -------------------------------------------------------------------------------------------------------
@@ -304,6 +443,9 @@ _JAVASCRIPT = {
     **_named("field_definition", _bound("property", "value")),
     **_named("call_expression", _js_call),
 }
+_JAVASCRIPT_FUNCTIONS = words(
+    "function_declaration generator_function_declaration method_definition function_expression arrow_function"
+)
 _JAVASCRIPT_WRAPPERS = words(
     "export_statement lexical_declaration variable_declaration expression_statement ambient_declaration"
 )
@@ -332,12 +474,14 @@ GRAMMARS: dict[str, Grammar] = {
         {**_named("function_definition class_definition"), **_named("type_alias_statement", _field("left"))},
         wrappers=frozenset({"decorated_definition"}),
         leads=frozenset({"comment", "decorator"}),
+        functions=words("function_definition"),
     ),
     "javascript": Grammar(
         "tree_sitter_javascript",
         _JAVASCRIPT,
         wrappers=_JAVASCRIPT_WRAPPERS,
         leads=frozenset({"comment", "decorator", "hash_bang_line"}),
+        functions=_JAVASCRIPT_FUNCTIONS,
     ),
     "typescript": Grammar(
         "tree_sitter_typescript",
@@ -345,6 +489,7 @@ GRAMMARS: dict[str, Grammar] = {
         wrappers=_JAVASCRIPT_WRAPPERS,
         leads=frozenset({"comment", "decorator"}),
         entry="language_typescript",
+        functions=_JAVASCRIPT_FUNCTIONS,
     ),
     "tsx": Grammar(
         "tree_sitter_typescript",
@@ -352,6 +497,7 @@ GRAMMARS: dict[str, Grammar] = {
         wrappers=_JAVASCRIPT_WRAPPERS,
         leads=frozenset({"comment", "decorator"}),
         entry="language_tsx",
+        functions=_JAVASCRIPT_FUNCTIONS,
     ),
     "java": Grammar(
         "tree_sitter_java",
@@ -361,11 +507,13 @@ GRAMMARS: dict[str, Grammar] = {
             " annotation_type_element_declaration"
         ),
         leads=_JVM_COMMENTS,
+        functions=words("method_declaration constructor_declaration"),
     ),
     "go": Grammar(
         "tree_sitter_go",
         {**_named("function_declaration type_spec type_alias"), **_named("method_declaration", _receiver)},
         open=frozenset({"type_declaration"}),
+        functions=words("function_declaration method_declaration"),
     ),
     "rust": Grammar(
         "tree_sitter_rust",
@@ -378,13 +526,21 @@ GRAMMARS: dict[str, Grammar] = {
         },
         open=frozenset({"foreign_mod_item"}),
         leads=frozenset({"line_comment", "block_comment", "attribute_item"}),
+        functions=words("function_item"),
     ),
-    "c": Grammar("tree_sitter_c", _C, wrappers=_C_WRAPPERS, open=_C_OPEN),
+    "c": Grammar(
+        "tree_sitter_c",
+        _C,
+        wrappers=_C_WRAPPERS,
+        open=_C_OPEN,
+        functions=words("function_definition"),
+    ),
     "cpp": Grammar(
         "tree_sitter_cpp",
         {**_C, **_named("alias_declaration concept_definition")},
         wrappers=_C_WRAPPERS | {"template_declaration"},
         open=_C_OPEN,
+        functions=words("function_definition"),
     ),
     "csharp": Grammar(
         "tree_sitter_c_sharp",
@@ -401,11 +557,13 @@ GRAMMARS: dict[str, Grammar] = {
         open=frozenset(
             {"namespace_declaration", "file_scoped_namespace_declaration", "declaration_list", "preproc_if"}
         ),
+        functions=words("method_declaration constructor_declaration local_function_statement"),
     ),
     "ruby": Grammar(
         "tree_sitter_ruby",
         {**_named("method singleton_method class module"), **_named("call", _ruby_call)},
         open=frozenset({"singleton_class", "body_statement"}),
+        functions=words("method singleton_method"),
     ),
     "php": Grammar(
         "tree_sitter_php",
@@ -414,6 +572,7 @@ GRAMMARS: dict[str, Grammar] = {
             " method_declaration"
         ),
         entry="language_php",
+        functions=words("function_definition method_declaration"),
     ),
     "kotlin": Grammar(
         "tree_sitter_kotlin",
@@ -433,6 +592,7 @@ GRAMMARS: dict[str, Grammar] = {
         ),
         open=frozenset({"extension_definition", "package_clause"}),
         leads=_JVM_COMMENTS,
+        functions=words("function_definition"),
     ),
     "swift": Grammar(
         "tree_sitter_swift",

@@ -74,3 +74,8 @@ def prepare(job: Job) -> Prepared:
         chunks = plain(found.path, source.text, language, found.repo)
     keys = [vector_key(embedded_text(c), job.space) for c in chunks]
     return Prepared(found, failed=failed, file=file, chunks=chunks, keys=keys)
+
+
+def lost(job: Job, reason: str) -> Prepared:
+    """In place of what prepare() would have given."""
+    return Prepared(job.found, failed=reason)

@@ -290,7 +290,7 @@ def read(found: Found, *, max_bytes: int = MAX_FILE_BYTES) -> Source | Skipped:
     if isinstance(stable, str):
         return Skipped(found.path, stable)
     raw, status = stable
-    text = _decode(raw)
+    text = decode(raw)
     if text is None:
         return Skipped(found.path, BINARY)
     reason = exclude.text_reason(found.path, text)
@@ -316,7 +316,7 @@ def _read_stable(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result] | s
     return CHANGING
 
 
-def _decode(raw: bytes) -> str | None:
+def decode(raw: bytes) -> str | None:
     """The text of a file's bytes, without a byte order mark; None when they are not text."""
     for mark, encoding in _MARKS:
         if raw.startswith(mark):

@@ -1,4 +1,4 @@
-"""Prepare many files on all cores, in processes of our own. Knows nothing of what is done with the results.
+"""Do one kind of work many times on all cores, in processes of our own. Knows nothing of the work.
 
 Not multiprocessing: its workers run the caller's main script again, which breaks `Index.update()` in a plain script,
 and one that dies takes the pool with it. Here a parser that crashes on a file costs that file.
@@ -12,63 +12,75 @@ import struct
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from queue import SimpleQueue
-from typing import IO, Any, Self
+from typing import IO, Any, Generic, Self, TypeVar
 
-from embedcode.index.prepare import Job, Prepared, prepare
+J = TypeVar("J")
+R = TypeVar("R")
 
 FEW = 100
 """Files up to which workers are not worth starting: one takes 0.2 s."""
 PARCEL = 16
-"""Files sent at a time."""
+"""Jobs sent at a time."""
 AHEAD = 4
 """Parcels for each process that may be done before the first is taken: the memory that a slow file can cost."""
 _SIZE = struct.Struct("<Q")
 
 
-class Workers:
-    """Up to `cores` processes; without start(), or with one core, the calling process does the work."""
+class Workers(Generic[J, R]):
+    """Up to `cores` processes; without start(), or with fewer cores than `least`, the calling process does the work."""
 
-    def __init__(self, cores: int) -> None:
+    def __init__(
+        self, cores: int, work: Callable[[J], R], lost: Callable[[J, str], R], parcel: int = PARCEL, least: int = 2
+    ) -> None:
+        """`work` is a function of a module; `lost` gives a result for a job at which a process died, and why."""
         self._cores = cores
-        self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        self._all: list[_Worker] = []
+        self._least = least
+        self._work = work
+        self._lost = lost
+        self._parcel = parcel
+        self._idle: SimpleQueue[_Worker[J, R]] = SimpleQueue()
+        self._all: list[_Worker[J, R]] = []
 
     def start(self) -> None:
         """Start them, if they are not running."""
-        if not self._all and self._cores > 1:
-            self._all = [_Worker() for _ in range(self._cores)]
+        if not self._all and self._cores >= self._least:
+            self._all = [_Worker(self._work, self._lost) for _ in range(self._cores)]
             for worker in self._all:
                 self._idle.put(worker)
 
-    def prepared(self, jobs: Sequence[Job]) -> Iterator[Prepared]:
-        """Every job's result, in order, as it is done."""
+    def done(self, jobs: Iterable[J]) -> Iterator[R]:
+        """Every job's result, in order, as it is done; jobs are taken some parcels ahead, and the processes stay."""
         if not self._all:
-            yield from map(prepare, jobs)
+            yield from map(self._work, jobs)
             return
+        left = iter(jobs)
         pool = ThreadPoolExecutor(self._cores)
-        waiting: deque[Future[list[Prepared]]] = deque()
+        waiting: deque[Future[list[R]]] = deque()
         try:
-            for i in range(0, len(jobs), PARCEL):
-                waiting.append(pool.submit(self._ask, jobs[i : i + PARCEL]))
+            while parcel := list(islice(left, self._parcel)):
+                waiting.append(pool.submit(self._ask, parcel))
                 if len(waiting) > AHEAD * self._cores:
                     yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
+        except BaseException:
+            self.close()  # what is under way ends at once: its answer can no longer come
+            raise
         finally:
-            self._close()  # what is under way ends at once: its answer can no longer come
             pool.shutdown(cancel_futures=True)
 
-    def _ask(self, parcel: Sequence[Job]) -> list[Prepared]:
+    def _ask(self, parcel: Sequence[J]) -> list[R]:
         worker = self._idle.get()
         try:
             return worker.ask(parcel)
         finally:
             self._idle.put(worker)
 
-    def _close(self) -> None:
+    def close(self) -> None:
         for worker in self._all:
             worker.close()
         self._all = []
@@ -77,17 +89,19 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self.close()
 
 
-class _Worker:
-    """A process that prepares parcels; started again when it dies."""
+class _Worker(Generic[J, R]):
+    """A process that works on parcels; started again when it dies."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: Callable[[J], R], lost: Callable[[J, str], R]) -> None:
+        self._work = work
+        self._lost = lost
         self._process = self._start()
         self._closed = False
 
-    def ask(self, parcel: Sequence[Job]) -> list[Prepared]:
+    def ask(self, parcel: Sequence[J]) -> list[R]:
         try:
             return self._exchange(parcel)
         except (OSError, EOFError):
@@ -99,14 +113,14 @@ class _Worker:
         self._process.kill()
         self._process.communicate()
 
-    def _alone(self, job: Job) -> Prepared:
+    def _alone(self, job: J) -> R:
         if self._closed:
-            return Prepared(job.found, failed="interrupted")
+            return self._lost(job, "interrupted")
         try:
             return self._exchange([job])[0]
         except (OSError, EOFError):
             self._renew()
-            return Prepared(job.found, failed="the parser crashed on it")
+            return self._lost(job, "the parser crashed on it")
 
     def _renew(self) -> None:
         """Another process after a failure. The old one may have closed its pipes and not quite be dead yet."""
@@ -115,10 +129,10 @@ class _Worker:
             self._process.communicate()
             self._process = self._start()
 
-    def _exchange(self, parcel: Sequence[Job]) -> list[Prepared]:
+    def _exchange(self, parcel: Sequence[J]) -> list[R]:
         assert self._process.stdin is not None and self._process.stdout is not None
-        _send(self._process.stdin, parcel)
-        results: list[Prepared] = _receive(self._process.stdout)
+        _send(self._process.stdin, (self._work, list(parcel)))
+        results: list[R] = _receive(self._process.stdout)
         return results
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -132,10 +146,10 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     while True:
         try:
-            jobs: Iterable[Job] = _receive(sys.stdin.buffer)
+            work, jobs = _receive(sys.stdin.buffer)
         except EOFError:
             return
-        _send(sys.stdout.buffer, [prepare(job) for job in jobs])
+        _send(sys.stdout.buffer, [work(job) for job in jobs])
 
 
 def _send(pipe: IO[bytes], value: object) -> None:

@@ -92,9 +92,14 @@ def paths(asked: Asked, chunk: Chunk, score: float) -> float:
     return score + NAMED if any(_ends(chunk.path, path) for path in asked.paths) else score
 
 
+def is_test(path: str) -> bool:
+    """Whether a path is that of a test, its data or its helpers."""
+    return _kind(path).test
+
+
 def tests(asked: Asked, chunk: Chunk, score: float) -> float:
     """Tests after code."""
-    return score * TESTS if not asked.tests and _kind(chunk.path).test else score
+    return score * TESTS if not asked.tests and is_test(chunk.path) else score
 
 
 def docs(asked: Asked, chunk: Chunk, score: float) -> float:

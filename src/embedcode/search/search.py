@@ -12,7 +12,7 @@ from embedcode.search import asked as reading
 from embedcode.search import fuse as fusion
 from embedcode.search.forms import with_forms
 from embedcode.search.rank import ALL, FORMS, KIND, Ranked, rank
-from embedcode.store.contract import Scored, Store
+from embedcode.store.contract import Scored, Searchable
 from embedcode.store.terms import query_terms
 from embedcode.types import Filter, Hit
 
@@ -36,7 +36,7 @@ class Signals:
 
 
 def search(
-    store: Store, signals: Signals, k: int, where: Filter | None = None, rules: frozenset[str] = ALL
+    store: Searchable, signals: Signals, k: int, where: Filter | None = None, rules: frozenset[str] = ALL
 ) -> list[Hit]:
     """The k best chunks by the signals given, best first; `rules` are the names of those that may move them."""
     rules = rules if signals.asked.strip() else frozenset()
@@ -67,7 +67,7 @@ def search(
 
 
 def lexical_candidates(
-    store: Store, text: str, k: int, where: Filter | None = None, forms: bool = False
+    store: Searchable, text: str, k: int, where: Filter | None = None, forms: bool = False
 ) -> list[Scored]:
     """The k best chunks by words; with `forms`, by other forms of them too."""
     terms = query_terms(text)

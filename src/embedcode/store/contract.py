@@ -75,8 +75,8 @@ class Transaction(Protocol):
     ) -> None: ...
 
 
-class Store(Protocol):
-    def begin(self) -> Transaction: ...
+class Searchable(Protocol):
+    """What a search asks of a store."""
 
     def dense(self, vector: Floats, k: int, where: Filter | None = None) -> list[Scored]:
         """The k chunks with the highest cosine to a unit vector [dim], exact, best first; ties by id."""
@@ -93,6 +93,10 @@ class Store(Protocol):
     def vectors(self, ids: Sequence[int]) -> tuple[list[int], Floats]:
         """The positions in `ids` that have a vector, and those vectors [m, dim]."""
         ...
+
+
+class Store(Searchable, Protocol):
+    def begin(self) -> Transaction: ...
 
     def files(self) -> dict[str, File]: ...
 

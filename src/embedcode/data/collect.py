@@ -1,0 +1,196 @@
+"""Many sources to many pairs, in runs that may be ended at any time: a source that is done is not done again.
+
+In the output folder each source has a record, SOURCE.json, and, where it gave pairs, SOURCE.jsonl.gz. Archives are
+fetched ahead while others are mined, and removed when they are done.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedcode.data import docstrings, never, pairs, sources
+from embedcode.data.mine import NEVER, Mined, mine
+from embedcode.data.sources import Source
+from embedcode.errors import UsageError
+from embedcode.files import replacing
+
+AHEAD = 6
+"""Archives that wait to be mined."""
+UNREADABLE = "archive refused or unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What became of a source."""
+
+    source: str
+    registry: str
+    name: str
+    version: str
+    licence: str
+    refused: str
+    pairs: int
+    languages: dict[str, int] = field(default_factory=dict)
+    files: int = 0
+    left: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A moment of a run: how many sources are done, and the last of them."""
+
+    done: int
+    total: int
+    pairs: int
+    record: Record | None
+    failed: str = ""
+    """Why the last could not be fetched: it is tried again in the next run."""
+
+
+def collect(
+    wanted: Sequence[Source],
+    out: Path,
+    cores: int,
+    seconds: float | None = None,
+    progress: Callable[[Step], None] = lambda step: None,
+) -> bool:
+    """Mine what has no record in `out` yet; whether all is done. Stops between two sources after `seconds`.
+
+    UsageError where the disk is full; what was done before stays.
+    """
+    start = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    waiting = [source for source in wanted if not (out / f"{source.file_name}.json").exists()]
+    done, total = len(wanted) - len(waiting), len(wanted)
+    found = sum(record.pairs for record in records(out))
+    folder = out / "downloads"
+    with docstrings.workers(cores) as workers:
+        for source, arrived in _ahead(waiting, folder):
+            if seconds is not None and time.monotonic() - start > seconds:
+                return False
+            workers.start()
+            began = time.monotonic()
+            try:
+                archive = arrived()
+            except UsageError as error:
+                progress(Step(done, total, found, None, str(error)))
+                continue
+            if archive is None:
+                record = _nothing(source, _why_never(source))
+            else:
+                path, version = archive
+                exact = Source(source.registry, source.name, version)
+                try:
+                    record = _mined(exact, mine(path, exact.id, workers, known_as=source.known_as), out)
+                except UsageError as error:
+                    record = _nothing(exact, f"{UNREADABLE}: {error}")
+            shutil.rmtree(folder / source.file_name, ignore_errors=True)
+            _write(out / f"{source.file_name}.json", asdict(record) | {"seconds": round(time.monotonic() - began, 1)})
+            done, found = done + 1, found + record.pairs
+            progress(Step(done, total, found, record))
+    return done == total
+
+
+def _ahead(waiting: Sequence[Source], folder: Path) -> Iterator[tuple[Source, Callable[[], tuple[Path, str] | None]]]:
+    """Each source with a function that waits for its archive; None for one that is never fetched."""
+    known = never.load()
+
+    def fetch(source: Source) -> tuple[Path, str] | None:
+        if any(map(known.find, source.known_as)):
+            return None
+        return sources.fetch(source, folder / source.file_name)
+
+    with ThreadPoolExecutor(AHEAD) as pool:
+        coming: list[tuple[Source, Future[tuple[Path, str] | None]]] = []
+        try:
+            for source in waiting:
+                coming.append((source, pool.submit(fetch, source)))
+                if len(coming) > AHEAD:
+                    first, future = coming.pop(0)
+                    yield first, future.result
+            for first, future in coming:
+                yield first, future.result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _why_never(source: Source) -> str:
+    entry = next(filter(None, map(never.load().find, source.known_as)))
+    return f"{NEVER}: {entry.why}"
+
+
+def _mined(source: Source, mined: Mined, out: Path) -> Record:
+    if mined.pairs:
+        pairs.write(out / f"{source.file_name}.jsonl.gz", mined.pairs)
+    return Record(
+        source=source.id,
+        registry=source.registry,
+        name=source.name,
+        version=source.version,
+        licence=mined.licence,
+        refused=mined.refused,
+        pairs=len(mined.pairs),
+        languages=dict(Counter(pair.language for pair in mined.pairs)),
+        files=mined.files,
+        left=dict(mined.left.counts),
+        dropped=dict(mined.dropped),
+    )
+
+
+def _nothing(source: Source, why: str) -> Record:
+    return Record(source.id, source.registry, source.name, source.version, "", why, 0)
+
+
+def _write(file: Path, value: dict[str, Any]) -> None:
+    try:
+        with replacing(file) as out:
+            out.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+    except OSError as error:
+        raise pairs.unwritable(file, error) from None
+
+
+def records(out: Path) -> list[Record]:
+    """What is done in an output folder, by name."""
+    found = []
+    for file in sorted(out.glob("*.json")):
+        try:
+            found.append(Record(**json.loads(file.read_text("utf-8"))))
+        except (ValueError, TypeError):
+            raise UsageError(f"{file} is no record of `embedcode data collect`: remove it.") from None
+    return found
+
+
+def summary(done: Sequence[Record]) -> dict[str, Any]:
+    """Counts over sources: pairs by language, licence and registry; sources and functions refused, by reason."""
+    languages, licences, registries = Counter[str](), Counter[str](), Counter[str]()
+    refused, left, dropped = Counter[str](), Counter[str](), Counter[str]()
+    for record in done:
+        languages.update(record.languages)
+        licences[record.licence] += record.pairs
+        registries[record.registry] += record.pairs
+        refused[record.refused.partition(":")[0] or "taken"] += 1
+        left.update(record.left)
+        dropped.update(record.dropped)
+
+    def ordered(counter: Counter[str]) -> dict[str, int]:
+        return {name: count for name, count in counter.most_common() if count}
+
+    return {
+        "sources": ordered(refused),
+        "pairs": sum(languages.values()),
+        "languages": ordered(languages),
+        "licences": ordered(licences),
+        "registries": ordered(registries),
+        "files_left_out": ordered(left),
+        "functions_dropped": ordered(dropped),
+    }

@@ -1,0 +1,234 @@
+"""Which licence a licence file grants, by its words. Only those of ALLOWED are recognised; all else is None.
+
+A file may hold several texts (two licences, or those of parts); each must be one of these, and little else may stand
+beside them. So an added condition, such as "for good, not evil" or "no commercial use", makes a file unknown. Knows no
+archive: it is given names and texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+
+ALLOWED = ("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "Unlicense", "Zlib")
+"""SPDX identifiers. All allow any use, with attribution at most."""
+
+MOST_OTHER_WORDS = 60
+"""Beside the licence itself: a title, the holders, a note on where a part is from."""
+MOST_OTHER_NAMES = 400
+"""The same where none of them can be a condition: some list every contributor."""
+_CONDITION = re.compile(
+    r"\b(?:must|shall|may|not|permission|permitted|restrict\w*|provided|conditions?|terms|grant\w*|prohibit\w*|agree\w*"
+    r"|requires?|except|unless)\b"
+)
+_FOREIGN = re.compile(
+    r"\b(?:general public|lgpl|agpl|gpl|mozilla public|eclipse public|creative commons|cc by|commons clause|commercial"
+    r"|business source|server side public|elastic license|proprietary|all rights reserved to|confidential|evil"
+    r"|noncommercial|non commercial|gnu|cddl|cecill|shareware|evaluation|research only|educational)\b"
+)
+"""Words that no short remark beside an open licence has by chance."""
+
+_NAMES = re.compile(
+    r"(?!.*\.(?:py|js|ts|go|rb|rs|php|java|cs|[ch]|cpp|json|ya?ml|xml)$)"
+    r"(?:mit-|bsd-|apache-)?(?:un)?licen[cs]es?(?:[-._ ](?!.*(?:3rd|third|depend|vendor|notice))[\w.+ -]*)?"
+    r"|copying(?:[-._]\w+)*",
+    re.IGNORECASE,
+)
+_FOLDERS = ("licenses", "licences")
+_OTHER_NAMES = re.compile(r"$|authors|notice|credits|contributors|readme|.*third|.*3rd", re.IGNORECASE)
+_DEPTH = 3
+_HEADER_LINES = 40
+_HEADER = re.compile(
+    r"general\s+public\s+licen|mozilla\s+public\s+licen|SPDX-License-Identifier:\s*(?![^\n]*(?:MIT|BSD|Apache|ISC|Zlib|Unlicense))"
+    r"|creative\s?commons|eclipse\s+public\s+licen|common\s+development\s+and\s+distribution"
+    r"|proprietary|all\s+rights\s+reserved\.?\s+(?:no\s+part|unauthori)",
+    re.IGNORECASE,
+)
+
+
+def may_be(path: str) -> bool:
+    """Whether a file may be a licence, by its name and folder."""
+    *folders, name = path.split("/")
+    if len(folders) > _DEPTH:
+        return False
+    if _NAMES.fullmatch(name):
+        return True
+    return bool(folders) and folders[-1].lower() in _FOLDERS and _OTHER_NAMES.match(name) is None
+
+
+def is_own(path: str, top: str) -> bool:
+    """Whether a path is the licence of the source itself, not of a part: at the top, in `top/`, the folder that holds
+    all of an archive, in a `licenses` folder there, or where a wheel keeps its metadata."""
+    if not may_be(path):
+        return False
+    *folders, _ = path.split("/")
+    if folders and folders[0] == top:
+        folders = folders[1:]
+    if folders and folders[0].endswith((".dist-info", ".egg-info")):
+        folders = folders[1:]
+    return not folders or (len(folders) == 1 and folders[0].lower() in _FOLDERS)
+
+
+def of(files: Mapping[str, str]) -> str | None:
+    """The SPDX expression of a source by its licence files {path: text}; None where there is none, or one is unknown.
+
+    Two licences are written `A AND B`, since the names of files do not say
+    whether one may choose.
+    """
+    if not files:
+        return None
+    found: set[str] = set()
+    for text in files.values():
+        licences = identify(text)
+        if licences is not None:
+            found |= set(licences.split(" AND "))
+        elif not points(text):
+            return None
+    return " AND ".join(sorted(found)) or None
+
+
+def identify(text: str) -> str | None:
+    """The licences whose texts make up `text`, as `A AND B`; None where something else is in it."""
+    words = _words(text)
+    found: set[str] = set()
+    for name, pattern in _patterns():
+        words, count = pattern.subn(" ", words)
+        if count:
+            found.add(name)
+    if not found:
+        return None
+    words = _TITLES.sub(" ", words)
+    others = len(words.split())
+    if _FOREIGN.search(words) or others > MOST_OTHER_NAMES or (others > MOST_OTHER_WORDS and _CONDITION.search(words)):
+        return None
+    return " AND ".join(sorted(found))
+
+
+def points(text: str) -> bool:
+    """Whether a file grants nothing itself: "under either of the licenses found in LICENSE.APACHE or LICENSE.MIT"."""
+    words = _words(text)
+    return "found in" in words and len(words.split()) <= MOST_OTHER_WORDS and not _FOREIGN.search(words)
+
+
+def foreign_header(text: str) -> bool:
+    """Whether a source file says at its top that it is under another licence than those of ALLOWED."""
+    return _HEADER.search("\n".join(text[:6000].split("\n", _HEADER_LINES)[:_HEADER_LINES])) is not None
+
+
+def allowed(expression: str) -> bool:
+    """Whether every licence of an SPDX expression is of the allow-list."""
+    return all(name in ALLOWED for name in re.split(r" (?:AND|OR) ", expression))
+
+
+_COPYRIGHT = re.compile(
+    r"^[^\w\n(]*(?:Portions\s+)?(?:Copyright(?:\s*\([cC]\)|\s*©|\s+\d{4}|\s+[A-Z]|:)|\([cC]\)\s|©).*$", re.MULTILINE
+)
+"""Not the word within a licence, where a line happens to begin with it."""
+_TITLES = re.compile(
+    r"\b(?:the )?(?:simplified |modified |new |revised |zero clause )?"
+    r"(?:mit|isc|bsd|zlib|apache|expat|unlicense|(?:2|3) clause|0bsd)\b"
+    r"|\b(?:licen[cs]es?|all rights reserved|spdx identifier)\b|https? \S+(?: \w{2,12}){0,5}"
+)
+
+
+def _words(text: str) -> str:
+    # Holders are named by the hundred in some files; what they say is no condition.
+    text = _COPYRIGHT.sub(" ", text.replace("\r", "\n"))
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower().replace("’", "'").replace("'", "")))
+
+
+_WARRANTY = (
+    "any express or implied warranties including but not limited to the implied warranties of merchantability and"
+    " fitness for a particular purpose are disclaimed in no event shall {any} be liable for any direct indirect"
+    " incidental special exemplary or consequential damages including but not limited to procurement of substitute"
+    " goods or services loss of use data or profits or business interruption however caused and on any theory of"
+    " liability whether in contract strict liability or tort including negligence or otherwise arising in any way out"
+    " of the use of this software even if advised of the possibility of such damage"
+)
+_BSD = (
+    "redistribution and use in source and binary forms with or without modification are permitted provided that the"
+    " following conditions are met (?:{n})?redistributions of source code must retain the (?:above )?copyright notice"
+    " this list of conditions and the following disclaimer (?:{n})?redistributions in binary form must reproduce the"
+    " above copyright notice this list of conditions and the following disclaimer in the documentation and or other"
+    " materials provided with the distribution {third}(?:this software is|this software and documentation are)"
+    " provided by {any} as is and " + _WARRANTY
+)
+_THIRD = (
+    "(?:{n})?(?:neither )?the names? {any} (?:may|must)(?: not)? be used to endorse or promote products derived from"
+    " this software without (?:specific )?prior written permission "
+)
+_ISC = (
+    "permission to use copy modify and (?:or )?distribute this software (?:and its documentation )?for any purpose"
+    " (?:with or without fee|and without fee) is hereby granted {kept}the software is provided as is and {any}"
+    " disclaims? all warranties with regard to this software including all implied warranties of merchantability and"
+    " fitness in no event shall {any} be liable for any special direct indirect or consequential damages or any"
+    " damages whatsoever resulting from loss of use data or profits whether in an action of contract negligence or"
+    " other tortious action arising out of or in connection with the use or performance of this software"
+)
+_MIT = (
+    "permission is hereby granted free of charge to any person obtaining a copy of this software and (?:the )?"
+    "associated documentation files? the software to deal in the software without restriction including without"
+    " limitation (?:on )?the rights to use copy modify merge publish distribute sublicen[sc]e and or sell copies of"
+    " the software and to permit persons to whom the software is furnished to do so subject to the following"
+    " conditions the above copyright notice and this permission notice (?:including the next paragraph )?shall be"
+    " included in all copies or substantial portions of the software the software is provided as is without warranty"
+    " of any kind express or implied including but not limited to the warranties of merchantability fitness for a"
+    " particular purpose and non ?infringement in no event shall {any} be liable for any claim damages or other"
+    " liability whether in an action of contract tort or otherwise arising from out of or in connection with the"
+    " software or the use or other dealings in the software"
+)
+_ZLIB = (
+    "this software is provided as is without any express or implied warranty in no event (?:will|shall) {any} be held"
+    " liable for any damages arising from the use of this software permission is granted to anyone to use this"
+    " software for any purpose including commercial applications and to alter it and redistribute it freely subject to"
+    " the following restrictions (?:{n})?the origin of this software must not be misrepresented you must not claim that"
+    " you wrote the original software if you use this software in a product an acknowledge?ment in the product"
+    " documentation would be appreciated but is not required (?:{n})?altered source versions must be plainly marked as"
+    " such and must not be misrepresented as being the original software (?:{n})?this notice may not be removed or"
+    " altered from any source distribution"
+)
+_UNLICENSE = (
+    "this is free and unencumbered software released into the public domain anyone is free to copy modify publish use"
+    " compile sell or distribute this software either in source code form or as a compiled binary for any purpose"
+    " commercial or non commercial and by any means in jurisdictions that recognize copyright laws .{200,1500}?"
+    " arising from out of or in connection with the software or the use or other dealings in the software"
+    "(?: for more information please refer to https? (?:www )?unlicense org)?"
+)
+_APACHE = (
+    "apache license version 2 0 january 2004 (?:https? www apache org licenses )?terms and conditions for use"
+    " reproduction and distribution (?:1 )?definitions license shall mean .{1000,4500}?grant of copyright license"
+    " .{200,900}?grant of patent license .{500,1600}?redistribution .{900,2800}?submission of contributions .{200,900}?"
+    "trademarks .{100,500}?disclaimer of warranty .{300,1000}?limitation of liability .{300,1200}?accepting warranty or"
+    " additional liability .{300,900}?warranty or additional liability(?: end of terms and conditions)?"
+    "(?: appendix how to apply .{300,1500}?limitations under the license)?"
+)
+_APACHE_NOTICE = (
+    "licensed under the apache license version 2 0 the license you may not use this \\w+ except in"
+    " compliance with the license you may obtain a copy of the license at .{10,90}? unless required by applicable law"
+    " .{100,400}?limitations under the license"
+)
+
+
+@cache
+def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    texts = (
+        ("Unlicense", _UNLICENSE),  # before MIT, of whose last words it is made
+        ("Apache-2.0", _APACHE),
+        ("Apache-2.0", _APACHE_NOTICE),
+        ("MIT", _MIT),
+        ("BSD-3-Clause", _BSD.replace("{third}", _THIRD)),
+        ("BSD-2-Clause", _BSD.replace("{third}", "")),
+        (
+            "ISC",
+            _ISC.replace(
+                "{kept}", "provided that the above copyright notice and this permission notice appear in all copies "
+            ),
+        ),
+        ("0BSD", _ISC.replace("{kept}", "")),
+        ("Zlib", _ZLIB),
+    )
+    return tuple(
+        (name, re.compile(r"\b" + text.replace("{any}", ".{1,160}?").replace("{n}", r"(?:\w{1,3} )?") + r"\b"))
+        for name, text in texts
+    )

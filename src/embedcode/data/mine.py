@@ -1,0 +1,124 @@
+"""A source to its docstring pairs: opened, its licence found, its files extracted, copies dropped.
+
+A source enters only when no evaluation uses it (never.toml) and its own licence file grants an allowed licence, unless
+it is the user's own. Knows no list of sources and no download.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from embedcode.data import docstrings, licences, never
+from embedcode.data.archives import NAMES, Left, Member, stream
+from embedcode.data.docstrings import Extracted, File
+from embedcode.errors import UsageError
+from embedcode.index import git
+from embedcode.index.workers import Workers
+from embedcode.types import Pair
+
+NEVER = "never trained on"
+NO_LICENCE = "no licence file"
+UNKNOWN_LICENCE = "licence not of the allow-list"
+FOREIGN_HEADER = "file under another licence"
+COPIES = "copy of another function"
+
+
+@dataclass(slots=True)
+class Mined:
+    """What one source gave."""
+
+    source: str
+    licence: str = ""
+    refused: str = ""
+    """Why the whole source was refused; then there are no pairs."""
+    pairs: list[Pair] = field(default_factory=list)
+    files: int = 0
+    """That were parsed."""
+    left: Left = field(default_factory=Left)
+    """Files left out."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Functions left out."""
+
+
+def mine(
+    path: Path, name: str, workers: Workers[File, Extracted], own: bool = False, known_as: tuple[str, ...] = ()
+) -> Mined:
+    """The pairs of a source called `name`. `own` takes it whatever its licence; `known_as` are other names of it that
+    never.toml may list.
+
+    UsageError for what archives.stream() refuses.
+    """
+    mined = Mined(name)
+    if entry := next(filter(None, map(never.load().find, (*known_as, *names(path)))), None):
+        mined.refused = f"{NEVER}: {entry.why}"
+        return mined
+    reader = _Reader(path, name, mined, own)
+    seen: set[bytes] = set()
+    for extracted in workers.done(reader):
+        mined.dropped += extracted.refused
+        for pair, known in zip(extracted.pairs, extracted.prints, strict=True):
+            if known in seen:
+                mined.dropped[COPIES] += 1
+            else:
+                seen.add(known)
+                mined.pairs.append(pair)
+    reader.settle()
+    if mined.refused:
+        mined.pairs = []
+    return mined
+
+
+class _Reader:
+    """The code files of a source. Stops early where a licence file is met that is not allowed; settle() at the end."""
+
+    def __init__(self, path: Path, name: str, mined: Mined, own: bool) -> None:
+        self._path, self._name, self._mined, self._own = path, name, mined, own
+        self._top: str | None = "" if path.is_dir() else None
+        self._licences: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[File]:
+        for member in stream(self._path, self._mined.left, always=licences.may_be):
+            if self._top is None:
+                self._top = member.path.partition("/")[0] if "/" in member.path else ""
+            if licences.is_own(member.path, self._top):
+                self._licences[member.path] = member.text
+                if not (self._own or licences.points(member.text) or licences.identify(member.text)):
+                    return
+            elif (file := self._file(member)) is not None:
+                yield file
+
+    def _file(self, member: Member) -> File | None:
+        if docstrings.language(member.path, member.text) is None:
+            return None
+        if not self._own and licences.foreign_header(member.text):
+            self._mined.left.add(FOREIGN_HEADER, member.path)
+            return None
+        self._mined.files += 1
+        return File(member.path, member.text, self._name, "")
+
+    def settle(self) -> None:
+        mined = self._mined
+        mined.licence = licences.of(self._licences) or ""
+        if self._own or mined.licence:
+            mined.pairs = [replace(pair, licence=mined.licence) for pair in mined.pairs]
+        else:
+            mined.refused = UNKNOWN_LICENCE if self._licences else NO_LICENCE
+
+
+def names(path: Path) -> tuple[str, ...]:
+    """What a source may be known as: by its file name without version, and by where a repository was cloned from."""
+    name = path.resolve().name
+    for ending in NAMES:
+        name = name.removesuffix(ending)
+    name = re.split(r"[-_]v?\d+(?=[._-]|$)", name.removesuffix(".orig"))[0]
+    if not path.is_dir():
+        return (name,)
+    try:
+        origin = git.ask(path, "config", "--get", "remote.origin.url", needed_by="mining a repository")
+    except UsageError:
+        origin = None
+    return (name, origin.strip()) if origin else (name,)

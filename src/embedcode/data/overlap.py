@@ -1,0 +1,127 @@
+"""What pairs have in common with evaluation sets, by content: equal texts and near duplicates (`minhash`), and names
+that are never trained on (`never`).
+
+Every text of a pair is compared with every text of a set, queries with documents too: a benchmark may ask by code.
+Training drops what is found, `data check` and `eval overlap` report it, all by this one function. Knows no model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from embedcode.data import minhash, never
+from embedcode.evaluate import beir
+from embedcode.types import Pair, digest
+
+Kind = Literal["name", "equal", "near"]
+
+FEWEST_TOKENS = 4
+"""Equal texts below it say nothing: "sort a list" is anybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Why a pair may not be trained on: which of its texts, and what it is a copy of."""
+
+    kind: Kind
+    where: str
+    """The evaluation set, or the entry of never.toml."""
+    text: str
+    other: str
+    """The id of the query or document."""
+    similarity: float = 1.0
+
+
+class Evaluations:
+    """The texts of evaluation sets."""
+
+    def __init__(self, folders: Sequence[Path] = ()) -> None:
+        """Each folder in BEIR layout. UsageError where one cannot be read."""
+        self.names: list[str] = []
+        self._places: list[tuple[str, str]] = []
+        self._equal: dict[bytes, int] = {}
+        self._near = minhash.Index()
+        self._never = never.load()
+        for folder in folders:
+            task = beir.load(folder)
+            self.names.append(task.name)
+            for kind, texts in (("query", task.queries), ("document", task.corpus)):
+                for id, text in texts.items():
+                    self._add(task.name, f"{kind} {id}", text)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _add(self, name: str, id: str, text: str) -> None:
+        number = self._near.add(minhash.elements(text))
+        self._places.append((name, id))
+        if (key := _key(text)) is not None:
+            self._equal.setdefault(key, number)
+
+    def find(self, pair: Pair) -> Found | None:
+        """The first thing that forbids a pair; None where it may be trained on. Negatives do not count: what a model
+        is taught to pass over teaches it no answer."""
+        if entry := next(filter(None, map(self._never.find, source_names(pair.source))), None):
+            return Found("name", entry.name, "source", pair.source)
+        for label, text in (("query", pair.query), *(("positive", text) for text in pair.positives)):
+            if (found := self._copy_of(label, text)) is not None:
+                return found
+        return None
+
+    def _copy_of(self, label: str, text: str) -> Found | None:
+        key = _key(text)
+        if key is not None and (number := self._equal.get(key)) is not None:
+            return Found("equal", self._places[number][0], label, self._places[number][1])
+        best = max(self._near.near(minhash.elements(text)), key=lambda near: near[1], default=None)
+        if best is None:
+            return None
+        return Found("near", self._places[best[0]][0], label, self._places[best[0]][1], best[1])
+
+
+@dataclass(slots=True)
+class Report:
+    """Counts over a file of pairs."""
+
+    pairs: int = 0
+    forbidden: int = 0
+    by_set: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """(set, kind, which text of the pair): pairs."""
+    examples: list[Found] = field(default_factory=list)
+
+    def add(self, found: Found | None) -> None:
+        self.pairs += 1
+        if found is not None:
+            self.forbidden += 1
+            self.by_set[found.where, found.kind, found.text] += 1
+            if sum(one.where == found.where for one in self.examples) < 3:
+                self.examples.append(found)
+
+
+def allowed(pairs: Iterable[Pair], evaluations: Evaluations, report: Report) -> Iterator[Pair]:
+    """The pairs that may be trained on; `report` counts the others."""
+    for pair in pairs:
+        found = evaluations.find(pair)
+        report.add(found)
+        if found is None:
+            yield pair
+
+
+def source_names(source: str) -> tuple[str, ...]:
+    """The names in `pypi:requests 2.32`, `git:owner/name@1234` or a URL, as never.toml lists them."""
+    if not source:
+        return ()
+    plain = source.split(" ")[0]
+    plain = re.sub(r"^(?:pypi|npm|debian|git|github):(?!//)", "", plain)
+    plain = re.sub(r"(?<=\w)@[\w.-]+$", "", plain)
+    return tuple(dict.fromkeys((plain, plain.rpartition("/")[2] if plain.startswith("/") else plain)))
+
+
+def _key(text: str) -> bytes | None:
+    """As never.fingerprint(), whatever the case and the mark at the end; None for a text too short to be anybody's."""
+    tokens = never.tokens(text.casefold().strip(" \n.?!"))
+    return digest("\0".join(tokens)) if len(tokens) >= FEWEST_TOKENS else None

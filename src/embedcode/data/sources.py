@@ -1,0 +1,166 @@
+"""The list of sources to mine: which packages of which registries, by licence. recipes/sources.toml is one.
+
+    [debian]
+    "Apache-2.0" = ["guava-libraries 31.1-1", "jackson-core"]
+
+A version is optional. The licence is what was found when the list was made; a miner finds it again. Knows how the
+registries' own clients are asked for an archive, and nothing of what is in it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedcode.data import archives
+from embedcode.errors import UsageError
+
+REGISTRIES = ("pypi", "npm", "debian")
+SECONDS = 120
+"""That a client may take for one archive."""
+UNCHECKED = "unchecked"
+"""Stands for the licence of what nobody has mined yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    registry: str
+    name: str
+    version: str = ""
+    licence: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.registry}:{self.name}" + (f" {self.version}" if self.version else "")
+
+    @property
+    def file_name(self) -> str:
+        """Safe on every system, and the same whatever the version."""
+        return f"{self.registry}-{self.name.replace('/', '+').replace('@', '')}"
+
+    @property
+    def known_as(self) -> tuple[str, ...]:
+        """Names by which never.toml may know it: Debian puts a language before them."""
+        plain = self.name
+        for prefix in ("python-", "node-", "ruby-", "php-", "rust-", "haskell-", "lib"):
+            plain = plain.removeprefix(prefix)
+        parts = plain.removeprefix("golang-github-").split("-", 1)
+        owned = "/".join(parts) if plain.startswith("golang-github-") and len(parts) == 2 else plain
+        return tuple(dict.fromkeys((self.name, plain, owned, plain.removesuffix("-java"))))
+
+
+def load(file: Path) -> list[Source]:
+    """The sources of a list; UsageError names what is wrong with it."""
+    try:
+        table = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({(error.strerror or '').lower()}): give a list of sources.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not valid TOML: {error}") from None
+    return list(_sources(file, table))
+
+
+def _sources(file: Path, table: dict[str, Any]) -> Iterator[Source]:
+    seen: set[tuple[str, str]] = set()
+    for registry, licences in table.items():
+        if registry not in REGISTRIES:
+            raise UsageError(f"{file}: {registry!r} is no registry known here: use {', '.join(REGISTRIES)}.")
+        if not isinstance(licences, dict):
+            raise UsageError(f'{file}: write [{registry}] as a table of licences, such as MIT = ["NAME VERSION"].')
+        for licence, packages in licences.items():
+            if not isinstance(packages, list) or not all(isinstance(one, str) and one.strip() for one in packages):
+                raise UsageError(f"{file}: {registry}.{licence} must be a list of packages in quotes.")
+            for package in packages:
+                name, _, version = package.strip().partition(" ")
+                if name.startswith("-") or version.startswith("-") or (registry, name) in seen:
+                    raise UsageError(f"{file}: {registry} names {name!r} again or wrongly: list each package once.")
+                seen.add((registry, name))
+                yield Source(registry, name, version.strip(), licence)
+
+
+def write(file: Path, sources: list[Source], head: str) -> None:
+    """A list that load() reads, in alphabetical order, with `head` as its comment."""
+    from embedcode.files import replacing
+
+    lines = [f"# {line}".rstrip() for line in head.strip().split("\n")]
+    for registry in REGISTRIES:
+        of = sorted((one for one in sources if one.registry == registry), key=lambda one: (one.licence, one.name))
+        if of:
+            lines += ["", f"[{registry}]"]
+        for licence in dict.fromkeys(one.licence for one in of):
+            lines.append(f'"{licence}" = [')
+            lines += [f'  "{f"{one.name} {one.version}".strip()}",' for one in of if one.licence == licence]
+            lines.append("]")
+    with replacing(file) as out:
+        out.write(("\n".join(lines) + "\n").encode())
+
+
+def fetch(source: Source, folder: Path) -> tuple[Path, str]:
+    """Download a source into `folder`, which is emptied first: its archive, and the version that came.
+
+    No client runs code of the package: wheels, not sources that have to be built. UsageError with the client's words.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _run(_command(source, folder), folder, source)
+    found = sorted(path for path in folder.iterdir() if path.name.endswith(archives.NAMES))
+    if source.registry == "debian":
+        found = [path for path in found if ".debian." not in path.name]
+        found.sort(key=lambda path: ".orig.tar." not in path.name)  # its parts, if any, come after
+    if not found:
+        raise UsageError(f"{source.id} has no archive that can be mined.")
+    return found[0], _version(source, found[0], folder)
+
+
+def _command(source: Source, folder: Path) -> list[str]:
+    name, version = source.name, source.version
+    if source.registry == "pypi":
+        exact = f"{name}=={version}" if version else name
+        return ["pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), exact]
+    if source.registry == "npm":
+        exact = f"{name}@{version}" if version else name
+        return ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), exact]
+    exact = f"{name}={version}" if version else name
+    return ["apt-get", "source", "--download-only", "--quiet=2", exact]
+
+
+def _run(command: list[str], folder: Path, source: Source) -> None:
+    client = command[0]
+    environment = os.environ | {"LC_ALL": "C", "PIP_NO_INPUT": "1", "npm_config_update_notifier": "false"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise UsageError(f"{source.id} needs {client}, which was not found: install it.") from None
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"{source.id}: {client} took more than {SECONDS} s; run again to try again.") from None
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().split("\n")
+        reason = next((line for line in reversed(said) if "rror" in line or line.startswith("E:")), said[-1])
+        cure = " Add deb-src lines to apt's sources and run `apt-get update`." if "deb-src" in reason else ""
+        raise UsageError(f"{source.id} cannot be fetched: {client} says {reason[:200]!r}.{cure}")
+
+
+def _version(source: Source, archive: Path, folder: Path) -> str:
+    if source.version:
+        return source.version
+    name = archive.name
+    if source.registry == "debian":
+        dsc = next(iter(folder.glob("*.dsc")), None)
+        return dsc.name.partition("_")[2].removesuffix(".dsc") if dsc else ""
+    if source.registry == "pypi":
+        return name.split("-")[1]
+    return name.removesuffix(".tgz").rpartition("-")[2]

@@ -1,0 +1,36 @@
+"""What this processor can, as far as it changes how numbers have to be held. Knows no model."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
+
+
+@cache
+def features() -> frozenset[str]:
+    """An x86 processor's, as Linux names them; none elsewhere."""
+    try:
+        rows = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((row for row in rows if row.startswith("flags")), "").partition(":")[2].split())
+
+
+def gives_bf16() -> bool:
+    """Whether int8 products may give bf16.
+
+    Without AVX-512 oneDNN has no such kernel, and its reference code takes 2,100 ms for what takes 1.7 ms with a result
+    in fp32 (100 x 384 x 1536 on two cores with AVX2, torch 2.13).
+    """
+    return "avx512f" in features()
+
+
+def int8_range() -> int:
+    """The largest code of a weight.
+
+    Without VNNI two products of 8 bits are added in 16, which saturate: 2 x 255 x 64 is the most that fits. Weights up
+    to 127 gave a small random network a cosine of .979 to fp32 there.
+    """
+    return 127 if not features() or features() & VNNI else 64

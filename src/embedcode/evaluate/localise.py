@@ -1,0 +1,227 @@
+"""Issues to the files that mend them: a system ranks all files of a commit, each by its best unit.
+
+A system sees the history of a repository, whose distinct units are indexed or embedded once, and answers for each
+issue on its own commit. Knows no instances' file, no clones and no metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from embedcode.errors import EncodeError, ModelError
+from embedcode.evaluate.bm25 import K1, B
+from embedcode.evaluate.cut import Cutting, Field, Words
+from embedcode.evaluate.history import Commit, History
+from embedcode.evaluate.instances import Instance
+from embedcode.evaluate.postings import in_a_byte
+from embedcode.search.search import Signals, search
+from embedcode.store import fields
+from embedcode.store.contract import Scored
+from embedcode.types import Chunk, Encoder, Filter, Role, Truncate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from embedcode.types import Floats
+
+KEPT = 100
+"""Files kept of each ranking."""
+HITS = 50
+"""Chunks asked of the product's search: its first page has 10, and a file needs one."""
+BLOCK = 4_096
+"""Units whose vectors are held at once: 67 MB of a 7B model's."""
+
+SEARCHED: tuple[Field, ...] = ("path", "symbol", "body")
+
+Ranking = Mapping[str, float]
+"""Files by score."""
+Vectors = Callable[[Sequence[str]], "Floats"]
+"""Of passages, [n, dim], computed or out of a cache."""
+
+
+class System(Protocol):
+    """What ranks files."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Of a unit, those whose terms it wants."""
+        ...
+
+    @property
+    def words(self) -> Words: ...
+
+    @property
+    def texts(self) -> bool:
+        """Whether it embeds."""
+        ...
+
+    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Ranking]]:
+        """The files of each instance's commit that it finds, at most KEPT."""
+        ...
+
+
+def cutting(system: System, base: Cutting) -> Cutting:
+    """A protocol's cutting with what the system wants of a unit."""
+    return replace(base, fields=system.fields, words=system.words, texts=system.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25:
+    """The baseline, over whole files or chunks. The figures are those of evaluate/bm25.py over one commit."""
+
+    words: Words
+    paths: bool = False
+    """Whether a unit's path gives terms too."""
+    texts = False
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return ("text",) if self.paths else ("body",)
+
+    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Ranking]]:
+        postings = history.postings[self.fields[0]]
+        for one in instances:
+            commit = history.commits[one.commit]
+            scores = postings.score(self.words.counts(one.issue), history.present(commit), K1, B)
+            yield one, _by_best(history, commit, scores, least=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A model alone: files by the cosine of their best unit."""
+
+    encoder: Encoder
+    vectors: Vectors
+    instruction: str | None = None
+    fields = ()
+    words = Words()
+    texts = True
+
+    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Ranking]]:
+        cosines = _cosines(history, instances, self.encoder, self.vectors, self.instruction)
+        for number, one in enumerate(instances):
+            yield one, _by_best(history, history.commits[one.commit], cosines[:, number])
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """The product's search, by words alone (`encoder` None) or by words and vectors, with all its rules."""
+
+    encoder: Encoder | None = None
+    vectors: Vectors | None = None
+    instruction: str | None = None
+    words = Words()
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return SEARCHED
+
+    @property
+    def texts(self) -> bool:
+        return self.encoder is not None
+
+    def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Ranking]]:
+        cosines = None
+        if self.encoder is not None and self.vectors is not None:
+            cosines = _cosines(history, instances, self.encoder, self.vectors, self.instruction)
+        for number, one in enumerate(instances):
+            store = _CommitStore(history, history.commits[one.commit], None if cosines is None else cosines[:, number])
+            vector = None if cosines is None else np.ones(1, np.float32)
+            ranking: dict[str, float] = {}
+            for hit in search(store, Signals(one.issue, vector, one.issue), HITS):
+                ranking.setdefault(hit.chunk.path, hit.score)
+            yield one, ranking
+
+
+class _CommitStore:
+    """Implements Searchable for one issue on one commit; ids are places in the commit, from 1.
+
+    Its vectors have one dimension, the cosine to this issue: a query's vector is [1].
+    """
+
+    def __init__(self, history: History, commit: Commit, cosines: NDArray[np.float32] | None) -> None:
+        self._history = history
+        self._commit = commit
+        self._cosines = None if cosines is None else cosines[commit.units]
+
+    def lexical(self, terms: Mapping[str, float], k: int, where: Filter | None = None) -> list[Scored]:
+        present = self._history.present(self._commit)
+        scores = np.zeros(self._history.units)
+        for name in SEARCHED:
+            postings, boost = self._history.postings[name], fields.BOOSTS[name]
+            weights = {term: boost * weight * (fields.K1 + 1) for term, weight in terms.items()}
+            scores += postings.score(weights, present, fields.K1, fields.B, in_a_byte(postings.lengths))
+        return _first(scores[self._commit.units].astype(np.float32), k, least=0.0)
+
+    def dense(self, vector: Floats, k: int, where: Filter | None = None) -> list[Scored]:
+        return [] if self._cosines is None else _first(self._cosines, k)
+
+    def vectors(self, ids: Sequence[int]) -> tuple[list[int], Floats]:
+        if self._cosines is None:
+            return [], np.empty((0, 1), np.float32)
+        return list(range(len(ids))), self._cosines[np.array(ids, np.int64) - 1, None]
+
+    def get(self, ids: Sequence[int]) -> list[Chunk | None]:
+        return [self._chunk(id - 1) for id in ids]
+
+    def _chunk(self, place: int) -> Chunk:
+        history, unit, start = self._history, int(self._commit.units[place]), int(self._commit.starts[place])
+        path = history.path[unit]
+        end = start + history.lines[unit] - 1
+        # The rules read no text.
+        return Chunk(
+            history.repo, history.paths[path], start, end, history.languages[path], history.symbols[unit], text=""
+        )
+
+
+def _first(scores: NDArray[np.float32], k: int, least: float = -np.inf) -> list[Scored]:
+    """The k best above `least`, best first, equal scores in order."""
+    if len(scores) > k:
+        border = np.partition(scores, len(scores) - k)[len(scores) - k]
+        places = np.flatnonzero(scores >= border)
+    else:
+        places = np.arange(len(scores))
+    best = places[np.argsort(-scores[places], kind="stable")][:k]
+    return [Scored(int(place) + 1, float(scores[place])) for place in best if scores[place] > least]
+
+
+def _by_best(history: History, commit: Commit, scores: NDArray[np.floating], least: float = -np.inf) -> Ranking:
+    """The KEPT best files with a score above `least`, each with that of its best unit."""
+    units = np.unique(commit.units)
+    paths = np.asarray(history.path, np.int32)[units]
+    best = np.full(len(history.paths), -np.inf)
+    np.maximum.at(best, paths, scores[units])
+    found = np.unique(paths)
+    found = found[best[found] > least]
+    order = found[np.argsort(-best[found], kind="stable")][:KEPT]
+    return {history.paths[path]: float(best[path]) for path in order}
+
+
+def _cosines(
+    history: History, instances: Sequence[Instance], encoder: Encoder, vectors: Vectors, instruction: str | None
+) -> NDArray[np.float32]:
+    """[units, instances]; the units' vectors are held a block at a time."""
+    issues = [one.issue for one in instances]
+    try:
+        queries = encoder.encode(issues, Role.QUERY, instruction=instruction, truncate=Truncate.END)
+    except EncodeError as error:
+        raise ModelError(f"the issue of {instances[error.index].id} cannot be embedded: {error}") from None
+    for one, row in zip(instances, queries, strict=True):
+        if not np.isfinite(row).all():
+            raise ModelError(f"the model gives NaN or infinity for the issue of {one.id}: measure another precision.")
+    cosines = np.empty((history.units, len(instances)), np.float32)
+    for start in range(0, history.units, BLOCK):
+        texts = history.texts[start : start + BLOCK]
+        rows = vectors(texts)
+        if not np.isfinite(rows).all():
+            at = start + int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
+            raise ModelError(
+                f"the model gives NaN or infinity for a chunk of {history.paths[history.path[at]]} in {history.repo}: "
+                "measure another precision."
+            )
+        cosines[start : start + len(texts)] = rows @ queries.T
+    return cosines

@@ -1,0 +1,342 @@
+"""Docstrings and comments: which functions of nine languages are paired with which words, and what is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from embedcode.data import comments, docstrings
+from embedcode.data.archives import stream
+from embedcode.data.docstrings import File
+from embedcode.data.mine import mine
+from embedcode.errors import UsageError
+from embedcode.index.workers import Workers
+
+BODY = "total = 0\n    for value in values:\n        total += value * value\n    return total"
+SOURCES = {
+    "a.py": '''
+class A:
+    @staticmethod
+    def squares(values, power=2):
+        """Sum the squares of some numbers.
+
+        Args:
+            values: which numbers
+        """
+        # kept
+        total = 0
+        return sum(value ** power for value in values)
+''',
+    "a.js": """
+/**
+ * Sum the squares of some numbers.
+ * @param {number[]} values which numbers
+ */
+export const squares = (values) => {
+  // kept
+  return values.map((value) => value * value).reduce((a, b) => a + b, 0);
+};
+""",
+    "a.ts": """
+class A {
+  /** Sum the squares of some numbers. */
+  @log()
+  squares(values: number[]): number {
+    // kept
+    return values.map((value) => value * value).reduce((a, b) => a + b, 0);
+  }
+}
+""",
+    "A.java": """
+class A {
+  /**
+   * Sum the squares of some {@link Number numbers}.
+   * @return their sum
+   */
+  @Deprecated
+  public int squares(int[] values) {
+    int total = 0; // kept
+    for (int value : values) total += value * value;
+    return total;
+  }
+}
+""",
+    "a.go": """package a
+
+import "fmt"
+
+// Sum the squares
+// of some numbers.
+func (a *A) Squares(values []int) int {
+	total := 0 // kept
+	for _, value := range values {
+		total += value * value
+	}
+	return total
+}
+""",
+    "a.php": """<?php
+class A {
+    /**
+     * Sum the squares of some numbers.
+     *
+     * @param int[] $values
+     */
+    #[Pure]
+    public static function squares(array $values): int {
+        // kept
+        return array_sum(array_map(fn($value) => $value * $value, $values));
+    }
+}
+""",
+    "a.rb": """
+class A
+  # Sum the squares of some numbers.
+  #
+  # @param values [Array]
+  def self.squares(values)
+    # kept
+    values.map { |value| value * value }.reduce(0) { |a, b| a + b }
+  end
+end
+""",
+    "a.c": """
+#ifdef X
+/* Sum the squares of some numbers. */
+static int squares(const int *values, int count)
+{
+    int total = 0; /* kept */
+    while (count--) total += values[count] * values[count];
+    return total;
+}
+#endif
+""",
+    "a.cpp": """
+namespace n {
+/// \\brief Sum the squares of some numbers.
+/// \\param values which
+template <class T>
+T squares(const std::vector<T> &values) {
+  T total = 0;  // kept
+  for (auto value : values) total += value * value;
+  return total;
+}
+}
+""",
+    "a.rs": """
+impl A {
+    /// Sum the squares of some numbers.
+    ///
+    /// # Examples
+    #[inline]
+    pub fn squares(values: &[i32]) -> i32 {
+        // kept
+        values.iter().map(|value| value * value).sum()
+    }
+}
+""",
+    "a.cs": """
+namespace N {
+  class A {
+    /// <summary>
+    /// Sum the squares of some <see cref="T:System.Int32"/> numbers.
+    /// </summary>
+    /// <param name="values">which</param>
+    [Pure]
+    public static int Squares(int[] values) {
+      int total = 0; // kept
+      foreach (var value in values) total += value * value;
+      return total;
+    }
+  }
+}
+""",
+}
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_a_function_is_paired_with_what_is_said_of_it(path: str) -> None:
+    found = docstrings.extract(File(path, SOURCES[path], "pkg 1.0", "MIT"))
+    (pair,) = found.pairs
+    assert " ".join(pair.query.split()) in (
+        "Sum the squares of some numbers.", "Sum the squares of some Number numbers.",
+        "Sum the squares of some System.Int32 numbers.",
+    )  # fmt: skip
+    (code,) = pair.positives
+    assert "kept" in code and "quares" in code and "Sum the" not in code
+    assert not code.startswith((" ", "\n", "/", "*")) and code == code.rstrip()
+    assert (pair.task, pair.source, pair.licence) == ("docstring", "pkg 1.0", "MIT")
+    assert pair.negatives == ()
+
+
+def test_decorators_and_attributes_stay() -> None:
+    for path, mark in {
+        "a.py": "@staticmethod",
+        "A.java": "@Deprecated",
+        "a.rs": "#[inline]",
+        "a.php": "#[Pure]",
+    }.items():
+        (pair,) = docstrings.extract(File(path, SOURCES[path], "", "")).pairs
+        assert pair.positives[0].startswith(mark)
+
+
+def test_what_is_not_right_above_is_not_said_of_it() -> None:
+    text = f"""// Some remark that stands alone.
+
+int a; // about a only, not about what follows
+int squares(int *values) {{
+    {BODY.replace("for value in values:", "for (;;)")};
+}}
+"""
+    assert docstrings.extract(File("a.c", text, "", "")).pairs == []
+
+
+@pytest.mark.parametrize(
+    ("said", "query"),
+    [
+        ("/** Reads a {@link File}, <p>see <code>x</code>. */", "Reads a File, see x."),
+        ("/**\n * Reads it.\n *\n * More.\n */", "Reads it."),
+        ("# Reads the file\n# at once.\n# :param x: y", "Reads the file at once."),
+        ("'''Reads :class:`~a.b.File` objects.'''", "Reads a.b.File objects."),
+        ('r"""Reads it.\n\n    Parameters\n    ----------\n    x"""', "Reads it."),
+        ('"""\n    Returns\n    -------\n    x\n"""', ""),
+        ("/// <summary>Reads <paramref name=\"x\"/> twice.</summary>", "Reads x twice."),
+        ("// ------\n// Reads it.\n// ------", "Reads it."),
+        ("/*! \\brief Reads it. \n * \\return x */", "Reads it."),
+        ("/* @param x only */", ""),
+    ],
+)  # fmt: skip
+def test_the_first_paragraph_without_markup(said: str, query: str) -> None:
+    assert comments.query(said) == query
+
+
+def test_a_long_paragraph_ends_at_a_sentence() -> None:
+    query = comments.query("# " + "Reads a file and checks it. " * 40)
+    assert query.endswith("checks it.") and 300 < len(query) <= comments.LONGEST
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "reason"),
+    [
+        ("Parses dates in several formats.", "parse", None),
+        ("Returns the number of items in the queue", "size", None),
+        ("Parse", "f", comments.SHORT),
+        ("Get user name", "getUserName", comments.BOILERPLATE),
+        ("Getter for the name.", "f", comments.BOILERPLATE),
+        ("Constructor of the class.", "A", comments.BOILERPLATE),
+        ("TODO: write this one day", "f", comments.BOILERPLATE),
+        ("eslint-disable-next-line no-unused-vars", "f", comments.BOILERPLATE),
+        ("Copyright 2020 Somebody and others", "f", comments.LICENCE),
+        ("This file was automatically generated by a tool", "f", comments.GENERATED),
+        ("Gibt die Anzahl der Einträge in der Liste zurück", "f", comments.FOREIGN),
+        ("返回 列表 中 元素 的 数量 abc def ghi", "f", comments.FOREIGN),
+        ("Devuelve el número de elementos de la lista", "f", comments.FOREIGN),
+        ("if (x > 3) return frob(x, y);", "f", comments.CODE),
+        ("self.total = compute_sum(values, power)", "f", comments.CODE),
+    ],
+)
+def test_which_words_are_no_query(text: str, name: str, reason: str | None) -> None:
+    assert comments.reason(text, name) == reason
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "reason"),
+    [
+        ("f", "def f(x):\n    return x", docstrings.SHORT_CODE),
+        ("getName", "String getName() {\n    return this.theName.orElse(DEFAULT_NAME_OF_ALL);\n}", docstrings.ACCESSOR),
+        ("f", "def f(self, something, another):\n    raise NotImplementedError('in a subclass')", docstrings.STUB),
+        ("f", "x = 1\n" * 3000, docstrings.LONG_CODE),
+        ("squares", f"def squares(values):\n    {BODY}", None),
+    ],
+)  # fmt: skip
+def test_which_functions_are_no_answer(name: str, code: str, reason: str | None) -> None:
+    assert docstrings.code_reason(name, code) == reason
+
+
+def test_a_parser_that_crashes_costs_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules, code = tmp_path / "modules", tmp_path / "code"
+    modules.mkdir()
+    (modules / "crashing.py").write_text(
+        "import os\nfrom embedcode.data import docstrings\n"
+        "def extract(file):\n    return os._exit(11) if 'crash' in file.path else docstrings.extract(file)\n"
+    )
+    monkeypatch.syspath_prepend(modules)
+    monkeypatch.setenv("PYTHONPATH", str(modules))
+    from crashing import extract
+
+    code.mkdir()
+    for number in range(40):
+        (code / f"m{number}.py").write_text(SOURCES["a.py"].replace("squares", f"squares{number}"))
+    (code / "crash.py").write_text(SOURCES["a.py"])
+    with Workers(1, extract, docstrings.lost, least=1) as workers:
+        workers.start()
+        mined = mine(code, "mine", workers, own=True)
+    assert len(mined.pairs) == 40
+    assert mined.dropped[docstrings.CRASHED] == 1
+
+
+def test_a_parser_that_fails_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docstrings, "documented", lambda *_: 1 / 0)
+    found = docstrings.extract(File("a.py", SOURCES["a.py"], "", ""))
+    assert dict(found.refused) == {"parser failed (ZeroDivisionError)": 1}
+
+
+@pytest.mark.parametrize("text", ["def (((" * 5_000, "{" * 100_000, "\x00" * 50, "class " * 20_000])
+@pytest.mark.parametrize("path", SOURCES)
+def test_any_text_is_survived(path: str, text: str) -> None:
+    assert docstrings.extract(File(path, text, "", "")).pairs == []
+
+
+# ---- sources -----------------------------------------------------------------------------------------------------
+
+
+def source(folder: Path, licence: str | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in SOURCES.items():
+        (folder / name).write_text(text)
+    if licence is not None:
+        (folder / "LICENSE").write_text(licence)
+    return folder
+
+
+def test_a_source_enters_by_its_own_licence(tmp_path: Path) -> None:
+    apache = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
+    with docstrings.workers(1) as workers:
+        taken = mine(source(tmp_path / "a", apache), "a 1", workers)
+        none = mine(source(tmp_path / "b"), "b 1", workers)
+        other = mine(source(tmp_path / "c", "GNU GENERAL PUBLIC LICENSE\n"), "c 1", workers)
+        own = mine(tmp_path / "c", "c 1", workers, own=True)
+    assert taken.licence == "Apache-2.0" and {pair.licence for pair in taken.pairs} == {"Apache-2.0"}
+    assert len({pair.language for pair in taken.pairs}) >= 9
+    assert (none.refused, none.pairs) == ("no licence file", [])
+    assert (other.refused, other.pairs) == ("licence not of the allow-list", [])
+    assert len(own.pairs) == len(taken.pairs) and not own.refused
+
+
+def test_what_an_evaluation_uses_is_never_mined(tmp_path: Path) -> None:
+    with docstrings.workers(1) as workers:
+        for name in ("django", "flask-2.0.1", "libgson-java_2.8"):
+            mined = mine(source(tmp_path / name, "MIT"), name, workers, own=True)
+            assert mined.refused.startswith("never trained on"), name
+            assert mined.pairs == []
+
+
+def test_copies_within_a_source_are_dropped(tmp_path: Path) -> None:
+    folder = source(tmp_path / "a")
+    (folder / "copy.py").write_text(SOURCES["a.py"].replace("# kept", "# another remark"))
+    with docstrings.workers(1) as workers:
+        mined = mine(folder, "a", workers, own=True)
+    assert mined.dropped["copy of another function"] == 1
+    assert [pair.language for pair in mined.pairs].count("python") == 1
+
+
+def test_a_source_that_fails_half_way_is_an_error(tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.py", SOURCES["a.py"])
+        archive.writestr("../b.py", SOURCES["a.py"])
+    with docstrings.workers(1) as workers, pytest.raises(UsageError, match="path outside the archive"):
+        mine(tmp_path / "a.zip", "a", workers, own=True)
+    assert list(stream(source(tmp_path / "d"))), "the next source is read all the same"

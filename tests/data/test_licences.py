@@ -1,0 +1,159 @@
+"""Licences by their words: installed packages say which they have, and what is added to one makes it unknown."""
+
+from __future__ import annotations
+
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+
+from embedcode.data import licences
+
+APACHE = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
+MIT = """MIT License
+
+Copyright (c) 2024 Somebody <a@example.org>
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+"""
+ISC = """Permission to use, copy, modify, and/or distribute this software for any
+purpose with or without fee is hereby granted, provided that the above
+copyright notice and this permission notice appear in all copies.
+
+THE SOFTWARE IS PROVIDED "AS IS" AND THE AUTHOR DISCLAIMS ALL WARRANTIES
+WITH REGARD TO THIS SOFTWARE INCLUDING ALL IMPLIED WARRANTIES OF
+MERCHANTABILITY AND FITNESS. IN NO EVENT SHALL THE AUTHOR BE LIABLE FOR
+ANY SPECIAL, DIRECT, INDIRECT, OR CONSEQUENTIAL DAMAGES OR ANY DAMAGES
+WHATSOEVER RESULTING FROM LOSS OF USE, DATA OR PROFITS, WHETHER IN AN
+ACTION OF CONTRACT, NEGLIGENCE OR OTHER TORTIOUS ACTION, ARISING OUT OF
+OR IN CONNECTION WITH THE USE OR PERFORMANCE OF THIS SOFTWARE.
+"""
+ZLIB = """This software is provided 'as-is', without any express or implied
+warranty. In no event will the authors be held liable for any damages
+arising from the use of this software.
+
+Permission is granted to anyone to use this software for any purpose,
+including commercial applications, and to alter it and redistribute it
+freely, subject to the following restrictions:
+
+1. The origin of this software must not be misrepresented; you must not
+   claim that you wrote the original software. If you use this software
+   in a product, an acknowledgment in the product documentation would be
+   appreciated but is not required.
+2. Altered source versions must be plainly marked as such, and must not be
+   misrepresented as being the original software.
+3. This notice may not be removed or altered from any source distribution.
+"""
+
+
+def installed() -> list[tuple[str, str, str]]:
+    """(package, its declared SPDX identifier, the text of its only licence file)."""
+    found = []
+    for package in distributions():
+        declared = package.metadata.get("License-Expression", "")
+        files = [file for file in package.files or () if licences.is_own(file.as_posix(), "")]
+        if declared and len(files) == 1 and Path(str(files[0].locate())).is_file():
+            found.append((package.name, declared, Path(str(files[0].locate())).read_text("utf-8")))
+    return found
+
+
+def test_installed_packages_have_the_licence_that_they_declare() -> None:
+    packages = installed()
+    allowed = [one for one in packages if one[1] in licences.ALLOWED]
+    assert len(allowed) >= 20
+    recognised = 0
+    for name, declared, text in packages:
+        licence = licences.identify(text)
+        if licence is not None:  # what is added to a licence may make it unknown, never another one
+            recognised += 1
+            assert declared in licence or set(licence.split(" AND ")) & set(declared.split()), name
+    assert recognised >= 0.85 * len(allowed)
+
+
+@pytest.mark.parametrize(
+    ("text", "licence"),
+    [
+        (APACHE, "Apache-2.0"),
+        (MIT, "MIT"),
+        (ISC, "ISC"),
+        (
+            ISC.replace(
+                ", provided that the above\ncopyright notice and this permission notice appear in all copies", ""
+            ),
+            "0BSD",
+        ),
+        (ZLIB, "Zlib"),
+        (MIT + "\n" + APACHE, "Apache-2.0 AND MIT"),
+        (MIT.replace("\n", "\r\n"), "MIT"),
+        ("\n".join(f" * {line}" for line in MIT.split("\n")), "MIT"),
+        ("Copyright (c) 2020 A\n" * 500 + MIT, "MIT"),
+        (MIT.replace("copies or", "copies or portions, for good and not evil, or"), None),
+        (MIT + "\nThe Software shall be used for Good, not Evil.\n", None),
+        ("Commons Clause: not for commercial use.\n" + MIT, None),
+        (MIT + "\nThe files in src/x are under the GNU General Public License.\n", None),
+        (MIT.split("The above")[0], None),
+        ("All rights reserved.", None),
+        ("", None),
+    ],
+)
+def test_texts(text: str, licence: str | None) -> None:
+    assert licences.identify(text) == licence
+
+
+def test_every_licence_file_of_a_source_must_be_known() -> None:
+    assert licences.of({"LICENSE-MIT": MIT, "LICENSE-APACHE": APACHE}) == "Apache-2.0 AND MIT"
+    pointer = "This software is made available under the terms of either of the licenses found in LICENSE-MIT or ..."
+    assert licences.of({"LICENSE": pointer, "LICENSE-MIT": MIT}) == "MIT"
+    assert licences.of({"LICENSE": pointer}) is None
+    assert licences.of({"LICENSE": MIT, "COPYING": "GNU GENERAL PUBLIC LICENSE"}) is None
+    assert licences.of({}) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "top", "own"),
+    [
+        ("LICENSE", "", True),
+        ("pkg-1.0/LICENSE.txt", "pkg-1.0", True),
+        ("pkg-1.0/COPYING", "pkg-1.0", True),
+        ("pkg-1.0.dist-info/licenses/LICENSE", "pkg", True),
+        ("pkg-1.0.dist-info/licenses/AUTHORS", "pkg", False),
+        ("LICENSES/MIT.txt", "", True),
+        ("pkg-1.0/src/LICENSE", "pkg-1.0", False),
+        ("sub/LICENSE", "", False),
+        ("pkg-1.0/licence.py.md", "pkg-1.0", True),
+        ("pkg-1.0/LICENSE-3rd-party.txt", "pkg-1.0", False),
+        ("pkg-1.0/license_checker.py.c", "pkg-1.0", False),
+        ("README", "", False),
+    ],
+)
+def test_which_files_are_licences(path: str, top: str, own: bool) -> None:
+    assert licences.is_own(path, top) is own
+
+
+def test_headers_of_files_count() -> None:
+    assert licences.foreign_header("/* This is free software under the GNU General Public License */\nint a;")
+    assert licences.foreign_header("// SPDX-License-Identifier: GPL-2.0-only\n")
+    assert not licences.foreign_header("// SPDX-License-Identifier: Apache-2.0\n")
+    assert not licences.foreign_header("int a;\n" * 100 + "// the GNU General Public License\n")
+
+
+def test_expressions() -> None:
+    assert licences.allowed("Apache-2.0 AND MIT")
+    assert not licences.allowed("MIT OR GPL-3.0")
+    assert not licences.allowed("")

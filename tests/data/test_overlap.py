@@ -1,0 +1,178 @@
+"""Overlap by content: near duplicates as brute force finds them, and pairs that copy an evaluation set."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedcode.data import minhash, pairs
+from embedcode.data.merge import merge
+from embedcode.data.overlap import Evaluations, Report, allowed, source_names
+from embedcode.data.stats import stats
+from embedcode.errors import UsageError
+from embedcode.types import Pair
+
+WORDS = [f"word{i}" for i in range(300)]
+CODE = (
+    "def area(shape, scale):\n    width = shape.width * scale\n    return width * shape.height * scale + shape.border\n"
+)
+
+
+def similarity(one: list[str], other: list[str]) -> float:
+    """Jaccard's over multisets, by its definition."""
+    a, b = Counter(one), Counter(other)
+    return sum((a & b).values()) / sum((a | b).values())
+
+
+def family(seed: int = 1) -> list[list[str]]:
+    """Texts as lists of words: random ones, each with copies changed a little or a lot."""
+    random.seed(seed)
+    texts = []
+    for _ in range(30):
+        base = random.choices(WORDS, k=random.randint(5, 60))
+        texts.append(base)
+        texts += [
+            [random.choice(WORDS) if random.random() < share else word for word in base]
+            for share in (0.0, 0.05, 0.1, 0.15, 0.3, 0.6)
+        ]
+    return texts
+
+
+def test_near_duplicates_are_those_of_brute_force() -> None:
+    texts = family()
+    index = minhash.Index()
+    for text in texts:
+        index.add(minhash.elements(" ".join(text)))
+    expected, found = set(), set()
+    for i, text in enumerate(texts):
+        expected |= {
+            (i, j)
+            for j, other in enumerate(texts)
+            if similarity(text, other) >= 0.8 and len(text) >= 10 and len(other) >= 10
+        }
+        found |= {(i, j) for j, _ in index.near(minhash.elements(" ".join(text)))}
+    assert len(expected) > 400
+    assert found <= expected
+    assert len(found) >= 0.995 * len(expected)
+
+
+def test_signatures_estimate_the_similarity() -> None:
+    texts = family()[:60]
+    signatures = minhash.sketch([" ".join(text) for text in texts])
+    errors = [
+        (signatures[i] == signatures[j]).mean() - similarity(texts[i], texts[j])
+        for i in range(60)
+        for j in range(i)
+        if min(len(texts[i]), len(texts[j])) >= 10
+    ]
+    assert abs(np.mean(errors)) < 0.01
+    assert np.std(errors) < 0.05
+
+
+def test_copies_keep_the_first_of_each_group() -> None:
+    texts = family()
+    drop = minhash.copies(minhash.sketch([" ".join(text) for text in texts]))
+    for i in np.flatnonzero(drop):
+        assert max(similarity(texts[i], texts[j]) for j in range(i)) > 0.65
+    for i in np.flatnonzero(~drop):
+        assert len(texts[i]) < 10 or max((similarity(texts[i], texts[j]) for j in range(i)), default=0) < 0.95
+    assert (
+        len(minhash.copies(minhash.sketch(["a b"] * 5))) == 5 and not minhash.copies(minhash.sketch(["a b"] * 5)).any()
+    )
+
+
+def test_formatting_and_comments_make_no_difference() -> None:
+    other = CODE.replace("    ", "\t").replace("\n    return", "  # a remark\n\n\treturn")
+    assert minhash.jaccard(minhash.elements(CODE), minhash.elements(other)) == 1
+
+
+# ---- pairs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Path:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    queries = [
+        {"_id": "q1", "text": "How do I compute the area of a scaled shape?"},
+        {"_id": "q2", "text": "sort list"},
+    ]
+    corpus = [{"_id": "d1", "text": CODE}, {"_id": "d2", "text": "def unrelated(x):\n    return x\n"}]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus))
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    return folder
+
+
+NEAR = CODE.replace("shape.border", "shape.margin")
+GOOD = Pair(
+    "Opens a file.", ("def open_file(path):\n    return path.open()\n",), (CODE,), source="pypi:x 1", licence="MIT"
+)
+BAD = {
+    ("equal", "positive"): Pair("q w e r", ("def other(): pass", CODE.replace("    ", "  "))),
+    ("near", "positive"): Pair("q w e r", (NEAR,)),
+    ("equal", "query"): Pair("how do I compute the AREA of a scaled shape", ("x",)),
+    ("name", "source"): Pair("q w e r", ("x",), source="pypi:django 5.2"),
+}
+
+
+def test_what_overlaps_is_found_and_says_with_what(evaluation: Path) -> None:
+    known = Evaluations([evaluation])
+    assert len(known) == 4
+    assert known.find(GOOD) is None, "negatives do not count"
+    assert known.find(Pair("sort it", ("x",))) is None, "two words are anybody's"
+    for (kind, text), pair in BAD.items():
+        found = known.find(pair)
+        assert found is not None and (found.kind, found.text) == (kind, text)
+    found = known.find(BAD["near", "positive"])
+    assert found is not None and found.other == "document d1" and 0.8 <= found.similarity < 1
+
+
+@pytest.mark.parametrize(
+    ("source", "forbidden"),
+    [
+        ("pypi:django 5.2", True), ("git:django/django@abc123", True), ("https://github.com/django/django", True),
+        ("npm:@vue/core 3.4", True), ("debian:django-tables 1", False), ("npm:lodash 4", False), ("", False),
+        ("git:psf/requests", True), ("exercism/python", True),
+    ],
+)  # fmt: skip
+def test_sources_that_are_never_trained_on(source: str, forbidden: bool) -> None:
+    assert (Evaluations().find(Pair("q", ("p",), source=source)) is not None) is forbidden, source_names(source)
+
+
+def test_the_report_counts(evaluation: Path) -> None:
+    report = Report()
+    kept = list(allowed([GOOD, *BAD.values(), GOOD], Evaluations([evaluation]), report))
+    assert kept == [GOOD, GOOD]
+    assert (report.pairs, report.forbidden) == (6, 4)
+    assert report.by_set["set", "near", "positive"] == 1
+
+
+def test_a_set_that_is_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a task needs corpus"):
+        Evaluations([tmp_path])
+
+
+def test_stats_count() -> None:
+    record = stats([GOOD, GOOD, BAD["near", "positive"]])
+    assert record["pairs"] == 3 and record["queries"] == 2
+    assert record["licences"] == {"MIT": 2, "(none)": 1}
+    assert record["negatives_a_pair"] == {"0": 1, "1": 2}
+    assert record["characters"]["query"]["p50"] == len(GOOD.query)
+
+
+def test_merge_leaves_out_copies(tmp_path: Path) -> None:
+    pairs.write(tmp_path / "a.jsonl", [Pair("one two three", (CODE,), language="python")])
+    same = [Pair("said of many", (f"def f{i}(x):\n    return x + {i}",), language="python") for i in range(5)]
+    pairs.write(tmp_path / "b.jsonl", [Pair("other words", (CODE + "# x",)), Pair("near words", (NEAR,)), *same])
+    record, bad = merge([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out.jsonl.gz")
+    assert record["dropped"] == {
+        "same text, other functions": 2, "copy of another's positive": 1, "nearly a copy": 1
+    }  # fmt: skip
+    assert record["pairs"] == 4 and bad.lines == 0
+    assert [pair.query for pair in pairs.read(tmp_path / "out.jsonl.gz")] == ["one two three", *["said of many"] * 3]
