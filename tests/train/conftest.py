@@ -45,12 +45,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     task = folder / "toys"
     task.mkdir()
     # Texts of its own, or all of the data would be left out of training as a copy of them.
-    documents = [f"{code} + 1" for code in CODES]
+    documents = [f"{code.split()[1].partition('(')[0]} = lambda y: y" for code in CODES]
     (task / "corpus.jsonl").write_text(
         "".join(json.dumps({"_id": f"d{n}", "text": text}) + "\n" for n, text in enumerate(documents))
     )
     (task / "queries.jsonl").write_text(
-        "".join(json.dumps({"_id": f"q{n}", "text": f"where is {word}"}) + "\n" for n, word in enumerate(WORDS))
+        "".join(json.dumps({"_id": f"q{n}", "text": f"please find the {word}"}) + "\n" for n, word in enumerate(WORDS))
     )
     (task / "qrels.tsv").write_text("".join(f"q{n}\td{n}\t1\n" for n in range(len(WORDS))))
     base.tiny(Recipe(folder, "tiny", "none", network="bert", query_tokens=32, passage_tokens=32), folder / "base")

@@ -203,8 +203,8 @@ def test_nothing_of_a_task_is_trained_on(recipe: Recipes, world: Path, tmp_path:
     corpus = beir.load(world / "toys").corpus
     rows = [
         {"query": "a fair question", "positives": ["def fair(x): return x"], "source": "fair 1.0"},
-        {"query": "reformatted", "positives": [next(iter(corpus.values())).replace("(x)", "( x )") + "  # copied"]},
-        {"query": "Where is REDCAT?", "positives": ["def other(x): return x"]},
+        {"query": "reformatted", "positives": [next(iter(corpus.values())).replace("y: y", "y :  y") + "  # copied"]},
+        {"query": "Please find the REDCAT!", "positives": ["def other(x): return x"]},
         {"query": "by name", "positives": ["def by_name(x): return x"], "source": "django 5.1"},
         {"query": "by repository", "positives": ["def by_repo(x): return x"], "source": "https://github.com/psf/requests.git"},
     ]  # fmt: skip

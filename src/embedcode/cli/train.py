@@ -33,6 +33,14 @@ def train(
             "--dry-run", help="Print data mix and batches, do three steps on a tiny random network, and stop."
         ),
     ] = False,
+    on: Annotated[
+        Path | None, typer.Option("--on", metavar="PATH", help="A repository of yours to fine-tune a model on.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="With --on: a checkpoint in place of all-MiniLM-L6-v2."),
+    ] = None,
+    minutes: Annotated[float, typer.Option("--minutes", metavar="N", help="With --on: time for the steps.")] = 25.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole checkpoint of the run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -40,11 +48,24 @@ def train(
 
     embedcode train recipes/nv_embedcode_smollm.yaml --out runs/smollm
 
+    embedcode train --on path/to/repo
+
+    The second fine-tunes a model on the functions of a repository, says how well it finds those of files it has not
+    seen, before and after, and keeps the new model only if it is better.
+
     A run that was killed goes on with --resume and ends as it would have. The checkpoint in DIR/model is loaded with
     --model DIR/model, and by SentenceTransformer.
     """
-    if recipe is None:
-        raise UsageError("give a recipe, such as recipes/nv_embedcode_smollm.yaml")
+    if (recipe is None) == (on is None):
+        raise UsageError("give a recipe, such as recipes/nv_embedcode_smollm.yaml, or a repository with --on")
+    if on is not None:
+        if dry_run:
+            raise UsageError("--dry-run is for recipes: leave it out, or leave out --on")
+        _train_on(on, out, model, minutes, resume, as_json)
+        return
+    assert recipe is not None
+    if model is not None:
+        raise UsageError("--model is for --on: a recipe names its base itself")
     with _extra(), _quiet():
         from embedcode.train import recipe as recipes
 
@@ -64,6 +85,35 @@ def train(
         with _Line() as line:
             outcome = Run(read, out or Path("runs") / read.name, resume, line.around(output.note), line).go()
     _report(outcome, as_json)
+
+
+def _train_on(path: Path, out: Path | None, model: str | None, minutes: float, resume: bool, as_json: bool) -> None:
+    from embedcode import settings
+    from embedcode.cli.opening import check
+
+    check(str(path))
+    if not 0 < minutes <= 24 * 60:
+        raise UsageError(f"--minutes {minutes:g} must be above 0, and at most a day")
+    with _extra(), _quiet(), _Line() as line:
+        from embedcode.train.own import PACKAGED, own
+
+        place = out or Path("runs") / (path.resolve().name or "own")
+        tell = line.around(output.note)
+        verdict = own(path, place, model or PACKAGED, minutes, resume, settings.load().threads, tell, line)
+    if as_json:
+        from dataclasses import asdict
+
+        output.put_json(asdict(verdict) | {"folder": verdict.folder and str(verdict.folder)})
+        return
+    gain = verdict.gain
+    output.put(
+        f"{verdict.queries} functions of files held out: nDCG@10 {verdict.before:.4f} -> {verdict.after:.4f}, "
+        f"gain {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+    )
+    if verdict.folder is None:
+        output.put("not better beyond chance: the old model stays, the new one is deleted")
+    else:
+        output.put(f"better: embedcode index {path} --model {verdict.folder}")
 
 
 def _report(outcome: Outcome, as_json: bool) -> None:

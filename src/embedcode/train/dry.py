@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
+from embedcode.data.overlap import Evaluations
 from embedcode.train import base, losses, mix, network, run
 from embedcode.train.batches import MixedBatches, steps_of
 from embedcode.train.mix import Mix, Set
@@ -100,13 +100,8 @@ def _mix(recipe: Recipe) -> tuple[Mix, list[bool]]:
     """The mix with stand-ins for what is not here, and what is here."""
     here = [bool(recipe.places(data)) for data in recipe.data]
     present = tuple(data for data, found in zip(recipe.data, here, strict=True) if found)
-    steering = [
-        task
-        for place in (*recipe.evaluate, *recipe.never)
-        if recipe.path(place).is_dir()
-        for task in (_task(recipe, place),)
-    ]
-    real = mix.load(replace(recipe, data=present), steering) if present else Mix((), [])
+    tasks = [recipe.path(place) for place in (*recipe.evaluate, *recipe.never) if recipe.path(place).is_dir()]
+    real = mix.load(replace(recipe, data=present), Evaluations(tasks)) if present else Mix((), [])
     rows: list[Pair] = []
     sets: list[Set] = []
     found = iter(real.sets)
@@ -117,12 +112,6 @@ def _mix(recipe: Recipe) -> tuple[Mix, list[bool]]:
         rows += own
         sets.append(replace(one, start=start, stop=len(rows)) if one else Set(data, start, len(rows), 0.0))
     return Mix(tuple(sets), rows, mix.answers(rows)), here
-
-
-def _task(recipe: Recipe, place: str) -> Any:
-    from embedcode.evaluate import beir
-
-    return beir.load(recipe.path(place))
 
 
 def _sizes(recipe: Recipe, mixed: Mix, here: list[bool]) -> list[int]:

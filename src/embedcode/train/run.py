@@ -15,14 +15,16 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from embedcode.data.overlap import Evaluations
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
+from embedcode.evaluate import beir
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.train import averaging, base, loop, losses, mix, network, publish, score
@@ -77,8 +79,11 @@ class Run:
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
         check(recipe)
         self._claim(resume)
-        self._steering, others = mix.tasks(recipe)
-        self.mix = mix.load(recipe, [*self._steering, *others])
+        self._steering = [beir.load(recipe.path(place)) for place in recipe.evaluate]
+        self.mix = mix.load(recipe, Evaluations([recipe.path(place) for place in (*recipe.evaluate, *recipe.never)]))
+        for one in self.mix.sets:
+            if one.bad or one.forbidden:
+                tell(f"data set {one.data.name}: {one.forbidden:,} pairs of benchmarks left out, {one.bad:,} bad lines")
 
     def go(self) -> Outcome:
         started = time.monotonic()
@@ -367,8 +372,3 @@ def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file(checkpoint / loop.WEIGHTS)
-
-
-def smaller(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with some values replaced, as a dry run and a test need it."""
-    return replace(recipe, **changes)

