@@ -6,11 +6,12 @@
     python worker.py sentence-transformers MODEL bf16|fp32|openvino-int8 BATCH COUNT
     python worker.py first MODEL PRECISION              # process start to first vector
 
-COUNT chunks of chunks.jsonl, 0 for all.
+COUNT chunks of chunks.jsonl, 0 for all. PRECISION auto is what a trial chooses; a graph has its own.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ WARM = 4
 """Chunks that are embedded once before the clock starts."""
 SHAPES = ((4096, 4096), (4096, 1024), (4096, 14336), (14336, 4096))
 ROWS = (512, 2048, 4096)
+PACKAGES = ("torch", "transformers", "sentence-transformers", "onnxruntime", "openvino", "optimum-intel", "nncf")
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -61,7 +63,8 @@ def ours(model: str, precision: str, count: int) -> dict[str, object]:
     from embedcode import Role, load
     from embedcode.types import Tokens, Truncate
 
-    encoder = load(model, threads=len(os.sched_getaffinity(0)), precision=precision)
+    named = "" if precision == "auto" else precision
+    encoder = load(model, threads=len(os.sched_getaffinity(0)), precision=named)
     chosen = texts(count)
     tokens = [t for t in encoder.tokenize(chosen, Role.PASSAGE, truncate=Truncate.END) if isinstance(t, Tokens)]
     encoder.encode(chosen[:WARM], Role.PASSAGE, truncate=Truncate.END)
@@ -80,6 +83,7 @@ def ours(model: str, precision: str, count: int) -> dict[str, object]:
         "rate": used / seconds,
         "giga_operations": 2 * linear * used / seconds / 1e9,
         "build": encoder.build,
+        "reason": encoder.choice.reason if hasattr(encoder, "choice") else "",
         "vectors": vectors.round(4).tolist() if vectors.shape[1] <= 1024 else [],
         "peak_mb": peak_mb(),
     }
@@ -135,6 +139,17 @@ def streamed(model: str, precision: str, count: int) -> dict[str, object]:
     return {"tokens": used, "rate": used / (time.perf_counter() - start), "peak_mb": peak_mb()}
 
 
+def versions() -> dict[str, str]:
+    """Of what this side computes with."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 def peak_mb() -> float:
     """Most anonymous and file-backed pages that were resident at once."""
     rows = Path("/proc/self/status").read_text().splitlines()
@@ -156,7 +171,7 @@ def main() -> None:
             found = first(rest[0], rest[1])
         case _:
             raise SystemExit(f"unknown kind {kind}")
-    print(json.dumps(found))
+    print(json.dumps(found | {"versions": versions()}))
 
 
 if __name__ == "__main__":
