@@ -68,7 +68,8 @@ def embed(
         ),
     ] = None,
     truncate: Annotated[
-        Truncate, typer.Option(help="What is cut off a text that is too long; NONE makes it an error.")
+        Truncate,
+        typer.Option(case_sensitive=False, help="What is cut off a text that is too long; NONE makes it an error."),
     ] = Truncate.NONE,
     dimensions: Annotated[
         int | None, typer.Option(metavar="N", help="Keep the first N, at unit length again (Matryoshka).")
