@@ -120,6 +120,8 @@ def embed(
         raise
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+    for remark in encoder.remarks():
+        output.note(remark)
     if cut := sum(entry.truncated for entry in tokens):
         output.note(f"{cut:,} of {len(tokens):,} texts were too long and were cut at the {truncate.value.lower()}")
 

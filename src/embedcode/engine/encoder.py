@@ -66,6 +66,10 @@ class LocalEncoder(ABC):
         """Share of the tokens computed so far that were padding."""
         return 0.0
 
+    def remarks(self) -> Sequence[str]:
+        """What a person should know of the vectors computed so far."""
+        return ()
+
     @abstractmethod
     def checks(self) -> list[Check]:
         """What `embedcode doctor` looks at: the model as it is computed on this machine."""
