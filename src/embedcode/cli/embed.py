@@ -68,7 +68,8 @@ def embed(
         ),
     ] = None,
     truncate: Annotated[
-        Truncate, typer.Option(help="What is cut off a text that is too long; NONE makes it an error.")
+        Truncate,
+        typer.Option(case_sensitive=False, help="What is cut off a text that is too long; NONE makes it an error."),
     ] = Truncate.NONE,
     dimensions: Annotated[
         int | None, typer.Option(metavar="N", help="Keep the first N, at unit length again (Matryoshka).")
@@ -119,6 +120,8 @@ def embed(
         raise
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+    for remark in encoder.remarks():
+        output.note(remark)
     if cut := sum(entry.truncated for entry in tokens):
         output.note(f"{cut:,} of {len(tokens):,} texts were too long and were cut at the {truncate.value.lower()}")
 

@@ -79,6 +79,10 @@ class LocalEncoder(ABC):
         """Calls of `forward`, each of one text, that are worth making at a time; 1 where one call of many is faster."""
         return 1
 
+    def remarks(self) -> Sequence[str]:
+        """What a person should know of the vectors computed so far."""
+        return ()
+
     @abstractmethod
     def checks(self) -> list[Check]:
         """What `embedcode doctor` looks at: the model as it is computed on this machine."""

@@ -91,6 +91,9 @@ class RemoteEncoder:
         known = self._known
         return Conditions(f"{known.model} at {self.address.url}", known.dim, known.max_tokens, self._prompts)
 
+    def remarks(self) -> Sequence[str]:
+        return ()
+
     def tokenize(
         self,
         texts: Sequence[str] | Sequence[Sequence[int]],

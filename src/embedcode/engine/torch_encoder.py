@@ -98,6 +98,14 @@ class TorchEncoder(LocalEncoder):
                 raise EncodeError(f"Input {index} has no finite vector in {self.checkpoint.name}: leave it out.", index)
         return vectors
 
+    def remarks(self) -> list[str]:
+        found = []
+        if "choice" in self.__dict__ and not self._precision:
+            found.append(f"computed in {self.choice.precision}: {self.choice.reason}")
+        if self.repaired:
+            found.append(f"{self.repaired:,} vectors were not finite and were computed again in fp32")
+        return found
+
     def checks(self) -> list[Check]:
         reason = ("precision", f"{self.choice.precision}: {self.choice.reason}", True)
         return [self._described(), reason, ("engine", self.build, True), self._speed()]
