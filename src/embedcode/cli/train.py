@@ -180,7 +180,9 @@ def _extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UsageError(f"this needs {error.name}; run `pip install '.[train]'` in your clone of embedcode") from None
+        raise UsageError(
+            f"this needs {error.name or error}; run `pip install '.[train]'` in your clone of embedcode"
+        ) from None
 
 
 @contextmanager
@@ -194,8 +196,8 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging as loud
 
     before: Any = loud.get_verbosity()
-    loud.set_verbosity_error()
-    loud.disable_progress_bar()
+    loud.set_verbosity_error()  # type: ignore[no-untyped-call]
+    loud.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -51,7 +51,7 @@ def attention(
     runs = list(_runs(borders))
     # split(), not slices: the gradient of each slice would be a whole row of zeros.
     sizes = [stop - start for start, stop, _ in runs]
-    parts = zip(*(part.split(sizes, 2) for part in (query, key, value)), strict=True)
+    parts = zip(*(torch.split(part, sizes, 2) for part in (query, key, value)), strict=True)
     for (start, stop, texts), part in zip(runs, parts, strict=True):
         q, k, v = (_apart(one, texts) for one in part)
         near = _near((stop - start) // texts, sliding_window, causal, query.device)
@@ -83,7 +83,8 @@ def _runs(borders: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 def _apart(part: torch.Tensor, texts: int) -> torch.Tensor:
     """[1, heads, rows, d] to [texts, heads, rows / texts, d]."""
-    return part[0].unflatten(1, (texts, -1)).transpose(0, 1)
+    _, heads, rows, width = part.shape
+    return part[0].view(heads, texts, rows // texts, width).transpose(0, 1)
 
 
 def _near(length: int, window: int | None, causal: bool, device: torch.device) -> torch.Tensor | None:

@@ -100,7 +100,7 @@ class TorchEncoder(LocalEncoder):
 
     def remarks(self) -> list[str]:
         found = []
-        if "choice" in self.__dict__ and not self._precision:
+        if "choice" in self.__dict__ and not self.asked:
             found.append(f"computed in {self.choice.precision}: {self.choice.reason}")
         if self.repaired:
             found.append(f"{self.repaired:,} vectors were not finite and were computed again in fp32")

@@ -97,8 +97,12 @@ def _unpacked(file: Path, folder: Path) -> Path:
     done = folder / "config.json"
     if done.is_file():
         return folder
+    from importlib.util import find_spec
+
     from transformers import AutoModel, AutoTokenizer
 
+    if find_spec("gguf") is None:
+        raise UsageError(f"{file} is unpacked by the package gguf; run `pip install gguf`.")
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

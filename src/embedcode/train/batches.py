@@ -23,7 +23,7 @@ from embedcode.train.mix import Mix, key
 from embedcode.types import Pair, Tokens, Truncate, digest
 
 
-class MixedBatches(DefaultBatchSampler):  # type: ignore[misc]
+class MixedBatches(DefaultBatchSampler):
     """Batches of rows in which every data set has its share.
 
     `shares` of a batch, `sizes` in rows, in the order of the mix. What a batch owes a set by rounding the next ones
@@ -57,7 +57,7 @@ class MixedBatches(DefaultBatchSampler):  # type: ignore[misc]
             turn += 1
 
 
-class Pieces(DefaultBatchSampler):  # type: ignore[misc]
+class Pieces(DefaultBatchSampler):
     """Batches cut into equal parts that are computed one after the other, in their order."""
 
     def __init__(self, whole: MixedBatches, size: int) -> None:

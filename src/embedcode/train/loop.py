@@ -24,7 +24,7 @@ WEIGHTS = "weights.safetensors"
 _NUMBERED = re.compile(r"checkpoint-(\d+)")
 
 
-class Loop(SentenceTransformerTrainer):  # type: ignore[misc]
+class Loop(SentenceTransformerTrainer):
     """`batches` are what it trains on, in their order; `keep` checkpoints are kept."""
 
     def __init__(self, *, batches: Any, keep: int, **options: Any) -> None:
@@ -50,7 +50,7 @@ class Loop(SentenceTransformerTrainer):  # type: ignore[misc]
         return str(self._saving or self.args.output_dir)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        run = Path(self.args.output_dir)
+        run = Path(str(self.args.output_dir))
         self._saving = run / ".part"
         shutil.rmtree(self._saving, ignore_errors=True)
         try:

@@ -29,11 +29,11 @@ PACK = 8192
 """Tokens in one pass where no gradient is kept."""
 
 
-class Packed(Module):  # type: ignore[misc]
+class Packed(Module):
     """Texts side by side to one vector each: the network, then pooling text by text, in fp32."""
 
     def __init__(self, network: Any, pooling: Pooling, masks_prompt: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.network = network
         self.pooling, self.masks_prompt = pooling, masks_prompt
 
@@ -90,9 +90,8 @@ def trainable(checkpoint: Checkpoint, lora: Lora | None, dropout: float, device:
 def _adapt(built: Any, lora: Lora) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets)
-    )  # type: ignore[arg-type]
+    alpha: Any = lora.alpha  # the library divides by the rank, and takes fractions
+    config = LoraConfig(r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets))
     try:
         inject_adapter_in_model(config, built)
     except ValueError as error:

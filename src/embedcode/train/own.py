@@ -18,6 +18,7 @@ from embedcode.data.docstrings import File
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import Interval, paired_bootstrap
+from embedcode.model.checkpoint import Checkpoint
 from embedcode.train import base, network, score
 from embedcode.train.recipe import Data, Recipe
 from embedcode.train.run import Run, Step, Tell, texts
@@ -65,7 +66,7 @@ def own(
     judge = score.Judge([task], texts(recipe, checkpoint), checkpoint.first_position)
     values = [
         judge.values(network.trainable(one, None, 0.0))[task.name]
-        for one in (checkpoint, base.as_trained(recipe, base.Checkpoint.read(done.folder)))
+        for one in (checkpoint, base.as_trained(recipe, Checkpoint.read(done.folder)))
     ]
     before, after = (sum(one.values()) / len(one) for one in values)
     gain = paired_bootstrap(values[1], values[0])

@@ -80,7 +80,8 @@ class Run:
         check(recipe)
         self._claim(resume)
         self._steering = [beir.load(recipe.path(place)) for place in recipe.evaluate]
-        self.mix = mix.load(recipe, Evaluations([recipe.path(place) for place in (*recipe.evaluate, *recipe.never)]))
+        barred = [*self._steering, *(beir.load(recipe.path(place)) for place in recipe.never)]
+        self.mix = mix.load(recipe, Evaluations(barred))
         for one in self.mix.sets:
             if one.bad or one.forbidden:
                 tell(f"data set {one.data.name}: {one.forbidden:,} pairs of benchmarks left out, {one.bad:,} bad lines")
@@ -110,7 +111,7 @@ class Run:
         return outcome
 
     def _train(self, model: Any, checkpoint: Checkpoint, mixed: Mix, judge: score.Judge, folder: Path) -> None:
-        from datasets import Dataset
+        from datasets import Dataset  # type: ignore[import-untyped]
         from sentence_transformers import SentenceTransformerTrainingArguments
 
         recipe = self.recipe
