@@ -43,6 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         EMBEDCODE_THREADS="1",
         EMBEDCODE_SERVE_MAX_QUEUE_TOKENS="3000",
         EMBEDCODE_SERVE_HEADER_SECONDS="3",
+        EMBEDCODE_SERVE_TIMEOUT="600",
     ) as server:
         yield server
 
@@ -155,7 +156,12 @@ def _closed(line: socket.socket) -> bool:
 
 
 def test_at_its_end_queries_are_answered_and_passages_refused(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
-    variables = {"EMBEDCODE_THREADS": "1", "EMBEDCODE_SERVE_STRICT_NIM": "1", "EMBEDCODE_SERVE_MAX_QUEUE_TOKENS": "10"}
+    variables = {
+        "EMBEDCODE_THREADS": "1",
+        "EMBEDCODE_SERVE_STRICT_NIM": "1",
+        "EMBEDCODE_SERVE_DRAIN_SECONDS": "300",
+        "EMBEDCODE_SERVE_MAX_QUEUE_TOKENS": "10",
+    }
     with serving(tmp_path, **variables) as server:
         bulk = pool.submit(server.embed, texts(200, "bulk"), input_type="passage")
         waits(lambda: server.metric('embedcode_queue_tokens{lane="passage"}') > 0)
@@ -180,7 +186,7 @@ def test_at_its_end_queries_are_answered_and_passages_refused(tmp_path: Path, po
 
 
 def test_a_second_signal_cuts_off_and_the_exit_code_tells(tmp_path: Path) -> None:
-    with serving(tmp_path, EMBEDCODE_THREADS="1") as server:
+    with serving(tmp_path, EMBEDCODE_THREADS="1", EMBEDCODE_SERVE_TIMEOUT="600") as server:
         query = sent(server, texts(400, "query"), input_type="query")
         waits(lambda: server.metric('embedcode_engine_tokens{lane="query"}') > 0)
         engine = server.engine()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedcode.cli import output
 from embedcode.cli.opening import Model, Threads, check
 from embedcode.errors import UsageError
+
+if TYPE_CHECKING:
+    from embedcode.serve.options import Options
+    from embedcode.settings import Settings
 
 
 def serve(
@@ -56,6 +60,10 @@ def serve(
     accept_token_ids: Annotated[
         bool, typer.Option("--accept-token-ids", help="Take lists of this model's token ids in place of texts.")
     ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Measure memory and speed here, print them, and end: serves nobody.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print one JSON object.")] = False,
     threads: Threads = None,
 ) -> None:
     """Serve embeddings over HTTP, as NVIDIA's NIM and OpenAI's API do.
@@ -91,9 +99,41 @@ def serve(
         check(str(chosen.index))
     for name, raw in server_options.nim_settings().items():
         os.environ[f"EMBEDCODE_{name.upper()}"] = raw.lower() if name == "log_level" else raw
-    code = run(chosen, settings.load({"model": model, "threads": threads}), output.put)
+    configured = settings.load({"model": model, "threads": threads})
+    if plan:
+        _plan(chosen, configured, as_json)
+        return
+    code = run(chosen, configured, output.put)
     if code:
         raise typer.Exit(code)
+
+
+def _plan(options: Options, configured: Settings, as_json: bool) -> None:
+    from embedcode.serve import plan, server
+    from embedcode.serve.metrics import Metrics
+
+    encoder = server.local(configured)
+    need = plan.check(encoder)
+    found = plan.make(server.embedder(options, configured, encoder, Metrics()), configured.threads, need)
+    if as_json:
+        output.put_json(found.record())
+        return
+    rows = (
+        ("model", f"{found.model}, {found.build}"),
+        ("threads", f"{found.threads}"),
+        ("loads in", f"{found.load_seconds:.1f} s"),
+        (
+            "memory",
+            f"{output.megabytes(found.engine_peak)} for the engine, {output.megabytes(found.server_peak)} for "
+            f"the server at the peak; {output.megabytes(found.memory_free)} were free",
+        ),
+        ("passages", f"{found.tokens_per_second:,.0f} tokens/s"),
+        ("a query", f"{found.query_ms:.0f} ms; {found.query_beside_ms:.0f} ms (p95) beside passages"),
+        ("a batch", f"{found.batch_tokens:,} tokens"),
+        ("a lane holds", f"{found.queue_tokens:,} tokens, then 429"),
+    )
+    for name, value in rows:
+        output.put(f"{name + ':':<14} {value}")
 
 
 def _add_key(path: Path | None, name: str, scopes: list[str], quota: int) -> None:

@@ -45,10 +45,11 @@ class TorchEncoder(LocalEncoder):
         )
         super().__init__(conditions, TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos))
         self.checkpoint = checkpoint
-        self._precision = precision
+        self.asked = precision
+        """The precision that was asked for; "" leaves it to the trial."""
+        self.streams_layers = stream
         self._threads = threads
         self._device = device
-        self._stream = stream
         self._loading = Lock()
 
     @property
@@ -65,11 +66,11 @@ class TorchEncoder(LocalEncoder):
     @cached_property
     def choice(self) -> Choice:
         """What the network is computed in, and why."""
-        if self._precision:
-            return Choice(self._precision, "as asked")
+        if self.asked:
+            return Choice(self.asked, "as asked")
         if self._device != "cpu":
             return Choice("bf16", "as every card computes fast")
-        if self._stream:
+        if self.streams_layers:
             return Choice("bf16", "half the bytes to read of fp32")
         from embedcode import settings
 
@@ -86,7 +87,7 @@ class TorchEncoder(LocalEncoder):
         from embedcode.engine.vectors import unit
 
         out = np.empty((len(tokens), self.dim), np.float32)
-        for part in packs(tokens, STREAMED if self._stream else PACK):
+        for part in packs(tokens, STREAMED if self.streams_layers else PACK):
             out[part] = self._forward(tokens[part], self._network)
         vectors = unit(out)
         norms = np.linalg.norm(vectors, axis=1)
@@ -170,9 +171,9 @@ class TorchEncoder(LocalEncoder):
     def _network(self) -> Any:
         with self._loading:
             precision = self.choice.precision
-            if not self._stream and self._device == "cpu":
+            if not self.streams_layers and self._device == "cpu":
                 memory.check(self.checkpoint, precision)
-            return self._load(precision, self._stream)
+            return self._load(precision, self.streams_layers)
 
     @cached_property
     def _exact(self) -> Any:

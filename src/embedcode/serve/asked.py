@@ -127,7 +127,8 @@ def check(given: Mapping[str, Any], model: Model) -> Asked:
     name = _optional_text(given, "model")
     if name is None:
         raise _schema("model", f"model is missing: give the name of a served model, such as {model.name!r}.")
-    if name not in model.names:
+    known = next((one for one in model.names if one.lower() == name.lower()), None)
+    if known is None:
         raise ProblemError(
             404,
             f"The model `{name[:SHOWN]}` does not exist: this server has {', '.join(model.names)}.",
@@ -135,7 +136,7 @@ def check(given: Mapping[str, Any], model: Model) -> Asked:
             "model_not_found",
         )
     texts, ids = _inputs(given, model)
-    role = _role(given, name, model)
+    role = _role(given, known, model)
     instruction = _optional_text(given, "instruction")
     late = given.get("late_chunking", False)
     if not isinstance(late, bool):
@@ -144,7 +145,7 @@ def check(given: Mapping[str, Any], model: Model) -> Asked:
     _modality(given)
     _optional_text(given, "user")
     asked = Asked(
-        model=name,
+        model=known,
         texts=texts,
         ids=ids,
         role=role or Role.PASSAGE,

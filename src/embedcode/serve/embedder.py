@@ -34,6 +34,9 @@ BLOCK = 32
 MOST_TOKENISED = 8192
 """Texts that are being tokenised at a time, of all requests."""
 TOKENISERS = 2
+SLACK = 4
+"""Times what would be computed in the time of a request that one request may have: the rate may have been measured in a
+bad moment."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before an engine that died is started again, by how often it died before it was ready."""
 
@@ -104,6 +107,8 @@ class Embedder:
         self.stage = Stage.STARTING
         self.trouble = ""
         """Why the engine is not there, if it is not."""
+        self.note: Callable[..., None] = lambda event, level="info", **fields: None
+        """Is told what happens to the engine: an event, a level, and fields."""
         self.unusable: asyncio.Future[str] | None = None
         """Is set to what keeps the model from ever being ready, before it was so once."""
         self.queue = Queue(time.monotonic, load.budget, limits.batch_texts, limits.most_requests, limits.most_tokens)
@@ -216,21 +221,28 @@ class Embedder:
         self._check_ready(asked.lane)
         errors = [entry for entry in entries if isinstance(entry, InputError)]
         if doubled and not self.limits.double_prompts:
-            errors += [InputError(index, _doubled(index)) for index in doubled]
+            known = {error.index for error in errors}
+            errors += [InputError(index, _doubled(index)) for index in doubled if index not in known]
         if errors and not asked.partial:
             first = min(errors, key=lambda error: error.index)
             raise ProblemError(400, first.message, "input", index=first.index)
         bad = {error.index for error in errors}
         good = {i: entry for i, entry in enumerate(entries) if isinstance(entry, Tokens) and i not in bad}
+        cost = sum(entry.used for entry in good.values())
         if spend is not None:
-            spend(sum(entry.used for entry in good.values()))
+            spend(cost)
         keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
         late: Late | None = None
         if asked.late:
             text, late = "".join(asked.texts), _late(asked.texts)
             keys = {0: digest("late", text, repr(late[1]), self.space)}
             good = {0: good[0]}
-        found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
+        try:
+            found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
+        except FullError:
+            if spend is not None:
+                spend(-cost)  # nothing was computed for it
+            raise
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))
         vectors = []
@@ -406,7 +418,7 @@ class Embedder:
     def _check_size(self, cost: int) -> None:
         """What would not be done in time even by an engine with nothing else to do is no overload."""
         most = int(self.queue.rate.value * self.limits.timeout)
-        if cost > most:
+        if cost > SLACK * most:
             self.metrics.refused.labels("size").inc()
             raise ProblemError(
                 413,
@@ -467,6 +479,8 @@ class Embedder:
     def _is_ready(self, facts: Facts) -> None:
         if self.facts is None:
             self.queue.rate.seed(facts.rate)
+        else:
+            self.note("engine started again", load_seconds=round(facts.seconds, 2))
         self.facts = facts
         self.trouble = ""
         self._deaths = 0
@@ -515,7 +529,7 @@ class Embedder:
     def _died(self, code: int | None) -> None:
         """Start another one; what the dead one had is tried again, and a text that kills it again and again is not."""
         self._connected = False
-        self.trouble = self.trouble or f"the engine ended with code {code}"
+        self.note("engine ended", "warning", code=code, trouble=self.trouble, texts=len(self._sent))
         sent = list(self._sent.values())
         self._sent.clear()
         self._at_hand = dict.fromkeys(Lane, 0)

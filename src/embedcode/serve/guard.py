@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedcode.serve.journal import Journal
-from embedcode.serve.keys import Keys
+from embedcode.serve.keys import Key, Keys
 from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError, respond
@@ -91,10 +91,15 @@ class Guard:
 
             try:
                 self._check(headers)
-                self.authorise(scope["path"], headers, state)
+                key = self.authorise(scope["path"], headers.get("authorization", ""))
+                if key is not None:
+                    state["key"] = key
+                    state["note"]["key"] = key.name
                 await app(scope, receive, sending)
             except ProblemError as problem:
                 state["note"]["error"] = problem.message
+                if problem.key:
+                    state["note"]["key"] = problem.key
                 answer = respond(problem, request_id)
                 if problem.status == 401 and scope["path"] in PAGES:
                     answer.headers["WWW-Authenticate"] = 'Basic realm="embedcode: any name, and the key"'
@@ -131,26 +136,28 @@ class Guard:
         if origin is not None and _bare(origin.partition("://")[2]) not in (self._hosts or {_bare(host)}):
             raise ProblemError(403, f"Requests from pages of {origin[:100]!r} are not answered.", code="origin")
 
-    def authorise(self, path: str, headers: Mapping[str, str], state: dict[str, Any]) -> None:
-        """Finds the key of a request, where there are keys; ProblemError 401 without one, 403 for another's work."""
+    def authorise(self, path: str, authorization: str) -> Key | None:
+        """The key of a request, by its header; None where no key is needed. ProblemError 401 without one, 403 for a key
+        that is not for this."""
         if self._keys is None or path.startswith(OPEN):
-            return
-        key = self._keys.find(_secret(headers.get("authorization", "")))
+            return None
+        key = self._keys.find(_secret(authorization))
         if self._keys.trouble != self._trouble:
             self._trouble = self._keys.trouble
             self._journal.write("keys", "error" if self._trouble else "info", trouble=self._trouble)
         if key is None:
             self._metrics.refused.labels("key").inc()
             raise ProblemError(401, "This server needs a key: send Authorization: Bearer KEY.", code="invalid_api_key")
-        state["note"]["key"] = key.name
-        state["key"] = key
         scope = next((scope for start, scope in SCOPES.items() if path.startswith(start)), None)
-        if scope is not None and scope not in key.scopes:
-            self._metrics.refused.labels("scope").inc()
-            raise ProblemError(403, f"The key {key.name} is not for {scope}: use one that is.", code="scope")
+        wrong = scope if scope is not None and scope not in key.scopes else ""
         if scope == "search" and key.indexes and self._index not in key.indexes:
+            wrong = f"the index {self._index}"
+        if wrong:
             self._metrics.refused.labels("scope").inc()
-            raise ProblemError(403, f"The key {key.name} is not for the index {self._index}.", code="scope")
+            refusal = ProblemError(403, f"The key {key.name} is not for {wrong}: use one that is.", code="scope")
+            refusal.key = key.name
+            raise refusal
+        return key
 
     def report(self, error: Exception, request_id: str, path: str) -> None:
         # Without the message, which may hold what was sent.

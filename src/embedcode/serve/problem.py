@@ -35,6 +35,8 @@ class ProblemError(Exception):
         self.retry_after = retry_after
         self.reason = reason
         """Under which it is counted."""
+        self.key = ""
+        """Name of the key that was not for this."""
 
 
 def respond(problem: ProblemError, request_id: str = "", headers: Mapping[str, str] | None = None) -> Response:

@@ -27,8 +27,8 @@ from embedcode.engine.encoder import LocalEncoder
 from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.torch_encoder import LATE, TorchEncoder
 from embedcode.errors import ModelError, UsageError
-from embedcode.model.presets import licence
-from embedcode.serve import embeddings_api, model_api, openapi, pages, search_api, status_api
+from embedcode.model.presets import licence, preset
+from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api
 from embedcode.serve.asked import Model
 from embedcode.serve.embedder import Embedder, Limits
 from embedcode.serve.guard import LOCAL, Guard
@@ -62,6 +62,7 @@ def serve(options: Options, settings: Settings, announce: Callable[[str], None])
     """
     check_bind(options)
     encoder = local(settings)
+    plan.check(encoder)
     listener = listen(options.host, options.port)
     journal = Journal(settings.log_level if settings.sources["log_level"] != "default" else "info", options.json_logs)
     logging.basicConfig(level=logging.WARNING, handlers=[Lines(journal)], force=True)
@@ -104,7 +105,7 @@ def embedder(options: Options, settings: Settings, encoder: LocalEncoder, metric
     """The door to the engine, which is not started yet. HTTP, gRPC and search all take this one."""
     conditions = encoder.conditions
     model = Model(
-        name=options.served_name or conditions.name,
+        name=options.served_name or public(conditions.name),
         dim=encoder.dim,
         dimensions=conditions.dimensions,
         prompts={role: conditions.prompts[role] for role in Role},
@@ -135,6 +136,14 @@ def embedder(options: Options, settings: Settings, encoder: LocalEncoder, metric
     return Embedder(encoder, load, model, limits, metrics)
 
 
+def public(name: str) -> str:
+    """What requests call a model: its name on the hub, and not the folder it lies in."""
+    if not Path(name).is_dir():
+        return name
+    known = preset(name)
+    return known.name if known else Path(name).resolve().name
+
+
 def about(encoder: LocalEncoder) -> About:
     if isinstance(encoder, GraphEncoder):
         files = [*encoder.spec.files, encoder.spec.folder / "tokenizer.json"]
@@ -162,8 +171,8 @@ def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Star
             error = ProblemError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
         assert isinstance(error, ProblemError)
         request.state.note["error"] = error.message
-        if error.reason == "role":
-            metrics.refused.labels("role").inc()
+        if error.reason in ("role", "memory"):  # the embedder counts its own
+            metrics.refused.labels(error.reason).inc()
         return respond(error, request.state.id)
 
     return Starlette(
@@ -200,6 +209,7 @@ class _Serving:
         self._audit = Journal("info", True, audited(options.audit_log)) if options.audit_log else None
         self._metrics = Metrics()
         self._embedder = embedder(options, settings, encoder, self._metrics)
+        self._embedder.note = journal.write
         self._signalled = asyncio.Event()
         self._grpc: GrpcServer | None = None
         self._grpc_address = ""

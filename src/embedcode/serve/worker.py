@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ class Worker:
         cosine = compare(self._encoder, self._load.home)
         rate = self._measure()
         encoder = self._encoder
-        self._send("ready", Facts(encoder.dim, encoder.build, rate, time.monotonic() - self._since, cosine, _peak()))
+        self._send("ready", Facts(encoder.dim, encoder.build, rate, time.monotonic() - self._since, cosine, peak()))
         threads = [Thread(target=self._work, daemon=True) for _ in range(encoder.streams - 1)]
         for thread in threads:
             thread.start()
@@ -144,8 +145,9 @@ class Worker:
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)
         except BaseException as error:  # this process is of no use any more: another one takes its place
-            with self._sending:
-                self._pipe.send(("broken", f"{type(error).__name__}: {error}"))
+            # Without its message, which may hold what was sent.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self._send("broken", f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}")
             os._exit(1)
 
     def _next(self) -> list[Item]:
@@ -195,7 +197,7 @@ class Worker:
             self._pipe.send(message)
 
 
-def _peak() -> int:
+def peak() -> int:
     """Bytes that this process held at most, what its files take included."""
     import resource
 

@@ -1,0 +1,168 @@
+"""Plan: what a server with these options would take and give on this machine, measured by starting its engine.
+
+Refuses what would not fit before anything is loaded. Answers nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embedcode.engine import memory
+from embedcode.engine.encoder import LocalEncoder
+from embedcode.engine.graph import GraphEncoder
+from embedcode.engine.samples import samples
+from embedcode.engine.torch_encoder import TorchEncoder
+from embedcode.errors import ModelError
+from embedcode.serve.asked import Asked
+from embedcode.serve.embedder import Embedder
+from embedcode.serve.queue import LEAST_TOKENS, QUEUE_SECONDS, Lane
+from embedcode.serve.worker import peak
+from embedcode.types import Role, Truncate
+
+SECONDS = 10.0
+"""Of work that the rate is measured over."""
+QUERIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    model: str
+    build: str
+    threads: int
+    load_seconds: float
+    memory_needed: int
+    """Bytes, as estimated before it was loaded."""
+    memory_free: int
+    engine_peak: int
+    """Bytes, as measured with the longest texts in full batches."""
+    server_peak: int
+    tokens_per_second: float
+    """Of passages of code, with all the work there can be."""
+    query_ms: float
+    """Median, with nothing else to do."""
+    query_beside_ms: float
+    """95 % of the queries took at most this while passages were computed."""
+    batch_tokens: int
+    queue_tokens: int
+    """That a lane may hold."""
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def check(encoder: LocalEncoder) -> int:
+    """Bytes it will need; ModelError where they are not free."""
+    if isinstance(encoder, TorchEncoder):
+        precisions = [encoder.asked] if encoder.asked else list(memory.NUMBER)
+        need = min(memory.needed(encoder.checkpoint, precision) for precision in precisions)
+        if not encoder.streams_layers:
+            memory.check(encoder.checkpoint, min(precisions, key=lambda one: memory.NUMBER[one]))
+        return need
+    assert isinstance(encoder, GraphEncoder)
+    need, free = memory.needed_by_graph(encoder.spec), memory.available()
+    if need > free:
+        raise ModelError(
+            f"{encoder.conditions.name} needs {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: stop "
+            "something else, or serve a smaller export."
+        )
+    return need
+
+
+def make(embedder: Embedder, threads: int, need: int) -> Plan:
+    """Takes half a minute, and longer for a large model. ModelError for a model that cannot be loaded."""
+    return asyncio.run(_measure(embedder, threads, need))
+
+
+async def _measure(embedder: Embedder, threads: int, need: int) -> Plan:
+    free = memory.available()
+    embedder.start()
+    assert embedder.unusable is not None
+    try:
+        while not embedder.ready:
+            if embedder.unusable.done():
+                raise ModelError(embedder.unusable.result())
+            await asyncio.sleep(0.02)
+        facts = embedder.facts
+        assert facts is not None
+        number = 0
+
+        def texts(count: int) -> tuple[str, ...]:
+            """No two alike: the cache must not answer."""
+            nonlocal number
+            found = []
+            base = samples(64)
+            for _ in range(count):
+                number += 1
+                found.append(f"# {number}\n{base[number % len(base)]}")
+            return tuple(found)
+
+        longest = tuple(f"{number} " + "x = y + 1\n" * embedder.max_tokens for number in range(4))
+        await embedder.embed(_asked(embedder, longest, Lane.PASSAGE))
+        idle = await _queries(embedder, texts, lambda: False)
+        done = 0
+        since = time.monotonic()
+        working = asyncio.create_task(_saturate(embedder, texts, since + SECONDS))
+        beside = await _queries(embedder, texts, working.done)
+        done = await working
+        seconds = time.monotonic() - since
+        return Plan(
+            model=embedder.model.name,
+            build=facts.build,
+            threads=threads,
+            load_seconds=round(facts.seconds, 2),
+            memory_needed=need,
+            memory_free=free,
+            engine_peak=_peak_of(embedder.engine_pid) or facts.peak,
+            server_peak=peak(),
+            tokens_per_second=round(done / seconds, 1),
+            query_ms=round(1000 * idle[len(idle) // 2], 1),
+            query_beside_ms=round(1000 * beside[len(beside) * 95 // 100], 1),
+            batch_tokens=embedder.queue.budget,
+            queue_tokens=embedder.queue.most_tokens or max(LEAST_TOKENS, int(QUEUE_SECONDS * done / seconds)),
+        )
+    finally:
+        await asyncio.to_thread(embedder.stop)
+
+
+async def _queries(
+    embedder: Embedder, texts: Callable[[int], tuple[str, ...]], over: Callable[[], bool]
+) -> list[float]:
+    """Seconds of queries one after the other, sorted; at least one."""
+    found: list[float] = []
+    while len(found) < QUERIES and not (found and over()):
+        (text,) = texts(1)
+        since = time.monotonic()
+        await embedder.embed(_asked(embedder, (f"{len(found)} {text[:60]}",), Lane.QUERY))
+        found.append(time.monotonic() - since)
+        await asyncio.sleep(0.05)
+    return sorted(found)
+
+
+async def _saturate(embedder: Embedder, texts: Callable[[int], tuple[str, ...]], until: float) -> int:
+    """Two requests at a time; the tokens that were computed."""
+
+    async def one() -> int:
+        done = 0
+        while time.monotonic() < until:
+            done += (await embedder.embed(_asked(embedder, texts(16), Lane.PASSAGE))).used
+        return done
+
+    return sum(await asyncio.gather(one(), one()))
+
+
+def _asked(embedder: Embedder, texts: tuple[str, ...], lane: Lane) -> Asked:
+    return Asked(embedder.model.name, texts, Role(lane), lane, truncate=Truncate.END)
+
+
+def _peak_of(pid: int | None) -> int:
+    """Bytes that another process held at most; 0 where that cannot be read."""
+    try:
+        rows = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(row.split()[1]) * 1024 for row in rows if row.startswith("VmHWM:")), 0)

@@ -1,0 +1,93 @@
+"""A request for embeddings as it is read: whatever comes, it is an Asked or a problem with its status."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedcode.serve.asked import FIELDS, NO_ROLE, Asked, Model, PromptGuard, check, read
+from embedcode.serve.problem import ProblemError
+from embedcode.serve.queue import Lane
+from embedcode.types import Role, Truncate
+
+PROMPTS = {Role.QUERY: "Instruct: {instruction}\nQuery: ", Role.PASSAGE: ""}
+MODEL = Model("nvidia/nv-embedcode-7b-v1", 4096, (512, 1024), PROMPTS, late=True)
+PLAIN = Model("plain", 12, (), dict.fromkeys(Role, ""))
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+USUAL = {
+    "model": st.sampled_from([MODEL.name, f"{MODEL.name}-query", f"{MODEL.name}-passage"]),
+    "input": st.text() | st.lists(st.text(), max_size=3),
+    "input_type": st.sampled_from(["query", "passage"]),
+    "truncate": st.sampled_from(["NONE", "START", "END"]),
+    "dimensions": st.sampled_from([512, 1024, 4096, 5]),
+}
+BODIES = st.fixed_dictionaries({}, optional={name: USUAL.get(name, JSON) | JSON for name in (*FIELDS, "more")})
+
+
+@given(BODIES)
+@settings(deadline=None)
+def test_any_fields_are_a_request_or_a_problem_of_the_caller(body: dict[str, object]) -> None:
+    for model in (MODEL, PLAIN):
+        try:
+            asked = check(body, model)
+        except ProblemError as problem:
+            assert problem.status in (400, 404, 422)
+            assert 10 < len(problem.message) < 700
+        else:
+            assert isinstance(asked, Asked)
+            assert asked.texts
+            assert asked.model in model.names
+
+
+@given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_a_request_or_a_problem_of_the_caller(body: bytes) -> None:
+    with pytest.raises(ProblemError) as problem:
+        read(body, MODEL)
+    assert problem.value.status == 422
+
+
+def test_the_role_and_the_lane() -> None:
+    def lane(model: Model, given: object, name: str = "", **fields: object) -> tuple[Role, Lane]:
+        asked = check({"model": name or model.name, "input": given, **fields}, model)
+        return asked.role, asked.lane
+
+    assert lane(MODEL, ["a"], input_type="passage") == (Role.PASSAGE, Lane.PASSAGE)
+    assert lane(MODEL, ["a", "b"], f"{MODEL.name}-query") == (Role.QUERY, Lane.QUERY)
+    assert lane(MODEL, "a", "NVIDIA/NV-EmbedCode-7b-v1-passage") == (Role.PASSAGE, Lane.PASSAGE)
+    assert lane(PLAIN, "one text") == (Role.PASSAGE, Lane.QUERY)
+    assert lane(PLAIN, ["two", "texts"]) == (Role.PASSAGE, Lane.PASSAGE)
+    usual = Model("m", 4, (), PROMPTS, default_role=Role.QUERY)
+    assert lane(usual, ["a"]) == (Role.QUERY, Lane.QUERY)
+    with pytest.raises(ProblemError, match=re.escape(NO_ROLE)):
+        lane(MODEL, "a")
+
+
+def test_fields_that_are_null_are_as_if_they_were_left_out() -> None:
+    nulls = dict.fromkeys(FIELDS) | {"model": "plain", "input": "a"}
+    del nulls["modality"], nulls["late_chunking"]
+    asked = check(nulls, PLAIN)
+    assert (asked.truncate, asked.encoding, asked.kind, asked.dimensions) == (Truncate.NONE, "float", "float", None)
+
+
+def test_a_size_that_does_not_pack_to_bytes() -> None:
+    with pytest.raises(ProblemError, match="multiple of 8"):
+        check({"model": "plain", "input": "a", "embedding_type": "binary"}, PLAIN)
+
+
+def test_a_prompt_is_found_whatever_its_instruction() -> None:
+    twice = PromptGuard(PROMPTS)
+    assert twice("Instruct: Retrieve code or text based on user query\nQuery: log out")
+    assert twice("  Instruct: x\nQuery:log out")
+    for text in ("log out", "Instruct: the crew\n", "Query: a", "def instruct(): ...", ""):
+        assert not twice(text)
+    assert PromptGuard({Role.QUERY: "query: ", Role.PASSAGE: "passage: "})("passage: a")
+    assert not PromptGuard(dict.fromkeys(Role, ""))("anything")

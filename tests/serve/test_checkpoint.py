@@ -1,0 +1,104 @@
+"""The server on a checkpoint, in NV-EmbedCode's layout: roles, instructions, late chunking, and the golden vector."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import MistralConfig, MistralModel
+
+from embedcode import Role, load
+from embedcode.engine.torch_encoder import TorchEncoder
+from embedcode.model.spec import DEFAULT
+
+from .serving import PATIENCE, Server, serving
+
+NAME = "nvidia/NV-EmbedCode-7b-v1"
+PARTS = ["def first(a):\n    return a\n\n", "def second(b):\n    return first(b) + 1\n"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "NV-EmbedCode-7b-v1"
+    folder.mkdir()
+    config = MistralConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=128,
+        vocab_size=30522, max_position_embeddings=4096, sliding_window=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    save_file(dict(MistralModel(config).state_dict()), folder / "model.safetensors")
+    published = {"architectures": ["MistralBiDirectionalModel"], "model_type": "mistralbidirectional"}
+    (folder / "config.json").write_text(json.dumps(config.to_dict() | published))
+    shutil.copy(DEFAULT / "tokenizer.json", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, home: Path) -> Iterator[Server]:
+    with serving(home, "--model", str(folder), EMBEDCODE_PRECISION="fp32", EMBEDCODE_THREADS="1") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def exact(folder: Path) -> TorchEncoder:
+    found = load(str(folder), precision="fp32", threads=1)
+    assert isinstance(found, TorchEncoder)
+    return found
+
+
+def rows(server: Server, given: object, **fields: object) -> Any:
+    status, answer = server.ask("/v1/embeddings", {"model": NAME, "input": given, **fields})
+    assert status == 200, answer
+    return np.array([row["embedding"] for row in answer["data"]])
+
+
+def test_roles_and_names_in_any_case(server: Server, exact: TorchEncoder) -> None:
+    texts = ["log a visitor out", PARTS[0], "x = 1\n" * 200]
+    for role in Role:
+        expected = exact.encode(texts, role)
+        np.testing.assert_allclose(rows(server, texts, input_type=role), expected, atol=1e-5)
+        np.testing.assert_allclose(rows(server, texts, model=f"{NAME.lower()}-{role}"), expected, atol=1e-5)
+    assert server.ask("/v1/embeddings", {"model": NAME, "input": "a"})[0] == 400
+
+
+def test_late_chunking_gives_each_part_a_vector_of_the_whole_file(server: Server, exact: TorchEncoder) -> None:
+    middle = len(PARTS[0])
+    expected = exact.late("".join(PARTS), [(0, middle), (middle, middle + len(PARTS[1]))])
+    found = rows(server, PARTS, input_type="passage", late_chunking=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found - rows(server, PARTS, input_type="passage")).max() > 1e-3
+    _, answer = server.ask(
+        "/v1/embeddings", {"model": f"{NAME}-passage", "input": [*PARTS, "y" * 3], "late_chunking": True}
+    )
+    (entry,) = exact.tokenize(["".join(PARTS) + "yyy"], Role.PASSAGE)
+    assert answer["usage"]["total_tokens"] == entry.used  # type: ignore[union-attr]
+    for fields in ({"input_type": "query"}, {"truncate": "END"}, {"on_error": "partial"}):
+        body = {"model": NAME, "input": PARTS, "input_type": "passage", "late_chunking": True, **fields}
+        assert server.ask("/v1/embeddings", body)[0] == 400
+    status, answer = server.ask(
+        "/v1/embeddings", {"model": f"{NAME}-passage", "input": ["a b " * 4000], "late_chunking": True}
+    )
+    assert (status, "exceeds maximum allowed token size 4096" in answer["message"]) == (400, True)
+
+
+def test_the_vector_of_a_known_text_is_kept_and_a_model_that_gives_another_is_never_ready(
+    server: Server, folder: Path, home: Path
+) -> None:
+    assert server.ready()
+    (path,) = (home / "golden").iterdir()
+    np.save(path, -np.load(path))  # as if it had been another one then
+    with serving(home, "--model", str(folder), ready=False, EMBEDCODE_PRECISION="fp32") as changed:
+        assert changed.process.wait(PATIENCE) == 2
+        assert "another vector" in changed.log.read_text()

@@ -1,0 +1,72 @@
+"""Options of the server: flags above EMBEDCODE_SERVE_* above NVIDIA's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from embedcode.errors import UsageError
+from embedcode.serve import options
+from embedcode.serve.options import Options
+
+
+def test_the_first_of_flag_own_variable_and_nvidias_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert options.load({}) == Options()
+    monkeypatch.setenv("NIM_HTTP_API_PORT", "9000")
+    assert options.load({}).port == 9000
+    monkeypatch.setenv("EMBEDCODE_SERVE_PORT", "9001")
+    assert options.load({}).port == 9001
+    assert options.load({"port": 9002, "host": None}).port == 9002
+
+
+def test_nvidias_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "NIM_SERVER_BIND_ADDR": "0.0.0.0:8080",
+        "NIM_SERVER_GRPC_BIND_ADDR": "[::1]:8081",
+        "NIM_SERVER_MAX_QUEUE_SIZE": "7",
+        "NIM_SERVER_MAX_WAIT_MS": "1",
+        "NIM_SERVER_REQUEST_TIMEOUT_S": "2.5",
+        "NIM_SERVER_HTTP_BODY_LIMIT_BYTES": "123456",
+        "NIM_SERVER_TLS_CERT_PATH": "/cert",
+        "NIM_SERVER_TLS_KEY_PATH": "/key",
+        "NIM_SERVED_MODEL_NAME": "mine",
+        "NIM_PIPELINE_MAX_BATCH_SIZE": "8",
+        "NIM_PIPELINE_MAX_SEQ_LEN": "128",
+        "NIM_JSONL_LOGGING": "0",
+        "NIM_ENGINE_PRECISION": "bf16",
+        "NIM_CACHE_PATH": "/cache",
+    }.items():
+        monkeypatch.setenv(name, value)
+    found = options.load({})
+    assert (found.host, found.port, found.grpc_host, found.grpc_port) == ("0.0.0.0", 8080, "::1", 8081)
+    assert (found.max_requests, found.timeout, found.body_bytes) == (7, 2.5, 123456)
+    assert (found.tls_cert, found.tls_key) == (Path("/cert"), Path("/key"))
+    assert (found.served_name, found.batch_texts, found.max_tokens, found.json_logs) == ("mine", 8, 128, False)
+    monkeypatch.delenv("EMBEDCODE_HOME", raising=False)
+    monkeypatch.delenv("EMBEDCODE_PRECISION", raising=False)
+    assert options.nim_settings() == {"precision": "bf16", "home": "/cache"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EMBEDCODE_SERVE_PORT", "70000"),
+        ("EMBEDCODE_SERVE_PORT", "http"),
+        ("EMBEDCODE_SERVE_TIMEOUT", "nan"),
+        ("EMBEDCODE_SERVE_TIMEOUT", "-1"),
+        ("EMBEDCODE_SERVE_STRICT_NIM", "perhaps"),
+        ("EMBEDCODE_SERVE_DEFAULT_INPUT_TYPE", "document"),
+        ("NIM_SERVER_MAX_QUEUE_SIZE", "0"),
+        ("NIM_SERVER_BIND_ADDR", "host:port"),
+        ("EMBEDCODE_SERVE_TLS_CERT", "/cert"),
+    ],
+)
+def test_a_value_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=name if "TLS" not in name else "tls_key"):
+        options.load({})
+
+
+def test_every_option_can_be_read() -> None:
+    assert options._READERS.keys() == set(Options.__dataclass_fields__)
