@@ -21,7 +21,7 @@ from embedcode.errors import UsageError
 from embedcode.serve import kserve
 from embedcode.serve.asked import SHOWN, Asked, Model, check
 from embedcode.serve.embedder import Answer, Embedder
-from embedcode.serve.embeddings_api import GONE, LARGE_ANSWER, LARGE_BODY, PACKERS
+from embedcode.serve.embeddings_api import GONE, HELD, LARGE_ANSWER, LARGE_BODY, PACKERS, Held
 from embedcode.serve.guard import Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
@@ -74,11 +74,13 @@ class GrpcServer:
         self._guard = guard
         self._names = {form: name for name in embedder.model.names for form in (mangled(name), name)}
         self._server: Any = None
+        self._held = Held(0)
 
     async def start(self, options: Options) -> str:
         """Listens; the address. UsageError where it cannot be had."""
         host, port = options.grpc_host, options.grpc_port
         assert port is not None
+        self._held = Held(HELD * options.body_bytes)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", options.body_bytes),
@@ -130,7 +132,9 @@ class GrpcServer:
                 if key is not None:
                     state["key"] = key
                     state["note"]["key"] = key.name
-                response = await answering(kserve.parse(f"{name}Request", content), state)
+                with self._held.open() as holding:
+                    holding(len(content))
+                    response = await answering(kserve.parse(f"{name}Request", content), state)
             except asyncio.CancelledError:  # the caller has gone, or its deadline has come
                 self._count(path, context, GONE, since, state)
                 raise
@@ -141,6 +145,8 @@ class GrpcServer:
                 context.set_trailing_metadata((("x-request-id", request_id),))
                 return bytes(response.SerializeToString())
             state["note"]["error"] = problem.message
+            if problem.key:
+                state["note"]["key"] = problem.key
             self._count(path, context, problem.status, since, state)
             await context.abort(_code(problem), problem.message, _trailing(problem, request_id))
             raise AssertionError  # abort raises
