@@ -181,6 +181,20 @@ def test_decorators_and_attributes_stay() -> None:
         assert pair.positives[0].startswith(mark)
 
 
+def test_the_name_of_a_function_is_no_part_of_what_is_said_of_it() -> None:
+    text = SOURCES["a.go"].replace("// Sum the squares", "// Squares sums the squares")
+    (pair,) = docstrings.extract(File("a.go", text, "", "")).pairs
+    assert pair.query == "Sums the squares of some numbers."
+    assert comments.unnamed("Squares: all of them", "Squares") == "All of them"
+    assert comments.unnamed("Open a file", "open") == "Open a file"
+
+
+def test_lines_that_end_as_on_windows_are_unindented_too() -> None:
+    text = SOURCES["A.java"].replace("    int total", "\n    int total").replace("\n", "\r\n")
+    (pair,) = docstrings.extract(File("A.java", text, "", "")).pairs
+    assert pair.positives[0].startswith("@Deprecated\npublic int squares") and "\r" not in pair.positives[0]
+
+
 def test_what_is_not_right_above_is_not_said_of_it() -> None:
     text = f"""// Some remark that stands alone.
 
@@ -255,6 +269,8 @@ def test_which_words_are_no_query(text: str, name: str, reason: str | None) -> N
         ("f", "def f(self, something, another):\n    raise NotImplementedError('in a subclass')", docstrings.STUB),
         ("f", "x = 1\n" * 3000, docstrings.LONG_CODE),
         ("squares", f"def squares(values):\n    {BODY}", None),
+        ("Output", "struct API Output\n{\n    int state_of_it;\n    float the_time_it_took;\n};", docstrings.MISREAD),
+        ("f", "struct node *f(struct node *n)\n{\n    n->next = n->previous;\n    return n->next;\n}", None),
     ],
 )  # fmt: skip
 def test_which_functions_are_no_answer(name: str, code: str, reason: str | None) -> None:

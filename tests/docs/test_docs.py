@@ -14,6 +14,7 @@ import pytest
 
 from embedcode.cli.app import VERBS
 from embedcode.cli.evaluate import eval as measuring
+from embedcode.cli.data import data
 from embedcode.cli.models import models
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,8 @@ README = ROOT / "README.md"
 GROUPS = {
     verb: [command.name or command.callback.__name__ for command in group.registered_commands]
     for verb, group in (("models", models), ("eval", measuring))
+    name: [command.name or command.callback.__name__ for command in group.registered_commands]
+    for name, group in (("models", models), ("data", data))
 }
 Python = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -102,6 +102,10 @@ def collect(
     minutes: Annotated[
         float | None, typer.Option("--minutes", metavar="N", help="Stop after about so long; run again to go on.")
     ] = None,
+    found: Annotated[
+        Path | None,
+        typer.Option("--found", metavar="FILE", help="Write the list again, with the versions and licences found."),
+    ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -125,7 +129,12 @@ def collect(
 
         seconds = None if minutes is None else minutes * 60
         complete = collecting.collect(wanted, out, _threads(threads), seconds, progress)
-    record = collecting.summary(collecting.records(out)) | {"complete": complete, "not_fetched": failed}
+    done = collecting.records(out)
+    if found is not None:
+        listing.write(
+            found, collecting.found(wanted, done), f"Written by `embedcode data collect --found {found.name}`."
+        )
+    record = collecting.summary(done) | {"complete": complete, "not_fetched": failed}
     if as_json:
         output.put_json(record)
     else:

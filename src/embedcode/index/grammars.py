@@ -294,7 +294,9 @@ def _cut(source: bytes, start: _Node, end: _Node, without: _Node | None) -> str:
         if rest := source[without.end_byte : behind].strip(b"; \t\r\n"):  # a statement on the same row
             behind = source.index(rest, without.end_byte)
         raw = source[begin : without.start_byte].rstrip(b" \t") + source[behind : end.end_byte]
-    return textwrap.dedent(raw.decode("utf-8", "replace")).strip("\n").rstrip()
+    # dedent takes a blank line that ends in a carriage return for one without indentation.
+    text = raw.decode("utf-8", "replace").replace("\r\n", "\n")
+    return textwrap.dedent(text).strip("\n").rstrip()
 
 
 def _source(node: _Node) -> str:
