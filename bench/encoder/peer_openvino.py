@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from datasets import Dataset
 from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
@@ -30,8 +31,9 @@ def main() -> None:
     length = min(384, model.max_seq_length)
     rows = model.tokenizer(texts, padding="max_length", max_length=length, truncation=True)
     quantizer = OVQuantizer.from_pretrained(model[0].auto_model)
-    out = folder / "openvino"
-    quantizer.quantize(Dataset.from_dict(dict(rows)), save_directory=out, ov_config=config)
+    with TemporaryDirectory(dir=folder) as made:  # which gets another config.json, and the graph in a folder of its own
+        quantizer.quantize(Dataset.from_dict(dict(rows)), save_directory=made, ov_config=config)
+        (Path(made) / "openvino").rename(folder / "openvino")
 
 
 if __name__ == "__main__":
