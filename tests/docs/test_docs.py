@@ -13,18 +13,16 @@ from pathlib import Path
 import pytest
 
 from embedcode.cli.app import VERBS
-from embedcode.cli.evaluate import eval as measuring
 from embedcode.cli.data import data
+from embedcode.cli.evaluate import eval as measuring
 from embedcode.cli.models import models
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 README = ROOT / "README.md"
 GROUPS = {
-    verb: [command.name or command.callback.__name__ for command in group.registered_commands]
-    for verb, group in (("models", models), ("eval", measuring))
     name: [command.name or command.callback.__name__ for command in group.registered_commands]
-    for name, group in (("models", models), ("data", data))
+    for name, group in (("models", models), ("eval", measuring), ("data", data))
 }
 Python = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -106,7 +106,7 @@ def _unpacked(file: Path, folder: Path) -> Path:
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)  # type: ignore[no-untyped-call]
+    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     tokenizer.save_pretrained(part)
     network: Any = AutoModel.from_pretrained(file.parent, gguf_file=file.name)
     network.float().save_pretrained(part)
