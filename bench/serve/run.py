@@ -38,7 +38,9 @@ import record
 from embedcode.types import Role, Tokens, Truncate
 
 HERE = Path(__file__).parent
-TEXTS = 20_000
+TEXTS = 12_000
+MOST = 8
+"""Texts of a request."""
 CLIENTS = (1, 8, 64)
 SHARES = (0.5, 0.8, 1.2)
 REFUSALS = {"429", "503"}
@@ -47,23 +49,16 @@ REFUSALS = {"429", "503"}
 class Bodies:
     """Requests that are not given out twice until all were."""
 
-    def __init__(self, root: Path, most: int = 8, role: str = "passage") -> None:
-        import embedcode
-
-        encoder = embedcode.load()
-        texts = corpus.passages(root, TEXTS)
-        entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
-        sizes = [entry.used if isinstance(entry, Tokens) else 0 for entry in entries]
-        draw = random.Random(1)
-        self.all: list[tuple[str, int]] = []
-        self.texts = texts
-        at = 0
-        while at < len(texts):
-            count = draw.randint(1, most)
-            asked = {"model": MODEL, "input": texts[at : at + count], "truncate": "END", "input_type": role}
-            self.all.append((json.dumps(asked), sum(sizes[at : at + count])))
-            at += count
-        self.tokens = sum(sizes)
+    def __init__(self, root: Path, kept: Path) -> None:
+        """`kept` holds them between runs: reading and tokenising a corpus takes a minute."""
+        if not kept.exists():
+            kept.write_text(json.dumps({"corpus": root.name, **_made(root)}), "utf-8")
+        found = json.loads(kept.read_text("utf-8"))
+        if found["corpus"] != root.name:
+            raise SystemExit(f"{kept} is of {found['corpus']}: give another --kept")
+        self.all: list[tuple[str, int]] = found["bodies"]
+        self.questions: list[str] = found["questions"]
+        self.tokens = sum(tokens for _, tokens in self.all)
         self._at: dict[str, int] = {}
 
     @property
@@ -75,6 +70,24 @@ class Bodies:
         at = self._at.get(who, 0)
         self._at[who] = at + count
         return [self.all[(at + i) % len(self.all)] for i in range(count)]
+
+
+def _made(root: Path) -> dict[str, Any]:
+    import embedcode
+
+    encoder = embedcode.load()
+    texts = corpus.passages(root, TEXTS)
+    entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
+    sizes = [entry.used if isinstance(entry, Tokens) else 0 for entry in entries]
+    draw = random.Random(1)
+    bodies = []
+    at = 0
+    while at < len(texts):
+        count = draw.randint(1, MOST)
+        asked = {"model": MODEL, "input": texts[at : at + count], "truncate": "END", "input_type": "passage"}
+        bodies.append((json.dumps(asked), sum(sizes[at : at + count])))
+        at += count
+    return {"bodies": bodies, "questions": corpus.questions(corpus.texts(root), 3000)}
 
 
 def load(server: Server, bodies: list[tuple[str, int]], seconds: float, **plan: Any) -> dict[str, Any]:
@@ -161,9 +174,8 @@ def share(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
 def lanes(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]:
     """One query at a time, idle and while bulk indexing has all the queue it may; and bulk with and without it."""
     draw = random.Random(3)
-    lines = corpus.questions(corpus.texts(args.corpus), 3000)
     queries = [(json.dumps({"model": MODEL, "input": f"{line} {draw.random()}", "input_type": "query"}), 10)
-               for line in lines]  # fmt: skip
+               for line in bodies.questions]  # fmt: skip
     out: dict[str, Any] = {}
     with started.embedcode(work) as server:
         out["build"], out["batch_tokens"] = build(server), 2048
@@ -306,6 +318,7 @@ def main() -> None:
     parser.add_argument("scenario", choices=SCENARIOS)
     parser.add_argument("--corpus", type=Path, required=True, help="unpacked source archive")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--kept", type=Path, help="file that keeps the requests between runs")
     parser.add_argument("--seconds", type=float, default=20, help="of a part")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--kills", type=int, default=20)
@@ -321,7 +334,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         corpus.own_settings(work)
-        bodies = Bodies(args.corpus)
+        bodies = Bodies(args.corpus, args.kept or work / "bodies.json")
         result |= {"scenario": args.scenario, "corpus": args.corpus.name, "requests": len(bodies.all),
                    "tokens_a_request": round(bodies.mean, 1)}  # fmt: skip
         result["load_average_before"] = os.getloadavg()[0]
