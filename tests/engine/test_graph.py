@@ -131,8 +131,10 @@ def test_a_row_that_is_not_finite_is_computed_again(encoder: GraphEncoder, monke
         return right(entry)
 
     monkeypatch.setattr(encoder, "_one", once)
+    repaired = encoder.repaired
     assert encoder.encode(["a", "b", "c"], Role.PASSAGE).tobytes() == expected.tobytes()
     assert not wrong
+    assert encoder.repaired == repaired + 1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

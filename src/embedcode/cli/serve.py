@@ -100,6 +100,8 @@ def serve(
     for name, raw in server_options.nim_settings().items():
         os.environ[f"EMBEDCODE_{name.upper()}"] = raw.lower() if name == "log_level" else raw
     configured = settings.load({"model": model, "threads": threads})
+    if configured.model:
+        os.environ["EMBEDCODE_MODEL"] = configured.model  # an index remembers what it was made with
     if plan:
         _plan(chosen, configured, as_json)
         return
