@@ -69,14 +69,8 @@ def main() -> None:
         with started.embedcode(work, EMBEDCODE_MODEL=str(model)) as server:
             query, passages = embed(server, [GIVEN["query"]], "query")[0], embed(server, GIVEN["passages"], "passage")
             script, url = Path(__file__).with_name("peer_clients.py"), f"http://127.0.0.1:{server.port}/v1"
-            done = subprocess.run(
-                [args.clients, script, url, NAME],
-                input=json.dumps(GIVEN),
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=300,
-            )
+            command = [args.clients, script, url, NAME]
+            done = subprocess.run(command, input=json.dumps(GIVEN), capture_output=True, text=True, timeout=300)
             if done.returncode:
                 raise SystemExit(done.stderr)
         rows: dict[str, Any] = {}

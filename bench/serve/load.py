@@ -67,6 +67,7 @@ class Load:
         self._plan = plan
         self._bodies = [(body.encode(), tokens) for body, tokens in plan["bodies"]]
         self._next = 0
+        self._used = 0
         self._end = time.monotonic() + plan["seconds"]
         self._warm = time.monotonic() + plan.get("warm", 0.0)
         self.statuses: Counter[str] = Counter()
@@ -89,6 +90,7 @@ class Load:
             "statuses": dict(self.statuses),
             "refused_without_retry_after": self.without_retry,
             "not_sent": self.not_sent,
+            "bodies_used": self._used,
             "ms": shares(self.seconds),
             "refused_ms": shares(self.refused),
             "client_cpu_seconds": round(time.process_time() - cpu, 2),
@@ -103,6 +105,7 @@ class Load:
                 return None
             self._next = 0
         self._next += 1
+        self._used += 1
         return self._bodies[self._next - 1]
 
     async def _closed(self) -> None:

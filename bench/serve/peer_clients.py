@@ -8,6 +8,7 @@ it says of a text that is too long. Knows nothing of embedcode.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import json
 import sys
@@ -39,6 +40,7 @@ def llama_index(url: str, model: str, given: dict[str, Any]) -> dict[str, Any]:
     cutting = NVIDIAEmbedding(base_url=url, model=model, api_key="none", truncate="END")
     return {
         "query": client.get_query_embedding(given["query"]),
+        "query, awaited": asyncio.run(client.aget_query_embedding(given["query"])),
         "passages": client.get_text_embedding_batch(given["passages"]),
         "cut": len(cutting.get_query_embedding(LONG)),
         "too long": refusal(lambda: client.get_query_embedding(LONG)),

@@ -38,32 +38,29 @@ import record
 from embedcode.types import Role, Tokens, Truncate
 
 HERE = Path(__file__).parent
-TEXTS = 20_000
+TEXTS = 12_000
+MOST = 8
+"""Texts of a request."""
 CLIENTS = (1, 8, 64)
 SHARES = (0.5, 0.8, 1.2)
 REFUSALS = {"429", "503"}
+NO_CACHE = {"EMBEDCODE_SERVE_CACHE_MB": "0"}
+"""Where a run is so long that requests come again."""
 
 
 class Bodies:
     """Requests that are not given out twice until all were."""
 
-    def __init__(self, root: Path, most: int = 8, role: str = "passage") -> None:
-        import embedcode
-
-        encoder = embedcode.load()
-        texts = corpus.passages(root, TEXTS)
-        entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
-        sizes = [entry.used if isinstance(entry, Tokens) else 0 for entry in entries]
-        draw = random.Random(1)
-        self.all: list[tuple[str, int]] = []
-        self.texts = texts
-        at = 0
-        while at < len(texts):
-            count = draw.randint(1, most)
-            asked = {"model": MODEL, "input": texts[at : at + count], "truncate": "END", "input_type": role}
-            self.all.append((json.dumps(asked), sum(sizes[at : at + count])))
-            at += count
-        self.tokens = sum(sizes)
+    def __init__(self, root: Path, kept: Path) -> None:
+        """`kept` holds them between runs: reading and tokenising a corpus takes a minute."""
+        if not kept.exists():
+            kept.write_text(json.dumps({"corpus": root.name, **_made(root)}), "utf-8")
+        found = json.loads(kept.read_text("utf-8"))
+        if found["corpus"] != root.name:
+            raise SystemExit(f"{kept} is of {found['corpus']}: give another --kept")
+        self.all: list[tuple[str, int]] = found["bodies"]
+        self.questions: list[str] = found["questions"]
+        self.tokens = sum(tokens for _, tokens in self.all)
         self._at: dict[str, int] = {}
 
     @property
@@ -71,10 +68,37 @@ class Bodies:
         """Tokens of a request."""
         return self.tokens / len(self.all)
 
-    def take(self, who: str, count: int) -> list[tuple[str, int]]:
-        at = self._at.get(who, 0)
-        self._at[who] = at + count
-        return [self.all[(at + i) % len(self.all)] for i in range(count)]
+    def load(self, server: Server, seconds: float, **plan: Any) -> dict[str, Any]:
+        """The next requests that this server has not had yet; again, where the plan says so, once all were used."""
+        at = self._at.get(server.name, 0) % len(self.all)
+        found = load(server, self.all[at:] + self.all[:at], seconds, **plan)
+        self._at[server.name] = at + found["bodies_used"]
+        return found
+
+    def texts(self, count: int) -> tuple[list[str], int]:
+        """Of `count` requests for the engine alone, with their tokens."""
+        at = self._at.get("alone", 0)
+        self._at["alone"] = at + count
+        taken = [self.all[(at + i) % len(self.all)] for i in range(count)]
+        return [text for body, _ in taken for text in json.loads(body)["input"]], sum(tokens for _, tokens in taken)
+
+
+def _made(root: Path) -> dict[str, Any]:
+    import embedcode
+
+    encoder = embedcode.load()
+    texts = corpus.passages(root, TEXTS)
+    entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
+    sizes = [entry.used if isinstance(entry, Tokens) else 0 for entry in entries]
+    draw = random.Random(1)
+    bodies = []
+    at = 0
+    while at < len(texts):
+        count = draw.randint(1, MOST)
+        asked = {"model": MODEL, "input": texts[at : at + count], "truncate": "END", "input_type": "passage"}
+        bodies.append((json.dumps(asked), sum(sizes[at : at + count])))
+        at += count
+    return {"bodies": bodies, "questions": corpus.questions(corpus.texts(root), 3000)}
 
 
 def load(server: Server, bodies: list[tuple[str, int]], seconds: float, **plan: Any) -> dict[str, Any]:
@@ -109,14 +133,14 @@ def peers(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
         for clients in CLIENTS:
             for number in range(args.rounds):
                 for server in servers if number % 2 == 0 else servers[::-1]:
-                    found = load(server, bodies.take(server.name, 4000), args.seconds, clients=clients, warm=1)
+                    found = bodies.load(server, args.seconds, clients=clients, warm=1)
                     out[server.name].setdefault(f"closed {clients}", []).append(found)
                     say(f"{server.name} closed {clients}", found)
         capacity = statistics.median(one["tokens_per_second"] for one in out["embedcode"]["closed 64"])
         for share in SHARES:
             for server in servers:
                 rate = share * capacity / bodies.mean
-                found = load(server, bodies.take(server.name, 4000), args.seconds, rate=rate, warm=1)
+                found = bodies.load(server, args.seconds, rate=rate, warm=1)
                 out[server.name][f"open {share:.0%}"] = found
                 say(f"{server.name} open {share:.0%}", found)
         return {"capacity_tokens_per_second": capacity, "servers": out, "build": build(servers[0])}
@@ -144,11 +168,11 @@ def share(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
     ):
         assert offline.stdin is not None and offline.stdout is not None
         for number in range(args.rounds + 1):
-            taken = bodies.take("offline", 250)
-            offline.stdin.write(json.dumps([text for body, _ in taken for text in json.loads(body)["input"]]) + "\n")
+            texts, tokens = bodies.texts(100)
+            offline.stdin.write(json.dumps(texts) + "\n")
             offline.stdin.flush()
-            alone = sum(tokens for _, tokens in taken) / float(offline.stdout.readline())
-            found = load(server, bodies.take("server", 4000), args.seconds, clients=64, warm=1)
+            alone = tokens / float(offline.stdout.readline())
+            found = bodies.load(server, args.seconds, clients=64, warm=1)
             say(f"offline {alone:,.0f}; server", found)
             if number:
                 rounds.append({"offline_tokens_per_second": round(alone), "server": found})
@@ -161,20 +185,19 @@ def share(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
 def lanes(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]:
     """One query at a time, idle and while bulk indexing has all the queue it may; and bulk with and without it."""
     draw = random.Random(3)
-    lines = corpus.questions(corpus.texts(args.corpus), 3000)
     queries = [(json.dumps({"model": MODEL, "input": f"{line} {draw.random()}", "input_type": "query"}), 10)
-               for line in lines]  # fmt: skip
+               for line in bodies.questions]  # fmt: skip
     out: dict[str, Any] = {}
     with started.embedcode(work) as server:
         out["build"], out["batch_tokens"] = build(server), 2048
         out["idle"] = load(server, queries[:1000], args.seconds / 2, clients=1, warm=1)
         say("queries, idle", out["idle"])
-        out["bulk alone"] = load(server, bodies.take("bulk", 4000), args.seconds, clients=32, warm=1)
+        out["bulk alone"] = bodies.load(server, args.seconds, clients=32, warm=1)
         say("bulk alone", out["bulk alone"])
         bulk: dict[str, Any] = {}
 
         def work_bulk() -> None:
-            bulk.update(load(server, bodies.take("bulk", 8000), args.seconds + 3, clients=32, warm=2))
+            bulk.update(bodies.load(server, args.seconds + 3, clients=32, warm=2))
 
         beside = threading.Thread(target=work_bulk)
         beside.start()
@@ -197,13 +220,13 @@ def lanes(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
 def overload(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]:
     """120 % of capacity, then ten times. Refusals have to be 429 with Retry-After, and goodput has to stay."""
     out: dict[str, Any] = {}
-    with started.embedcode(work) as server:
-        found = load(server, bodies.take("o", 4000), 20, clients=64, warm=2)
+    with started.embedcode(work, **NO_CACHE) as server:
+        found = bodies.load(server, 20, clients=64, warm=2)
         say("capacity", found)
         capacity = found["tokens_per_second"]
         out["capacity"] = found
         for name, factor, seconds in (("120 %", 1.2, args.seconds), ("10 times", 10, min(60, args.seconds))):
-            found = load(server, bodies.take("o", 6000), seconds, rate=factor * capacity / bodies.mean, again=True)
+            found = bodies.load(server, seconds, rate=factor * capacity / bodies.mean, again=True)
             found["goodput_share"] = round(found["tokens_per_second"] / capacity, 3)
             found["resident_mb"] = round(server.resident_mb())
             out[name] = found
@@ -217,13 +240,11 @@ def overload(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, 
 def kills(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]:
     """kill -9 of the engine under load: every request answered or refused, and how long until it is ready."""
     seconds: list[float] = []
-    with started.embedcode(work) as server:
+    with started.embedcode(work, **NO_CACHE) as server:
         found: dict[str, Any] = {}
         # One plan for all kills, and ended by hand: its end is the last kill's.
         loading = threading.Thread(
-            target=lambda: found.update(
-                load(server, bodies.take("k", 9000), args.seconds, clients=16, again=True, pause=0.2)
-            )
+            target=lambda: found.update(bodies.load(server, args.seconds, clients=16, again=True, pause=0.2))
         )
         loading.start()
         end = time.monotonic() + args.seconds - 8
@@ -248,13 +269,13 @@ def kills(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
 
 def soak(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]:
     """80 % of capacity, and beside it callers who leave, oversize bodies, bad JSON and slow readers; and memory."""
-    with started.embedcode(work) as server:
-        found = load(server, bodies.take("s", 4000), 15, clients=64, warm=2)
+    with started.embedcode(work, **NO_CACHE) as server:
+        found = bodies.load(server, 15, clients=64, warm=2)
         rate = 0.8 * found["tokens_per_second"] / bodies.mean
         samples: list[tuple[float, float]] = []
         result: dict[str, Any] = {}
         loading = threading.Thread(
-            target=lambda: result.update(load(server, bodies.take("s", 6000), args.seconds, rate=rate, again=True))
+            target=lambda: result.update(bodies.load(server, args.seconds, rate=rate, again=True))
         )
         loading.start()
         with disturb.disturbing(server.port, [body for body, _ in bodies.all[:300]]) as counts:
@@ -289,7 +310,7 @@ def null(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]
     out: dict[str, Any] = {}
     with started.null(work, 4) as server:
         for clients in CLIENTS:
-            found = load(server, bodies.take("n", 4000), args.seconds, clients=clients, again=True)
+            found = bodies.load(server, args.seconds, clients=clients, again=True)
             found["client_ms_a_request"] = round(1000 * found["client_cpu_seconds"] / found["answered"], 3)
             out[f"closed {clients}"] = found
             say(f"null closed {clients}", found)
@@ -306,6 +327,7 @@ def main() -> None:
     parser.add_argument("scenario", choices=SCENARIOS)
     parser.add_argument("--corpus", type=Path, required=True, help="unpacked source archive")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--kept", type=Path, help="file that keeps the requests between runs")
     parser.add_argument("--seconds", type=float, default=20, help="of a part")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--kills", type=int, default=20)
@@ -321,7 +343,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         corpus.own_settings(work)
-        bodies = Bodies(args.corpus)
+        bodies = Bodies(args.corpus, args.kept or work / "bodies.json")
         result |= {"scenario": args.scenario, "corpus": args.corpus.name, "requests": len(bodies.all),
                    "tokens_a_request": round(bodies.mean, 1)}  # fmt: skip
         result["load_average_before"] = os.getloadavg()[0]

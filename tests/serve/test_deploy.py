@@ -1,0 +1,48 @@
+"""The files in deploy/: they can be read, and name only what there is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from embedcode.serve.metrics import Metrics
+from embedcode.serve.options import Options
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def test_alerts_name_metrics_that_the_server_has() -> None:
+    known = {"up"}
+    for family in text_string_to_metric_families(Metrics().text().decode()):
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
+        known |= {family.name + suffix for suffix in suffixes}
+    groups = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len(rules) == len({rule["alert"] for rule in rules})
+    for rule in rules:
+        named = set(re.findall(r"\b(?:embedcode_\w+|up)\b", rule["expr"]))
+        assert named
+        assert named <= known, named - known
+        assert rule["annotations"]["summary"]
+
+
+def test_every_alert_is_in_the_docs() -> None:
+    told = (DEPLOY.parent / "docs" / "operate.md").read_text()
+    for name in re.findall(r"alert: (\w+)", (DEPLOY / "alerts.yml").read_text()):
+        assert f"`{name}`" in told
+
+
+def test_the_image_has_keys_and_sets_options_that_there_are() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    named = {name.lower() for name in re.findall(r"EMBEDCODE_SERVE_(\w+)=", text)}
+    assert named <= {one.name for one in fields(Options)}
+    assert "api_keys" in named
+    assert "INSECURE" not in text
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service["ports"])
+    grace = services["embedcode"]["stop_grace_period"]
+    assert int(grace.rstrip("s")) > Options().drain_seconds
