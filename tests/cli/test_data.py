@@ -161,3 +161,20 @@ def test_a_shallow_clone_is_one_sentence(tmp_path: Path, call: Run) -> None:
     assert done.returncode == 2 and b"git fetch --unshallow" in done.stderr
     assert not (tmp_path / "p.jsonl").exists()
     assert call("data", "history", "whole", "-o", "p.jsonl").returncode == 0
+
+
+def test_overlap_says_which_pairs_copy_an_evaluation_set(evaluation: Path, tmp_path: Path) -> None:
+    import typer
+    from typer.testing import CliRunner
+
+    from embedcode.cli.eval_overlap import overlap
+
+    app = typer.Typer()
+    app.command()(overlap)
+    pairs.write(tmp_path / "p.jsonl", [GOOD, COPY])
+    done = CliRunner().invoke(app, [str(tmp_path / "p.jsonl"), str(evaluation), "--json"])
+    record = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert record["by_set"] == [{"set": "set", "kind": "equal", "text": "positive", "pairs": 1}]
+    pairs.write(tmp_path / "p.jsonl", [GOOD])
+    assert CliRunner().invoke(app, [str(tmp_path / "p.jsonl"), str(evaluation)]).exit_code == 0
