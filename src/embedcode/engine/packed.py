@@ -50,7 +50,8 @@ def attention(
     rows = []
     runs = list(_runs(borders))
     # split(), not slices: the gradient of each slice would be a whole row of zeros.
-    parts = zip(*(part.split([stop - start for start, stop, _ in runs], 2) for part in (query, key, value)), strict=True)
+    sizes = [stop - start for start, stop, _ in runs]
+    parts = zip(*(part.split(sizes, 2) for part in (query, key, value)), strict=True)
     for (start, stop, texts), part in zip(runs, parts, strict=True):
         q, k, v = (_apart(one, texts) for one in part)
         near = _near((stop - start) // texts, sliding_window, causal, query.device)
