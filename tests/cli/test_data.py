@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,3 +99,65 @@ def test_stats_and_merge(tmp_path: Path, call: Run) -> None:
     assert json.loads(call("data", "merge", "p.jsonl", "-o", "q.jsonl", "--json").stdout)["pairs"] == 2
     assert json.loads(call("data", "stats", "q.jsonl", "--json").stdout)["pairs"] == 2
     assert call("data", "stats", "missing.jsonl").returncode == 2
+
+
+def test_synthesize_goes_on_where_a_bound_ended_it(serve: Any, tmp_path: Path, call: Run) -> None:
+    def answer(asked: Any) -> Any:
+        said = f"How do I handle case {len(served.asked)} of an area or a file?"
+        return 200, {}, json.dumps({"choices": [{"message": {"content": said}, "finish_reason": "stop"}]}).encode()
+
+    served = serve("openai", answer=answer)
+    pairs.write(tmp_path / "p.jsonl", [GOOD, COPY])
+    command = ("data", "synthesize", "p.jsonl", "--url", f"{served.url}#tiny", "-o", "q.jsonl", "--json")
+    done = call(*command, "--answers", "1")
+    assert done.returncode == 1 and json.loads(done.stdout)["complete"] is False
+    done = call(*command)
+    assert done.returncode == 0 and json.loads(done.stdout)["answers"] == 2
+    assert len(list(pairs.read(tmp_path / "q.jsonl"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--kind", "poem"), b"is none of question, code, summary"),
+        (("--dollars", "1"), b"add --price IN,OUT"),
+        (("--price", "cheap"), b"is not IN,OUT"),
+        (("--url", "http://127.0.0.1:9"), b"needs the name of a model"),
+    ],
+)
+def test_what_synthesize_refuses(options: tuple[str, ...], said: bytes, tmp_path: Path, call: Run) -> None:
+    pairs.write(tmp_path / "p.jsonl", [GOOD])
+    done = call("data", "synthesize", "p.jsonl", "-o", "q.jsonl", *options)
+    assert done.returncode == 2 and said in done.stderr
+    assert not (tmp_path / "q.jsonl").exists()
+
+
+def test_filter_and_negatives_with_the_packaged_model(tmp_path: Path, call: Run) -> None:
+    said = {
+        "Opens a file for reading.": "def open_file(path):\n    return path.open('r')\n",
+        "Sorts numbers in place.": "def sort(numbers):\n    numbers.sort()\n",
+        "Sends an e-mail to somebody.": "def send(mail, to):\n    smtp.sendmail(to, mail)\n",
+        "Computes the area of a circle.": "def send_nothing():\n    return None\n",
+    }
+    pairs.write(tmp_path / "p.jsonl", [Pair(query, (code,), language="python") for query, code in said.items()])
+    done = call("data", "filter", "p.jsonl", "--top", "1", "-o", "kept.jsonl", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kept"] == 3
+    done = call("data", "negatives", "kept.jsonl", "--count", "1", "-o", "hard.jsonl", "--json")
+    assert json.loads(done.stdout)["negatives"] == 3
+    for pair in pairs.read(tmp_path / "hard.jsonl"):
+        assert len(pair.negatives) == 1 and pair.negatives[0] not in pair.positives
+    assert call("data", "negatives", "kept.jsonl", "--share", "1.5", "-o", "x.jsonl").returncode == 2
+
+
+def test_a_shallow_clone_is_one_sentence(tmp_path: Path, call: Run) -> None:
+    git = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org")
+    subprocess.run([*git, "init", "-q", "whole"], cwd=tmp_path, check=True)
+    for message in ("First version of it all", "Second version of it all"):
+        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", message], cwd=tmp_path / "whole", check=True)
+    url = f"file://{tmp_path / 'whole'}"
+    subprocess.run([*git, "clone", "-q", "--depth", "1", url, "shallow"], cwd=tmp_path, check=True)
+    done = call("data", "history", "shallow", "-o", "p.jsonl")
+    assert done.returncode == 2 and b"git fetch --unshallow" in done.stderr
+    assert not (tmp_path / "p.jsonl").exists()
+    assert call("data", "history", "whole", "-o", "p.jsonl").returncode == 0

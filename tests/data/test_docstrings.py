@@ -181,6 +181,20 @@ def test_decorators_and_attributes_stay() -> None:
         assert pair.positives[0].startswith(mark)
 
 
+def test_the_name_of_a_function_is_no_part_of_what_is_said_of_it() -> None:
+    text = SOURCES["a.go"].replace("// Sum the squares", "// Squares sums the squares")
+    (pair,) = docstrings.extract(File("a.go", text, "", "")).pairs
+    assert pair.query == "Sums the squares of some numbers."
+    assert comments.unnamed("Squares: all of them", "Squares") == "All of them"
+    assert comments.unnamed("Open a file", "open") == "Open a file"
+
+
+def test_lines_that_end_as_on_windows_are_unindented_too() -> None:
+    text = SOURCES["A.java"].replace("    int total", "\n    int total").replace("\n", "\r\n")
+    (pair,) = docstrings.extract(File("A.java", text, "", "")).pairs
+    assert pair.positives[0].startswith("@Deprecated\npublic int squares") and "\r" not in pair.positives[0]
+
+
 def test_what_is_not_right_above_is_not_said_of_it() -> None:
     text = f"""// Some remark that stands alone.
 
@@ -190,6 +204,13 @@ int squares(int *values) {{
 }}
 """
     assert docstrings.extract(File("a.c", text, "", "")).pairs == []
+
+
+def test_a_function_that_is_only_its_docstring_is_none() -> None:
+    text = (
+        'def squares(values, power, other):\n    """Sum the squares of some numbers.\n\n    And more of it.\n    """\n'
+    )
+    assert docstrings.extract(File("a.py", text, "", "")).pairs == []
 
 
 @pytest.mark.parametrize(
@@ -248,6 +269,8 @@ def test_which_words_are_no_query(text: str, name: str, reason: str | None) -> N
         ("f", "def f(self, something, another):\n    raise NotImplementedError('in a subclass')", docstrings.STUB),
         ("f", "x = 1\n" * 3000, docstrings.LONG_CODE),
         ("squares", f"def squares(values):\n    {BODY}", None),
+        ("Output", "struct API Output\n{\n    int state_of_it;\n    float the_time_it_took;\n};", docstrings.MISREAD),
+        ("f", "struct node *f(struct node *n)\n{\n    n->next = n->previous;\n    return n->next;\n}", None),
     ],
 )  # fmt: skip
 def test_which_functions_are_no_answer(name: str, code: str, reason: str | None) -> None:
@@ -277,7 +300,7 @@ def test_a_parser_that_crashes_costs_one_file(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_parser_that_fails_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docstrings, "documented", lambda *_: 1 / 0)
+    monkeypatch.setattr(docstrings, "functions", lambda *_: 1 / 0)
     found = docstrings.extract(File("a.py", SOURCES["a.py"], "", ""))
     assert dict(found.refused) == {"parser failed (ZeroDivisionError)": 1}
 

@@ -14,7 +14,7 @@ from embedcode.data import minhash, pairs
 from embedcode.data.merge import merge
 from embedcode.data.overlap import Evaluations, Report, allowed, source_names
 from embedcode.data.stats import stats
-from embedcode.errors import UsageError
+from embedcode.evaluate import beir
 from embedcode.types import Pair
 
 WORDS = [f"word{i}" for i in range(300)]
@@ -122,7 +122,7 @@ BAD = {
 
 
 def test_what_overlaps_is_found_and_says_with_what(evaluation: Path) -> None:
-    known = Evaluations([evaluation])
+    known = Evaluations([beir.load(evaluation)])
     assert len(known) == 4
     assert known.find(GOOD) is None, "negatives do not count"
     assert known.find(Pair("sort it", ("x",))) is None, "two words are anybody's"
@@ -147,15 +147,10 @@ def test_sources_that_are_never_trained_on(source: str, forbidden: bool) -> None
 
 def test_the_report_counts(evaluation: Path) -> None:
     report = Report()
-    kept = list(allowed([GOOD, *BAD.values(), GOOD], Evaluations([evaluation]), report))
+    kept = list(allowed([GOOD, *BAD.values(), GOOD], Evaluations([beir.load(evaluation)]), report))
     assert kept == [GOOD, GOOD]
     assert (report.pairs, report.forbidden) == (6, 4)
     assert report.by_set["set", "near", "positive"] == 1
-
-
-def test_a_set_that_is_none_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="a task needs corpus"):
-        Evaluations([tmp_path])
 
 
 def test_stats_count() -> None:

@@ -13,12 +13,16 @@ from pathlib import Path
 import pytest
 
 from embedcode.cli.app import VERBS
+from embedcode.cli.data import data
 from embedcode.cli.models import models
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 README = ROOT / "README.md"
-GROUPS = {"models": [command.name or command.callback.__name__ for command in models.registered_commands]}
+GROUPS = {
+    name: [command.name or command.callback.__name__ for command in group.registered_commands]
+    for name, group in (("models", models), ("data", data))
+}
 Python = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

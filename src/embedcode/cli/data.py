@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import Threads
+from embedcode.cli.opening import Model, Threads
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
     from embedcode.data.collect import Step
     from embedcode.data.pairs import Bad
+    from embedcode.data.scoring import Told
+    from embedcode.types import Encoder, Pair
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Pairs in JSON lines; .gz is gzipped.")]
@@ -100,6 +102,10 @@ def collect(
     minutes: Annotated[
         float | None, typer.Option("--minutes", metavar="N", help="Stop after about so long; run again to go on.")
     ] = None,
+    found: Annotated[
+        Path | None,
+        typer.Option("--found", metavar="FILE", help="Write the list again, with the versions and licences found."),
+    ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -123,13 +129,234 @@ def collect(
 
         seconds = None if minutes is None else minutes * 60
         complete = collecting.collect(wanted, out, _threads(threads), seconds, progress)
-    record = collecting.summary(collecting.records(out)) | {"complete": complete, "not_fetched": failed}
+    done = collecting.records(out)
+    if found is not None:
+        listing.write(
+            found, collecting.found(wanted, done), f"Written by `embedcode data collect --found {found.name}`."
+        )
+    record = collecting.summary(done) | {"complete": complete, "not_fetched": failed}
     if as_json:
         output.put_json(record)
     else:
         _put_counts(record)
     if failed:
         raise typer.Exit(1)
+
+
+@data.command()
+def history(
+    repositories: Annotated[
+        list[Path], typer.Argument(metavar="REPO...", help="Clones with their whole history, bare ones too.")
+    ],
+    out: Out,
+    issues: Annotated[
+        Path | None,
+        typer.Option("--issues", metavar="FILE", help='JSON lines {"text", "commit" or "number"}: issues to ask by.'),
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--licence", metavar="SPDX", help="The repositories' licence, written to each pair.")
+    ] = "",
+    most: Annotated[int | None, typer.Option("--commits", metavar="N", help="Read the newest N only.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Pair what commits or their issues say with the code they edit.
+
+    With the edited functions, and with 512-token chunks of the edited files, path first, as they were before.
+    """
+    from collections import Counter
+
+    from embedcode.data import history as mining
+    from embedcode.data.pairs import writing
+    from embedcode.engine.tokens import TextTokenizer
+    from embedcode.model.spec import Spec
+
+    spec = Spec.read()
+    tokenizer = TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
+    known, wrong = mining.read_issues(issues) if issues else (None, [])
+    for message in wrong[:5]:
+        output.note(f"skipped {message}")
+    tasks, skipped, refused, commits, used = Counter[str](), Counter[str](), dict[str, str](), 0, 0
+    with _line() as line, writing(out) as put:
+        for root in repositories:
+            mined = mining.Mined(root.resolve().name.removesuffix(".git"))
+            for pair in mining.mine(root, tokenizer, mined, known, licence, most):
+                put(pair)
+                tasks[pair.task] += 1
+                line(f"{mined.source}: {mined.commits:,} commits, {tasks.total():,} pairs")
+            if mined.refused:
+                refused[str(root)] = mined.refused
+            skipped += mined.skipped
+            commits, used = commits + mined.commits, used + mined.used
+    record = {
+        "pairs": tasks.total(),
+        "tasks": dict(tasks.most_common()),
+        "commits": commits,
+        "commits_used": used,
+        "commits_skipped": dict(skipped.most_common()),
+        "repositories_refused": refused,
+        "bad_lines": len(wrong),
+    }
+    if as_json:
+        output.put_json(record)
+    else:
+        _put_counts(record)
+    if refused and not tasks:
+        raise typer.Exit(1)
+
+
+@data.command()
+def synthesize(
+    files: Pairs,
+    out: Out,
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="<question|code|summary>", help="What the model is to write.")
+    ] = "question",
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL#MODEL", help="An OpenAI-compatible server, or the preset deepseek.")
+    ] = "deepseek",
+    answers: Annotated[int | None, typer.Option("--answers", metavar="N", help="Ask at most so often.")] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", metavar="N", help="Use at most so many, prompts and answers together.")
+    ] = None,
+    dollars: Annotated[
+        float | None, typer.Option("--dollars", metavar="D", help="Spend at most this; needs --price.")
+    ] = None,
+    price: Annotated[
+        str | None, typer.Option("--price", metavar="IN,OUT", help="Dollars a million tokens, such as 0.3,1.2.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option("--rate", metavar="N", help="Ask at most N times a minute.")] = None,
+    parallel: Annotated[int, typer.Option("--parallel", metavar="N", min=1, help="Requests at a time.")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Let a language model write questions, code or summaries.
+
+    embedcode data synthesize pairs.jsonl --url http://127.0.0.1:8080#qwen --answers 600 -o asked.jsonl
+
+    The code and questions are sent to the server. EMBEDCODE_API_KEY is its key. Answers are kept in OUT.journal:
+    the same command goes on where it was ended. Exit code 1 where a bound ended it.
+    """
+    import os
+
+    from embedcode.data import synthesize as writing
+
+    chosen = next((one for one in writing.KINDS if one == kind), None)
+    if chosen is None:
+        raise UsageError(f"--kind {output.printable(kind)} is none of {', '.join(writing.KINDS)}")
+    if dollars is not None and price is None:
+        raise UsageError(f"--dollars {dollars} needs the server's prices: add --price IN,OUT")
+    try:
+        price_in, price_out = map(float, (price or "0,0").split(","))
+    except ValueError:
+        raise UsageError(f"--price {output.printable(price or '')} is not IN,OUT, such as 0.3,1.2") from None
+    writer = writing.Writer(url, os.environ.get("EMBEDCODE_API_KEY", ""))
+    given, bad = _all(files)
+    bounds = writing.Bounds(answers, tokens, dollars, price_in, price_out, rate)
+    with _line() as line:
+        spent, complete = writing.synthesize(
+            chosen,
+            given,
+            writer,
+            out,
+            bounds,
+            parallel,
+            lambda spent: line(f"{spent.answers:,} answers, {spent.tokens_in + spent.tokens_out:,} tokens"),
+        )
+    record = {
+        "answers": spent.answers,
+        "outcomes": dict(spent.outcomes.most_common()),
+        "tokens_in": spent.tokens_in,
+        "tokens_out": spent.tokens_out,
+        "dollars": round(spent.dollars(bounds), 4),
+        "complete": complete,
+        "bad_lines": bad.lines,
+    }
+    if as_json:
+        output.put_json(record)
+    else:
+        _put_counts(record)
+    if not complete:
+        raise typer.Exit(1)
+
+
+@data.command("filter")
+def consistency(
+    files: Pairs,
+    out: Out,
+    model: Model = None,
+    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="Keep a pair that ranks within K.")] = 20,
+    pool: Annotated[
+        int, typer.Option("--pool", metavar="N", min=1, help="Passages of the language that it ranks among.")
+    ] = 10_000,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Keep the pairs whose positive a model finds among the best.
+
+    embedcode data filter pairs.jsonl.gz --top 20 -o kept.jsonl.gz
+    """
+    from embedcode.data import pairs
+    from embedcode.data.filter import consistent
+
+    given, bad = _all(files)
+    with _line() as line:
+        filtered = consistent(given, _encoder(model, threads), top, pool, told=_told(line))
+        pairs.write(out, filtered.kept)
+    ranks = filtered.ranks
+    record = {
+        "pairs": len(given),
+        "kept": len(filtered.kept),
+        "rank_1": int((ranks == 1).sum()),
+        "median_rank": float(sorted(ranks)[len(ranks) // 2]) if len(ranks) else 0.0,
+        "bad_lines": bad.lines,
+    }
+    if as_json:
+        output.put_json(record)
+    else:
+        _put_counts(record)
+
+
+@data.command()
+def negatives(
+    files: Pairs,
+    out: Out,
+    model: Model = None,
+    count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="Negatives a pair.")] = 7,
+    share: Annotated[
+        float, typer.Option("--share", metavar="S", help="A negative scores below S times the positive.")
+    ] = 0.95,
+    margin: Annotated[
+        float | None, typer.Option("--margin", metavar="M", help="Below the positive by M instead.")
+    ] = None,
+    ceiling: Annotated[float, typer.Option("--ceiling", metavar="C", help="And below C in any case.")] = 1.0,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Draw among the allowed ones of the best 100, not the hardest.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Add to the negatives there are.")] = False,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Find passages that a model takes for answers, and that are none.
+
+    embedcode data negatives kept.jsonl.gz --model refined/ -o second-round.jsonl.gz
+
+    What scores close to the positive is left out, since it may well answer too.
+    """
+    from embedcode.data import pairs
+    from embedcode.data.negatives import Rule, mine
+
+    if not 0 < share <= 1:
+        raise UsageError(f"--share {share} must be above 0 and at most 1, such as 0.95")
+    given, bad = _all(files)
+    rule = Rule("share", share, ceiling) if margin is None else Rule("margin", margin, ceiling)
+    with _line() as line:
+        mined, passed = mine(given, _encoder(model, threads), count, rule, sample, keep, told=_told(line))
+        pairs.write(out, mined)
+    found = sum(len(pair.negatives) for pair in mined)
+    record = {"pairs": len(mined), "negatives": found, **dict(passed.most_common()), "bad_lines": bad.lines}
+    if as_json:
+        output.put_json(record)
+    else:
+        _put_counts(record)
 
 
 @data.command()
@@ -189,8 +416,9 @@ def check(
     from embedcode.cli.eval_overlap import described, put
     from embedcode.data import licences, pairs
     from embedcode.data.overlap import Evaluations, Report, allowed
+    from embedcode.evaluate import beir
 
-    known, report, bad = Evaluations(evaluations or ()), Report(), pairs.Bad()
+    known, report, bad = Evaluations([beir.load(folder) for folder in evaluations or ()]), Report(), pairs.Bad()
     unlicensed = 0
     with _line() as line, nullcontext() if out is None else pairs.writing(out) as keep:
         for pair in allowed(pairs.read_all(files, bad), known, report):
@@ -211,7 +439,28 @@ def check(
         raise typer.Exit(1)
 
 
-def _put_counts(record: dict[str, object], indent: str = "") -> None:
+def _all(files: list[Path]) -> tuple[list[Pair], Bad]:
+    from embedcode.data import pairs
+
+    bad = pairs.Bad()
+    given = list(pairs.read_all(files, bad))
+    _tell(bad)
+    if not given:
+        raise UsageError(f"{', '.join(map(str, files))} holds no pair")
+    return given, bad
+
+
+def _encoder(model: str | None, threads: str | None) -> Encoder:
+    from embedcode import engine, settings
+
+    return engine.configured(settings.load({"model": model, "threads": threads}))
+
+
+def _told(line: _Line) -> Told:
+    return lambda what, done, total: line(f"embedding {done:,} of {total:,} {what}")
+
+
+def _put_counts(record: Mapping[str, object], indent: str = "") -> None:
     """A record for people: numbers beside their names, tables below."""
     for name, value in record.items():
         shown = name.replace("_", " ")

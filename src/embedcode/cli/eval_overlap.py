@@ -27,8 +27,9 @@ def overlap(
     """
     from embedcode.data import pairs
     from embedcode.data.overlap import Evaluations, Report, allowed
+    from embedcode.evaluate import beir
 
-    known, report, bad = Evaluations(evaluations), Report(), pairs.Bad()
+    known, report, bad = Evaluations([beir.load(folder) for folder in evaluations]), Report(), pairs.Bad()
     for _ in allowed(pairs.read(train, bad), known, report):
         pass
     if as_json:

@@ -106,7 +106,7 @@ def stream(
     else:
         raise UsageError(f"{source} is no source: give a folder, a git repository or one of {', '.join(NAMES)}.")
     for path, raw in members:
-        reason = None if always(path) else _name_reason(path, tests)
+        reason = None if always(path) else name_reason(path, tests)
         if reason is None:
             text = walk.decode(raw) if isinstance(raw, bytes) else raw
             reason = walk.BINARY if text is None else exclude.text_reason(path, text)
@@ -116,7 +116,7 @@ def stream(
             left.add(reason, path)
 
 
-def _name_reason(path: str, tests: bool) -> str | None:
+def name_reason(path: str, tests: bool) -> str | None:
     """Why a path is left out by its names: as an index has it, and for being a test or somebody else's."""
     *folders, name = path.split("/")
     for folder in folders:

@@ -194,3 +194,17 @@ def summary(done: Sequence[Record]) -> dict[str, Any]:
         "files_left_out": ordered(left),
         "functions_dropped": ordered(dropped),
     }
+
+
+def found(wanted: Sequence[Source], done: Sequence[Record]) -> list[Source]:
+    """The list again, with the versions and licences that were found: without what was refused, and what is not yet
+    done as it stands."""
+    records = {(record.registry, record.name): record for record in done}
+    result = []
+    for source in wanted:
+        record = records.get((source.registry, source.name))
+        if record is None:
+            result.append(source)
+        elif record.pairs:
+            result.append(Source(source.registry, source.name, record.version, record.licence))
+    return result

@@ -49,6 +49,13 @@ def query(comment: str) -> str:
     return _short(_plain(" ".join(lines)))
 
 
+def unnamed(text: str, name: str) -> str:
+    """Without the function's name at the beginning, where Go's convention has it: it would be found by that alone."""
+    last = name.rpartition(".")[2]
+    first, _, rest = text.partition(" ")
+    return rest[:1].upper() + rest[1:] if rest and last and first.rstrip(":,()") == last else text
+
+
 def reason(text: str, name: str = "") -> str | None:
     """Why a query is not taken; `name` is the function's."""
     said = _WORD.findall(text)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from embedcode.data import comments
 from embedcode.data.never import fingerprint
-from embedcode.index.grammars import GRAMMARS, documented, parse
+from embedcode.index.grammars import GRAMMARS, functions, parse
 from embedcode.index.languages import Language, language_of
 from embedcode.index.workers import Workers
 from embedcode.types import Pair
@@ -31,10 +31,13 @@ FAILED = "parser failed"
 SHORT_CODE = "function too short"
 LONG_CODE = "function too long"
 STUB = "stub"
+MISREAD = "no function"
 ACCESSOR = "getter or setter"
 REPEATED = "same text, other functions"
 
 _HEAD = 4096
+_NO_FUNCTION = re.compile(r"(?:typedef\s+)?(?:struct|union|enum|class)\b[^({;]*\{")
+"""What a macro before a name makes of a type, for a grammar that cannot know macros."""
 _ACCESSOR = re.compile(r"^(?:.*\.)?(?:get|set|is|has)(?:[A-Z_]|$)")
 _STUB = re.compile(
     r"raise NotImplementedError|throw new (?:UnsupportedOperation|NotImplemented|NotSupported)\w*|unimplemented!"
@@ -86,8 +89,10 @@ def _extract(file: File) -> Extracted:
     if root is None:
         result.refused[UNPARSED] += 1
         return result
-    for found in documented(root, source):
-        query = comments.query(found.comment)
+    for found in functions(root, source):
+        if not found.comment:
+            continue
+        query = comments.unnamed(comments.query(found.comment), found.name)
         why = comments.reason(query, found.name) or code_reason(found.name, found.code)
         if why is not None:
             result.refused[why] += 1
@@ -101,6 +106,8 @@ def code_reason(name: str, code: str) -> str | None:
     """Why a function is no answer worth finding."""
     if len(code) > LONGEST_CODE:
         return LONG_CODE
+    if _NO_FUNCTION.match(code):
+        return MISREAD
     lines = [line for line in code.split("\n") if line.strip(" \t{}();")]
     if len(code) < SHORTEST_CODE or len(lines) < FEWEST_LINES - 1:
         return SHORT_CODE

@@ -59,7 +59,8 @@ def may_be(path: str) -> bool:
 
 def is_own(path: str, top: str) -> bool:
     """Whether a path is the licence of the source itself, not of a part: at the top, in `top/`, the folder that holds
-    all of an archive, in a `licenses` folder there, or where a wheel keeps its metadata."""
+    all of an archive, in a `licenses` folder there, in what is laid beside a
+    release of Spring's, or where a wheel keeps its metadata."""
     if not may_be(path):
         return False
     *folders, _ = path.split("/")
@@ -67,7 +68,7 @@ def is_own(path: str, top: str) -> bool:
         folders = folders[1:]
     if folders and folders[0].endswith((".dist-info", ".egg-info")):
         folders = folders[1:]
-    return not folders or (len(folders) == 1 and folders[0].lower() in _FOLDERS)
+    return not folders or (len(folders) == 1 and folders[0].lower() in _FOLDERS) or folders == ["src", "dist"]
 
 
 def of(files: Mapping[str, str]) -> str | None:

@@ -82,9 +82,9 @@ class _Reader:
 
     def __iter__(self) -> Iterator[File]:
         for member in stream(self._path, self._mined.left, always=licences.may_be):
-            if self._top is None:
-                self._top = member.path.partition("/")[0] if "/" in member.path else ""
-            if licences.is_own(member.path, self._top):
+            if self._top is None and "/" in member.path:  # a file may stand beside the folder that holds all others
+                self._top = member.path.partition("/")[0]
+            if licences.is_own(member.path, self._top or ""):
                 self._licences[member.path] = member.text
                 if not (self._own or licences.points(member.text) or licences.identify(member.text)):
                     return

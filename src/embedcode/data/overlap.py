@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from embedcode.data import minhash, never
-from embedcode.evaluate import beir
 from embedcode.types import Pair, digest
 
 Kind = Literal["name", "equal", "near"]
@@ -37,18 +35,28 @@ class Found:
     similarity: float = 1.0
 
 
+class Texts(Protocol):
+    """An evaluation set: texts by id."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def queries(self) -> Mapping[str, str]: ...
+    @property
+    def corpus(self) -> Mapping[str, str]: ...
+
+
 class Evaluations:
     """The texts of evaluation sets."""
 
-    def __init__(self, folders: Sequence[Path] = ()) -> None:
-        """Each folder in BEIR layout. UsageError where one cannot be read."""
+    def __init__(self, sets: Sequence[Texts] = ()) -> None:
+        """`evaluate.beir` reads such sets."""
         self.names: list[str] = []
         self._places: list[tuple[str, str]] = []
         self._equal: dict[bytes, int] = {}
         self._near = minhash.Index()
         self._never = never.load()
-        for folder in folders:
-            task = beir.load(folder)
+        for task in sets:
             self.names.append(task.name)
             for kind, texts in (("query", task.queries), ("document", task.corpus)):
                 for id, text in texts.items():

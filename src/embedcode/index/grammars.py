@@ -75,16 +75,18 @@ class Leaf(NamedTuple):
     """It is the name in a definition."""
 
 
-class Documented(NamedTuple):
+class Function(NamedTuple):
     """A function with what is said of it."""
 
     name: str
     comment: str
-    """As written: the comments right above with their marks, or the docstring with its quotes."""
+    """As written: the comments right above with their marks, or the docstring with its quotes; "" for none."""
     code: str
     """The function with its decorators or attributes and without `comment`, unindented."""
-    row: int
-    """Where the code begins, 0-based."""
+    first: int
+    """The row where the code begins, 0-based."""
+    last: int
+    """Inclusive."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Grammar:
     leads: frozenset[str] = frozenset({"comment"})
     entry: str = "language"
     functions: frozenset[str] = frozenset()
-    """Nodes that are functions, where documented() is to find them."""
+    """Nodes that are functions, where functions() is to find them."""
 
     def parse(self, source: bytes) -> Part | None:
         """The root of the tree, or None when the text costs the parser too much."""
@@ -184,12 +186,10 @@ _BINDERS = words("variable_declarator assignment_expression pair field_definitio
 """JavaScript: what gives a function that is a value its name."""
 
 
-def documented(root: Part, source: bytes) -> Iterator[Documented]:
-    """The named functions with a body that have a comment or docstring of their own, in the order of the source."""
+def functions(root: Part, source: bytes) -> Iterator[Function]:
+    """The named functions with a body, those within others too, in the order of the source."""
     grammar = root._grammar
-    if not grammar.functions:
-        return
-    for node in _of_types(root._node, grammar.functions):
+    for node in _of_types(root._node, grammar.functions) if grammar.functions else ():
         body = node.child_by_field_name("body")
         if body is None:
             continue
@@ -197,14 +197,13 @@ def documented(root: Part, source: bytes) -> Iterator[Documented]:
         if not name:
             continue
         if grammar.wheel == "tree_sitter_python":
-            comment, start, cut = _docstring(body), outer, (_first(body) if body.named_child_count else None)
-            if comment and body.named_child_count == 1:
-                continue  # nothing but its docstring
+            comment, start = (_docstring(body) if body.named_child_count > 1 else ""), outer  # else there is no code
+            cut = _first(body) if comment else None
         else:
             comment, start = _comment_above(outer, grammar, source)
             cut = None
-        if comment:
-            yield Documented(name, comment, _cut(source, start, outer, cut), start.start_point[0])
+        code = _cut(source, start, outer, cut)
+        yield Function(name, comment, code, start.start_point[0], _last_row(outer))
 
 
 def _of_types(root: _Node, types: frozenset[str]) -> Iterator[_Node]:
@@ -295,7 +294,9 @@ def _cut(source: bytes, start: _Node, end: _Node, without: _Node | None) -> str:
         if rest := source[without.end_byte : behind].strip(b"; \t\r\n"):  # a statement on the same row
             behind = source.index(rest, without.end_byte)
         raw = source[begin : without.start_byte].rstrip(b" \t") + source[behind : end.end_byte]
-    return textwrap.dedent(raw.decode("utf-8", "replace")).strip("\n").rstrip()
+    # dedent takes a blank line that ends in a carriage return for one without indentation.
+    text = raw.decode("utf-8", "replace").replace("\r\n", "\n")
+    return textwrap.dedent(text).strip("\n").rstrip()
 
 
 def _source(node: _Node) -> str:

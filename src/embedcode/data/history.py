@@ -1,0 +1,278 @@
+"""Git histories: what a commit or the issue behind it says, paired with the code it edits, as that was before.
+
+Two pairs a commit: with the functions it edits (task `commit`), and with the runs of 512 tokens of the edited files
+that it touches, each under its path (task `commit-chunk`), as a search for the place of a bug meets them. Where the
+text of the issue is at hand it is the query, under the tasks `issue` and `issue-chunk`. Knows no licences and no list
+of repositories.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from embedcode.data import archives, comments, never
+from embedcode.data.mine import NEVER, names
+from embedcode.engine.tokens import TextTokenizer
+from embedcode.errors import UsageError
+from embedcode.index import git
+from embedcode.index.grammars import functions, parse
+from embedcode.index.languages import Language, language_of
+from embedcode.index.walk import decode
+from embedcode.model.passage import passage
+from embedcode.types import Pair
+
+TOKENS = 512
+MOST_FILES = 8
+"""Files that a commit may edit: more are a reformat or a move, of which its text says nothing."""
+MOST_POSITIVES = 8
+LONGEST = 2_000
+"""Characters of a query: an issue's stack trace may have more, and a model reads 512 tokens."""
+MOST_BYTES = 1_000_000
+
+MERGE = "merge, or first commit"
+MESSAGE = "message says too little"
+MANY = "too many files"
+NO_CODE = "no code edited"
+NEW = "nothing that was there before"
+
+_EMPTY_WORDS = re.compile(
+    r"^(?:merge|revert|bump|release|version|prepare|update (?:changelog|copyright|deps|dependenc)|changelog|wip\b|typo"
+    r"|fix(?:ed|es)? (?:typos?|tests?|lint|build|ci|flake8|whitespace|formatting|style|docs?|merge)\b|lint|format"
+    r"|cleanup|refactor$|v?\d+\.\d+|\[?bot|auto|apply black|run black|pre-commit|chore|ci\b|build\b|docs?\b|tests?\b"
+    r"|style\b)",
+    re.IGNORECASE,
+)
+_TRAILER = re.compile(
+    r"^(?:signed-off-by|co-authored-by|reviewed-by|acked-by|change-id|tested-by|cc|git-svn-id|\(cherry picked)[: ]",
+    re.IGNORECASE,
+)
+_REFERENCE = re.compile(
+    r"\(?(?:(?:fix(?:es|ed)?|clos(?:es|ed?)|resolv(?:es|ed?)|refs?|see|gh-?|pull request|pr)\s*:?\s*)?"
+    r"#(\d+)\)?",
+    re.IGNORECASE,
+)
+_HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+\d+(?:,\d+)? @@", re.MULTILINE)
+
+
+@dataclass(slots=True)
+class Mined:
+    """What the history of one repository gave."""
+
+    source: str
+    refused: str = ""
+    commits: int = 0
+    used: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Commits, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issues:
+    """Texts of issues by commit (its hash or the beginning of it) and by number."""
+
+    by_commit: dict[str, str] = field(default_factory=dict)
+    by_number: dict[str, str] = field(default_factory=dict)
+
+    def of(self, commit: str, message: str) -> str:
+        for length in (40, 12, 10, 9, 8, 7):
+            if text := self.by_commit.get(commit[:length]):
+                return text
+        numbers = _REFERENCE.findall(message)
+        return next((self.by_number[number] for number in numbers if number in self.by_number), "")
+
+
+def read_issues(file: Path) -> tuple[Issues, list[str]]:
+    """Issues from JSON lines {"text": ..., "commit": ... or "number": ...}, and what is wrong with the other lines."""
+    issues, wrong = Issues(), []
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read ({error}): give issues in JSON lines.") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            text, commit, issue = row["text"], row.get("commit"), row.get("number")
+            if not (isinstance(text, str) and text.strip()) or (commit is None) == (issue is None):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, AttributeError):
+            wrong.append(f'{file}, line {number}: not {{"text": ..., "commit": ... or "number": ...}}')
+            continue
+        if commit is not None:
+            issues.by_commit[str(commit)] = text
+        else:
+            issues.by_number[str(issue)] = text
+    return issues, wrong
+
+
+def mine(
+    root: Path,
+    tokenizer: TextTokenizer,
+    mined: Mined,
+    issues: Issues | None = None,
+    licence: str = "",
+    most: int | None = None,
+    tests: bool = False,
+) -> Iterator[Pair]:
+    """The pairs of a repository's history, newest first, of at most so many commits; `mined` is filled as they come.
+
+    UsageError for what is no repository, and for a shallow clone, whose commits have no parents to compare with.
+    """
+    if entry := next(filter(None, map(never.load().find, (mined.source, *names(root)))), None):
+        mined.refused = f"{NEVER}: {entry.why}"
+        return
+    repository = git.Repository(root)
+    if repository.shallow:
+        raise UsageError(
+            f"{root} is a shallow clone: its history is cut off; run `git fetch --unshallow` there, or clone it whole."
+        )
+    if repository.partial:
+        raise UsageError(f"{root} is a partial clone, without old contents: clone it whole.")
+    for commit in _commits(root):
+        if most is not None and mined.commits >= most:
+            return
+        mined.commits += 1
+        found = list(_pairs(root, commit, tokenizer, mined, issues or Issues(), licence, tests))
+        mined.used += bool(found)
+        yield from found
+
+
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    hash: str
+    parents: list[str]
+    message: str
+
+
+def _commits(root: Path) -> Iterator[_Commit]:
+    listed = git.ask(root, "log", "--format=%H%x00%P%x00%B%x01", "HEAD", needed_by="mining a history")
+    if listed is None:
+        raise UsageError(f"{root} has no commit at HEAD that git can read: run `git fsck` there.")
+    for entry in listed.split("\x01"):
+        if entry.strip():
+            hash_, parents, message = entry.lstrip("\n").split("\0", 2)
+            yield _Commit(hash_, parents.split(), message.strip())
+
+
+def _pairs(
+    root: Path, commit: _Commit, tokenizer: TextTokenizer, mined: Mined, issues: Issues, licence: str, tests: bool
+) -> Iterator[Pair]:
+    if len(commit.parents) != 1:
+        mined.skipped[MERGE] += 1
+        return
+    issue = issues.of(commit.hash, commit.message)
+    query = issue[:LONGEST].strip() if issue else said(commit.message)
+    if not issue and message_reason(query) is not None:
+        mined.skipped[MESSAGE] += 1
+        return
+    edits = _edits(root, commit, tests)
+    if edits is None or len(edits) > MOST_FILES:
+        mined.skipped[MANY if edits else NO_CODE] += 1
+        return
+    edited, chunks, languages = list[str](), list[str](), Counter[str]()
+    contents = git.blobs(root, (f"{commit.parents[0]}:{path}" for path in edits), MOST_BYTES)
+    for (path, ranges), raw in zip(edits.items(), contents, strict=True):
+        text = decode(raw) if raw is not None else None
+        language = _language(path)
+        if text is None or language is None:
+            continue
+        before = len(edited) + len(chunks)
+        edited += _functions(text, language, ranges)
+        chunks += _chunks(path, text, ranges, tokenizer)
+        languages[language.name] += len(edited) + len(chunks) - before
+    if not edited and not chunks:
+        mined.skipped[NEW if edits else NO_CODE] += 1
+        return
+    task, source = ("issue" if issue else "commit"), f"git:{mined.source}@{commit.hash[:12]}"
+    language_name = languages.most_common(1)[0][0]
+    for kind, positives in ((task, edited), (f"{task}-chunk", chunks)):
+        if positives and len(positives) <= MOST_POSITIVES:
+            yield Pair(query, tuple(dict.fromkeys(positives)), (), kind, language_name, source, licence)
+
+
+def said(message: str) -> str:
+    """A commit's subject and the paragraphs below it, without references and trailers, cut at a paragraph."""
+    kept = [line.rstrip() for line in message.split("\n") if not _TRAILER.match(line)]
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(_REFERENCE.sub("", line).rstrip() for line in kept)).strip(" \n:-")
+    text = re.sub(r"^(?:\[[\w ./-]+\]|(?:feat|fix|perf|refactor)(?:\([\w ./-]+\))?!?:)\s*", "", text)
+    while len(text) > LONGEST and "\n\n" in text:
+        text = text.rpartition("\n\n")[0]
+    return text[:LONGEST].strip()
+
+
+def message_reason(query: str) -> str | None:
+    """Why a commit's words are no query."""
+    subject = query.partition("\n")[0]
+    if len(subject.split()) < 4 or _EMPTY_WORDS.match(subject):
+        return MESSAGE
+    return comments.reason(subject)
+
+
+def _edits(root: Path, commit: _Commit, tests: bool) -> dict[str, list[tuple[int, int]]] | None:
+    """Rows of the parent, 0-based and inclusive, that a commit changes in each code file; None for too many files."""
+    asked = git.ask(
+        root, "diff-tree", "-r", "-p", "-U0", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color",
+        "--diff-filter=M", "--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=all", commit.parents[0],
+        commit.hash, needed_by="mining a history",
+    )  # fmt: skip
+    if asked is None:
+        raise UsageError(f"git cannot compare {commit.hash[:12]} with its parent: run `git fsck` in {root}.")
+    edits: dict[str, list[tuple[int, int]]] = {}
+    for part in re.split(r"^diff --git ", asked, flags=re.MULTILINE)[1:]:
+        path = re.search(r"^--- a/([^\t\n]+)", part, re.MULTILINE)  # names in quotes have no such line
+        if path is None or _language(path[1]) is None or archives.name_reason(path[1], tests) is not None:
+            continue
+        ranges = []
+        for start, count in _HUNK.findall(part):
+            first = max(int(start) - 1, 0)  # of lines that are only added, the one above them
+            ranges.append((first, first + max(int(count or 1), 1) - 1))
+        edits[path[1]] = ranges
+    return edits
+
+
+def _language(path: str) -> Language | None:
+    found = language_of(path)
+    return found if found is not None and found.content == "code" and found.name != "text" else None
+
+
+def _functions(text: str, language: Language, ranges: Sequence[tuple[int, int]]) -> Iterator[str]:
+    """The innermost functions that changed rows lie in, each once."""
+    if language.grammar is None:
+        return
+    source = text.encode("utf-8", "replace")
+    root = parse(language.grammar, source)
+    if root is None:
+        return
+    found = list(functions(root, source))
+    chosen = set[int]()
+    for first, last in ranges:
+        inside = [i for i, one in enumerate(found) if one.first <= last and first <= one.last]
+        chosen |= {
+            i for i in inside
+            if not any(j != i and found[i].first <= found[j].first and found[j].last <= found[i].last for j in inside)
+        }  # fmt: skip
+    yield from (found[i].code for i in sorted(chosen))
+
+
+def _chunks(path: str, text: str, ranges: Sequence[tuple[int, int]], tokenizer: TextTokenizer) -> Iterator[str]:
+    """Runs of TOKENS tokens of the file, path and all, that hold a changed row."""
+    text = text.encode("utf-8", "replace").decode()
+    room = TOKENS - len(tokenizer.places("", f"{path}\n"))
+    firsts = [first for first, end in tokenizer.places("", text) if end]
+    if room <= 0 or not firsts:
+        return
+    borders = [0, *firsts[room::room], len(text)]
+    row = 0
+    for first, end in pairwise(borders):
+        body = text[first:end]
+        last = row + body.count("\n")
+        if body.strip() and any(a <= last and row <= b for a, b in ranges):
+            yield passage(path, "", body)
+        row = last

@@ -1,0 +1,353 @@
+"""Pairs written by a language model behind any OpenAI-compatible endpoint: a question for code, code for a question, a
+summary of an issue.
+
+Every answer, taken or not, goes into a journal beside the output as it comes, so that what was paid for is not asked
+again. A run ends before it would pass its bounds. Knows no model and no prices but those it is told.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+from embedcode.data import comments, minhash, never, pairs
+from embedcode.engine.address import Address
+from embedcode.engine.endpoint import DENIED, Endpoint
+from embedcode.errors import ModelError, UsageError
+from embedcode.types import Pair, digest
+
+Kind = Literal["question", "code", "summary"]
+KINDS: tuple[Kind, ...] = ("question", "code", "summary")
+
+PRESETS = {"deepseek": "https://api.deepseek.com/v1#deepseek-chat"}
+"""Addresses with a model behind #."""
+
+ATTEMPTS = 3
+"""At an answer that is no completion."""
+CHARACTERS = 3
+"""A token, at least: what a prompt may cost is known before it is sent."""
+
+ALIKE = 0.9
+"""Similarity of duplicates: one word of ten may be all the difference between two questions."""
+LONGEST = {"question": 120, "code": 700, "summary": 300}
+"""Tokens of an answer; what is cut off there is refused."""
+
+INVALID = "no completion"
+REFUSED = "the server refused it"
+CUT = "cut off"
+DECLINED = "the model declined"
+SHAPE = "not of the form asked for"
+LEAK = "names an identifier"
+DUPLICATE = "duplicate"
+
+_PROMPTS: dict[str, str] = {
+    "question": (
+        "Below is code in {language}. Write one question that a developer who does not know this code could type "
+        "into a search box to find it. Say what it does, not how it is named: use no identifier of the code. "
+        "One line of 5 to 30 words in English, and nothing else.\n\n{code}"
+    ),
+    "code": (
+        "Write one function in {language} that answers the request below. Give the code only, in one fenced block, "
+        "with no explanation and no example of its use.\n\n{query}"
+    ),
+    "summary": (
+        "Below is the report of a problem in a software project. Summarise in 2 to 5 sentences of English what goes "
+        "wrong, when, and which part of the software is concerned. Name classes, functions and files that the report "
+        "names. No greeting, no list, and no proposal beyond the report.\n\n{query}"
+    ),
+}
+
+_DECLINES = re.compile(
+    r"\bas an ai\b|\bi(?:'m| am) (?:sorry|unable|not able)|\bi can(?:not|'t)\b|\bno code (?:was|is)\b", re.IGNORECASE
+)
+_LABEL = re.compile(r"^(?:\W*(?:question|query|search query|summary|answer)\W*:\s*)", re.IGNORECASE)
+_FENCE = re.compile(r"```[\w+#.-]*\n(.*?)```", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a run may ask for, over all its continuations."""
+
+    answers: int | None = None
+    tokens: int | None = None
+    """Of prompts and answers together."""
+    dollars: float | None = None
+    price_in: float = 0.0
+    """Dollars a million tokens."""
+    price_out: float = 0.0
+    a_minute: float | None = None
+    """Requests."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """So far, this run's predecessors included."""
+
+    answers: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Answers by what became of them; "taken" for those that became pairs."""
+
+    def dollars(self, bounds: Bounds) -> float:
+        return (self.tokens_in * bounds.price_in + self.tokens_out * bounds.price_out) / 1e6
+
+    def allows(self, bounds: Bounds, prompt: int, answer: int) -> bool:
+        """Whether a request with so many tokens at most stays within the bounds."""
+        after = Spent(self.answers + 1, self.tokens_in + prompt, self.tokens_out + answer)
+        return (
+            (bounds.answers is None or after.answers <= bounds.answers)
+            and (bounds.tokens is None or after.tokens_in + after.tokens_out <= bounds.tokens)
+            and (bounds.dollars is None or after.dollars(bounds) <= bounds.dollars)
+        )
+
+
+class Writer:
+    """Asks one model; safe to use from several threads."""
+
+    def __init__(self, url: str, key: str, temperature: float = 0.7) -> None:
+        """`url` names the model behind #, or is one of PRESETS."""
+        self._address = Address.read(PRESETS.get(url, url))
+        if not self._address.model:
+            raise UsageError(f"{self._address.url} needs the name of a model: write {self._address.url}#MODEL.")
+        self._endpoint = Endpoint(self._address, key)
+        self._temperature = temperature
+
+    def ask(self, prompt: str, most: int) -> tuple[str, str, int, int]:
+        """(text, "" or why there is none, tokens of the prompt, of the answer).
+
+        ModelError where the server cannot be reached or denies access: nothing else would get an answer either.
+        """
+        body = {
+            "model": self._address.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": most,
+            "temperature": self._temperature,
+        }
+        spent_in = spent_out = 0
+        for _ in range(ATTEMPTS):
+            answer = self._endpoint.ask("/chat/completions", body)
+            if answer.status in DENIED:
+                raise self._endpoint.denied(answer)
+            if answer.status in (402, 404):
+                url = self._address.url
+                raise ModelError(f"{url} does not answer ({answer.said}): check the account and the model.")
+            if answer.status in (400, 413, 422):
+                return "", REFUSED, spent_in, spent_out
+            usage = answer.value.get("usage") if isinstance(answer.value, dict) else None
+            counts = usage if isinstance(usage, dict) else {}
+            spent_in += _count(counts.get("prompt_tokens"), len(prompt) // CHARACTERS)
+            text, reason = _completion(answer.value if answer.ok else None)
+            spent_out += _count(counts.get("completion_tokens"), len(text) // CHARACTERS)
+            if reason != INVALID:
+                return text, reason, spent_in, spent_out
+        return "", INVALID, spent_in, spent_out
+
+
+def _count(value: object, otherwise: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else otherwise
+
+
+def _completion(value: Any) -> tuple[str, str]:
+    try:
+        choice = value["choices"][0]
+        text = choice["message"]["content"]
+    except (TypeError, KeyError, IndexError):
+        return "", INVALID
+    if not isinstance(text, str):
+        return "", INVALID
+    return text, CUT if choice.get("finish_reason") == "length" else ""
+
+
+def prompt(kind: Kind, pair: Pair) -> str:
+    return _PROMPTS[kind].format(language=pair.language or "any language", code=pair.positives[0], query=pair.query)
+
+
+def made(kind: Kind, pair: Pair, answer: str) -> tuple[Pair | None, str]:
+    """The pair that an answer makes of the one it was asked for, or why it makes none."""
+    text = answer.strip()
+    if _DECLINES.search(text[:200]):
+        return None, DECLINED
+    if kind == "code":
+        fenced = _FENCE.findall(text)
+        code = (fenced[0] if len(fenced) == 1 else "" if fenced else text).strip("\n").rstrip()
+        if code.count("\n") < 1 or len(code) < 40:
+            return None, SHAPE
+        return Pair(pair.query, (code,), (), "synthetic-code", pair.language, pair.source, pair.licence), ""
+    text = _LABEL.sub("", text).strip().strip('"`*').strip()
+    if kind == "question":
+        if "\n" in text or "```" in text or not 4 <= len(text.split()) <= 40:
+            return None, SHAPE
+        if _identifiers(pair.positives[0]) & set(re.findall(r"\w+", text)):
+            return None, LEAK
+    elif "```" in text or not 15 <= len(text.split()) <= 200:
+        return None, SHAPE
+    if comments.reason(text) == comments.FOREIGN:
+        return None, comments.FOREIGN
+    task = "synthetic-question" if kind == "question" else "issue-summary"
+    return replace(pair, query=" ".join(text.split()) if kind == "question" else text, task=task, negatives=()), ""
+
+
+def _identifiers(code: str) -> set[str]:
+    """Names of several words, which nobody types who does not know the code."""
+    return {name for name in re.findall(r"\w+", code) if re.search(r"[a-z][A-Z]|\w_\w", name.strip("_"))}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the journal."""
+
+    key: str
+    text: str
+    reason: str
+    tokens_in: int
+    tokens_out: int
+
+
+class Journal:
+    """The answers there are, in a file that only grows; a line that was cut off by a crash is asked for again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.entries: dict[str, Entry] = {}
+        self._lock = Lock()
+        try:
+            raw = path.read_bytes() if path.exists() else b""
+            for line in raw.splitlines():
+                try:
+                    entry = Entry(**json.loads(line))
+                except (ValueError, TypeError):
+                    continue
+                self.entries[entry.key] = entry
+            self._file = path.open("ab", buffering=0)  # else what a full disk did not take is tried again at the end
+            if raw and not raw.endswith(b"\n"):
+                self._file.write(b"\n")
+        except OSError as error:
+            raise pairs.unwritable(path, error) from None
+
+    def add(self, entry: Entry) -> None:
+        row = {name: getattr(entry, name) for name in Entry.__slots__}
+        with self._lock:
+            try:
+                self._file.write(json.dumps(row).encode() + b"\n")
+            except OSError as error:
+                raise pairs.unwritable(self._path, error) from None
+            self.entries[entry.key] = entry
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def synthesize(
+    kind: Kind,
+    given: Iterable[Pair],
+    writer: Writer,
+    out: Path,
+    bounds: Bounds = Bounds(),
+    parallel: int = 4,
+    told: Callable[[Spent], None] = lambda spent: None,
+) -> tuple[Spent, bool]:
+    """Ask for each pair once and write OUT from all answers, those of earlier runs too; (what was spent, all asked).
+
+    On a ModelError OUT holds what there was until then, and the same call goes on from there.
+    """
+    wanted = {_key(kind, pair): pair for pair in given}
+    journal = Journal(out.with_name(f"{out.name}.journal"))
+    spent = Spent()
+    for key, entry in journal.entries.items():
+        if key in wanted:
+            _spend(spent, entry)
+    waiting = [(key, pair) for key, pair in wanted.items() if key not in journal.entries]
+    complete = False
+    try:
+        complete = _run(kind, waiting, writer, journal, spent, bounds, parallel, told)
+    finally:
+        journal.close()
+        spent.outcomes = Counter()
+        pairs.write(out, _taken(kind, wanted, journal.entries, spent.outcomes))
+    return spent, complete
+
+
+def _run(
+    kind: Kind, waiting: Sequence[tuple[str, Pair]], writer: Writer, journal: Journal, spent: Spent, bounds: Bounds,
+    parallel: int, told: Callable[[Spent], None],
+) -> bool:  # fmt: skip
+    most = LONGEST[kind]
+    open_: dict[Future[Entry], int] = {}
+    pause = 60 / bounds.a_minute if bounds.a_minute else 0.0
+    due = time.monotonic()
+
+    def ask(key: str, text: str) -> Entry:
+        answer, reason, tokens_in, tokens_out = writer.ask(text, most)
+        return Entry(key, answer, reason, tokens_in, tokens_out)
+
+    with ThreadPoolExecutor(parallel) as pool:
+
+        def settle(least: int) -> None:
+            while len(open_) > least:
+                for future in wait(open_, return_when=FIRST_COMPLETED).done:
+                    open_.pop(future)
+                    entry = future.result()
+                    journal.add(entry)
+                    _spend(spent, entry)
+                    told(spent)
+
+        try:
+            for key, pair in waiting:
+                text = prompt(kind, pair)
+                cost = len(text) // CHARACTERS + 1
+                settle(parallel - 1)
+                # What is under way counts as if it cost the most it may.
+                ahead = Spent(spent.answers + len(open_), spent.tokens_in + sum(open_.values()),
+                              spent.tokens_out + most * len(open_))  # fmt: skip
+                if not ahead.allows(bounds, cost, most):
+                    settle(0)
+                    if not spent.allows(bounds, cost, most):
+                        return False
+                time.sleep(max(0.0, due - time.monotonic()))
+                due = max(due + pause, time.monotonic())
+                open_[pool.submit(ask, key, text)] = cost
+            settle(0)
+        except BaseException:
+            for future in open_:
+                future.cancel()
+            raise
+    return True
+
+
+def _spend(spent: Spent, entry: Entry) -> None:
+    spent.answers += 1
+    spent.tokens_in += entry.tokens_in
+    spent.tokens_out += entry.tokens_out
+
+
+def _taken(kind: Kind, wanted: dict[str, Pair], entries: dict[str, Entry], outcomes: Counter[str]) -> Iterator[Pair]:
+    """The pairs of the answers, in the order of what was asked for; `outcomes` counts every answer."""
+    equal, near = set[bytes](), minhash.Index()
+    for key, pair in wanted.items():
+        entry = entries.get(key)
+        if entry is None:
+            continue
+        new, reason = (None, entry.reason) if entry.reason else made(kind, pair, entry.text)
+        if new is not None:
+            written = new.positives[0] if kind == "code" else new.query
+            known, found = never.fingerprint(written.casefold()), minhash.elements(written)
+            if known in equal or any(True for _ in near.near(found, ALIKE)):
+                new, reason = None, DUPLICATE
+            equal.add(known)
+            near.add(found)
+        outcomes[reason or "taken"] += 1
+        if new is not None:
+            yield new
+
+
+def _key(kind: Kind, pair: Pair) -> str:
+    return digest(kind, prompt(kind, pair)).hex()

@@ -1,0 +1,127 @@
+"""Lists of packages: fetched by the registries' clients, mined once, counted, and gone on with after an end."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from embedcode.data import collect, pairs, sources
+from embedcode.data.sources import Source
+from embedcode.errors import UsageError
+
+LICENCE = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
+
+
+def package(path: Path, licence: str | None, word: str) -> None:
+    code = "".join(
+        f'def {word}{i}(shape):\n    """Computes the {word} of shape number {i}."""\n'
+        f"    total = 0\n    for part in shape:\n        total += part.{word} * {i}\n    return total\n\n"
+        for i in range(3)
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{word}/m.py", code)
+        if licence is not None:
+            archive.writestr(f"{word}-1.dist-info/licenses/LICENSE", licence)
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `pip` that has three packages, says so when it is asked, and fails for others."""
+    shelf, programs = tmp_path / "shelf", tmp_path / "programs"
+    shelf.mkdir()
+    programs.mkdir()
+    package(shelf / "width-1.5-py3-none-any.whl", LICENCE, "width")
+    package(shelf / "height-2.0-py3-none-any.whl", "GNU GENERAL PUBLIC LICENSE", "height")
+    package(shelf / "depth-3.0-py3-none-any.whl", None, "depth")
+    (shelf / "broken-1.0-py3-none-any.whl").write_bytes(b"no archive")
+    client = programs / "pip"
+    client.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" >> {tmp_path}/asked\n'
+        'while [ $# -gt 1 ]; do [ "$1" = --dest ] && to="$2"; shift; done\n'
+        f'cp {shelf}/"${{1%%=*}}"-* "$to" 2>/dev/null || {{ echo "ERROR: no such package" >&2; exit 1; }}\n'
+    )
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    return tmp_path
+
+
+def listed(*names: str) -> list[Source]:
+    return [Source("pypi", name) for name in names]
+
+
+def test_packages_are_mined_once_and_counted(registry: Path) -> None:
+    out = registry / "out"
+    wanted = listed("width", "height", "depth", "broken", "flask")
+    assert collect.collect(wanted, out, 1)
+    assert [pair.source for pair in pairs.read(out / "pypi-width.jsonl.gz")] == ["pypi:width 1.5"] * 3
+    summary = collect.summary(collect.records(out))
+    assert summary["sources"] == {
+        "taken": 1, "licence not of the allow-list": 1, "no licence file": 1, "never trained on": 1,
+        "archive refused or unreadable": 1,
+    }  # fmt: skip
+    assert summary["languages"] == {"python": 3} and summary["licences"] == {"Apache-2.0": 3}
+    asked = (registry / "asked").read_text()
+    assert asked.count("--dest") == 4 and "flask" not in asked, "what is never trained on is never fetched"
+    assert "--only-binary :all:" in asked, "no code of a package is run"
+    assert collect.collect(wanted, out, 1)
+    assert (registry / "asked").read_text() == asked
+    assert not list((out / "downloads").iterdir())
+
+
+def test_what_cannot_be_fetched_is_said_and_tried_again(registry: Path) -> None:
+    out, steps = registry / "out", list[collect.Step]()
+    assert not collect.collect(listed("missing", "width"), out, 1, progress=steps.append)
+    assert [step.failed for step in steps if step.failed] == [
+        "pypi:missing cannot be fetched: pip says 'ERROR: no such package'."
+    ]
+    package(registry / "shelf" / "missing-1.0-py3-none-any.whl", LICENCE, "area")
+    assert collect.collect(listed("missing", "width"), out, 1)
+
+
+def test_a_run_stops_in_time_and_goes_on(registry: Path) -> None:
+    out = registry / "out"
+    assert not collect.collect(listed("width", "depth"), out, 1, seconds=0.0)
+    assert collect.records(out) == []
+    assert collect.collect(listed("width", "depth"), out, 1)
+
+
+def test_the_list_is_written_again_with_what_was_found(registry: Path) -> None:
+    wanted = [*listed("width", "height"), Source("npm", "@a/b", "1.0", "MIT")]
+    collect.collect(wanted[:2], registry / "out", 1)
+    sources.write(registry / "found.toml", collect.found(wanted, collect.records(registry / "out")), "Head.\nMore.")
+    assert sources.load(registry / "found.toml") == [
+        Source("pypi", "width", "1.5", "Apache-2.0"), Source("npm", "@a/b", "1.0", "MIT")
+    ]  # fmt: skip
+    assert (registry / "found.toml").read_text().startswith("# Head.\n# More.\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[cpan]\nMIT = ['x']", "'cpan' is no registry known here: use pypi, npm, debian"),
+        ("pypi = 3", "write \\[pypi\\] as a table"),
+        ("[pypi]\nMIT = 'x'", "pypi.MIT must be a list"),
+        ("[pypi]\nMIT = ['x']\nISC = ['x 2']", "names 'x' again"),
+        ("[pypi]\nMIT = ['--index-url=http://x']", "wrongly"),
+        ("[pypi", "is not valid TOML"),
+    ],
+)
+def test_a_list_that_is_wrong_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "list.toml").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        sources.load(tmp_path / "list.toml")
+
+
+def test_a_record_that_is_none_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps({"a": 1}))
+    with pytest.raises(UsageError, match="is no record of `embedcode data collect`"):
+        collect.records(tmp_path)
+
+
+def test_the_list_of_the_recipe_is_one() -> None:
+    listed = sources.load(Path(__file__).parents[2] / "recipes" / "sources.toml")
+    assert len(listed) >= 150 and {source.registry for source in listed} == set(sources.REGISTRIES)

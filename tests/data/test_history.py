@@ -1,0 +1,172 @@
+"""Histories: commits with the functions and chunks they edit, as those were before."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from embedcode.data import history
+from embedcode.data.history import Issues, Mined, message_reason, mine, read_issues, said
+from embedcode.engine.tokens import TextTokenizer
+from embedcode.errors import UsageError
+from embedcode.model.spec import Spec
+from embedcode.types import Pair
+
+OLD = '''"""Shapes."""
+
+
+class Shape:
+    def width(self):
+        return self.right - self.left
+
+    def area(self, scale):
+        """Compute the area."""
+        total = self.width() * scale
+        return total
+
+
+def outside(value):
+    return value + 1
+'''
+
+
+@pytest.fixture
+def tokenizer() -> TextTokenizer:
+    spec = Spec.read()
+    return TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
+
+
+def git(root: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "protocol.file.allow=always")
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit(root: Path, message: str, **files: str) -> str:
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("_py", ".py").replace("_md", ".md")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    git(root, "add", ".")
+    git(root, "commit", "-qm", message)
+    return git(root, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    root = tmp_path / "shapes"
+    root.mkdir()
+    git(root, "init", "-q", "-b", "main")
+    commit(root, "First version of the shapes library", src__shape_py=OLD, README_md="# a\n")
+    return root
+
+
+def found(root: Path, tokenizer: TextTokenizer, issues: Issues | None = None) -> tuple[list[Pair], Mined]:
+    mined = Mined(root.name)
+    return list(mine(root, tokenizer, mined, issues, "MIT")), mined
+
+
+def test_a_commit_is_paired_with_what_it_edits_as_it_was(repository: Path, tokenizer: TextTokenizer) -> None:
+    new = OLD.replace("* scale\n", "* scale * self.height()\n")
+    message = "Take the height into account for areas (#12)\n\nIt was left out.\n\nSigned-off-by: A <a@example.org>"
+    name = commit(repository, message, src__shape_py=new)
+    (functions, chunks), mined = found(repository, tokenizer)
+    assert functions.query == chunks.query == "Take the height into account for areas\n\nIt was left out."
+    assert functions.positives == ("def area(self, scale):\n    total = self.width() * scale\n    return total",)
+    assert chunks.positives == (f"src/shape.py\n{OLD}".rstrip(),)
+    assert (functions.task, chunks.task) == ("commit", "commit-chunk")
+    assert functions.source == f"git:shapes@{name[:12]}"
+    assert (functions.language, functions.licence) == ("python", "MIT")
+    assert (mined.commits, mined.used, dict(mined.skipped)) == (2, 1, {history.MERGE: 1})
+
+
+def test_lines_that_are_only_added_belong_to_the_function_around_them(
+    repository: Path, tokenizer: TextTokenizer
+) -> None:
+    new = OLD.replace("        return self.right", "        self.check()\n        return self.right")
+    commit(repository, "Check a shape before its width is taken", src__shape_py=new)
+    (functions, _), _ = found(repository, tokenizer)
+    assert functions.positives == ("def width(self):\n    return self.right - self.left",)
+
+
+def test_a_chunk_holds_512_tokens_with_its_path_and_only_edited_ones_count(
+    repository: Path, tokenizer: TextTokenizer
+) -> None:
+    lines = [f"value_{i} = compute({i})\n" for i in range(400)]
+    commit(repository, "Many values for the big table", src__big_py="".join(lines))
+    lines[200] = "value_200 = compute(-200)\n"
+    commit(repository, "Correct the sign of one value in the table", src__big_py="".join(lines))
+    pairs, _ = found(repository, tokenizer)
+    (chunks,) = [pair for pair in pairs if pair.task == "commit-chunk"]
+    (text,) = chunks.positives
+    assert text.startswith("src/big.py\n") and "value_200 = compute(200)" in text
+    assert 480 < len(tokenizer.places("", text)) <= 512
+
+
+def test_issues_are_the_query_where_they_are_at_hand(
+    repository: Path, tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    new = OLD.replace("* scale\n", "* scale * 2\n")
+    first = commit(repository, "Fix #7", src__shape_py=new)
+    commit(repository, "Fixes", src__shape_py=OLD)
+    file = tmp_path / "issues.jsonl"
+    file.write_text(
+        '{"text": "Areas are half of what they should be", "number": 7}\nbroken\n{"text": "x"}\n'
+        f'{{"text": "Areas are doubled now", "commit": "{git(repository, "rev-parse", "--short=10", "HEAD")}"}}\n'
+    )
+    issues, wrong = read_issues(file)
+    assert [message.partition(": ")[0] for message in wrong] == [f"{file}, line 2", f"{file}, line 3"]
+    pairs, _ = found(repository, tokenizer, issues)
+    asked = {(pair.task, pair.query) for pair in pairs}
+    assert ("issue", "Areas are doubled now") in asked
+    assert ("issue-chunk", "Areas are half of what they should be") in asked
+    assert any(first[:12] in pair.source for pair in pairs)
+
+
+def test_what_says_or_edits_nothing_is_skipped_and_counted(repository: Path, tokenizer: TextTokenizer) -> None:
+    commit(repository, "wip", src__shape_py=OLD + "\n\n")
+    commit(repository, "Describe how shapes are to be used", README_md="# b\n")
+    commit(repository, "Put many small values into files of their own", **{f"m{i}_py": "a = 1\n" for i in range(12)})
+    commit(repository, "Change all of the small values at once", **{f"m{i}_py": "a = 2\n" for i in range(12)})
+    commit(repository, "Another test of the width of shapes", tests__test_shape_py="def test(): pass\n")
+    pairs, mined = found(repository, tokenizer)
+    assert pairs == []
+    assert mined.skipped == {history.MERGE: 1, history.MESSAGE: 1, history.NO_CODE: 3, history.MANY: 1}
+
+
+def test_a_bare_clone_is_read_too_and_a_shallow_one_is_refused(
+    repository: Path, tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    commit(repository, "Take twice the scale for every area", src__shape_py=OLD.replace("* scale\n", "* scale * 2\n"))
+    git(tmp_path, "clone", "-q", "--bare", "shapes", "bare.git")
+    assert len(found(tmp_path / "bare.git", tokenizer)[0]) == 2
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository}", "shallow")
+    with pytest.raises(UsageError, match=r"shallow is a shallow clone: .* run `git fetch --unshallow` there"):
+        found(tmp_path / "shallow", tokenizer)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="none"):
+        found(tmp_path / "none", tokenizer)
+
+
+def test_what_an_evaluation_uses_is_never_mined(repository: Path, tokenizer: TextTokenizer) -> None:
+    git(repository, "remote", "add", "origin", "https://example.org/django/django.git")
+    pairs, mined = found(repository, tokenizer)
+    assert pairs == [] and mined.refused.startswith("never trained on")
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "taken"),
+    [
+        ("fix(core): handle empty lists in the sorter", "handle empty lists in the sorter", True),
+        ("[ENH] Add a way to sort by two columns (#31)", "Add a way to sort by two columns", True),
+        ("Bump version to 3.2 for the release", "Bump version to 3.2 for the release", False),
+        ("Merge branch 'main' of elsewhere into here", "Merge branch 'main' of elsewhere into here", False),
+        ("fix", "fix", False),
+        ("Fix typo in the name of a function", "Fix typo in the name of a function", False),
+    ],
+)
+def test_messages(message: str, text: str, taken: bool) -> None:
+    assert said(message) == text
+    assert (message_reason(text) is None) is taken
