@@ -1,4 +1,4 @@
-"""Mined negatives: near, below the share of the positive's score, and never an answer."""
+"""A run mines its negatives in rounds: by its base, then by the model of the round before, and once each."""
 
 from __future__ import annotations
 
@@ -6,29 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 from embedcode.data import pairs
-from embedcode.engine.vectors import unit
-from embedcode.train.mining import hardest
 from embedcode.train.recipe import read
 from embedcode.train.run import Run
-
-
-@pytest.mark.parametrize("share", [0.95, 0.5, 1.0])
-def test_hardest_is_what_the_rule_says(share: float) -> None:
-    rng = np.random.default_rng(0)
-    queries, documents = (unit(rng.normal(size=(size, 6)).astype(np.float32)) for size in (40, 90))
-    positives = [[int(rng.integers(90))] if n % 3 else list(map(int, rng.integers(90, size=2))) for n in range(40)]
-    barred = [list(map(int, rng.integers(90, size=2))) for _ in range(40)]
-    found = hardest(queries, documents, positives, barred, share, 5)
-    for number, row in enumerate(found):
-        scores = [float(queries[number] @ document) for document in documents]
-        lowest = min(scores[place] for place in positives[number])
-        bound = min(share * lowest, lowest)
-        others = [p for p in range(90) if p not in positives[number] and p not in barred[number] and scores[p] < bound]
-        assert row == sorted(others, key=lambda place: -scores[place])[:5]
 
 
 def test_a_run_mines_twice_and_a_resumed_one_not_again(recipe: Callable[..., Path], tmp_path: Path) -> None:

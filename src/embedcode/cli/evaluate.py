@@ -280,6 +280,8 @@ def _slug(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "result"
 
 
+from embedcode.cli.eval_overlap import overlap  # noqa: E402
 from embedcode.cli.eval_swebench import swebench_lite  # noqa: E402  it takes its options from here
 
 eval.command("swebench-lite")(swebench_lite)
+eval.command()(overlap)

@@ -180,9 +180,8 @@ def _extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UsageError(
-            f"this needs {error.name or error}; run `pip install '.[train]'` in your clone of embedcode"
-        ) from None
+        what = error.name or error
+        raise UsageError(f"this needs {what}; run `pip install '.[train]'` in your clone of embedcode") from None
 
 
 @contextmanager

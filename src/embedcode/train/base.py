@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import redirect_stderr
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,7 @@ def _unpacked(file: Path, folder: Path) -> Path:
         return folder
     from importlib.util import find_spec
 
+    from safetensors.torch import save_file
     from transformers import AutoModel, AutoTokenizer
 
     if find_spec("gguf") is None:
@@ -106,10 +109,16 @@ def _unpacked(file: Path, folder: Path) -> Path:
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    with redirect_stderr(StringIO()):  # a progress bar that no setting silences
+        tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        network: Any = AutoModel.from_pretrained(file.parent, gguf_file=file.name)
     tokenizer.save_pretrained(part)
-    network: Any = AutoModel.from_pretrained(file.parent, gguf_file=file.name)
-    network.float().save_pretrained(part)
+    # Not save_pretrained, which writes no network that it takes for a quantised one.
+    weights = {name: one.float().contiguous() for name, one in network.state_dict().items()}
+    save_file(weights, part / "model.safetensors", {"format": "pt"})
+    fields = {**network.config.to_dict(), "architectures": [type(network).__name__], "dtype": "float32"}
+    fields.pop("quantization_config", None)
+    (part / "config.json").write_text(json.dumps(fields, default=str), "utf-8")
     part.rename(folder)
     return folder
 

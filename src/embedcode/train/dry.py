@@ -101,9 +101,8 @@ def _mix(recipe: Recipe) -> tuple[Mix, list[bool]]:
     """The mix with stand-ins for what is not here, and what is here."""
     here = [bool(recipe.places(data)) for data in recipe.data]
     present = tuple(data for data, found in zip(recipe.data, here, strict=True) if found)
-    tasks = [
-        beir.load(recipe.path(place)) for place in (*recipe.evaluate, *recipe.never) if recipe.path(place).is_dir()
-    ]
+    places = [recipe.path(place) for place in (*recipe.evaluate, *recipe.never)]
+    tasks = [beir.load(place) for place in places if place.is_dir()]
     real = mix.load(replace(recipe, data=present), Evaluations(tasks)) if present else Mix((), [])
     rows: list[Pair] = []
     sets: list[Set] = []

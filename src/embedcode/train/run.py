@@ -80,8 +80,8 @@ class Run:
         check(recipe)
         self._claim(resume)
         self._steering = [beir.load(recipe.path(place)) for place in recipe.evaluate]
-        barred = [*self._steering, *(beir.load(recipe.path(place)) for place in recipe.never)]
-        self.mix = mix.load(recipe, Evaluations(barred))
+        others = [beir.load(recipe.path(place)) for place in recipe.never]
+        self.mix = mix.load(recipe, Evaluations([*self._steering, *others]))
         for one in self.mix.sets:
             if one.bad or one.forbidden:
                 tell(f"data set {one.data.name}: {one.forbidden:,} pairs of benchmarks left out, {one.bad:,} bad lines")
