@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,16 @@ BLOCK = 256
 
 Check = tuple[str, str, bool]
 """What was looked at, what was found, and whether that is fine."""
+
+
+def accepted(entries: Iterable[Tokens | InputError]) -> list[Tokens]:
+    """The tokens of all texts; EncodeError for the first text that cannot be encoded."""
+    found: list[Tokens] = []
+    for entry in entries:
+        if isinstance(entry, InputError):
+            raise EncodeError(entry.message, entry.index)
+        found.append(entry)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +154,7 @@ class LocalEncoder(ABC):
         prompt = self._prompt(role, instruction)
 
         def read(start: int) -> list[Tokens]:
-            found: list[Tokens] = []
-            for entry in self._tokenizer(texts[start : start + self._block], prompt, truncate, max_tokens, start):
-                if isinstance(entry, InputError):
-                    raise EncodeError(entry.message, entry.index)
-                found.append(entry)
-            return found
+            return accepted(self._tokenizer(texts[start : start + self._block], prompt, truncate, max_tokens, start))
 
         if len(texts) <= self._block:
             yield read(0)

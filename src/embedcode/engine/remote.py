@@ -15,7 +15,7 @@ from threading import Lock
 
 from embedcode.engine.address import Address
 from embedcode.engine.embeddings import TOO_LONG, Embeddings
-from embedcode.engine.encoder import PROBE, Check, Conditions
+from embedcode.engine.encoder import PROBE, Check, Conditions, accepted
 from embedcode.engine.endpoint import DENIED, Answer, Call, Endpoint
 from embedcode.engine.served import NOT_TOLD, Served, keep, kept, told
 from embedcode.engine.tokens import printable, too_long
@@ -139,13 +139,10 @@ class RemoteEncoder:
     ) -> Floats:
         from embedcode.engine.vectors import cut
 
-        entries = self.tokenize(texts, role, instruction, truncate, max_tokens)
-        for entry in entries:
-            if isinstance(entry, InputError):
-                raise EncodeError(entry.message, entry.index)
+        tokens = accepted(self.tokenize(texts, role, instruction, truncate, max_tokens))
         if dimensions is not None:
             self.check_dimensions(dimensions)
-        vectors = self.forward([entry for entry in entries if isinstance(entry, Tokens)])
+        vectors = self.forward(tokens)
         return vectors if dimensions is None else cut(vectors, dimensions)
 
     def check_dimensions(self, dimensions: int) -> None:

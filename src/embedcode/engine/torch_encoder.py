@@ -9,14 +9,14 @@ from threading import Lock
 from typing import Any
 
 from embedcode.engine import memory
-from embedcode.engine.encoder import Check, Conditions, LocalEncoder
+from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
 from embedcode.engine.memory import PACK
 from embedcode.engine.precision import Choice, choose
 from embedcode.engine.tokens import TextTokenizer, printable
 from embedcode.errors import EncodeError, ModelError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
-from embedcode.types import Floats, InputError, Role, Tokens, Truncate
+from embedcode.types import Floats, Role, Tokens, Truncate
 
 STREAMED = 8 * PACK
 """Tokens in one pass where layers are read from the disk for each pass."""
@@ -126,9 +126,7 @@ class TorchEncoder(LocalEncoder):
                 f"{self.conditions.name} reads {self.max_tokens} tokens, and late chunking needs {LATE:,}: embed the "
                 "chunks one by one."
             )
-        (entry,) = self.tokenize([printable(text)], Role.PASSAGE)
-        if isinstance(entry, InputError):
-            raise EncodeError(entry.message, entry.index)
+        (entry,) = accepted(self.tokenize([printable(text)], Role.PASSAGE))
         places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
         (states,) = self._run([entry], self._network)
         rows = []

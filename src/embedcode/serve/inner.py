@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from embedcode.engine.encoder import Conditions, LocalEncoder
+from embedcode.engine.encoder import Conditions, LocalEncoder, accepted
 from embedcode.errors import EncodeError, ModelError
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.problem import ProblemError
@@ -68,11 +68,7 @@ class InnerEncoder:
     ) -> Floats:
         from embedcode.engine.vectors import cut
 
-        tokens = []
-        for entry in self.tokenize(texts, role, instruction, truncate, max_tokens):
-            if isinstance(entry, InputError):
-                raise EncodeError(entry.message, entry.index)
-            tokens.append(entry)
+        tokens = accepted(self.tokenize(texts, role, instruction, truncate, max_tokens))
         vectors = self._compute(tokens, role)
         return vectors if dimensions is None else cut(vectors, dimensions)
 
