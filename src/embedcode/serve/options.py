@@ -70,7 +70,6 @@ class Options:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     json_logs: bool = True
-    log_inputs: bool = False
     audit_log: Path | None = None
     index: Path | None = None
 
@@ -188,7 +187,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "tls_cert": _path,
     "tls_key": _path,
     "json_logs": _switch,
-    "log_inputs": _switch,
     "audit_log": _path,
     "index": _path,
 }
