@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedcode.engine.processor import features
+from embedcode.evaluate.made import FEATURES
 from embedcode.settings import cores
 
-FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16")
 PACKAGES = ("embedcode", "numpy", "onnxruntime", "tantivy", "tokenizers", "tree-sitter")
 
 
@@ -76,7 +77,7 @@ def context() -> dict[str, Any]:
             "processor": _field("model name"),
             "cores": cores(),
             "python": platform.python_version(),
-            "flags": _flags(),
+            "flags": [name for name in FEATURES if name in features()],
         },
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | {"sqlite": sqlite3.sqlite_version},
     }
@@ -106,11 +107,6 @@ def peak_mb(pid: int | str = "self") -> float:
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _flags() -> list[str]:
-    present = _field("flags").split()
-    return [name for name in FEATURES if name in present]
 
 
 def _field(name: str) -> str:

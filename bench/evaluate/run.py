@@ -25,11 +25,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import corpus
 import record
+from embedcode.evaluate.measure import SATURATED
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 SYSTEMS = ("bm25", "bm25:stop", "bm25:stem", "bm25:stem,stop", "lexical", "packaged", "hybrid", MINILM)
-SATURATED = 0.95
-"""nDCG@10 of plain BM25 from which a set is a smoke test."""
 KEPT = ("queries", "documents", "seconds", "peak_mb", "partial", "made")
 
 

@@ -87,10 +87,7 @@ def docstrings(
         "files_left_out": dict(left.most_common()),
         "sources_refused": refused,
     }
-    if as_json:
-        output.put_json(record)
-    else:
-        _put_counts(record)
+    _put(record, as_json)
     if refused and not languages:
         raise typer.Exit(1)
 
@@ -135,10 +132,7 @@ def collect(
             found, collecting.found(wanted, done), f"Written by `embedcode data collect --found {found.name}`."
         )
     record = collecting.summary(done) | {"complete": complete, "not_fetched": failed}
-    if as_json:
-        output.put_json(record)
-    else:
-        _put_counts(record)
+    _put(record, as_json)
     if failed:
         raise typer.Exit(1)
 
@@ -196,10 +190,7 @@ def history(
         "repositories_refused": refused,
         "bad_lines": len(wrong),
     }
-    if as_json:
-        output.put_json(record)
-    else:
-        _put_counts(record)
+    _put(record, as_json)
     if refused and not tasks:
         raise typer.Exit(1)
 
@@ -270,10 +261,7 @@ def synthesize(
         "complete": complete,
         "bad_lines": bad.lines,
     }
-    if as_json:
-        output.put_json(record)
-    else:
-        _put_counts(record)
+    _put(record, as_json)
     if not complete:
         raise typer.Exit(1)
 
@@ -309,10 +297,7 @@ def consistency(
         "median_rank": float(sorted(ranks)[len(ranks) // 2]) if len(ranks) else 0.0,
         "bad_lines": bad.lines,
     }
-    if as_json:
-        output.put_json(record)
-    else:
-        _put_counts(record)
+    _put(record, as_json)
 
 
 @data.command()
@@ -353,10 +338,7 @@ def negatives(
         pairs.write(out, mined)
     found = sum(len(pair.negatives) for pair in mined)
     record = {"pairs": len(mined), "negatives": found, **dict(passed.most_common()), "bad_lines": bad.lines}
-    if as_json:
-        output.put_json(record)
-    else:
-        _put_counts(record)
+    _put(record, as_json)
 
 
 @data.command()
@@ -374,10 +356,7 @@ def merge(
     with _line() as line:
         record, bad = join(files, out, lambda done: line(f"{done:,} pairs read"))
     _tell(bad)
-    if as_json:
-        output.put_json(record)
-    else:
-        _put_counts(record)
+    _put(record, as_json)
 
 
 @data.command()
@@ -389,10 +368,7 @@ def stats(files: Pairs, as_json: Json = False) -> None:
     bad = pairs.Bad()
     record = count(pairs.read_all(files, bad)) | {"bad_lines": bad.lines}
     _tell(bad)
-    if as_json:
-        output.put_json(record)
-    else:
-        _put_counts(record)
+    _put(record, as_json)
 
 
 @data.command()
@@ -458,6 +434,13 @@ def _encoder(model: str | None, threads: str | None) -> Encoder:
 
 def _told(line: _Line) -> Told:
     return lambda what, done, total: line(f"embedding {done:,} of {total:,} {what}")
+
+
+def _put(record: Mapping[str, object], as_json: bool) -> None:
+    if as_json:
+        output.put_json(record)
+    else:
+        _put_counts(record)
 
 
 def _put_counts(record: Mapping[str, object], indent: str = "") -> None:

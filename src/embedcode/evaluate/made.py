@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from embedcode.engine.processor import features
 from embedcode.settings import cores
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16")
@@ -42,13 +43,12 @@ def commit() -> str:
 
 def machine() -> dict[str, Any]:
     lines = _lines(Path("/proc/cpuinfo"))
-    flags = next((line for line in lines if line.startswith("flags")), "").split()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return {
         "system": platform.platform(terse=True),
         "processor": model or platform.processor(),
         "cores": cores(),
-        "flags": [name for name in FEATURES if name in flags],
+        "flags": [name for name in FEATURES if name in features()],
         "python": platform.python_version(),
     }
 
