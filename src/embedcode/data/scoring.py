@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcode.evaluate import dense
 from embedcode.types import Encoder, Floats, Pair, Role, Truncate
 
 BLOCK = 1024
@@ -75,22 +76,18 @@ def ranks(queries: Floats, passages: Floats, best: Floats) -> NDArray[np.int64]:
 
 def nearest(queries: Floats, passages: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
     """Scores and places [n, min(count, passages)] of the best passages of each query, best first; ties by place."""
-    count = min(count, len(passages))
-    scores = np.empty((len(queries), count), np.float32)
-    places = np.empty((len(queries), count), np.int64)
-    for start in range(0, len(queries), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(queries)))
-        height = rows.stop - start
-        kept, where = np.zeros((height, 0), np.float32), np.zeros((height, 0), np.int64)
-        for first in range(0, len(passages), PASSAGES):
-            block = queries[rows] @ passages[first : first + PASSAGES].T
-            if block.shape[1] > count:
-                top = np.argpartition(-block, count - 1, axis=1)[:, :count]
-                block = np.take_along_axis(block, top, axis=1)
-            else:
-                top = np.broadcast_to(np.arange(block.shape[1]), block.shape)
-            kept, where = np.hstack([kept, block]), np.hstack([where, top + first])
-            order = np.lexsort((where, -kept), axis=1)[:, :count]
-            kept, where = np.take_along_axis(kept, order, axis=1), np.take_along_axis(where, order, axis=1)
-        scores[rows], places[rows] = kept, where
+    places, scores = dense.search(_Held(queries), _Held(passages), count)
     return scores, places
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Vectors in memory, read in blocks."""
+
+    rows: Floats
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def block(self, start: int, stop: int) -> Floats:
+        return self.rows[start:stop]
