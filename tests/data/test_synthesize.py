@@ -240,4 +240,4 @@ def test_answers_are_checked(kind: synthesize.Kind, answer: str, result: str) ->
 def test_an_address_names_its_model() -> None:
     with pytest.raises(UsageError, match="needs the name of a model"):
         Writer("http://127.0.0.1:1", "")
-    assert Writer("deepseek", "")._address.model == "deepseek-chat"
+    assert Writer("deepseek", "")._chat.address.model == "deepseek-chat"

@@ -163,9 +163,7 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint(recipe: Recipes, tmp_path:
     assert loop.checkpoints(out / "round-1") == []
     assert not (out / "model").exists()
     assert not list(out.rglob(".part")), "half a checkpoint"
-    again = train(path, out, "--resume")
-    _, told = again.communicate()
-    assert again.returncode == 0, told
+    go(path, out, resume=True)
     assert all(torch.equal(one, weights(out)[name]) for name, one in weights(tmp_path / "size").items())
 
 

@@ -16,11 +16,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Literal
 
 from embedcode.data import comments, minhash, never, pairs
 from embedcode.engine.address import Address
-from embedcode.engine.endpoint import DENIED, Endpoint
+from embedcode.engine.chat import Chat
 from embedcode.errors import ModelError, UsageError
 from embedcode.types import Pair, digest
 
@@ -115,10 +115,10 @@ class Writer:
 
     def __init__(self, url: str, key: str, temperature: float = 0.7) -> None:
         """`url` names the model behind #, or is one of PRESETS."""
-        self._address = Address.read(PRESETS.get(url, url))
-        if not self._address.model:
-            raise UsageError(f"{self._address.url} needs the name of a model: write {self._address.url}#MODEL.")
-        self._endpoint = Endpoint(self._address, key)
+        address = Address.read(PRESETS.get(url, url))
+        if not address.model:
+            raise UsageError(f"{address.url} needs the name of a model: write {address.url}#MODEL.")
+        self._chat = Chat(address, key)
         self._temperature = temperature
 
     def ask(self, prompt: str, most: int) -> tuple[str, str, int, int]:
@@ -126,45 +126,20 @@ class Writer:
 
         ModelError where the server cannot be reached or denies access: nothing else would get an answer either.
         """
-        body = {
-            "model": self._address.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "max_tokens": most,
-            "temperature": self._temperature,
-        }
+        address = self._chat.address
         spent_in = spent_out = 0
         for _ in range(ATTEMPTS):
-            answer = self._endpoint.ask("/chat/completions", body)
-            if answer.status in DENIED:
-                raise self._endpoint.denied(answer)
+            found = self._chat.ask(address.model, prompt, most, self._temperature)
+            answer, text = found.answer, found.text or ""
             if answer.status in (402, 404):
-                url = self._address.url
-                raise ModelError(f"{url} does not answer ({answer.said}): check the account and the model.")
+                raise ModelError(f"{address.url} does not answer ({answer.said}): check the account and the model.")
             if answer.status in (400, 413, 422):
                 return "", REFUSED, spent_in, spent_out
-            usage = answer.value.get("usage") if isinstance(answer.value, dict) else None
-            counts = usage if isinstance(usage, dict) else {}
-            spent_in += _count(counts.get("prompt_tokens"), len(prompt) // CHARACTERS)
-            text, reason = _completion(answer.value if answer.ok else None)
-            spent_out += _count(counts.get("completion_tokens"), len(text) // CHARACTERS)
-            if reason != INVALID:
-                return text, reason, spent_in, spent_out
+            spent_in += len(prompt) // CHARACTERS if found.tokens_in is None else found.tokens_in
+            spent_out += len(text) // CHARACTERS if found.tokens_out is None else found.tokens_out
+            if found.text is not None:
+                return text, CUT if found.cut else "", spent_in, spent_out
         return "", INVALID, spent_in, spent_out
-
-
-def _count(value: object, otherwise: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else otherwise
-
-
-def _completion(value: Any) -> tuple[str, str]:
-    try:
-        choice = value["choices"][0]
-        text = choice["message"]["content"]
-    except (TypeError, KeyError, IndexError):
-        return "", INVALID
-    if not isinstance(text, str):
-        return "", INVALID
-    return text, CUT if choice.get("finish_reason") == "length" else ""
 
 
 def prompt(kind: Kind, pair: Pair) -> str:

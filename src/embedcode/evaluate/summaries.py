@@ -13,7 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from embedcode.engine.address import Address
-from embedcode.engine.endpoint import DENIED, Answer, Call, Endpoint
+from embedcode.engine.chat import Chat
+from embedcode.engine.endpoint import Call
 from embedcode.engine.remote import key
 from embedcode.errors import EmbedcodeError, ModelError, UsageError
 from embedcode.evaluate.instances import Instance
@@ -65,14 +66,16 @@ class Writer:
     def __init__(self, url: str, prompt: str = PROMPT) -> None:
         """UsageError for what is no address of a server."""
         self._address = Address.read(url)
-        self._endpoint = Endpoint(self._address, key(self._address))
+        self._chat = Chat(self._address, key(self._address))
         self._prompt = prompt
         self._model = ""
 
     @property
     def model(self) -> str:
         if not self._model:
-            answer = self._endpoint.ask("/models")  # also where a name is given: a server that answers is waited for
+            answer = self._chat.endpoint.ask(
+                "/models"
+            )  # also where a name is given: a server that answers is waited for
             self._model = self._address.model
         if not self._model:
             data = answer.value.get("data") if answer.ok else None
@@ -139,35 +142,17 @@ class Writer:
 
     def _summary(self, one: Instance, call: Call) -> str:
         text = self._prompt.format(repo=one.repo, issue=one.issue[:MOST_CHARACTERS])
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": text}],
-            "temperature": 0,
-            "max_tokens": MOST_TOKENS,
-        }
-        answer = self._endpoint.ask("/chat/completions", body, call)
-        if answer.status in DENIED:
-            raise self._endpoint.denied(answer)
-        if not answer.ok:
-            raise ModelError(f"{self._address.url} refuses the request ({answer.said}): check its model and limits.")
-        return self._checked(answer)
-
-    def _checked(self, answer: Answer) -> str:
-        """The text of an answer. ModelError where there is none, or it was cut off."""
+        found = self._chat.ask(self.model, text, MOST_TOKENS, 0, call)
         url = self._address.url
-        try:
-            choice = answer.value["choices"][0]
-            text = choice["message"]["content"]
-        except (KeyError, IndexError, TypeError):
-            text = choice = None
-        if not isinstance(text, str) or not isinstance(choice, dict):
+        if not found.answer.ok:
+            raise ModelError(f"{url} refuses the request ({found.answer.said}): check its model and limits.")
+        if found.text is None:
             raise ModelError(f"{url} gives no chat completion: is it a chat endpoint?")
-        if choice.get("finish_reason") == "length":
+        if found.cut:
             raise ModelError(f"{url} gives an answer that is cut off at {MOST_TOKENS:,} tokens: take another model.")
-        text = text.rpartition(_THOUGHT)[2].strip()
-        if not text:
+        if not (summary := found.text.rpartition(_THOUGHT)[2].strip()):
             raise ModelError(f"{url} gives an empty answer: take another model.")
-        return text
+        return summary
 
 
 def _mend(path: Path) -> None:
