@@ -20,8 +20,9 @@ from embedcode.engine import vectors
 from embedcode.errors import UsageError
 from embedcode.serve import kserve
 from embedcode.serve.asked import SHOWN, Asked, Model, check
+from embedcode.serve.body import GONE, Bodies
 from embedcode.serve.embedder import Answer, Embedder
-from embedcode.serve.embeddings_api import GONE, HELD, LARGE_ANSWER, LARGE_BODY, PACKERS, Held
+from embedcode.serve.embeddings_api import LARGE_ANSWER, LARGE_BODY, PACKERS
 from embedcode.serve.guard import Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
@@ -74,13 +75,13 @@ class GrpcServer:
         self._guard = guard
         self._names = {form: name for name in embedder.model.names for form in (mangled(name), name)}
         self._server: Any = None
-        self._held = Held(0)
+        self._bodies = Bodies(0)
 
     async def start(self, options: Options) -> str:
         """Listens; the address. UsageError where it cannot be had."""
         host, port = options.grpc_host, options.grpc_port
         assert port is not None
-        self._held = Held(HELD * options.body_bytes)
+        self._bodies = Bodies(options.body_bytes)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", options.body_bytes),
@@ -132,7 +133,7 @@ class GrpcServer:
                 if key is not None:
                     state["key"] = key
                     state["note"]["key"] = key.name
-                with self._held.open() as holding:
+                with self._bodies.open() as holding:
                     holding(len(content))
                     response = await answering(kserve.parse(f"{name}Request", content), state)
             except asyncio.CancelledError:  # the caller has gone, or its deadline has come
