@@ -137,14 +137,19 @@ def _schemas(model: Model) -> Schema:
         "embedding_type": {"enum": list(KINDS), "default": "float"},
         "dimensions": {"enum": sorted({*model.dimensions, model.dim})},
         "truncate": {"enum": list(Truncate), "default": "NONE"},
-        "modality": {"const": "text", "default": "text"},
         "user": TEXT,
         "on_error": {"enum": ["fail", "partial"], "default": "fail"},
     }
+    request["modality"] = {"anyOf": [one := {"const": "text"}, _list(one, None), {"type": "null"}], "default": "text"}
     if any("{instruction}" in prompt for prompt in model.prompts.values()):
         request["instruction"] = TEXT
     if model.late:
         request["late_chunking"] = {"type": "boolean", "default": False}
+    for name in request.keys() - {"model", "input", "modality"}:  # null is as if it were left out
+        field = request[name]
+        request[name] = field | (
+            {"enum": [*field["enum"], None]} if "enum" in field else {"type": [field["type"], "null"]}
+        )
     error = {"message": TEXT, "type": TEXT, "param": {"type": ["string", "null"]}, "code": {"type": ["string", "null"]}}
     receipt = {"index": WHOLE, "tokens": WHOLE, "used": WHOLE, "truncated": {"type": "boolean"}}
     vector = {"anyOf": [_list({"type": "number"}, None), TEXT | {"description": "base64"}]}

@@ -13,9 +13,10 @@ const resolve = (schema, all) => (schema?.$ref ? all[schema.$ref.split("/").pop(
 
 function kind(schema) {
   if (schema.const !== undefined) return JSON.stringify(schema.const);
-  if (schema.enum) return schema.enum.join(" | ");
-  if (schema.anyOf) return schema.anyOf.map(kind).join(" or ");
-  return schema.type === "array" ? `list of ${kind(schema.items)}` : `${schema.type}`;
+  if (schema.enum) return schema.enum.filter((one) => one !== null).join(" | ");
+  if (schema.anyOf) return schema.anyOf.map(kind).filter(Boolean).join(" or ");
+  if (schema.type === "array") return `list of ${kind(schema.items)}`;
+  return [schema.type].flat().filter((one) => one !== "null").join(" or ");
 }
 
 function example(schema) {
