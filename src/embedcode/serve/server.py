@@ -28,7 +28,7 @@ from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.torch_encoder import LATE, TorchEncoder
 from embedcode.errors import ModelError, UsageError
 from embedcode.model.presets import licence, preset
-from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api
+from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api, tls
 from embedcode.serve.asked import Model
 from embedcode.serve.body import Bodies
 from embedcode.serve.embedder import Embedder, Limits
@@ -62,6 +62,8 @@ def serve(options: Options, settings: Settings, announce: Callable[[str], None])
     UsageError for an address that cannot be had or should not be, ModelError for a model that cannot be loaded.
     """
     check_bind(options)
+    if options.tls_cert and options.tls_key:
+        tls.check(options.tls_cert, options.tls_key)
     encoder = local(settings)
     plan.check(encoder)
     listener = listen(options.host, options.port)
