@@ -16,9 +16,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from embedcode.engine import vectors
+from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, read
 from embedcode.serve.body import GONE, Bodies, Holding
-from embedcode.serve.embedder import Answer, Embedder
+from embedcode.serve.embedder import Embedder
 from embedcode.types import Floats
 
 LARGE_BODY = 200_000

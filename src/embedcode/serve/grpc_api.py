@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ from embedcode import __version__
 from embedcode.engine import vectors
 from embedcode.errors import UsageError
 from embedcode.serve import kserve
+from embedcode.serve.answer import Answer
 from embedcode.serve.asked import SHOWN, Asked, Model, check
 from embedcode.serve.body import GONE, Bodies
-from embedcode.serve.embedder import Answer, Embedder
+from embedcode.serve.embedder import Embedder
 from embedcode.serve.embeddings_api import LARGE_ANSWER, LARGE_BODY, PACKERS
-from embedcode.serve.guard import Guard
+from embedcode.serve.guard import QUIET, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
 from embedcode.serve.problem import ProblemError
@@ -128,9 +130,13 @@ class GrpcServer:
 
         async def call(content: bytes, context: Any) -> bytes:
             headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-            request_id = self._guard.request_id(headers)
-            state: dict[str, Any] = {"id": request_id, "note": {}}
-            since = time.monotonic()
+            state: dict[str, Any] = {"id": self._guard.request_id(headers), "note": {}}
+            quiet = METHODS[name].startswith(QUIET)
+            with nullcontext() if quiet else self._guard.traced("gRPC", path, headers, state["note"]):
+                return await answered(content, context, headers, state)
+
+        async def answered(content: bytes, context: Any, headers: dict[str, str], state: dict[str, Any]) -> bytes:
+            request_id, since = state["id"], time.monotonic()
             try:
                 key = self._guard.authorise(METHODS[name], headers.get("authorization", ""))
                 if key is not None:

@@ -28,7 +28,7 @@ from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.torch_encoder import LATE, TorchEncoder
 from embedcode.errors import ModelError, UsageError
 from embedcode.model.presets import licence, preset
-from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api, tls
+from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api, telemetry, tls
 from embedcode.serve.asked import Model
 from embedcode.serve.body import Bodies
 from embedcode.serve.embedder import Embedder, Limits
@@ -215,6 +215,7 @@ class _Serving:
         self._metrics = Metrics()
         self._embedder = embedder(options, settings, encoder, self._metrics)
         self._embedder.note = journal.write
+        self._embedder.telemetry = self._telemetry = telemetry.configured(journal.write)
         self._signalled = asyncio.Event()
         self._grpc: GrpcServer | None = None
         self._grpc_address = ""
@@ -247,7 +248,7 @@ class _Serving:
         hosts = frozenset(options.allowed_hosts)
         if options.host in LOCAL:
             hosts |= LOCAL
-        guard = Guard(self._journal, self._metrics, hosts, paths, keys, self._audit, lately, index)
+        guard = Guard(self._journal, self._metrics, hosts, paths, keys, self._audit, lately, index, self._telemetry)
         return application(routes, guard, self._metrics), guard
 
     def _prepare(self, kept: Kept) -> None:
@@ -285,6 +286,7 @@ class _Serving:
             if self._grpc is not None:
                 await self._grpc.stop(CLOSE_SECONDS)
             await asyncio.to_thread(self._embedder.stop)
+            await asyncio.to_thread(self._telemetry.stop)
 
     async def _start_grpc(self, guard: Guard) -> None:
         if self._options.grpc_port is not None:
