@@ -45,7 +45,7 @@ class Client:
         answer = self._connection.getresponse()
         value = json.loads(answer.read())
         if answer.status != 200:
-            sys.exit(f"{path}: {value['error']}")
+            sys.exit(f"{path}: {value['message']}")
         return 1000 * (time.perf_counter() - start), value
 
 

@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,16 @@ class Server:
     process: subprocess.Popen[str]
     address: str
     log: Path
+    trust: ssl.SSLContext | None = None
+    """For a server that speaks TLS."""
 
     @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
 
     def connect(self, timeout: float = PATIENCE) -> HTTPConnection:
+        if self.trust is not None:
+            return HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.trust)
         return HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def send(self, path: str, body: object = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -96,7 +101,9 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(home: Path, *arguments: str, ready: bool = True, **variables: str) -> Iterator[Server]:
+def serving(
+    home: Path, *arguments: str, ready: bool = True, trust: ssl.SSLContext | None = None, **variables: str
+) -> Iterator[Server]:
     """A server on a free port, with its log in `home`."""
     log = home / "log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +113,7 @@ def serving(home: Path, *arguments: str, ready: bool = True, **variables: str) -
             command, env=environment(home, **variables), stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
         )
     assert process.stdout is not None
-    server = Server(process, process.stdout.readline().strip(), log)
+    server = Server(process, process.stdout.readline().strip(), log, trust)
     try:
         assert server.address, log.read_text()
         if ready:

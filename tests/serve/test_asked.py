@@ -73,7 +73,6 @@ def test_the_role_and_the_lane() -> None:
 
 def test_fields_that_are_null_are_as_if_they_were_left_out() -> None:
     nulls = dict.fromkeys(FIELDS) | {"model": "plain", "input": "a"}
-    del nulls["modality"], nulls["late_chunking"]
     asked = check(nulls, PLAIN)
     assert (asked.truncate, asked.encoding, asked.kind, asked.dimensions) == (Truncate.NONE, "float", "float", None)
 

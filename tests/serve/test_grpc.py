@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -118,6 +119,9 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
     assert [(one["name"], one["datatype"], one["shape"]) for one in found["outputs"]] == [
         ("token_count", "INT32", ["-1"]),
         ("embeddings", "FP32", ["-1", "384"]),
+        ("index", "INT32", ["-1"]),
+        ("error_index", "INT32", ["-1"]),
+        ("error_message", "BYTES", ["-1"]),
     ]
 
 
@@ -163,6 +167,36 @@ def test_truncation(server: Server, client: triton.InferenceServerClient) -> Non
     assert cut.as_numpy("token_count").tolist() == [server.embed(long, truncate="END")[1]["usage"]["prompt_tokens"]]
 
 
+def test_partial_success_says_which_input_is_bad(server: Server, client: triton.InferenceServerClient) -> None:
+    texts = ["good", "", "word " * 500, "fine"]
+    found = ask(client, texts, parameters={"on_error": "partial"})
+    _, answer = server.embed(texts, input_type="query", on_error="partial")
+    assert found.as_numpy("index").tolist() == [row["index"] for row in answer["data"]] == [0, 3]
+    assert found.as_numpy("error_index").tolist() == [1, 2]
+    told = [message.decode() for message in found.as_numpy("error_message")]
+    assert told == [error["message"] for error in answer["embedcode"]["errors"]]
+    vectors = found.as_numpy("embeddings")
+    assert np.array_equal(vectors, np.array([row["embedding"] for row in answer["data"]], np.float32))
+    assert found.as_numpy("token_count").shape == (2,)
+    whole = ask(client, ["good", "fine"], parameters={"on_error": "partial"})
+    assert whole.as_numpy("index").tolist() == [0, 1]
+    assert whole.as_numpy("error_index").tolist() == []
+    with pytest.raises(InferenceServerException, match=r"Unknown output 'index'.*with on_error=partial also index"):
+        ask(client, ["a"], outputs=[triton.InferRequestedOutput("index")])
+
+
+def test_what_was_cut_or_left_out_is_counted_in_the_trailer(channel: Any) -> None:
+    request = service_pb2.ModelInferRequest(model_name=NAME)
+    text = request.inputs.add(name="text", datatype="BYTES", shape=[3])
+    text.contents.bytes_contents.extend([b"token " * 1000, b"", b"a session"])
+    request.parameters["truncate"].string_param = "END"
+    request.parameters["on_error"].string_param = "partial"
+    call = channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")
+    _, done = call.with_call(request.SerializeToString(), timeout=PATIENCE)
+    trailing = dict(done.trailing_metadata())
+    assert (trailing["x-embedcode-truncated"], trailing["x-embedcode-errors"]) == ("1", "1")
+
+
 @pytest.mark.parametrize(
     ("parameters", "texts", "said"),
     [
@@ -170,7 +204,10 @@ def test_truncation(server: Server, client: triton.InferenceServerClient) -> Non
         ({"dimensions": 7}, ["a"], "dimensions 7 is not supported"),
         ({"dimensions": "many"}, ["a"], "dimensions is a text"),
         ({"input_type": True}, ["a"], "input_type is true or false"),
-        ({"on_error": "partial"}, ["a"], "Unknown parameter 'on_error'"),
+        ({"on_error": "skip"}, ["a"], "on_error is 'skip': send one of fail, partial"),
+        ({"on_error": "partial"}, ["", ""], "No input can be embedded; the first: input 0 is empty"),
+        ({"dimension": 7}, ["a"], "Unknown parameter 'dimension'"),
+        ({"encoding_format": "base64"}, ["a"], "Unknown parameter 'encoding_format'"),
         ({"embedding_type": "float64"}, ["a"], "embedding_type"),
         ({}, ["a", ""], "input 1 is empty"),
         ({}, ["a"] * 3000, "at most 2,048"),
@@ -263,6 +300,71 @@ def test_random_bytes_and_changed_messages(server: Server, channel: Any) -> None
     assert refused > 100
     assert not [event for event in server.events() if event["event"] == "mistake"]
     assert server.ready()
+
+
+def test_every_cut_of_a_message_is_refused_and_a_replay_is_answered_the_same(server: Server, channel: Any) -> None:
+    call = channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")
+    good = infer(raw_input_contents=[struct.pack("<I", 9) + b"a session"])
+    whole = good.SerializeToString()
+    for size in range(len(whole)):
+        with pytest.raises(grpc.RpcError) as caught:
+            call(whole[:size], timeout=PATIENCE)
+        assert caught.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+    computed = server.metric("embedcode_texts_total")
+    first = call(whole, timeout=PATIENCE)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: call(whole, timeout=PATIENCE), range(50))) == {first}
+    assert server.metric("embedcode_texts_total") <= computed + 1
+    with pytest.raises(grpc.RpcError) as caught:  # two messages after one another are one that says things twice
+        call(whole + whole, timeout=PATIENCE)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not [event for event in server.events() if event["event"] == "mistake"]
+
+
+def test_frames_that_are_cut_or_sent_twice_leave_the_server_unharmed(both: tuple[Server, str]) -> None:
+    """A whole conversation of another client, recorded: sent again as it is, cut anywhere, and twice."""
+    server, place = both
+    host, _, port = place.rpartition(":")
+    recorded = bytearray()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def between() -> None:
+            client, _ = listener.accept()
+            with client, socket.create_connection((host, int(port))) as upstream:
+                client.settimeout(PATIENCE)
+                upstream.settimeout(PATIENCE)
+
+                def back() -> None:
+                    with suppress(OSError):
+                        while block := upstream.recv(4096):
+                            client.sendall(block)
+
+                thread = Thread(target=back, daemon=True)
+                thread.start()
+                with suppress(OSError):
+                    while block := client.recv(4096):
+                        recorded.extend(block)
+                        upstream.sendall(block)
+
+        proxy = Thread(target=between, daemon=True)
+        proxy.start()
+        with grpc.insecure_channel(f"127.0.0.1:{listener.getsockname()[1]}") as channel:
+            content = infer(raw_input_contents=[struct.pack("<I", 9) + b"a session"]).SerializeToString()
+            channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")(content, timeout=PATIENCE)
+        proxy.join(PATIENCE)
+    talk = bytes(recorded)
+    assert talk.startswith(b"PRI * HTTP/2.0")
+    step = max(1, len(talk) // 40)
+    for sent in (talk, talk + talk, *(talk[:size] for size in range(0, len(talk), step))):
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as line, suppress(ConnectionError):
+            line.sendall(sent)
+            line.shutdown(socket.SHUT_WR)
+            while line.recv(4096):
+                pass
+    assert server.ready()
+    with grpc.insecure_channel(place) as channel:
+        channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")(content, timeout=PATIENCE)
+    assert not [event for event in server.events() if event["event"] == "mistake"]
 
 
 def test_bytes_that_are_no_http2(both: tuple[Server, str]) -> None:

@@ -134,7 +134,7 @@ def test_without_the_token_nothing_is_said(web: Web, token: str) -> None:
         status, headers, content = web.send(path, body, token=sent)
         assert status == 401
         assert headers["www-authenticate"] == "Bearer"
-        assert json.loads(content).keys() == {"error"}
+        assert json.loads(content)["error"]["code"] == "invalid_token"
         assert str(web.root).encode() not in content
 
 
@@ -246,26 +246,26 @@ def test_only_the_folder_that_was_given_is_shown(shop: tuple[Path, Path]) -> Non
     [
         ("/v1/search", {"query": "  "}, 400, "query is empty"),
         ("/v1/search", {}, 400, "query is empty"),
-        ("/v1/search", b"{", 400, "not JSON"),
-        ("/v1/search", b"\xff", 400, "not JSON"),
-        ("/v1/search", b"[" * 200_000, 400, "not JSON"),
-        ("/v1/search", [], 400, "not an object"),
-        ("/v1/search", {"query": "x", "limit": 3}, 400, "unknown field 'limit'"),
-        ("/v1/search", {"query": 3}, 400, "query is 3: send a text"),
-        ("/v1/search", {"query": "x", "paths": "src"}, 400, "send a list of texts"),
-        ("/v1/search", {"query": "x", "paths": [1]}, 400, "send a list of texts"),
-        ("/v1/search", {"query": "x", "top_k": True}, 400, "send a whole number"),
-        ("/v1/search", {"query": "x", "top_k": 0}, 400, "between 1 and 1000"),
-        ("/v1/search", {"query": "x", "top_k": 10**9}, 400, "between 1 and 1000"),
-        ("/v1/search", {"query": "x", "mode": "fast"}, 400, "hybrid, lexical, dense"),
-        ("/v1/search", {"query": "x", "content": ["poem"]}, 400, "code, docs, config"),
+        ("/v1/search", b"{", 422, "not JSON"),
+        ("/v1/search", b"\xff", 422, "not JSON"),
+        ("/v1/search", b"[" * 200_000, 422, "not JSON"),
+        ("/v1/search", [], 422, "not an object"),
+        ("/v1/search", {"query": "x", "limit": 3}, 422, "unknown field 'limit'"),
+        ("/v1/search", {"query": 3}, 422, "query is 3: send a text"),
+        ("/v1/search", {"query": "x", "paths": "src"}, 422, "send a list of texts"),
+        ("/v1/search", {"query": "x", "paths": [1]}, 422, "send a list of texts"),
+        ("/v1/search", {"query": "x", "top_k": True}, 422, "send a whole number"),
+        ("/v1/search", {"query": "x", "top_k": 0}, 422, "between 1 and 1000"),
+        ("/v1/search", {"query": "x", "top_k": 10**9}, 422, "between 1 and 1000"),
+        ("/v1/search", {"query": "x", "mode": "fast"}, 422, "hybrid, lexical, dense"),
+        ("/v1/search", {"query": "x", "content": ["poem"]}, 422, "code, docs, config"),
         ("/v1/search", {"query": "x", "languages": ["klingon"]}, 400, "klingon"),
         ("/v1/search", {"query": "x", "since": "none"}, 400, "git"),
         ("/v1/search", {"query": "x", "since": "a\0b"}, 400, "git"),
         ("/v1/search", {"query": "x" * 1_000_001}, 400, "1,000,001 characters"),
         ("/v1/search", b" " * 5_000_001, 413, "larger than 5,000,000 bytes"),
         ("/v1/search/related", {"path": "shop/prices.py", "line": 99}, 400, "it has 3 lines"),
-        ("/v1/search/related", {"path": "shop/prices.py", "line": -1}, 400, "line -1"),
+        ("/v1/search/related", {"path": "shop/prices.py", "line": -1}, 422, "line -1"),
         ("/v1/search/related", {"path": "../x.py", "line": 1}, 400, "not in the index"),
         ("/v1/search/status", {}, 405, "method not allowed"),
         ("/v1/nothing", None, 404, "not found"),
@@ -274,8 +274,9 @@ def test_only_the_folder_that_was_given_is_shown(shop: tuple[Path, Path]) -> Non
 def test_a_mistake_is_a_sentence(web: Web, path: str, body: object, status: int, sign: str) -> None:
     found = web.ask(path, body)
     assert found[0] == status
-    assert found[1].keys() == {"error"}
-    assert sign in found[1]["error"]
+    assert found[1].keys() == {"object", "message", "type", "detail", "error"}
+    assert found[1]["message"] == found[1]["error"]["message"]
+    assert sign in found[1]["message"]
 
 
 def test_half_a_surrogate_pair_does_no_harm(web: Web) -> None:

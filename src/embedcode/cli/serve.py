@@ -50,6 +50,10 @@ def serve(
     allowed_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Also answer requests for this host; repeatable.")
     ] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Speak TLS with this certificate, over HTTP and gRPC alike.")
+    ] = None,
+    tls_key: Annotated[str | None, typer.Option(metavar="FILE", help="The certificate's private key.")] = None,
     served_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="What requests call the model, if not by its own name.")
     ] = None,
@@ -87,6 +91,8 @@ def serve(
         "grpc_port": grpc_port,
         "insecure_bind": insecure_bind or None,
         "allowed_hosts": allowed_host or None,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
         "served_name": served_name,
         "default_input_type": default_input_type,
         "accept_token_ids": accept_token_ids or None,

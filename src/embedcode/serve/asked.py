@@ -138,7 +138,8 @@ def check(given: Mapping[str, Any], model: Model) -> Asked:
     texts, ids = _inputs(given, model)
     role = _role(given, known, model)
     instruction = _optional_text(given, "instruction")
-    late = given.get("late_chunking", False)
+    late = given.get("late_chunking")
+    late = False if late is None else late
     if not isinstance(late, bool):
         raise _schema("late_chunking", f"late_chunking is {_named(late)}: send true or false.")
     truncate = _choice(given, "truncate", tuple(Truncate), Truncate.NONE)
@@ -246,6 +247,8 @@ def _dimensions(given: Mapping[str, Any], model: Model) -> int | None:
     value = given.get("dimensions")
     if value is None:
         return None
+    if type(value) is float and value.is_integer():  # 64.0 is a whole number of JSON's
+        value = int(value)
     if type(value) is not int:
         raise _schema("dimensions", f"dimensions is {_named(value)}: send a whole number.")
     if value != model.dim and value not in model.dimensions:
@@ -255,7 +258,8 @@ def _dimensions(given: Mapping[str, Any], model: Model) -> int | None:
 
 
 def _modality(given: Mapping[str, Any]) -> None:
-    value = given.get("modality", "text")
+    value = given.get("modality")
+    value = "text" if value is None else value
     each = value if isinstance(value, list) else [value]
     if not all(isinstance(one, str) for one in each):
         raise _schema("modality", f"modality is {_named(value)}: send text.")

@@ -19,6 +19,7 @@ from typing import Any
 
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.serve import recent
+from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, Model, PromptGuard
 from embedcode.serve.engine_process import EngineProcess
 from embedcode.serve.lately import Meter
@@ -26,6 +27,7 @@ from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
 from embedcode.serve.recent import Recent
+from embedcode.serve.telemetry import Telemetry
 from embedcode.serve.worker import Facts, Item, Load
 from embedcode.types import Floats, InputError, Role, Tokens, digest
 
@@ -64,30 +66,6 @@ class Limits:
     """Status of an overload; 503 is NIM's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Vectors of the inputs that could be embedded, in order, with what became of each."""
-
-    vectors: Floats
-    """float32 [n, dim], unit length, not yet cut or packed."""
-    places: tuple[int, ...]
-    """Which input each row is of."""
-    tokens: tuple[Tokens, ...]
-    """Receipt of each row."""
-    errors: tuple[InputError, ...] = ()
-    doubled: tuple[int, ...] = ()
-    """Inputs that brought the model's prompt with them."""
-    cached: int = 0
-
-    @property
-    def used(self) -> int:
-        return sum(entry.used for entry in self.tokens)
-
-    @property
-    def truncated(self) -> int:
-        return sum(entry.truncated for entry in self.tokens)
-
-
 @dataclass(eq=False, slots=True)
 class _Flight:
     """Work under way, and what comes of it: a vector, or why there is none."""
@@ -95,6 +73,10 @@ class _Flight:
     work: Work
     outcome: asyncio.Future[Floats | ProblemError]
     since: float
+    sent: float = 0.0
+    """When the engine got it."""
+    requests: tuple[Any, ...] = ()
+    """Who waits for it, as telemetry knows them."""
 
 
 class Embedder:
@@ -109,6 +91,7 @@ class Embedder:
         """Why the engine is not there, if it is not."""
         self.note: Callable[..., None] = lambda event, level="info", **fields: None
         """Is told what happens to the engine: an event, a level, and fields."""
+        self.telemetry = Telemetry()
         self.unusable: asyncio.Future[str] | None = None
         """Is set to what keeps the model from ever being ready, before it was so once."""
         self.queue = Queue(time.monotonic, load.budget, limits.batch_texts, limits.most_requests, limits.most_tokens)
@@ -216,7 +199,8 @@ class Embedder:
             self._open(-1)
 
     async def _embed(self, asked: Asked, since: float, spend: Callable[[int], None] | None) -> Answer:
-        entries, doubled = await self._tokenise(asked)
+        with self.telemetry.stage("tokenise"):
+            entries, doubled = await self._tokenise(asked)
         self.metrics.seconds.labels("tokenize").observe(asyncio.get_running_loop().time() - since)
         self._check_ready(asked.lane)
         errors = [entry for entry in entries if isinstance(entry, InputError)]
@@ -326,13 +310,19 @@ class Embedder:
         for key, work in new.items():
             self._flights[key] = joined[key] = _Flight(work, loop.create_future(), loop.time())
         self.queue.add(new.values())
-        self._pump()
         waited = list(joined.values())
+        if (request := self.telemetry.here()) is not None:
+            for flight in waited:
+                flight.requests += (request,)
+        self._pump()
+        since = loop.time()
         try:
             if waiting := [flight.outcome for flight in waited if not flight.outcome.done()]:
                 await asyncio.wait(waiting)
             for key, flight in joined.items():
                 found[key] = flight.outcome.result()
+            if joined:
+                self.telemetry.waited("queue", since, max(since, *(flight.sent for flight in waited)))
         finally:
             self._leave(waited)
         return found, cached
@@ -446,6 +436,7 @@ class Embedder:
                 for work in batch:
                     flight = self._flights[work.key]
                     self._sent[work.number] = flight
+                    flight.sent = now
                     items.append(Item(work.number, work.tokens, work.late))
                 self._engine.send(lane, items)
                 size = sum(work.cost for work in batch)
@@ -496,10 +487,12 @@ class Embedder:
         self._repaired = repaired
         saturated = sum(self._at_hand.values()) * 2 > self._budget
         size = 0
+        requests: list[Any] = []
         for number, row in zip(numbers, rows, strict=True):
             if (flight := self._took(number)) is None:
                 continue
             work = flight.work
+            requests += flight.requests
             size += work.cost
             self.metrics.tokens.labels(work.lane.value).inc(work.cost)
             self.metrics.texts.labels(work.lane.value).inc()
@@ -508,6 +501,8 @@ class Embedder:
                 self._recent.put(work.key, vector)
             self._land(flight, vector)
         self.meter.add(size)
+        if requests:
+            self.telemetry.batch(requests, seconds, texts=len(numbers), tokens=size, padding=round(padding, 4))
         now = asyncio.get_running_loop().time()
         if saturated:
             self.queue.rate.add(size, now - self._busy_since)

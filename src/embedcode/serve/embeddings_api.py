@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from embedcode.engine import vectors
+from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, read
-from embedcode.serve.embedder import Answer, Embedder
-from embedcode.serve.problem import ProblemError
+from embedcode.serve.body import GONE, Bodies, Holding
+from embedcode.serve.embedder import Embedder
 from embedcode.types import Floats
 
-BODY_SECONDS = 60.0
-"""In which a body must have come: who sends it drop by drop holds a connection, and no more than that."""
 LARGE_BODY = 200_000
 """Bytes, from which on a body is parsed beside the event loop."""
 LARGE_ANSWER = 20_000
 """Numbers, from which on an answer is written beside it."""
-HELD = 16
-"""Times the largest body that may be held at a time, of all requests."""
-GONE = 499
-"""Status, in logs and metrics, of a caller who left."""
-
 PACKERS: dict[str, Callable[[Floats], NDArray[Any]]] = {
     "float": lambda rows: rows,
     "int8": vectors.to_int8,
@@ -41,17 +35,15 @@ PACKERS: dict[str, Callable[[Floats], NDArray[Any]]] = {
 }
 
 
-def route(embedder: Embedder, most_bytes: int) -> Route:
-    held = Held(HELD * most_bytes)
-
+def route(embedder: Embedder, bodies: Bodies) -> Route:
     async def endpoint(request: Request) -> Response:
-        with held.open() as holding:
+        with bodies.open() as holding:
             return await embed(request, holding)
 
     async def embed(request: Request, holding: Holding) -> Response:
         loop = asyncio.get_running_loop()
         since = loop.time()
-        body = await read_body(request, most_bytes, holding)
+        body = await bodies.read(request, holding)
         if len(body) > LARGE_BODY:
             asked = await asyncio.to_thread(read, body, embedder.model)
         else:
@@ -80,61 +72,6 @@ def route(embedder: Embedder, most_bytes: int) -> Route:
         return Response(content, 200, headers, "application/json")
 
     return Route("/v1/embeddings", endpoint, methods=["POST"])
-
-
-Holding = Callable[[int], None]
-
-
-class Held:
-    """Bytes of the bodies that are being read or answered: many large ones must not take all the memory."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._bytes = 0
-
-    @contextmanager
-    def open(self) -> Iterator[Holding]:
-        """Inside, what is called with each piece of the body; ProblemError 429 where there is no room."""
-        mine = 0
-
-        def holding(size: int) -> None:
-            nonlocal mine
-            if self._bytes + size > self._most:
-                raise ProblemError(
-                    429,
-                    "The server holds all the requests it has memory for: come back in a second.",
-                    code="overloaded",
-                    retry_after=1,
-                    reason="memory",
-                )
-            mine += size
-            self._bytes += size
-
-        try:
-            yield holding
-        finally:
-            self._bytes -= mine
-
-
-async def read_body(request: Request, most: int, holding: Holding) -> bytes:
-    """ProblemError 413 above `most` bytes, of which no more are held, and 408 for one that does not come."""
-    too_large = ProblemError(413, f"The body is larger than {most:,} bytes: send fewer texts in it.", code="too_large")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
-        raise too_large
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for block in request.stream():
-                body += block
-                if len(body) > most:
-                    raise too_large
-                holding(len(block))
-    except TimeoutError:
-        raise ProblemError(408, f"The body did not come within {BODY_SECONDS:g} seconds: send it again.") from None
-    except ClientDisconnect:
-        raise ProblemError(GONE, "The caller has gone.") from None
-    return bytes(body)
 
 
 async def _unless_gone(request: Request, work: Any) -> Answer | None:

@@ -1,7 +1,7 @@
 """gRPC: KServe's protocol, version 2, as Triton and NIM speak it, beside HTTP in the same event loop.
 
 A ModelInfer becomes an Asked as a body of /v1/embeddings does, goes through the same door to the engine, and its caller
-through the same guard. What it cannot say, it refuses: part of a batch, and token ids. The adapter to grpcio.
+through the same guard. What it cannot say, it refuses: token ids. The adapter to grpcio.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from embedcode import __version__
 from embedcode.engine import vectors
 from embedcode.errors import UsageError
 from embedcode.serve import kserve
+from embedcode.serve.answer import Answer
 from embedcode.serve.asked import SHOWN, Asked, Model, check
-from embedcode.serve.embedder import Answer, Embedder
-from embedcode.serve.embeddings_api import GONE, HELD, LARGE_ANSWER, LARGE_BODY, PACKERS, Held
-from embedcode.serve.guard import Guard
+from embedcode.serve.body import GONE, Bodies
+from embedcode.serve.embedder import Embedder
+from embedcode.serve.embeddings_api import LARGE_ANSWER, LARGE_BODY, PACKERS
+from embedcode.serve.guard import QUIET, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
 from embedcode.serve.problem import ProblemError
@@ -32,7 +35,10 @@ import grpc  # type: ignore[import-untyped]
 
 VERSION = "1"
 """Of a model here; a request may name it or none."""
-PARAMETERS = ("input_type", "truncate", "dimensions", "embedding_type", "instruction", "late_chunking")
+PARAMETERS = ("input_type", "truncate", "dimensions", "embedding_type", "on_error", "instruction", "late_chunking")
+OUTPUTS = ("token_count", "embeddings")
+PARTIAL = ("index", "error_index", "error_message")
+"""Outputs beside them with on_error=partial: which input each row is of, and which are bad, and why."""
 METHODS = {
     "ServerLive": "/v1/health/live",
     "ServerReady": "/v1/health/ready",
@@ -74,13 +80,13 @@ class GrpcServer:
         self._guard = guard
         self._names = {form: name for name in embedder.model.names for form in (mangled(name), name)}
         self._server: Any = None
-        self._held = Held(0)
+        self._bodies = Bodies(0)
 
     async def start(self, options: Options) -> str:
         """Listens; the address. UsageError where it cannot be had."""
         host, port = options.grpc_host, options.grpc_port
         assert port is not None
-        self._held = Held(HELD * options.body_bytes)
+        self._bodies = Bodies(options.body_bytes)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", options.body_bytes),
@@ -124,15 +130,19 @@ class GrpcServer:
 
         async def call(content: bytes, context: Any) -> bytes:
             headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-            request_id = self._guard.request_id(headers)
-            state: dict[str, Any] = {"id": request_id, "note": {}}
-            since = time.monotonic()
+            state: dict[str, Any] = {"id": self._guard.request_id(headers), "note": {}}
+            quiet = METHODS[name].startswith(QUIET)
+            with nullcontext() if quiet else self._guard.traced("gRPC", path, headers, state["note"]):
+                return await answered(content, context, headers, state)
+
+        async def answered(content: bytes, context: Any, headers: dict[str, str], state: dict[str, Any]) -> bytes:
+            request_id, since = state["id"], time.monotonic()
             try:
                 key = self._guard.authorise(METHODS[name], headers.get("authorization", ""))
                 if key is not None:
                     state["key"] = key
                     state["note"]["key"] = key.name
-                with self._held.open() as holding:
+                with self._bodies.open() as holding:
                     holding(len(content))
                     response = await answering(kserve.parse(f"{name}Request", content), state)
             except asyncio.CancelledError:  # the caller has gone, or its deadline has come
@@ -142,7 +152,7 @@ class GrpcServer:
                 problem = self._problem(error, path, request_id)
             else:
                 self._count(path, context, 200, since, state)
-                context.set_trailing_metadata((("x-request-id", request_id),))
+                context.set_trailing_metadata((("x-request-id", request_id), *state.get("trailing", ())))
                 return bytes(response.SerializeToString())
             state["note"]["error"] = problem.message
             if problem.key:
@@ -193,6 +203,9 @@ class GrpcServer:
             outputs=[
                 {"name": "token_count", "datatype": "INT32", "shape": [-1]},
                 {"name": "embeddings", "datatype": "FP32", "shape": [-1, self._embedder.model.dim]},
+                {"name": "index", "datatype": "INT32", "shape": [-1]},
+                {"name": "error_index", "datatype": "INT32", "shape": [-1]},
+                {"name": "error_message", "datatype": "BYTES", "shape": [-1]},
             ],
         )
 
@@ -200,11 +213,11 @@ class GrpcServer:
         loop = asyncio.get_running_loop()
         embedder, since = self._embedder, loop.time()
         name = self._name(request.model_name, request.model_version)
-        wanted = _outputs(request)
         if request.ByteSize() > LARGE_BODY:
             asked = await asyncio.to_thread(read, request, name, embedder.model)
         else:
             asked = read(request, name, embedder.model)
+        wanted = _outputs(request, asked.partial)
         state["note"] |= {"role": asked.role.value, "lane": asked.lane.value, "inputs": len(asked.inputs)}
         key = state.get("key")
         spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
@@ -215,6 +228,8 @@ class GrpcServer:
         else:
             response = render(answer, asked, request, wanted)
         state["note"] |= {"tokens": answer.used, "truncated": answer.truncated, "cached": answer.cached}
+        counts = {"x-embedcode-truncated": answer.truncated, "x-embedcode-errors": len(answer.errors)}
+        state["trailing"] = [(header, str(count)) for header, count in counts.items() if count]
         now = loop.time()
         embedder.metrics.seconds.labels("respond").observe(now - written)
         embedder.metrics.seconds.labels("total").observe(now - since)
@@ -265,23 +280,33 @@ def _text(name: str, index: int, content: bytes) -> str:
         raise ProblemError(400, said, name, index=index) from None
 
 
-def _outputs(request: Any) -> list[str]:
+def _outputs(request: Any, partial: bool) -> list[str]:
     """In the order in which they are answered."""
+    known = OUTPUTS + PARTIAL if partial else OUTPUTS
     for output in request.outputs:
-        if output.name not in ("token_count", "embeddings"):
-            raise ProblemError(
-                400, f"Unknown output {output.name[:SHOWN]!r}: those are token_count and embeddings.", "outputs"
-            )
-    return [output.name for output in request.outputs] or ["token_count", "embeddings"]
+        if output.name not in known:
+            cure = "" if partial else f"; with on_error=partial also {', '.join(PARTIAL)}"
+            said = f"Unknown output {output.name[:SHOWN]!r}: those are {', '.join(known)}{cure}."
+            raise ProblemError(400, said, "outputs")
+    return [output.name for output in request.outputs] or list(known)
 
 
 def render(answer: Answer, asked: Asked, request: Any, wanted: list[str]) -> Any:
     rows = vectors.cut(answer.vectors, asked.dimensions) if asked.dimensions else answer.vectors
     counts = np.array([entry.used for entry in answer.tokens], np.int32)
-    made = {"token_count": ("INT32", counts), "embeddings": (DATATYPES[asked.kind], PACKERS[asked.kind](rows))}
+    numbers = {
+        "token_count": ("INT32", counts),
+        "embeddings": (DATATYPES[asked.kind], PACKERS[asked.kind](rows)),
+        "index": ("INT32", np.array(answer.places, np.int32)),
+        "error_index": ("INT32", np.array([error.index for error in answer.errors], np.int32)),
+    }
     outputs, raw = [], []
     for name in wanted:
-        datatype, values = made[name]
+        if name == "error_message":
+            outputs.append({"name": name, "datatype": "BYTES", "shape": [len(answer.errors)]})
+            raw.append(kserve.strings([error.message for error in answer.errors]))
+            continue
+        datatype, values = numbers[name]
         outputs.append({"name": name, "datatype": datatype, "shape": values.shape})
         raw.append(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
     return kserve.message(

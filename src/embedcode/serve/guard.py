@@ -13,6 +13,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,6 +24,7 @@ from embedcode.serve.keys import Key, Keys
 from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError, respond
+from embedcode.serve.telemetry import Telemetry
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -57,6 +59,7 @@ class Guard:
         audit: Journal | None = None,
         lately: Lately | None = None,
         index: str = "",
+        telemetry: Telemetry | None = None,
     ) -> None:
         """`hosts` without their port; empty lets every one in. `paths` are those counted by their name."""
         self._journal = journal
@@ -67,6 +70,7 @@ class Guard:
         self._audit = audit
         self._lately = lately
         self._index = index
+        self._telemetry = telemetry or Telemetry()
         self._trouble = ""
 
     def around(self, app: ASGIApp) -> ASGIApp:
@@ -89,33 +93,42 @@ class Guard:
                         sent.setdefault(name, value)
                 await send(message)
 
-            try:
-                self._check(headers)
-                key = self.authorise(scope["path"], headers.get("authorization", ""))
-                if key is not None:
-                    state["key"] = key
-                    state["note"]["key"] = key.name
-                await app(scope, receive, sending)
-            except ProblemError as problem:
-                state["note"]["error"] = problem.message
-                if problem.key:
-                    state["note"]["key"] = problem.key
-                answer = respond(problem, request_id)
-                if problem.status == 401 and scope["path"] in PAGES:
-                    answer.headers["WWW-Authenticate"] = 'Basic realm="embedcode: any name, and the key"'
-                await answer(scope, receive, sending)
-            except asyncio.CancelledError:
-                status = status or 499
-                raise
-            except Exception as error:
-                self.report(error, request_id, scope["path"])
-                if not status:
-                    ours = ProblemError(500, "The server made a mistake; its log has more under this request id.")
-                    await respond(ours, request_id)(scope, receive, sending)
-            finally:
-                self.count(scope, status, time.monotonic() - since, request_id, state["note"])
+            with self.traced(scope["method"], scope["path"], headers, state["note"]):
+                try:
+                    self._check(headers)
+                    key = self.authorise(scope["path"], headers.get("authorization", ""))
+                    if key is not None:
+                        state["key"] = key
+                        state["note"]["key"] = key.name
+                    await app(scope, receive, sending)
+                except ProblemError as problem:
+                    state["note"]["error"] = problem.message
+                    if problem.key:
+                        state["note"]["key"] = problem.key
+                    answer = respond(problem, request_id)
+                    if problem.status == 401 and scope["path"] in PAGES:
+                        answer.headers["WWW-Authenticate"] = 'Basic realm="embedcode: any name, and the key"'
+                    await answer(scope, receive, sending)
+                except asyncio.CancelledError:
+                    status = status or 499
+                    raise
+                except Exception as error:
+                    self.report(error, request_id, scope["path"])
+                    if not status:
+                        ours = ProblemError(500, "The server made a mistake; its log has more under this request id.")
+                        await respond(ours, request_id)(scope, receive, sending)
+                finally:
+                    self.count(scope, status, time.monotonic() - since, request_id, state["note"])
 
         return guarded
+
+    def traced(
+        self, method: str, path: str, headers: Mapping[str, str], note: dict[str, Any]
+    ) -> AbstractContextManager[None]:
+        """The span of a request, which `count` closes the books of."""
+        if path.startswith(QUIET):
+            return nullcontext()
+        return self._telemetry.request(method, path if path in self._paths else "", headers, note)
 
     @staticmethod
     def request_id(headers: Mapping[str, str]) -> str:
@@ -183,6 +196,8 @@ class Guard:
             **note,
         }
         said = fields.pop("error", "")
+        if not path.startswith(QUIET):
+            self._telemetry.answered(status, note)
         self._journal.write("request", level, **fields)
         if self._audit is not None and (note.get("key") or status in (401, 403)):
             self._audit.write("used", "info", **{name: fields.get(name) for name in AUDITED})

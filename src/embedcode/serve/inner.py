@@ -82,6 +82,6 @@ class InnerEncoder:
         except ProblemError as problem:
             if problem.index is not None:
                 raise EncodeError(problem.message, problem.index) from None
-            raise ModelError(problem.message) from None
+            raise ModelError(problem.message) from problem  # with its status
         except RuntimeError as error:  # the loop has ended
             raise ModelError(f"the server is going down ({error})") from None

@@ -153,6 +153,12 @@ def elements(request: Any, index: int) -> list[bytes]:
     return found
 
 
+def strings(texts: Sequence[str]) -> bytes:
+    """A BYTES tensor as it is sent: each text after its length in four bytes."""
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    return b"".join(struct.pack("<I", len(one)) + one for one in encoded)
+
+
 def _count(shape: Sequence[int]) -> int:
     """Elements of a column: [n] or [n, 1]."""
     if len(shape) not in (1, 2) or shape[0] < 0 or (len(shape) == 2 and shape[1] != 1):

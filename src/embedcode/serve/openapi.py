@@ -18,21 +18,23 @@ Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}
-STATUSES = {
-    400: "The model cannot answer this.",
+SAID = {
+    400: "The model or the index cannot answer this.",
     401: "A key is missing.",
     403: "The key, the host or the page is not for this.",
-    404: "There is no such model.",
+    404: "There is no such model or file.",
     408: "The body did not come.",
     413: "The body is too large.",
     422: "The body has another shape.",
     429: "All the work there is room for; see Retry-After.",
     500: "A mistake of the server.",
-    503: "The model is being loaded, or the server goes down; see Retry-After.",
+    503: "The model is being loaded, a repository is read for the first time, or the server goes down.",
 }
-_GETS = {
+"""What a status means. 401, 403 and 500 can come from every path."""
+WORK = (400, 404, 408, 413, 422, 429, 503)
+_GETS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "/v1/health/live": ("Whether the server runs", "Health", ()),
-    "/v1/health/ready": ("Whether it can embed", "Health", (503,)),
+    "/v1/health/ready": ("Whether it can embed", "Health", ()),
     "/v1/models": ("Names of the model", "Models", ()),
     "/v1/metadata": ("What the model is", "Any", ()),
     "/v1/manifest": ("Its files", "Any", ()),
@@ -52,26 +54,27 @@ def route(model: Model, index: str, keys: bool) -> Route:
 
 
 def document(model: Model, index: str, keys: bool) -> Schema:
-    paths: Schema = {
-        "/v1/embeddings": {"post": _post("Embed texts", "EmbeddingRequest", "EmbeddingResponse", STATUSES)},
-    }
+    paths: Schema = {"/v1/embeddings": {"post": _post("Embed texts", "embed", _ref("EmbeddingRequest"), "Embeddings")}}
     for path, (summary, schema, others) in _GETS.items():
-        paths[path] = {
-            "get": {
-                "summary": summary,
-                "operationId": path.rpartition("/")[2],
-                "responses": _answers(schema, dict.fromkeys(others, "Not ready."), schema),
-            }
-        }
-    text = {"description": "Prometheus text", "content": {"text/plain": {"schema": TEXT}}}
-    paths["/v1/metrics"] = {"get": {"summary": "Counts", "operationId": "metrics", "responses": {"200": text}}}
+        paths[path] = {"get": _get(summary, path.rpartition("/")[2], schema, others)}
+    paths["/v1/health/ready"]["get"]["responses"]["503"] = _answer("Not ready.", "Health")
+    name = {"name": "name", "in": "path", "required": True, "schema": {"enum": list(model.names)}}
+    paths["/v1/models/{name}"] = {"get": _get("One of them", "model", "Any", (404,)) | {"parameters": [name]}}
+    metrics = _get("Counts, for Prometheus", "metrics", "Any", ())
+    metrics["responses"]["200"] = {"description": "Done.", "content": {"text/plain": {"schema": TEXT}}}
+    paths["/v1/metrics"] = {"get": metrics}
     if index:
-        for path, fields in (("", search_api.SEARCH), ("/related", search_api.RELATED), ("/file", search_api.FILE)):
-            paths[f"/v1/search{path}"] = {"post": _search(f"Search {index}{path}", fields)}
-        answers = _answers("Any", {}, "SearchError")
-        paths["/v1/search/status"] = {
-            "get": {"summary": f"The index of {index}", "operationId": "searchStatus", "responses": answers}
-        }
+        for path, said, fields, answer in (
+            ("", f"Search {index}", search_api.SEARCH, "Hits"),
+            ("/related", "What is like a place in it", search_api.RELATED, "Hits"),
+            ("/file", "A file of it", search_api.FILE, "File"),
+        ):
+            paths[f"/v1/search{path}"] = {"post": _post(said, f"search{path[1:].title()}", _searched(fields), answer)}
+        paths["/v1/search/status"] = {"get": _get(f"The index of {index}", "searchStatus", "Any", (503,))}
+    if not keys:
+        for path in paths.values():
+            for operation in path.values():
+                del operation["responses"]["401"]
     found: Schema = {
         "openapi": "3.1.0",
         "info": {
@@ -89,36 +92,28 @@ def document(model: Model, index: str, keys: bool) -> Schema:
     return found
 
 
-def _post(summary: str, body: str, answer: str, statuses: dict[int, str]) -> Schema:
-    return {
-        "summary": summary,
-        "operationId": body,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(body)}}},
-        "responses": _answers(answer, statuses, "Error"),
-    }
+def _get(summary: str, name: str, answer: str, statuses: tuple[int, ...]) -> Schema:
+    errors = {str(status): _answer(SAID[status], "Error") for status in sorted({401, 403, 500, *statuses})}
+    return {"summary": summary, "operationId": name, "responses": {"200": _answer("Done.", answer)} | errors}
 
 
-def _search(summary: str, fields: dict[str, Any]) -> Schema:
+def _post(summary: str, name: str, body: Schema, answer: str) -> Schema:
+    content = {"required": True, "content": {"application/json": {"schema": body}}}
+    return _get(summary, name, answer, WORK) | {"requestBody": content}
+
+
+def _searched(fields: dict[str, Any]) -> Schema:
+    """The body of a search request, by the fields that are read and their defaults."""
     lists = {"type": "array", "items": TEXT}
     kinds: dict[type, Schema] = {str: TEXT, list: lists, int: WHOLE, bool: {"type": "boolean"}}
-    properties = {name: kinds[type(usual)] | {"default": usual} for name, usual in fields.items()}
-    if "mode" in properties:
-        properties["mode"] = {"enum": list(Mode), "default": "hybrid"}
-    if "content" in properties:
-        properties["content"] = {"type": "array", "items": {"enum": list(get_args(Content))}, "default": []}
-    schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    statuses = {400: "A mistake in the request.", 404: "No such file.", 413: "Too large.", 503: "Being read."}
-    return {
-        "summary": summary,
-        "operationId": summary.replace(" ", ""),
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": _answers("Any", statuses, "SearchError"),
+    closer: dict[str, Schema] = {
+        "mode": {"enum": list(Mode)},
+        "content": {"type": "array", "items": {"enum": list(get_args(Content))}},
+        "top_k": WHOLE | {"minimum": 1, "maximum": search_api.MOST_HITS},
+        "line": WHOLE | {"minimum": 1},
     }
-
-
-def _answers(schema: str, statuses: dict[int, str], error: str) -> Schema:
-    found = {"200": _answer("Done.", schema)}
-    return found | {str(status): _answer(text, error) for status, text in statuses.items()}
+    properties = {name: closer.get(name, kinds[type(usual)]) | {"default": usual} for name, usual in fields.items()}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _answer(text: str, schema: str) -> Schema:
@@ -142,22 +137,30 @@ def _schemas(model: Model) -> Schema:
         "embedding_type": {"enum": list(KINDS), "default": "float"},
         "dimensions": {"enum": sorted({*model.dimensions, model.dim})},
         "truncate": {"enum": list(Truncate), "default": "NONE"},
-        "modality": {"const": "text", "default": "text"},
         "user": TEXT,
         "on_error": {"enum": ["fail", "partial"], "default": "fail"},
     }
+    request["modality"] = {"anyOf": [one := {"const": "text"}, _list(one, None), {"type": "null"}], "default": "text"}
     if any("{instruction}" in prompt for prompt in model.prompts.values()):
         request["instruction"] = TEXT
     if model.late:
         request["late_chunking"] = {"type": "boolean", "default": False}
+    for name in request.keys() - {"model", "input", "modality"}:  # null is as if it were left out
+        field = request[name]
+        request[name] = field | (
+            {"enum": [*field["enum"], None]} if "enum" in field else {"type": [field["type"], "null"]}
+        )
     error = {"message": TEXT, "type": TEXT, "param": {"type": ["string", "null"]}, "code": {"type": ["string", "null"]}}
     receipt = {"index": WHOLE, "tokens": WHOLE, "used": WHOLE, "truncated": {"type": "boolean"}}
     vector = {"anyOf": [_list({"type": "number"}, None), TEXT | {"description": "base64"}]}
     row = {"object": {"const": "embedding"}, "index": WHOLE, "embedding": vector}
+    hit = {"path": TEXT, "start_line": WHOLE, "end_line": WHOLE, "symbol": TEXT, "language": TEXT}
+    hit |= {"score": {"type": "number"}, "why": _list(TEXT, None)}
+    lines = _list(_list(_list(TEXT, None), None), None)  # runs of (text, classes)
     own = {"request_id": TEXT, "space": TEXT, "inputs": _list(_object(receipt), None)}
     return {
         "EmbeddingRequest": _object(request, "model", "input") | {"additionalProperties": False},
-        "EmbeddingResponse": _object(
+        "Embeddings": _object(
             {
                 "object": {"const": "list"},
                 "data": _list(_object(row), None),
@@ -175,7 +178,16 @@ def _schemas(model: Model) -> Schema:
                 "error": _object(error),
             }
         ),
-        "SearchError": _object({"error": TEXT}),
+        "Hits": _object(
+            {
+                "query": TEXT,
+                "root": TEXT,
+                "hits": _list(_object(hit), None),
+                "indexed": {"type": "object"},
+                "notes": _list(TEXT, None),
+            }
+        ),
+        "File": _object({"path": TEXT, "language": TEXT, "changed": {"type": "boolean"}, "lines": lines}),
         "Health": _object({"object": {"const": "health.response"}, "message": TEXT}),
         "Models": _object({"object": {"const": "list"}, "data": _list({"type": "object"}, None)}),
         "Any": {"type": "object"},

@@ -65,6 +65,7 @@ class Options:
     cache_mb: int = 64
     body_bytes: int = 32_000_000
     header_seconds: float = 15.0
+    body_seconds: float = 60.0
     strict_nim: bool = False
     drain_seconds: float = 30.0
     tls_cert: Path | None = None
@@ -182,6 +183,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "cache_mb": _whole(0, 1_000_000),
     "body_bytes": _whole(1_000, 2_000_000_000),
     "header_seconds": _seconds,
+    "body_seconds": _seconds,
     "strict_nim": _switch,
     "drain_seconds": _seconds,
     "tls_cert": _path,

@@ -49,6 +49,8 @@ def respond(problem: ProblemError, request_id: str = "", headers: Mapping[str, s
     sent = dict(headers or {})
     if problem.retry_after is not None:
         sent["Retry-After"] = str(problem.retry_after)
+    if problem.status == 408:  # what is still to come of the body would be read as the next request
+        sent["Connection"] = "close"
     if problem.status == 401:
         sent["WWW-Authenticate"] = "Bearer"
     return Response(orjson.dumps(body), problem.status, sent, "application/json")

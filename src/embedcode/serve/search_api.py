@@ -1,17 +1,16 @@
-"""Search over HTTP: routes that ask one kept repository. JSON in, the JSON of `--json` out, an error as one sentence.
+"""Search over HTTP: routes that ask one kept repository. JSON in, the JSON of `--json` out, ProblemError for the rest.
 
-Knows no address, no token and no page: an application decides who may ask (`web.py`).
+Knows no address, no token and no page: an application decides who may ask (`web.py`, `server.py`).
 """
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -19,8 +18,10 @@ from embedcode.errors import BusyError, EmbedcodeError, UsageError
 from embedcode.index.records import answer_record, hit_record, status_record
 from embedcode.search.excerpt import telling
 from embedcode.search.forms import with_forms
+from embedcode.serve.body import Bodies
 from embedcode.serve.highlight import coloured
 from embedcode.serve.kept import Answer, Kept
+from embedcode.serve.problem import ProblemError
 from embedcode.store.terms import query_terms
 from embedcode.types import Content, Filter, Hit, Mode, Query
 
@@ -30,6 +31,8 @@ MOST_HITS = 1000
 COLOURED_BYTES = 1_000_000
 """Of sources that are parsed to colour one answer, which takes 0.2 s: the best hits come first."""
 RETRY_SECONDS = 2
+SHOWN = 80
+"""Characters of a value that a message shows."""
 
 Values = dict[str, Any]
 
@@ -39,22 +42,19 @@ SEARCH: Values = {"query": "", "code": "", "since": "", "mode": "hybrid", "updat
 RELATED: Values = {"path": "", "line": 1, **HITS}
 FILE: Values = {"path": "", "query": ""}
 
-_log = logging.getLogger("embedcode")
-
 
 class NotShownError(UsageError):
     """A file that is not in the index, or may no longer be read."""
 
 
-def routes(kept: Kept) -> list[Route]:
+def routes(kept: Kept, bodies: Bodies) -> list[Route]:
     """POST /v1/search, /v1/search/related and /v1/search/file, GET /v1/search/status."""
 
     def search(asked: Values) -> Values:
-        try:
-            mode = Mode(asked["mode"])
-        except ValueError:
-            raise UsageError(f"mode {asked['mode']!r} is none: give one of {', '.join(Mode)}.") from None
-        query = Query(asked["query"], asked["code"], _filter(asked), _count(asked["top_k"], "top_k", MOST_HITS), mode)
+        if asked["mode"] not in list(Mode):
+            raise _wrong("mode", f"mode {asked['mode'][:SHOWN]!r} is none: give one of {', '.join(Mode)}.")
+        count = _count(asked["top_k"], "top_k", MOST_HITS)
+        query = Query(asked["query"], asked["code"], _filter(asked), count, Mode(asked["mode"]))
         return _record(kept, kept.search(query, asked["since"], asked["update"]), asked)
 
     def related(asked: Values) -> Values:
@@ -78,75 +78,66 @@ def routes(kept: Kept) -> list[Route]:
         return {**status_record(kept.status()), "reading": {"done": step.done, "total": step.total} if step else None}
 
     return [
-        Route("/v1/search", _answering(search, SEARCH), methods=["POST"]),
-        Route("/v1/search/related", _answering(related, RELATED), methods=["POST"]),
-        Route("/v1/search/file", _answering(file, FILE), methods=["POST"]),
-        Route("/v1/search/status", _answering(status, {}), methods=["GET"]),
+        Route("/v1/search", _answering(search, SEARCH, bodies), methods=["POST"]),
+        Route("/v1/search/related", _answering(related, RELATED, bodies), methods=["POST"]),
+        Route("/v1/search/file", _answering(file, FILE, bodies), methods=["POST"]),
+        Route("/v1/search/status", _answering(status, {}, bodies), methods=["GET"]),
     ]
-
-
-def respond(value: Values, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON as UTF-8; half a surrogate pair, which UTF-8 does not have, leaves as JSON escapes it."""
-    content = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
-    return Response(content, status, headers, "application/json")
 
 
 # ---- requests ----------------------------------------------------------------------------------------------------
 
 
-def _answering(work: Callable[[Values], Values], fields: Values) -> Callable[[Request], Any]:
+def _answering(work: Callable[[Values], Values], fields: Values, bodies: Bodies) -> Callable[[Request], Any]:
     """An endpoint that gives a request's fields to `work`, in a thread."""
 
     async def endpoint(request: Request) -> Response:
-        try:
-            body = await _body(request)
-        except ClientDisconnect:
-            return Response(status_code=400)
-        if body is None:
-            return respond({"error": f"the request is larger than {MOST_BYTES:,} bytes: send the telling part."}, 413)
-        try:
-            return respond(await run_in_threadpool(work, _read(body, fields)))
-        except BusyError as error:
-            return respond({"error": str(error)}, 503, {"Retry-After": str(RETRY_SECONDS)})
-        except NotShownError as error:
-            return respond({"error": str(error)}, 404)
-        except EmbedcodeError as error:
-            return respond({"error": str(error)}, 400 if isinstance(error, UsageError) else 500)
-        except Exception as error:
-            what = " ".join(f"unexpected {type(error).__name__}: {error}".split())
-            _log.error("%s %s: %s", request.method, request.url.path, what, exc_info=_log.isEnabledFor(logging.DEBUG))
-            return respond({"error": what}, 500)
+        with bodies.open() as holding:
+            asked = _read(await bodies.read(request, holding, MOST_BYTES), fields) if fields else {}
+            try:
+                value = await run_in_threadpool(work, asked)
+            except EmbedcodeError as error:
+                raise _problem(error) from None
+        # As UTF-8; half a surrogate pair, which UTF-8 does not have, leaves as JSON escapes it.
+        content = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+        return Response(content, media_type="application/json")
 
     return endpoint
 
 
-async def _body(request: Request) -> bytes | None:
-    """None where it is too large; no more than that is held."""
-    body = bytearray()
-    async for block in request.stream():
-        body += block
-        if len(body) > MOST_BYTES:
-            return None
-    return bytes(body)
+def _problem(error: EmbedcodeError) -> ProblemError:
+    if isinstance(error.__cause__, ProblemError):  # of the server's own engine, which is not there or has no room
+        return error.__cause__
+    if isinstance(error, BusyError):
+        return ProblemError(503, str(error), code="not_ready", retry_after=RETRY_SECONDS)
+    if isinstance(error, NotShownError):
+        return ProblemError(404, str(error), "path", "not_found")
+    return ProblemError(400 if isinstance(error, UsageError) else 500, str(error))
+
+
+def _wrong(param: str | None, message: str) -> ProblemError:
+    return ProblemError(422, message, param)
 
 
 def _read(body: bytes, fields: Values) -> Values:
-    """The fields of a request, of the types of their defaults, with text that can be encoded. UsageError otherwise."""
-    if not fields:
-        return {}
+    """The fields of a request, of the types of their defaults, with text that can be encoded. Else ProblemError."""
     try:
         given = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"the request is not JSON ({error}): send one object.") from None
+        raise _wrong(None, f"the request is not JSON ({error}): send one object.") from None
     if not isinstance(given, dict):
-        raise UsageError(f"the request is {type(given).__name__}, not an object: send the fields {', '.join(fields)}.")
+        said = f"the request is {type(given).__name__}, not an object: send the fields {', '.join(fields)}."
+        raise _wrong(None, said)
     for name, value in given.items():
         if name not in fields:
-            raise UsageError(f"unknown field {name!r}: the fields are {', '.join(fields)}.")
+            shown = name[:SHOWN]
+            raise _wrong(shown, f"unknown field {shown!r}: the fields are {', '.join(fields)}.")
         usual = fields[name]
+        if type(usual) is int and type(value) is float and value.is_integer():  # 3.0 is a whole number of JSON's
+            given[name] = value = int(value)
         if type(value) is not type(usual) or (usual == [] and not all(isinstance(part, str) for part in value)):
             wanted = {str: "a text", list: "a list of texts", int: "a whole number", bool: "true or false"}[type(usual)]
-            raise UsageError(f"{name} is {json.dumps(value)[:100]}: send {wanted}.")
+            raise _wrong(name, f"{name} is {json.dumps(value)[:100]}: send {wanted}.")
     return {name: _clean(given.get(name, usual)) for name, usual in fields.items()}
 
 
@@ -161,14 +152,16 @@ def _filter(asked: Values) -> Filter:
     kinds: Sequence[Content] = get_args(Content)
     for kind in asked["content"]:
         if kind not in kinds:
-            raise UsageError(f"content {kind!r} is no kind of file: give one of {', '.join(kinds)}.")
+            raise _wrong("content", f"content {kind[:SHOWN]!r} is no kind of file: give one of {', '.join(kinds)}.")
     content = tuple(kind for kind in kinds if kind in asked["content"])
     return Filter(tuple(asked["paths"]), tuple(asked["languages"]), tuple(asked["repos"]), content)
 
 
 def _count(value: int, name: str, most: int | None = None) -> int:
     if value < 1 or (most is not None and value > most):
-        raise UsageError(f"{name} {value} is not {f'between 1 and {most}' if most else '1 or more'}: give one that is.")
+        raise _wrong(
+            name, f"{name} {value} is not {f'between 1 and {most}' if most else '1 or more'}: give one that is."
+        )
     return value
 
 

@@ -28,8 +28,9 @@ from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.torch_encoder import LATE, TorchEncoder
 from embedcode.errors import ModelError, UsageError
 from embedcode.model.presets import licence, preset
-from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api
+from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api, telemetry, tls
 from embedcode.serve.asked import Model
+from embedcode.serve.body import Bodies
 from embedcode.serve.embedder import Embedder, Limits
 from embedcode.serve.guard import LOCAL, Guard
 from embedcode.serve.inner import InnerEncoder
@@ -61,6 +62,8 @@ def serve(options: Options, settings: Settings, announce: Callable[[str], None])
     UsageError for an address that cannot be had or should not be, ModelError for a model that cannot be loaded.
     """
     check_bind(options)
+    if options.tls_cert and options.tls_key:
+        tls.check(options.tls_cert, options.tls_key)
     encoder = local(settings)
     plan.check(encoder)
     listener = listen(options.host, options.port)
@@ -166,14 +169,16 @@ def audited(path: Path) -> IO[str]:
 
 def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Starlette:
     async def refused(request: Request, error: Exception) -> Response:
+        headers = None
         if isinstance(error, HTTPException):
+            headers = error.headers  # which methods there are
             said = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}."
             error = ProblemError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
         assert isinstance(error, ProblemError)
         request.state.note["error"] = error.message
         if error.reason in ("role", "memory"):  # the embedder counts its own
             metrics.refused.labels(error.reason).inc()
-        return respond(error, request.state.id)
+        return respond(error, request.state.id, headers)
 
     return Starlette(
         routes=routes,
@@ -210,6 +215,7 @@ class _Serving:
         self._metrics = Metrics()
         self._embedder = embedder(options, settings, encoder, self._metrics)
         self._embedder.note = journal.write
+        self._embedder.telemetry = self._telemetry = telemetry.configured(journal.write)
         self._signalled = asyncio.Event()
         self._grpc: GrpcServer | None = None
         self._grpc_address = ""
@@ -218,8 +224,9 @@ class _Serving:
         options, lately = self._options, Lately()
         index = options.index.resolve().name if options.index else ""
         keys = Keys(options.api_keys) if options.api_keys else None
+        bodies = Bodies(options.body_bytes, options.body_seconds)
         routes: list[BaseRoute] = [
-            embeddings_api.route(self._embedder, options.body_bytes),
+            embeddings_api.route(self._embedder, bodies),
             *model_api.routes(self._embedder, about(self._encoder)),
             status_api.route(self._embedder, lately, index),
             openapi.route(self._embedder.model, index, keys is not None),
@@ -231,7 +238,7 @@ class _Serving:
         ]
         if options.index:
             kept = Kept(options.index, InnerEncoder(self._embedder, self._encoder, asyncio.get_running_loop()))
-            routes += [*pages.search("/search"), *search_api.routes(kept)]
+            routes += [*pages.search("/search"), *search_api.routes(kept, bodies)]
             Thread(target=self._prepare, args=[kept], daemon=True).start()
         paths = frozenset(route.path for route in routes if isinstance(route, Route))
         if options.grpc_port is not None:
@@ -241,7 +248,7 @@ class _Serving:
         hosts = frozenset(options.allowed_hosts)
         if options.host in LOCAL:
             hosts |= LOCAL
-        guard = Guard(self._journal, self._metrics, hosts, paths, keys, self._audit, lately, index)
+        guard = Guard(self._journal, self._metrics, hosts, paths, keys, self._audit, lately, index, self._telemetry)
         return application(routes, guard, self._metrics), guard
 
     def _prepare(self, kept: Kept) -> None:
@@ -279,6 +286,7 @@ class _Serving:
             if self._grpc is not None:
                 await self._grpc.stop(CLOSE_SECONDS)
             await asyncio.to_thread(self._embedder.stop)
+            await asyncio.to_thread(self._telemetry.stop)
 
     async def _start_grpc(self, guard: Guard) -> None:
         if self._options.grpc_port is not None:

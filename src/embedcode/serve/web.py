@@ -7,6 +7,7 @@ runs no script but its own, whatever a repository's files and names hold.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import signal
 import socket
@@ -25,12 +26,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedcode.errors import UsageError
 from embedcode.serve import pages, search_api
+from embedcode.serve.body import Bodies
 from embedcode.serve.kept import Kept
-from embedcode.serve.search_api import respond
+from embedcode.serve.problem import ProblemError, respond
 
 HOST = "127.0.0.1"
 GRACE_SECONDS = 1
 """For requests that are being answered when a signal comes."""
+
+_log = logging.getLogger("embedcode")
 
 
 def serve(path: Path, port: int, announce: Callable[[str, str], None]) -> None:
@@ -79,13 +83,16 @@ def _prepare(kept: Kept) -> None:
 
 def application(kept: Kept, guard: Guard) -> Starlette:
     def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return respond({"error": f"{request.method} {request.url.path}: {error.detail.lower()}"}, error.status_code)
+        if isinstance(error, HTTPException):
+            said = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}"
+            return respond(ProblemError(error.status_code, said), headers=error.headers)
+        assert isinstance(error, ProblemError)
+        return respond(error)
 
     return Starlette(
-        routes=[*pages.search("/"), *search_api.routes(kept)],
+        routes=[*pages.search("/"), *search_api.routes(kept, Bodies(search_api.MOST_BYTES))],
         middleware=[Middleware(guard.around)],
-        exception_handlers={HTTPException: refused},
+        exception_handlers={HTTPException: refused, ProblemError: refused},
     )
 
 
@@ -101,38 +108,50 @@ class Guard:
 
     def around(self, app: ASGIApp) -> ASGIApp:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            headers = Headers(scope=scope)
-            refusal, extra = self._refusal(headers), dict(_HEADERS)
-            if refusal is None and scope["path"].startswith("/v1/"):
-                refusal = self._unknown(headers, extra)
+            headers, extra, started = Headers(scope=scope), dict(_HEADERS), False
 
             async def sending(message: Message) -> None:
+                nonlocal started
                 if message["type"] == "http.response.start":
+                    started = True
                     MutableHeaders(raw=message["headers"]).update(extra)
                 await send(message)
 
-            await (refusal or app)(scope, receive, sending)
+            try:
+                self._check(headers)
+                if scope["path"].startswith("/v1/"):
+                    self._authorise(headers, extra)
+                await app(scope, receive, sending)
+            except ProblemError as problem:
+                await respond(problem)(scope, receive, sending)
+            except Exception as error:
+                said = f"unexpected {type(error).__name__}"
+                _log.error("%s: %s", scope["path"], said, exc_info=_log.isEnabledFor(logging.DEBUG))
+                if not started:
+                    await respond(ProblemError(500, f"{said}: see what the server printed"))(scope, receive, sending)
 
         return guarded
 
-    def _refusal(self, headers: Headers) -> Response | None:
+    def _check(self, headers: Headers) -> None:
         host, origin = headers.get("host", ""), headers.get("origin")
         if host.lower() not in self._hosts:
-            return respond({"error": f"{host!r} is not the host of this server: use the link that it printed."}, 403)
+            raise ProblemError(
+                403, f"{host[:100]!r} is not the host of this server: use the link that it printed.", code="host"
+            )
         if origin is not None and origin.removeprefix("http://") not in self._hosts:
-            return respond({"error": f"requests from {origin} are not answered."}, 403)
-        return None
+            raise ProblemError(403, f"requests from {origin[:100]} are not answered.", code="origin")
 
-    def _unknown(self, headers: Headers, extra: dict[str, str]) -> Response | None:
+    def _authorise(self, headers: Headers, extra: dict[str, str]) -> None:
         given = headers.get("authorization", "").removeprefix("Bearer ").encode()
         if secrets.compare_digest(given, self.token.encode()):
-            return None
+            return
         if self.once and secrets.compare_digest(given, self.once.encode()):
             self.once = ""
             extra["X-Token"] = self.token
-            return None
-        error = "this needs the token of this server: use the link that `embedcode web` printed."
-        return respond({"error": error}, 401, {"WWW-Authenticate": "Bearer"})
+            return
+        raise ProblemError(
+            401, "this needs the token of this server: use the link that `embedcode web` printed.", code="invalid_token"
+        )
 
 
 _HEADERS = {

@@ -108,8 +108,7 @@ async function ask(path, body, signal) {
   if (answer.headers.has("X-Token")) store.set("token", answer.headers.get("X-Token"));
   const value = await answer.json();
   if (answer.ok) return value;
-  const said = value.message ?? value.error; // of the server's guard, or of the search itself
-  const sentence = said[0].toUpperCase() + said.slice(1);
+  const sentence = value.message[0].toUpperCase() + value.message.slice(1);
   throw new Problem(sentence, answer.status, answer.headers.get("Retry-After"));
 }
 

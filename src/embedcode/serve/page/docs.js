@@ -13,9 +13,10 @@ const resolve = (schema, all) => (schema?.$ref ? all[schema.$ref.split("/").pop(
 
 function kind(schema) {
   if (schema.const !== undefined) return JSON.stringify(schema.const);
-  if (schema.enum) return schema.enum.join(" | ");
-  if (schema.anyOf) return schema.anyOf.map(kind).join(" or ");
-  return schema.type === "array" ? `list of ${kind(schema.items)}` : `${schema.type}`;
+  if (schema.enum) return schema.enum.filter((one) => one !== null).join(" | ");
+  if (schema.anyOf) return schema.anyOf.map(kind).filter(Boolean).join(" or ");
+  if (schema.type === "array") return `list of ${kind(schema.items)}`;
+  return [schema.type].flat().filter((one) => one !== "null").join(" or ");
 }
 
 function example(schema) {
@@ -42,12 +43,13 @@ function call(path, method, told, all) {
     box.value = example(schema);
     node.append(el("table", {}, body), box);
   }
+  const place = path.replace(/{(\w+)}/, (_, name) => told.parameters.find((one) => one.name === name).schema.enum[0]);
   const send = el("button", { class: "field", type: "button" }, "Send");
   const answer = el("pre", { hidden: "" });
   send.addEventListener("click", async () => {
     answer.hidden = false;
     try {
-      const got = await fetch(path, { method: method.toUpperCase(), body: box?.value });
+      const got = await fetch(place, { method: method.toUpperCase(), body: box?.value });
       let text = await got.text();
       try { text = JSON.stringify(JSON.parse(text), null, 1); } catch { /* no JSON */ }
       answer.textContent = `${got.status} ${got.statusText}\n\n${text.slice(0, SHOWN)}${text.length > SHOWN ? " …" : ""}`;
