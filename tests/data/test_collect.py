@@ -82,6 +82,33 @@ def test_what_cannot_be_fetched_is_said_and_tried_again(registry: Path) -> None:
     assert collect.collect(listed("missing", "width"), out, 1)
 
 
+def test_debian_sources_are_upstreams_archive_with_debians_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two versions apt-get takes one; its epoch stands in the record alone, not in the names of files."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, does in {
+        "apt-get": (
+            f'echo "$@" >> {tmp_path}/asked\n'
+            'case "$*" in *--print-uris*) echo "\'http://x/y_2.0-1.dsc\' y_2.0-1.dsc 1 SHA256:0";;\n'
+            '*) echo x > y_2.0.orig-part.tar.gz; echo x > y_2.0.orig.tar.xz;; esac\n'
+        ),
+        "apt-cache": (
+            "printf 'Package: y\\nVersion: 1.0-1\\nFiles:\\n 0 1 y_1.0-1.dsc\\n\\n"
+            "Package: y\\nVersion: 1:2.0-1\\nFiles:\\n 0 1 y_2.0-1.dsc\\n\\n'\n"
+        ),
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{does}")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    archive, version = sources.fetch(Source("debian", "y"), tmp_path / "here")
+    assert (archive.name, version) == ("y_2.0.orig.tar.xz", "1:2.0-1")
+    sources.fetch(Source("debian", "y", version), tmp_path / "here")
+    asked = (tmp_path / "asked").read_text().split("\n")
+    assert [line.rpartition(" ")[2] for line in asked if "--tar-only" in line] == ["y=1:2.0-1"] * 2
+
+
 def test_a_run_stops_in_time_and_goes_on(registry: Path) -> None:
     out = registry / "out"
     assert not collect.collect(listed("width", "depth"), out, 1, seconds=0.0)
