@@ -22,7 +22,9 @@ _CONDITION = re.compile(
     r"\b(?:must|shall|may|not|permission|permitted|restrict\w*|provided|conditions?|terms|grant\w*|prohibit\w*|agree\w*"
     r"|requires?|except|unless)\b"
 )
-_PARTS = re.compile(r"\s*(?:\w+\s+){0,20}?(?:includes|contains) a number of subcomponents with separate copyright notices")
+_PARTS = re.compile(
+    r"\s*(?:\w+\s+){0,20}?(?:includes|contains) a number of subcomponents with separate copyright notices"
+)
 """What projects at Apache write behind their licence, before a list of parts."""
 _FOREIGN = re.compile(
     r"\b(?:general public|lgpl|agpl|gpl|mozilla public|eclipse public|creative commons|cc by|commons clause|commercial"
@@ -173,12 +175,12 @@ _WARRANTY = (
     " of the use of this software even if advised of the possibility of such damage"
 )
 _BSD = (
-    "redistribution and use (?:of this software )?in source and binary forms with or without modification are permitted provided that the"
-    " following conditions are met (?:{n})?redistributions of source code must retain the (?:above )?copyright notice"
-    "(?: s)? this list of conditions and the following disclaimer (?:{n})?redistributions in binary form must reproduce"
-    " the above copyright notice(?: s)? this list of conditions and the following disclaimer in the documentation and or other"
-    " materials provided with the distribution {third}(?:this software is|this software and documentation are)"
-    " provided by {any} as is and " + _WARRANTY
+    "redistribution and use (?:of this software )?in source and binary forms with or without modification are permitted"
+    " provided that the following conditions are met (?:{n})?redistributions of source code must retain the (?:above )?"
+    "copyright notice(?: s)? this list of conditions and the following disclaimer (?:{n})?redistributions in binary form"
+    " must reproduce the above copyright notice(?: s)? this list of conditions and the following disclaimer in the"
+    " documentation and or other materials provided with the distribution {third}"
+    "(?:this software is|this software and documentation are) provided by {any} as is and " + _WARRANTY
 )
 _THIRD = (
     "(?:{n})?(?:neither )?the names? {any} (?:may|must)(?: not)? be used to endorse or promote products derived from"

@@ -120,7 +120,7 @@ def fetch(source: Source, folder: Path) -> tuple[Path, str]:
 
 
 def _debian_version(source: Source, folder: Path) -> str:
-    """The version that apt-get would fetch; "" where it does not say. Names of files lack what stands before a colon."""
+    """The version that apt-get would fetch; "" where it does not say. File names lack what stands before a colon."""
     asked = _run(["apt-get", "source", "--print-uris", "--quiet=2", source.name], folder, source)
     described = re.search(r"\s(\S+\.dsc)\s", asked)
     for record in _run(["apt-cache", "showsrc", "--only-source", source.name], folder, source).split("\n\n"):
