@@ -92,7 +92,7 @@ def test_debian_sources_are_upstreams_archive_with_debians_version(
         "apt-get": (
             f'echo "$@" >> {tmp_path}/asked\n'
             'case "$*" in *--print-uris*) echo "\'http://x/y_2.0-1.dsc\' y_2.0-1.dsc 1 SHA256:0";;\n'
-            '*) echo x > y_2.0.orig-part.tar.gz; echo x > y_2.0.orig.tar.xz;; esac\n'
+            "*) echo x > y_2.0.orig-part.tar.gz; echo x > y_2.0.orig.tar.xz;; esac\n"
         ),
         "apt-cache": (
             "printf 'Package: y\\nVersion: 1.0-1\\nFiles:\\n 0 1 y_1.0-1.dsc\\n\\n"

@@ -177,8 +177,8 @@ _WARRANTY = (
 _BSD = (
     "redistribution and use (?:of this software )?in source and binary forms with or without modification are permitted"
     " provided that the following conditions are met (?:{n})?redistributions of source code must retain the (?:above )?"
-    "copyright notice(?: s)? this list of conditions and the following disclaimer (?:{n})?redistributions in binary form"
-    " must reproduce the above copyright notice(?: s)? this list of conditions and the following disclaimer in the"
+    "copyright notice(?: s)? this list of conditions and the following disclaimer (?:{n})?redistributions in binary"
+    " form must reproduce the above copyright notice(?: s)? this list of conditions and the following disclaimer in the"
     " documentation and or other materials provided with the distribution {third}"
     "(?:this software is|this software and documentation are) provided by {any} as is and " + _WARRANTY
 )
