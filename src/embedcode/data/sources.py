@@ -2,9 +2,11 @@
 
     [debian]
     "Apache-2.0" = ["guava-libraries 31.1-1", "jackson-core"]
+    [github]
+    "MIT" = ["rails/rails 0123456789ab"]
 
-A version is optional. The licence is what was found when the list was made; a miner finds it again. Knows how the
-registries' own clients are asked for an archive, and nothing of what is in it.
+A version is optional; that of a repository is a commit. The licence is what was found when the list was made; a miner
+finds it again. Knows how the registries' own clients are asked for an archive, and nothing of what is in it.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from typing import Any
 
 from embedcode.data import archives
 from embedcode.errors import UsageError
+from embedcode.index import git
 
-REGISTRIES = ("pypi", "npm", "debian")
+REGISTRIES = ("pypi", "npm", "debian", "github")
 SECONDS = 120
 """That a client may take for one archive."""
 UNCHECKED = "unchecked"
@@ -47,7 +50,9 @@ class Source:
 
     @property
     def known_as(self) -> tuple[str, ...]:
-        """Names by which never.toml may know it: Debian puts a language before them."""
+        """Names by which never.toml may know it: Debian puts a language before them, a fork has another owner."""
+        if self.registry == "github":
+            return (self.name, self.name.rpartition("/")[2])
         plain = self.name
         for prefix in ("python-", "node-", "ruby-", "php-", "rust-", "haskell-", "lib"):
             plain = plain.removeprefix(prefix)
@@ -105,10 +110,13 @@ def write(file: Path, sources: list[Source], head: str) -> None:
 def fetch(source: Source, folder: Path) -> tuple[Path, str]:
     """Download a source into `folder`, which is emptied first: its archive, and the version that came.
 
+    A repository comes as a bare clone with its history, HEAD at the version.
     No client runs code of the package: wheels, not sources that have to be built. UsageError with the client's words.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    if source.registry == "github":
+        return _clone(source, folder)
     if source.registry == "debian" and not source.version:  # the name of an archive has upstream's version only
         source = replace(source, version=_debian_version(source, folder))
     _run(_command(source, folder), folder, source)
@@ -117,6 +125,19 @@ def fetch(source: Source, folder: Path) -> tuple[Path, str]:
     if not found:
         raise UsageError(f"{source.id} has no archive that can be mined.")
     return found[0], _version(source, found[0])
+
+
+def _clone(source: Source, folder: Path) -> tuple[Path, str]:
+    clone = folder / (source.name.rpartition("/")[2] + ".git")
+    said = git.clone(f"https://github.com/{source.name}", clone, whole=True)
+    if not said and source.version:
+        said = git.set_head(clone, source.version)
+    if said:
+        raise UsageError(f"{source.id} cannot be fetched: git says {said[:200]!r}.")
+    head = git.ask(clone, "rev-parse", "--short=12", "HEAD", needed_by="mining a repository")
+    if head is None:
+        raise UsageError(f"{source.id} has no commit.")
+    return clone, head.strip()
 
 
 def _debian_version(source: Source, folder: Path) -> str:
