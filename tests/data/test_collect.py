@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -80,6 +81,81 @@ def test_what_cannot_be_fetched_is_said_and_tried_again(registry: Path) -> None:
     ]
     package(registry / "shelf" / "missing-1.0-py3-none-any.whl", LICENCE, "area")
     assert collect.collect(listed("missing", "width"), out, 1)
+
+
+def test_debian_sources_are_upstreams_archive_with_debians_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two versions apt-get takes one; its epoch stands in the record alone, not in the names of files."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, does in {
+        "apt-get": (
+            f'echo "$@" >> {tmp_path}/asked\n'
+            'case "$*" in *--print-uris*) echo "\'http://x/y_2.0-1.dsc\' y_2.0-1.dsc 1 SHA256:0";;\n'
+            "*) echo x > y_2.0.orig-part.tar.gz; echo x > y_2.0.orig.tar.xz;; esac\n"
+        ),
+        "apt-cache": (
+            "printf 'Package: y\\nVersion: 1.0-1\\nFiles:\\n 0 1 y_1.0-1.dsc\\n\\n"
+            "Package: y\\nVersion: 1:2.0-1\\nFiles:\\n 0 1 y_2.0-1.dsc\\n\\n'\n"
+        ),
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{does}")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    archive, version = sources.fetch(Source("debian", "y"), tmp_path / "here")
+    assert (archive.name, version) == ("y_2.0.orig.tar.xz", "1:2.0-1")
+    sources.fetch(Source("debian", "y", version), tmp_path / "here")
+    asked = (tmp_path / "asked").read_text().split("\n")
+    assert [line.rpartition(" ")[2] for line in asked if "--tar-only" in line] == ["y=1:2.0-1"] * 2
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """github.com with one repository of two commits, `acme/shapes`."""
+    root = tmp_path / "hub" / "acme" / "shapes"
+    root.mkdir(parents=True)
+    says = '    """Computes the area of a flat shape."""\n'
+    code = f"def area(shape):\n{says}    total = shape.width\n    %s\n    return total\n"
+
+    def git(*arguments: str) -> None:
+        command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *arguments]
+        subprocess.run(command, cwd=root, check=True)
+
+    git("init", "-q", "-b", "main")
+    (root / "LICENSE").write_text(LICENCE)
+    for step, message in (("total *= 2", "First version"), ("total *= shape.height", "Take the height into account")):
+        (root / "area.py").write_text(code % step)
+        git("add", ".")
+        git("commit", "-qm", message)
+    settings = tmp_path / "gitconfig"
+    settings.write_text(f'[url "{tmp_path}/hub/"]\n\tinsteadOf = https://github.com/\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    return tmp_path
+
+
+def test_a_repository_gives_docstrings_and_commits(hub: Path) -> None:
+    out, wanted = hub / "out", [Source("github", "acme/shapes"), Source("github", "somebody/flask")]
+    assert collect.collect(wanted, out, 1, commits=10)
+    done = {record.name: record for record in collect.records(out)}
+    assert done["somebody/flask"].refused.startswith("never trained on"), "a fork is known too"
+    [docstring] = pairs.read(out / "github-acme+shapes.jsonl.gz")
+    assert docstring.query == "Computes the area of a flat shape." and "height" in docstring.positives[0]
+    commits = list(pairs.read(out / "commits" / "github-acme+shapes.jsonl.gz"))
+    assert [pair.task for pair in commits] == ["commit", "commit-chunk"]
+    assert commits[0].query == "Take the height into account" and "height" not in commits[0].positives[0]
+    assert {pair.licence for pair in (docstring, *commits)} == {"Apache-2.0"}
+    assert collect.summary(list(done.values()))["commits"]["pairs"] == 2
+
+    again = collect.found(wanted[:1], collect.records(out))
+    assert again[0].version and again[0].licence == "Apache-2.0"
+    first = subprocess.run(
+        ["git", "rev-parse", "HEAD~1"], cwd=hub / "hub/acme/shapes", capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert collect.collect([Source("github", "acme/shapes", first)], hub / "other", 1, commits=10)
+    [docstring] = pairs.read(hub / "other" / "github-acme+shapes.jsonl.gz")
+    assert "height" not in docstring.positives[0], "the commit of the list is mined, not the newest"
+    assert not collect.collect([Source("github", "acme/none")], out, 1), "what is not there is tried again"
 
 
 def test_a_run_stops_in_time_and_goes_on(registry: Path) -> None:

@@ -44,6 +44,35 @@ WHATSOEVER RESULTING FROM LOSS OF USE, DATA OR PROFITS, WHETHER IN AN
 ACTION OF CONTRACT, NEGLIGENCE OR OTHER TORTIOUS ACTION, ARISING OUT OF
 OR IN CONNECTION WITH THE USE OR PERFORMANCE OF THIS SOFTWARE.
 """
+BSD = """Redistribution and use in source and binary forms, with or without
+modification, are permitted provided that the following conditions are met:
+1. Redistributions of source code must retain the above copyright notice(s),
+   this list of conditions and the following disclaimer.
+2. Redistributions in binary form must reproduce the above copyright notice(s),
+   this list of conditions and the following disclaimer in the documentation
+   and/or other materials provided with the distribution.
+
+THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDER(S) ``AS IS'' AND ANY EXPRESS
+OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED WARRANTIES OF
+MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE DISCLAIMED.  IN NO
+EVENT SHALL THE COPYRIGHT HOLDER(S) BE LIABLE FOR ANY DIRECT, INDIRECT,
+INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT
+LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF USE, DATA, OR
+PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND ON ANY THEORY OF
+LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY, OR TORT (INCLUDING NEGLIGENCE
+OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE OF THIS SOFTWARE, EVEN IF
+ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+"""
+PARTS = """
+ACME SUBCOMPONENTS:
+
+Acme includes a number of subcomponents with separate copyright notices and
+license terms. Your use of the source code of these subcomponents is subject to
+the terms and conditions of the following licenses.
+
+>>> the zipper in src/zip, version 3:
+
+"""
 ZLIB = """This software is provided 'as-is', without any express or implied
 warranty. In no event will the authors be held liable for any damages
 arising from the use of this software.
@@ -100,6 +129,12 @@ def test_installed_packages_have_the_licence_that_they_declare() -> None:
         ),
         (ZLIB, "Zlib"),
         (MIT + "\n" + APACHE, "Apache-2.0 AND MIT"),
+        (BSD, "BSD-2-Clause"),
+        (APACHE.replace("Apache License\n", "\n", 1), "Apache-2.0"),
+        (APACHE + PARTS + MIT + "\n" + BSD, "Apache-2.0 AND BSD-2-Clause AND MIT"),
+        (APACHE + PARTS + "which may be had for non-commercial use only.", None),
+        (APACHE + PARTS + "and other words " * 300, None),
+        (MIT + PARTS + "Terms and conditions: every copy has to be paid." * 8, None),
         (MIT.replace("\n", "\r\n"), "MIT"),
         ("\n".join(f" * {line}" for line in MIT.split("\n")), "MIT"),
         ("Copyright (c) 2020 A\n" * 500 + MIT, "MIT"),
@@ -123,6 +158,15 @@ def test_every_licence_file_of_a_source_must_be_known() -> None:
     assert licences.of({"LICENSE": pointer}) is None
     assert licences.of({"LICENSE": MIT, "COPYING": "GNU GENERAL PUBLIC LICENSE"}) is None
     assert licences.of({}) is None
+
+
+def test_a_folder_of_licences_is_of_parts_beside_a_licence_of_the_source() -> None:
+    gpl = "GNU GENERAL PUBLIC LICENSE"
+    assert licences.of({"x/LICENSES/GPL-3.0.txt": gpl, "x/LICENSE.MIT": MIT}) == "MIT"
+    assert licences.of({"x/LICENSES/GPL-3.0.txt": gpl, "x/LICENSE": gpl}) is None
+    assert licences.of({"x/LICENSES/GPL-3.0.txt": gpl, "x/LICENSES/MIT.txt": MIT}) is None
+    wheel = "x-1.dist-info/licenses/"
+    assert licences.of({wheel + "LICENSE": MIT, wheel + "sub/licenses/LICENSE": gpl}) is None
 
 
 @pytest.mark.parametrize(

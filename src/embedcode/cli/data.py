@@ -103,13 +103,16 @@ def collect(
         Path | None,
         typer.Option("--found", metavar="FILE", help="Write the list again, with the versions and licences found."),
     ] = None,
+    commits: Annotated[
+        int, typer.Option("--commits", metavar="N", min=0, help="Pair the newest N commits of a repository, too.")
+    ] = 0,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Fetch the packages of a list and pair their docstrings.
 
-    Fetched by pip, npm and apt-get, which run no code of the packages. What is done is not done again. Exit code 1
-    when some could not be fetched.
+    Fetched by pip, npm, apt-get and git, which run no code of the packages. What is done is not done again. Pairs of
+    commits go to FOLDER/commits. Exit code 1 when some could not be fetched.
     """
     from embedcode.data import collect as collecting
     from embedcode.data import sources as listing
@@ -125,7 +128,7 @@ def collect(
             line(f"{step.done:,} of {step.total:,} sources, {step.pairs:,} pairs{last}")
 
         seconds = None if minutes is None else minutes * 60
-        complete = collecting.collect(wanted, out, _threads(threads), seconds, progress)
+        complete = collecting.collect(wanted, out, _threads(threads), seconds, progress, commits)
     done = collecting.records(out)
     if found is not None:
         listing.write(
@@ -161,11 +164,8 @@ def history(
 
     from embedcode.data import history as mining
     from embedcode.data.pairs import writing
-    from embedcode.engine.tokens import TextTokenizer
-    from embedcode.model.spec import Spec
 
-    spec = Spec.read()
-    tokenizer = TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
+    tokenizer = mining.tokenizer()
     known, wrong = mining.read_issues(issues) if issues else (None, [])
     for message in wrong[:5]:
         output.note(f"skipped {message}")

@@ -1,7 +1,8 @@
 """Many sources to many pairs, in runs that may be ended at any time: a source that is done is not done again.
 
-In the output folder each source has a record, SOURCE.json, and, where it gave pairs, SOURCE.jsonl.gz. Archives are
-fetched ahead while others are mined, and removed when they are done.
+In the output folder each source has a record, SOURCE.json, and, where it gave pairs, SOURCE.jsonl.gz; those of a
+repository's commits are in commits/SOURCE.jsonl.gz. Archives are fetched ahead while others are mined, and removed when
+they are done.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from embedcode.data import docstrings, never, pairs, sources
+from embedcode.data import docstrings, history, never, pairs, sources
 from embedcode.data.mine import NEVER, Mined, mine
 from embedcode.data.sources import Source
 from embedcode.errors import UsageError
@@ -42,6 +43,8 @@ class Record:
     files: int = 0
     left: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    commit_pairs: int = 0
+    commits_skipped: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -63,10 +66,12 @@ def collect(
     cores: int,
     seconds: float | None = None,
     progress: Callable[[Step], None] = lambda step: None,
+    commits: int = 0,
 ) -> bool:
     """Mine what has no record in `out` yet; whether all is done. Stops between two sources after `seconds`.
 
-    UsageError where the disk is full; what was done before stays.
+    Of a repository the newest so many commits are paired too. UsageError where the disk is full; what was done before
+    stays.
     """
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -92,6 +97,8 @@ def collect(
                 exact = Source(source.registry, source.name, version)
                 try:
                     record = _mined(exact, mine(path, exact.id, workers, known_as=source.known_as), out)
+                    if commits and source.registry == "github" and record.licence:
+                        record = _history(record, path, out, commits)
                 except UsageError as error:
                     record = _nothing(exact, f"{UNREADABLE}: {error}")
             shutil.rmtree(folder / source.file_name, ignore_errors=True)
@@ -147,6 +154,15 @@ def _mined(source: Source, mined: Mined, out: Path) -> Record:
     )
 
 
+def _history(record: Record, clone: Path, out: Path, most: int) -> Record:
+    """The record with what the commits of a clone gave."""
+    mined = history.Mined(record.name)
+    found = history.mine(clone, history.tokenizer(), mined, licence=record.licence, most=most)
+    (out / "commits").mkdir(exist_ok=True)
+    count = pairs.write(out / "commits" / f"{Source(record.registry, record.name).file_name}.jsonl.gz", found)
+    return replace(record, commit_pairs=count, commits_skipped=dict(mined.skipped))
+
+
 def _nothing(source: Source, why: str) -> Record:
     return Record(source.id, source.registry, source.name, source.version, "", why, 0)
 
@@ -173,12 +189,15 @@ def records(out: Path) -> list[Record]:
 def summary(done: Sequence[Record]) -> dict[str, Any]:
     """Counts over sources: pairs by language, licence and registry; sources and functions refused, by reason."""
     languages, licences, registries = Counter[str](), Counter[str](), Counter[str]()
+    commits = Counter[str]()
     refused, left, dropped = Counter[str](), Counter[str](), Counter[str]()
     for record in done:
         languages.update(record.languages)
         licences[record.licence] += record.pairs
         registries[record.registry] += record.pairs
         refused[record.refused.partition(":")[0] or "taken"] += 1
+        commits["pairs"] += record.commit_pairs
+        commits.update(record.commits_skipped)
         left.update(record.left)
         dropped.update(record.dropped)
 
@@ -191,6 +210,7 @@ def summary(done: Sequence[Record]) -> dict[str, Any]:
         "languages": ordered(languages),
         "licences": ordered(licences),
         "registries": ordered(registries),
+        "commits": ordered(commits),
         "files_left_out": ordered(left),
         "functions_dropped": ordered(dropped),
     }
@@ -205,6 +225,6 @@ def found(wanted: Sequence[Source], done: Sequence[Record]) -> list[Source]:
         record = records.get((source.registry, source.name))
         if record is None:
             result.append(source)
-        elif record.pairs:
+        elif record.pairs or record.commit_pairs:
             result.append(Source(source.registry, source.name, record.version, record.licence))
     return result

@@ -25,6 +25,7 @@ from embedcode.index.grammars import functions, parse
 from embedcode.index.languages import Language, language_of
 from embedcode.index.walk import decode
 from embedcode.model.passage import passage
+from embedcode.model.spec import Spec
 from embedcode.types import Pair
 
 TOKENS = 512
@@ -110,6 +111,12 @@ def read_issues(file: Path) -> tuple[Issues, list[str]]:
         else:
             issues.by_number[str(issue)] = text
     return issues, wrong
+
+
+def tokenizer() -> TextTokenizer:
+    """That of the packaged model, by which chunks are cut."""
+    spec = Spec.read()
+    return TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
 
 
 def mine(

@@ -22,6 +22,10 @@ _CONDITION = re.compile(
     r"\b(?:must|shall|may|not|permission|permitted|restrict\w*|provided|conditions?|terms|grant\w*|prohibit\w*|agree\w*"
     r"|requires?|except|unless)\b"
 )
+_PARTS = re.compile(
+    r"\s*(?:\w+\s+){0,20}?(?:includes|contains) a number of subcomponents with separate copyright notices"
+)
+"""What projects at Apache write behind their licence, before a list of parts."""
 _FOREIGN = re.compile(
     r"\b(?:general public|lgpl|agpl|gpl|mozilla public|eclipse public|creative commons|cc by|commons clause|commercial"
     r"|business source|server side public|elastic license|proprietary|all rights reserved to|confidential|evil"
@@ -66,21 +70,32 @@ def is_own(path: str, top: str) -> bool:
     *folders, _ = path.split("/")
     if folders and folders[0] == top:
         folders = folders[1:]
-    if folders and folders[0].endswith((".dist-info", ".egg-info")):
+    if folders and _is_metadata(folders[0]):
         folders = folders[1:]
     return not folders or (len(folders) == 1 and folders[0].lower() in _FOLDERS) or folders == ["src", "dist"]
+
+
+def of_part(path: str) -> bool:
+    """Whether the licence of a source may be that of a part: one of the texts in a `licenses` folder, beside which a
+    licence file of the source itself may stand. In a wheel's metadata such a folder holds the wheel's own."""
+    folders = path.split("/")[:-1]
+    return bool(folders) and folders[-1].lower() in _FOLDERS and not any(map(_is_metadata, folders))
+
+
+def _is_metadata(folder: str) -> bool:
+    return folder.endswith((".dist-info", ".egg-info"))
 
 
 def of(files: Mapping[str, str]) -> str | None:
     """The SPDX expression of a source by its licence files {path: text}; None where there is none, or one is unknown.
 
     Two licences are written `A AND B`, since the names of files do not say
-    whether one may choose.
+    whether one may choose. A `licenses` folder counts only where no licence file stands outside it: else it has the
+    texts for parts, whose files say so in their headers.
     """
-    if not files:
-        return None
+    own = {path: text for path, text in files.items() if not of_part(path)} or files
     found: set[str] = set()
-    for text in files.values():
+    for text in own.values():
         licences = identify(text)
         if licences is not None:
             found |= set(licences.split(" AND "))
@@ -90,7 +105,11 @@ def of(files: Mapping[str, str]) -> str | None:
 
 
 def identify(text: str) -> str | None:
-    """The licences whose texts make up `text`, as `A AND B`; None where something else is in it."""
+    """The licences whose texts make up `text`, as `A AND B`; None where something else is in it.
+
+    Behind the Apache licence may stand, as that licence's users do, which parts are under which other licence, as long
+    as it is short and none of the words is foreign.
+    """
     words = _words(text)
     found: set[str] = set()
     for name, pattern in _patterns():
@@ -101,9 +120,17 @@ def identify(text: str) -> str | None:
         return None
     words = _TITLES.sub(" ", words)
     others = len(words.split())
-    if _FOREIGN.search(words) or others > MOST_OTHER_NAMES or (others > MOST_OTHER_WORDS and _CONDITION.search(words)):
+    lists_parts = "Apache-2.0" in found and _PARTS.match(words)
+    if _FOREIGN.search(words) or others > MOST_OTHER_NAMES:
+        return None
+    if others > MOST_OTHER_WORDS and _CONDITION.search(words) and not lists_parts:
         return None
     return " AND ".join(sorted(found))
+
+
+def known(text: str) -> bool:
+    """Whether a licence file leaves its source allowed: by what it grants, or because it points to others."""
+    return identify(text) is not None or points(text)
 
 
 def points(text: str) -> bool:
@@ -148,12 +175,12 @@ _WARRANTY = (
     " of the use of this software even if advised of the possibility of such damage"
 )
 _BSD = (
-    "redistribution and use in source and binary forms with or without modification are permitted provided that the"
-    " following conditions are met (?:{n})?redistributions of source code must retain the (?:above )?copyright notice"
-    " this list of conditions and the following disclaimer (?:{n})?redistributions in binary form must reproduce the"
-    " above copyright notice this list of conditions and the following disclaimer in the documentation and or other"
-    " materials provided with the distribution {third}(?:this software is|this software and documentation are)"
-    " provided by {any} as is and " + _WARRANTY
+    "redistribution and use (?:of this software )?in source and binary forms with or without modification are permitted"
+    " provided that the following conditions are met (?:{n})?redistributions of source code must retain the (?:above )?"
+    "copyright notice(?: s)? this list of conditions and the following disclaimer (?:{n})?redistributions in binary"
+    " form must reproduce the above copyright notice(?: s)? this list of conditions and the following disclaimer in the"
+    " documentation and or other materials provided with the distribution {third}"
+    "(?:this software is|this software and documentation are) provided by {any} as is and " + _WARRANTY
 )
 _THIRD = (
     "(?:{n})?(?:neither )?the names? {any} (?:may|must)(?: not)? be used to endorse or promote products derived from"
@@ -197,7 +224,7 @@ _UNLICENSE = (
     "(?: for more information please refer to https? (?:www )?unlicense org)?"
 )
 _APACHE = (
-    "apache license version 2 0 january 2004 (?:https? www apache org licenses )?terms and conditions for use"
+    "(?:apache license )?version 2 0 january 2004 (?:https? www apache org licenses )?terms and conditions for use"
     " reproduction and distribution (?:1 )?definitions license shall mean .{1000,4500}?grant of copyright license"
     " .{200,900}?grant of patent license .{500,1600}?redistribution .{900,2800}?submission of contributions .{200,900}?"
     "trademarks .{100,500}?disclaimer of warranty .{300,1000}?limitation of liability .{300,1200}?accepting warranty or"

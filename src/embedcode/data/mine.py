@@ -86,7 +86,7 @@ class _Reader:
                 self._top = member.path.partition("/")[0]
             if licences.is_own(member.path, self._top or ""):
                 self._licences[member.path] = member.text
-                if not (self._own or licences.points(member.text) or licences.identify(member.text)):
+                if not (self._own or licences.of_part(member.path) or licences.known(member.text)):
                     return
             elif (file := self._file(member)) is not None:
                 yield file

@@ -2,26 +2,30 @@
 
     [debian]
     "Apache-2.0" = ["guava-libraries 31.1-1", "jackson-core"]
+    [github]
+    "MIT" = ["rails/rails 0123456789ab"]
 
-A version is optional. The licence is what was found when the list was made; a miner finds it again. Knows how the
-registries' own clients are asked for an archive, and nothing of what is in it.
+A version is optional; that of a repository is a commit. The licence is what was found when the list was made; a miner
+finds it again. Knows how the registries' own clients are asked for an archive, and nothing of what is in it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from embedcode.data import archives
 from embedcode.errors import UsageError
+from embedcode.index import git
 
-REGISTRIES = ("pypi", "npm", "debian")
+REGISTRIES = ("pypi", "npm", "debian", "github")
 SECONDS = 120
 """That a client may take for one archive."""
 UNCHECKED = "unchecked"
@@ -46,7 +50,9 @@ class Source:
 
     @property
     def known_as(self) -> tuple[str, ...]:
-        """Names by which never.toml may know it: Debian puts a language before them."""
+        """Names by which never.toml may know it: Debian puts a language before them, a fork has another owner."""
+        if self.registry == "github":
+            return (self.name, self.name.rpartition("/")[2])
         plain = self.name
         for prefix in ("python-", "node-", "ruby-", "php-", "rust-", "haskell-", "lib"):
             plain = plain.removeprefix(prefix)
@@ -104,18 +110,45 @@ def write(file: Path, sources: list[Source], head: str) -> None:
 def fetch(source: Source, folder: Path) -> tuple[Path, str]:
     """Download a source into `folder`, which is emptied first: its archive, and the version that came.
 
+    A repository comes as a bare clone with its history, HEAD at the version.
     No client runs code of the package: wheels, not sources that have to be built. UsageError with the client's words.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    if source.registry == "github":
+        return _clone(source, folder)
+    if source.registry == "debian" and not source.version:  # the name of an archive has upstream's version only
+        source = replace(source, version=_debian_version(source, folder))
     _run(_command(source, folder), folder, source)
     found = sorted(path for path in folder.iterdir() if path.name.endswith(archives.NAMES))
-    if source.registry == "debian":
-        found = [path for path in found if ".debian." not in path.name]
-        found.sort(key=lambda path: ".orig.tar." not in path.name)  # its parts, if any, come after
+    found.sort(key=lambda path: source.registry == "debian" and ".orig.tar." not in path.name)  # its parts come after
     if not found:
         raise UsageError(f"{source.id} has no archive that can be mined.")
-    return found[0], _version(source, found[0], folder)
+    return found[0], _version(source, found[0])
+
+
+def _clone(source: Source, folder: Path) -> tuple[Path, str]:
+    clone = folder / (source.name.rpartition("/")[2] + ".git")
+    said = git.clone(f"https://github.com/{source.name}", clone, whole=True)
+    if not said and source.version:
+        said = git.set_head(clone, source.version)
+    if said:
+        raise UsageError(f"{source.id} cannot be fetched: git says {said[:200]!r}.")
+    head = git.ask(clone, "rev-parse", "--short=12", "HEAD", needed_by="mining a repository")
+    if head is None:
+        raise UsageError(f"{source.id} has no commit.")
+    return clone, head.strip()
+
+
+def _debian_version(source: Source, folder: Path) -> str:
+    """The version that apt-get would fetch; "" where it does not say. File names lack what stands before a colon."""
+    asked = _run(["apt-get", "source", "--print-uris", "--quiet=2", source.name], folder, source)
+    described = re.search(r"\s(\S+\.dsc)\s", asked)
+    for record in _run(["apt-cache", "showsrc", "--only-source", source.name], folder, source).split("\n\n"):
+        version = re.search(r"^Version: (\S+)$", record, re.MULTILINE)
+        if described and version and f" {described[1]}\n" in record + "\n":
+            return version[1]
+    return ""
 
 
 def _command(source: Source, folder: Path) -> list[str]:
@@ -127,10 +160,11 @@ def _command(source: Source, folder: Path) -> list[str]:
         exact = f"{name}@{version}" if version else name
         return ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), exact]
     exact = f"{name}={version}" if version else name
-    return ["apt-get", "source", "--download-only", "--quiet=2", exact]
+    # Upstream's archive alone: what Debian adds to it is not mined.
+    return ["apt-get", "source", "--download-only", "--tar-only", "--quiet=2", exact]
 
 
-def _run(command: list[str], folder: Path, source: Source) -> None:
+def _run(command: list[str], folder: Path, source: Source) -> str:
     client = command[0]
     environment = os.environ | {"LC_ALL": "C", "PIP_NO_INPUT": "1", "npm_config_update_notifier": "false"}
     try:
@@ -152,15 +186,13 @@ def _run(command: list[str], folder: Path, source: Source) -> None:
         reason = next((line for line in reversed(said) if "rror" in line or line.startswith("E:")), said[-1])
         cure = " Add deb-src lines to apt's sources and run `apt-get update`." if "deb-src" in reason else ""
         raise UsageError(f"{source.id} cannot be fetched: {client} says {reason[:200]!r}.{cure}")
+    return done.stdout.decode("utf-8", "replace")
 
 
-def _version(source: Source, archive: Path, folder: Path) -> str:
-    if source.version:
+def _version(source: Source, archive: Path) -> str:
+    if source.version or source.registry == "debian":
         return source.version
     name = archive.name
-    if source.registry == "debian":
-        dsc = next(iter(folder.glob("*.dsc")), None)
-        return dsc.name.partition("_")[2].removesuffix(".dsc") if dsc else ""
     if source.registry == "pypi":
         return name.split("-")[1]
     return name.removesuffix(".tgz").rpartition("-")[2]

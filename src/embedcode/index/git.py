@@ -183,11 +183,18 @@ class Repository:
         return done.stdout
 
 
-def clone(url: str, folder: Path) -> str:
-    """A bare clone without blobs, where the server can leave them out; what git said against it, "" if all is well."""
+def clone(url: str, folder: Path, whole: bool = False) -> str:
+    """A bare clone, without blobs where the server can leave them out unless `whole`; what git said against it, "" if
+    all is well."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    command = ("clone", "--quiet", "--bare", "--filter=blob:none", url, str(folder.absolute()))
-    done = run(folder.parent, *command, online=True)
+    some = () if whole else ("--filter=blob:none",)
+    done = run(folder.parent, "clone", "--quiet", "--bare", *some, url, str(folder.absolute()), online=True)
+    return said(done) if done.returncode else ""
+
+
+def set_head(folder: Path, commit: str) -> str:
+    """Let HEAD of a bare clone be a commit; what git said against it, "" if all is well."""
+    done = run(folder, "update-ref", "--no-deref", "HEAD", commit)
     return said(done) if done.returncode else ""
 
 
