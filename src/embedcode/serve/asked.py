@@ -209,7 +209,7 @@ def _inputs(given: Mapping[str, Any], model: Model) -> tuple[tuple[str, ...], tu
             f"input has {len(value):,} entries and at most {model.most_inputs:,} are taken: split the request.",
             "input",
         )
-    if all(isinstance(one, list) and all(type(i) is int for i in one) for one in value):
+    if all(map(_is_ids, value)):
         if not model.accept_ids:
             raise ProblemError(
                 400,
@@ -219,10 +219,18 @@ def _inputs(given: Mapping[str, Any], model: Model) -> tuple[tuple[str, ...], tu
                 "input",
             )
         return (), tuple(tuple(one) for one in value)
+    if model.accept_ids and isinstance(value[0], list):
+        index = next(i for i, one in enumerate(value) if not _is_ids(one))
+        said = f"input {index} is no list of token ids: send whole numbers from 0, or texts alone."
+        raise ProblemError(422, said, "input", index=index)
     for index, one in enumerate(value):
         if not isinstance(one, str):
             raise ProblemError(422, f"input {index} is {_named(one)}: send a text.", "input", index=index)
     return tuple(value), ()
+
+
+def _is_ids(value: object) -> bool:
+    return isinstance(value, list) and all(type(one) is int for one in value)
 
 
 def _role(given: Mapping[str, Any], name: str, model: Model) -> Role | None:
@@ -247,7 +255,7 @@ def _dimensions(given: Mapping[str, Any], model: Model) -> int | None:
     value = given.get("dimensions")
     if value is None:
         return None
-    if type(value) is float and value.is_integer():  # 64.0 is a whole number of JSON's
+    if type(value) is float and value.is_integer() and abs(value) < 1e15:  # 64.0 is a whole number of JSON's
         value = int(value)
     if type(value) is not int:
         raise _schema("dimensions", f"dimensions is {_named(value)}: send a whole number.")

@@ -133,7 +133,9 @@ def _read(body: bytes, fields: Values) -> Values:
             shown = name[:SHOWN]
             raise _wrong(shown, f"unknown field {shown!r}: the fields are {', '.join(fields)}.")
         usual = fields[name]
-        if type(usual) is int and type(value) is float and value.is_integer():  # 3.0 is a whole number of JSON's
+        if (
+            type(usual) is int and type(value) is float and value.is_integer() and abs(value) < 1e15
+        ):  # 3.0 is a whole number of JSON's
             given[name] = value = int(value)
         if type(value) is not type(usual) or (usual == [] and not all(isinstance(part, str) for part in value)):
             wanted = {str: "a text", list: "a list of texts", int: "a whole number", bool: "true or false"}[type(usual)]
