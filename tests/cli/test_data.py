@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from embedcode.data import pairs
+from embedcode.data import holdout, pairs
+from embedcode.evaluate import beir
 from embedcode.types import Pair
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -178,3 +179,28 @@ def test_overlap_says_which_pairs_copy_an_evaluation_set(evaluation: Path, tmp_p
     assert record["by_set"] == [{"set": "set", "kind": "equal", "text": "positive", "pairs": 1}]
     pairs.write(tmp_path / "p.jsonl", [GOOD])
     assert CliRunner().invoke(app, [str(tmp_path / "p.jsonl"), str(evaluation)]).exit_code == 0
+
+
+def test_pairs_are_divided_from_the_command_line(call: Run, tmp_path: Path) -> None:
+    file, held = tmp_path / "pairs.jsonl.gz", tmp_path / "held.toml"
+    rows = [(number, f"debian:golang-{number} 1.0", i) for number in range(25) for i in range(15)]
+    pairs.write(
+        file, [Pair(f"does {n} {i}", (f"func f{n} {i}",), (), "docstring", "go", of, "MIT") for n, of, i in rows]
+    )
+    asked = ("data", "hold-out", str(file), "--languages", "go", "--sources", "4", "--functions", "120")
+    assert call(*asked, "-o", str(held)).returncode == 0
+    again = call(*asked, "-o", str(held))
+    assert again.returncode == 2 and "remove it to choose others" in again.stderr.decode()
+    done = call(
+        "data", "split", str(file), "--held-out", str(held), "--tasks", str(tmp_path / "tasks"), "--queries", "10",
+        "-o", str(tmp_path / "train.jsonl"), "--json",
+    )  # fmt: skip
+    record = json.loads(done.stdout)
+    assert record["trained"] + record["held out"] == 375 and record["bad_lines"] == 0
+    task = beir.load(tmp_path / "tasks" / "reported-go")
+    assert len(task.corpus) == record["tasks"]["reported-go"] >= 120 and len(task.queries) == 10
+    assert len(beir.load(tmp_path / "tasks" / "validation-go").queries) == 5
+    trained = {pair.source for pair in pairs.read(tmp_path / "train.jsonl")}
+    assert not trained & {f"{name} 1.0" for part in holdout.load(held).parts.values() for name in part["go"]}
+    check = call("data", "check", str(file), "--held-out", str(held), "--json")
+    assert check.returncode == 1 and json.loads(check.stdout)["overlapping"] == record["held out"]

@@ -204,13 +204,16 @@ def test_nothing_of_a_task_is_trained_on(recipe: Recipes, world: Path, tmp_path:
         {"query": "reformatted", "positives": [next(iter(corpus.values())).replace("y: y", "y :  y") + "  # copied"]},
         {"query": "Please find the REDCAT!", "positives": ["def other(x): return x"]},
         {"query": "by name", "positives": ["def by_name(x): return x"], "source": "django 5.1"},
+        {"query": "held out", "positives": ["def held(x): return x"], "source": "debian:python-shapes 2-1"},
         {"query": "by repository", "positives": ["def by_repo(x): return x"], "source": "https://github.com/psf/requests.git"},
     ]  # fmt: skip
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path = recipe("barred", data=[{"name": "all", "files": [str(tmp_path / "pairs.jsonl")]}], batch=1)
+    (tmp_path / "held.toml").write_text('[reported]\npython = ["pypi:shapes"]\n')
+    data = [{"name": "all", "files": [str(tmp_path / "pairs.jsonl")]}]
+    path = recipe("barred", data=data, batch=1, held_out=str(tmp_path / "held.toml"))
     made = Run(read(path), tmp_path / "out", tell=lambda line: None)
     assert [pair.query for pair in made.mix.pairs] == ["a fair question"]
-    assert made.mix.sets[0].forbidden == 4
+    assert made.mix.sets[0].forbidden == 5
 
 
 def test_a_decoder_is_made_bidirectional_and_stays_so(world: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from embedcode.data import minhash, never
+from embedcode.data.sources import Source
 from embedcode.types import Pair, digest
 
 Kind = Literal["name", "equal", "near"]
@@ -49,13 +50,14 @@ class Texts(Protocol):
 class Evaluations:
     """The texts of evaluation sets."""
 
-    def __init__(self, sets: Sequence[Texts] = ()) -> None:
-        """`evaluate.beir` reads such sets."""
+    def __init__(self, sets: Sequence[Texts] = (), held: Sequence[never.Entry] = ()) -> None:
+        """`evaluate.beir` reads such sets. `held` are sources that are forbidden beside those of never.toml."""
         self.names: list[str] = []
         self._places: list[tuple[str, str]] = []
         self._equal: dict[bytes, int] = {}
         self._near = minhash.Index()
-        self._never = never.load()
+        self._never = never.Never((*never.load().entries, *held))
+        self._of_source: dict[str, never.Entry | None] = {}
         for task in sets:
             self.names.append(task.name)
             for kind, texts in (("query", task.queries), ("document", task.corpus)):
@@ -74,7 +76,10 @@ class Evaluations:
     def find(self, pair: Pair) -> Found | None:
         """The first thing that forbids a pair; None where it may be trained on. Negatives do not count: what a model
         is taught to pass over teaches it no answer."""
-        if entry := next(filter(None, map(self._never.find, source_names(pair.source))), None):
+        if pair.source not in self._of_source:  # a list of patterns is slow to go through, and sources are few
+            names = source_names(pair.source)
+            self._of_source[pair.source] = next(filter(None, map(self._never.find, names)), None)
+        if (entry := self._of_source[pair.source]) is not None:
             return Found("name", entry.name, "source", pair.source)
         for label, text in (("query", pair.query), *(("positive", text) for text in pair.positives)):
             if (found := self._copy_of(label, text)) is not None:
@@ -120,11 +125,15 @@ def allowed(pairs: Iterable[Pair], evaluations: Evaluations, report: Report) -> 
 
 
 def source_names(source: str) -> tuple[str, ...]:
-    """The names in `pypi:requests 2.32`, `git:owner/name@1234` or a URL, as never.toml lists them."""
+    """The names in `pypi:requests 2.32`, `git:owner/name@1234` or a URL, as never.toml lists them: those too by which
+    other registries know it."""
     if not source:
         return ()
     plain = source.split(" ")[0]
-    plain = re.sub(r"^(?:pypi|npm|debian|git|github):(?!//)", "", plain)
+    registry, colon, name = plain.partition(":")
+    if colon and registry in ("pypi", "npm", "debian", "git", "github") and not name.startswith("//"):
+        name = re.sub(r"(?<=\w)@[\w.-]+$", "", name)
+        return Source("github" if registry == "git" else registry, name).known_as
     plain = re.sub(r"(?<=\w)@[\w.-]+$", "", plain)
     return tuple(dict.fromkeys((plain, plain.rpartition("/")[2] if plain.startswith("/") else plain)))
 

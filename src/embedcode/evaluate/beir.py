@@ -1,4 +1,4 @@
-"""Reads a retrieval task from a folder in BEIR layout: corpus.jsonl, queries.jsonl, qrels.tsv.
+"""Reads and writes a retrieval task as a folder in BEIR layout: corpus.jsonl, queries.jsonl, qrels.tsv.
 
 Knows no model and no metric, and downloads nothing. What is wrong with a file is said with its name and line.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.errors import UsageError
+from embedcode.files import replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,24 @@ def load(folder: Path) -> Task:
                 raise UsageError(f"{where} judges {id!r}, which {name} does not have; add it or drop the line.")
         qrels.setdefault(query, {})[document] = relevance
     return Task(folder.resolve().name, corpus, queries, qrels)
+
+
+def write(task: Task, folder: Path) -> None:
+    """A folder that load() reads. UsageError where the disk does not take it."""
+    texts = (("corpus", task.corpus), ("queries", task.queries))
+    files = {
+        f"{name}.jsonl": "".join(f"{json.dumps({'_id': id, 'text': text})}\n" for id, text in rows.items())
+        for name, rows in texts
+    }
+    judged = (f"{query}\t{id}\t{score}\n" for query, row in task.qrels.items() for id, score in row.items())
+    files["qrels.tsv"] = "query-id\tcorpus-id\tscore\n" + "".join(judged)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            with replacing(folder / name) as out:
+                out.write(content.encode("utf-8", "surrogatepass"))
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written ({(error.strerror or str(error)).lower()}).") from None
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any], str]]:

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from embedcode.data.overlap import Evaluations
 from embedcode.evaluate import beir
 from embedcode.train import base, losses, mix, network, run
 from embedcode.train.batches import MixedBatches, steps_of
@@ -103,7 +102,7 @@ def _mix(recipe: Recipe) -> tuple[Mix, list[bool]]:
     present = tuple(data for data, found in zip(recipe.data, here, strict=True) if found)
     places = [recipe.path(place) for place in (*recipe.evaluate, *recipe.never)]
     tasks = [beir.load(place) for place in places if place.is_dir()]
-    real = mix.load(replace(recipe, data=present), Evaluations(tasks)) if present else Mix((), [])
+    real = mix.load(replace(recipe, data=present), mix.forbidden(recipe, tasks)) if present else Mix((), [])
     rows: list[Pair] = []
     sets: list[Set] = []
     found = iter(real.sets)

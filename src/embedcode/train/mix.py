@@ -1,7 +1,7 @@
 """Mix: the pairs of a recipe's data sets in one row, less those that may not be trained on.
 
-What those are data/overlap.py says: sources that never.toml names, and what is a copy, or nearly, of a text of the
-tasks that the recipe evaluates on. Knows no network.
+What those are data/overlap.py says: sources that never.toml or the recipe's list of held-out ones names, and what is a
+copy, or nearly, of a text of the tasks that the recipe evaluates on. Knows no network.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from embedcode.data import pairs
+from embedcode.data import holdout, pairs
 from embedcode.data.overlap import Evaluations, Report, allowed
 from embedcode.errors import UsageError
+from embedcode.evaluate import beir
 from embedcode.train.recipe import Data, Recipe
 from embedcode.types import Pair, digest
 
@@ -54,6 +55,12 @@ def key(text: str) -> bytes:
     return digest(" ".join(text.split()))
 
 
+def forbidden(recipe: Recipe, tasks: Sequence[beir.Task]) -> Evaluations:
+    """What may not be trained on by a recipe."""
+    held = holdout.load(recipe.path(recipe.held_out)).entries() if recipe.held_out else ()
+    return Evaluations(tasks, held)
+
+
 def load(recipe: Recipe, evaluations: Evaluations) -> Mix:
     """The pairs of all data sets. Raises UsageError for a set without files, or of which nothing is left."""
     shared: dict[str, str] = {}  # negatives are documents of the same sources: each is held once
@@ -73,7 +80,7 @@ def load(recipe: Recipe, evaluations: Evaluations) -> Mix:
         if not own:
             raise UsageError(
                 f"data set {data.name} has no pair that may be trained on ({report.forbidden} are in the tasks "
-                "that are evaluated, or of a source in never.toml): give other files."
+                "that are evaluated, or of a source that is never trained on): give other files."
             )
         rows += own
         counted = [_counts(getattr(pair, name) for pair in own) for name in ("licence", "language")]

@@ -95,6 +95,8 @@ class Recipe:
     and its weights are not released."""
     never: tuple[str, ...] = ()
     """Folders of tasks whose documents and queries may not be trained on, beside those of `evaluate`."""
+    held_out: str = ""
+    """A list of sources that are never trained on, as `embedcode data hold-out` writes it."""
     evaluate: tuple[str, ...] = ()
     """Folders of retrieval tasks that steer the run."""
     batch: int = field(default=64, metadata={"unit": "queries", "least": 1})

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 
-from embedcode.data.overlap import Evaluations
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
@@ -81,7 +80,7 @@ class Run:
         self._claim(resume)
         self._steering = [beir.load(recipe.path(place)) for place in recipe.evaluate]
         others = [beir.load(recipe.path(place)) for place in recipe.never]
-        self.mix = mix.load(recipe, Evaluations([*self._steering, *others]))
+        self.mix = mix.load(recipe, mix.forbidden(recipe, [*self._steering, *others]))
         for one in self.mix.sets:
             if one.bad or one.forbidden:
                 tell(f"data set {one.data.name}: {one.forbidden:,} pairs of benchmarks left out, {one.bad:,} bad lines")
