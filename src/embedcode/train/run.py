@@ -78,8 +78,8 @@ class Run:
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
         check(recipe)
         self._claim(resume)
-        self._steering = [beir.load(recipe.path(place)) for place in recipe.evaluate]
-        others = [beir.load(recipe.path(place)) for place in recipe.never]
+        self._steering = [beir.load(place) for place in recipe.tasks(recipe.evaluate)]
+        others = [beir.load(place) for place in recipe.tasks(recipe.never)]
         self.mix = mix.load(recipe, mix.forbidden(recipe, [*self._steering, *others]))
         for one in self.mix.sets:
             if one.bad or one.forbidden:
