@@ -96,12 +96,13 @@ def world_of_packages(tmp_path: Path, world: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_from_sources_to_the_exported_model(world_of_packages: dict[str, str], tmp_path: Path) -> None:
     work = tmp_path / "work"
     command = [str(ROOT / "recipes" / "default.sh"), "work"]
 
     started = subprocess.Popen(command, cwd=tmp_path, env=world_of_packages, start_new_session=True)
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while not (work / "split.jsonl.gz").exists():
         assert started.poll() is None and time.monotonic() < end
         time.sleep(0.05)

@@ -148,7 +148,9 @@ def _steps(recipe: Recipe, mixed: Mix, batches: MixedBatches, folder: Path) -> t
     checkpoint = base.tiny(short, folder)
     model = network.trainable(checkpoint, short.lora, short.dropout)
     collator = run.collates(short, checkpoint, mixed)
-    criterion = losses.loss(model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim)
+    criterion = losses.loss(
+        model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim, recipe.packings
+    )
     # The rate of a real run would change nothing that a print shows.
     optimiser = torch.optim.Adam([one for one in model.parameters() if one.requires_grad], lr=1e-3)
     queries = documents = compared = 0

@@ -26,6 +26,7 @@ Precision = Literal["fp32", "bf16"]
 Regime = Literal["out-of-domain", "in-domain"]
 Network = Literal["bert", "mistral", "llama"]
 Choice = Literal["last", "best", "average"]
+Packing = Literal["int8", "binary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,8 @@ class Recipe:
     temperature: float = field(default=0.05, metadata={"unit": "of the cosine", "least": 1e-4})
     dimensions: tuple[int, ...] = ()
     """Matryoshka sizes that are trained beside the full one."""
+    packings: tuple[Packing, ...] = ()
+    """How vectors may be stored, which is trained beside the full ones."""
     mining: Mining = Mining()
     lora: Lora | None = None
     learning_rate: float = field(default=1e-4, metadata={"unit": "a step", "least": 1e-12, "most": 1})

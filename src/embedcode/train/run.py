@@ -116,7 +116,9 @@ class Run:
         recipe = self.recipe
         pieces = recipe.micro_batch or recipe.batch
         collator = collates(recipe, checkpoint, mixed)
-        criterion = losses.loss(model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim)
+        criterion = losses.loss(
+            model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim, recipe.packings
+        )
         plan = self._plan()
         if "steps" not in plan:
             plan = self._planned(collator, criterion, mixed)
