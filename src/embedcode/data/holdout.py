@@ -103,13 +103,18 @@ def choose(
     """
     parts: dict[str, dict[str, Sequence[str]]] = {part: dict(known.parts.get(part, {})) for part in wanted}
     taken = {name for entry in known.entries() for name in entry.aliases}
+    largest = Counter[str]()
+    for counts in found.values():
+        for name, count in counts.items():
+            largest[name] = max(largest[name], count)
     for language in languages:
         if any(language in of for of in parts.values()):
             raise UsageError(f"{language} is in the list, and figures were made with it: leave it out of --languages.")
-        counts = found.get(language, {})
+        counts = found.get(language, Counter[str]())
         if sum(counts.values()) < 2 * sum(functions for _, functions in wanted.values()):
             raise UsageError(f"{language} has {sum(counts.values()):,} functions: too few to hold some out and train.")
-        order = sorted(counts, key=lambda name: digest(f"{seed} {language} {name}"))
+        own = [name for name, count in counts.items() if count == largest[name]]  # not the bindings of a library in C
+        order = sorted(own, key=lambda name: digest(f"{seed} {language} {name}"))
         for part, (fewest, functions) in wanted.items():
             chosen, total = list[str](), 0
             for name in order:
