@@ -190,7 +190,7 @@ def test_pairs_are_divided_from_the_command_line(call: Run, tmp_path: Path) -> N
     asked = ("data", "hold-out", str(file), "--languages", "go", "--sources", "4", "--functions", "120")
     assert call(*asked, "-o", str(held)).returncode == 0
     again = call(*asked, "-o", str(held))
-    assert again.returncode == 2 and "remove it to choose others" in again.stderr.decode()
+    assert again.returncode == 2 and "go is in the list" in again.stderr.decode()
     done = call(
         "data", "split", str(file), "--held-out", str(held), "--tasks", str(tmp_path / "tasks"), "--queries", "10",
         "-o", str(tmp_path / "train.jsonl"), "--json",
@@ -204,3 +204,15 @@ def test_pairs_are_divided_from_the_command_line(call: Run, tmp_path: Path) -> N
     assert not trained & {f"{name} 1.0" for part in holdout.load(held).parts.values() for name in part["go"]}
     check = call("data", "check", str(file), "--held-out", str(held), "--json")
     assert check.returncode == 1 and json.loads(check.stdout)["overlapping"] == record["held out"]
+
+
+def test_questions_of_other_keys_become_pairs(call: Run, tmp_path: Path) -> None:
+    lines = ('{"q": "How many?", "a": " SELECT 1 "}', "[]", '{"q": "lost"}', '{"q": "", "a": "x"}')
+    (tmp_path / "asked.jsonl").write_text("\n".join(lines))
+    asked = ("data", "convert", "asked.jsonl", "--task", "sql", "--source", "me", "--licence", "MIT", "-o", "p.jsonl")
+    done = call(*asked, "--query", "q", "--positive", "a", "--language", "sql", "--json")
+    assert json.loads(done.stdout) == {"pairs": 1, "bad_lines": 3}
+    assert b"line 2: no texts" in done.stderr
+    assert list(pairs.read(tmp_path / "p.jsonl")) == [Pair("How many?", ("SELECT 1",), (), "sql", "sql", "me", "MIT")]
+    wrong = call(*asked)
+    assert wrong.returncode == 2 and "name its keys" in wrong.stderr.decode()

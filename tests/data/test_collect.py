@@ -73,6 +73,12 @@ def test_packages_are_mined_once_and_counted(registry: Path) -> None:
     assert not list((out / "downloads").iterdir())
 
 
+def test_the_output_folder_may_be_relative(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(registry)
+    assert collect.collect(listed("width"), Path("out"), 1)
+    assert collect.records(Path("out"))[0].pairs == 3
+
+
 def test_what_cannot_be_fetched_is_said_and_tried_again(registry: Path) -> None:
     out, steps = registry / "out", list[collect.Step]()
     assert not collect.collect(listed("missing", "width"), out, 1, progress=steps.append)

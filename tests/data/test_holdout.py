@@ -14,6 +14,7 @@ from embedcode.data.overlap import Evaluations
 from embedcode.errors import UsageError
 from embedcode.types import Pair
 
+NONE = HeldOut({})
 WANTED = {"reported": (3, 45), "validation": (2, 45)}
 
 
@@ -29,8 +30,10 @@ def sizes(count: int = 20, each: int = 15) -> dict[str, Counter[str]]:
 
 
 def test_the_choice_is_the_seeds_and_each_source_is_in_one_part() -> None:
-    chosen = holdout.choose(sizes(), ["go"], WANTED, 1)
-    assert chosen == holdout.choose(sizes(), ["go"], WANTED, 1) != holdout.choose(sizes(), ["go"], WANTED, 2)
+    chosen = holdout.choose(sizes(), ["go"], WANTED, 1, NONE)
+    assert (
+        chosen == holdout.choose(sizes(), ["go"], WANTED, 1, NONE) != holdout.choose(sizes(), ["go"], WANTED, 2, NONE)
+    )
     reported, validation = (set(chosen.parts[part]["go"]) for part in WANTED)
     assert len(reported) == len(validation) == 3 and not reported & validation
 
@@ -44,21 +47,30 @@ def test_neither_a_giant_nor_a_dwarf_is_chosen_nor_one_project_twice() -> None:
         "github:acme/tool": 15,
     }
     for seed in range(20):
-        parts = holdout.choose(found, ["go"], WANTED, seed).parts.values()
+        parts = holdout.choose(found, ["go"], WANTED, seed, NONE).parts.values()
         names = [name for part in parts for name in part["go"]]
-        assert not {"debian:giant", "debian:dwarf"} & set(names)
+        assert not {"debian:giant", "debian:dwarf", "debian:a-c-library"} & set(names)
         assert len({"debian:golang-github-acme-tool", "github:acme/tool"} & set(names)) <= 1
+
+
+def test_more_languages_are_added_and_what_is_there_stays() -> None:
+    found = sizes() | {"c": Counter({f"debian:lib{n}": 15 for n in range(20)} | {"debian:golang-3": 15})}
+    first = holdout.choose(found, ["go"], WANTED, 0, NONE)
+    both = holdout.choose(found, ["c"], WANTED, 5, first)
+    assert all(both.parts[part]["go"] == first.parts[part]["go"] and both.parts[part]["c"] for part in WANTED)
+    with pytest.raises(UsageError, match="go is in the list"):
+        holdout.choose(found, ["go"], WANTED, 5, both)
 
 
 def test_too_little_to_hold_out_is_said() -> None:
     with pytest.raises(UsageError, match="ruby has 0 functions"):
-        holdout.choose(sizes(), ["ruby"], WANTED, 0)
+        holdout.choose(sizes(), ["ruby"], WANTED, 0, NONE)
     with pytest.raises(UsageError, match="0 sources of a fit size"):
-        holdout.choose({"go": Counter({"debian:giant": 500})}, ["go"], WANTED, 0)
+        holdout.choose({"go": Counter({"debian:giant": 500})}, ["go"], WANTED, 0, NONE)
 
 
 def test_the_list_is_read_as_it_was_written(tmp_path: Path) -> None:
-    held = holdout.choose(sizes(), ["go"], WANTED, 0)
+    held = holdout.choose(sizes(), ["go"], WANTED, 0, NONE)
     (tmp_path / "held.toml").write_text(holdout.text(held, "Head."))
     read = holdout.load(tmp_path / "held.toml")
     assert {part: sorted(of["go"]) for part, of in read.parts.items()} == {

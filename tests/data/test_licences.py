@@ -131,6 +131,7 @@ def test_installed_packages_have_the_licence_that_they_declare() -> None:
         (MIT + "\n" + APACHE, "Apache-2.0 AND MIT"),
         (BSD, "BSD-2-Clause"),
         (APACHE.replace("Apache License\n", "\n", 1), "Apache-2.0"),
+        (APACHE.replace("apache.org/licenses/\n", "apache.org/licenses/LICENSE-2.0\n", 1), "Apache-2.0"),
         (APACHE + PARTS + MIT + "\n" + BSD, "Apache-2.0 AND BSD-2-Clause AND MIT"),
         (APACHE + PARTS + "which may be had for non-commercial use only.", None),
         (APACHE + PARTS + "and other words " * 300, None),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from embedcode.data import minhash, pairs
 from embedcode.data.merge import merge
@@ -61,9 +63,13 @@ def test_near_duplicates_are_those_of_brute_force() -> None:
     assert len(found) >= 0.995 * len(expected)
 
 
+def sketches(texts: Iterable[str]) -> NDArray[np.uint32]:
+    return np.stack([minhash.sketch(minhash.elements(text)) for text in texts])
+
+
 def test_signatures_estimate_the_similarity() -> None:
     texts = family()[:60]
-    signatures = minhash.sketch([" ".join(text) for text in texts])
+    signatures = sketches(" ".join(text) for text in texts)
     errors = [
         (signatures[i] == signatures[j]).mean() - similarity(texts[i], texts[j])
         for i in range(60)
@@ -76,14 +82,13 @@ def test_signatures_estimate_the_similarity() -> None:
 
 def test_copies_keep_the_first_of_each_group() -> None:
     texts = family()
-    drop = minhash.copies(minhash.sketch([" ".join(text) for text in texts]))
+    drop = minhash.copies(sketches(" ".join(text) for text in texts))
     for i in np.flatnonzero(drop):
         assert max(similarity(texts[i], texts[j]) for j in range(i)) > 0.65
     for i in np.flatnonzero(~drop):
         assert len(texts[i]) < 10 or max((similarity(texts[i], texts[j]) for j in range(i)), default=0) < 0.95
-    assert (
-        len(minhash.copies(minhash.sketch(["a b"] * 5))) == 5 and not minhash.copies(minhash.sketch(["a b"] * 5)).any()
-    )
+    few = minhash.copies(sketches(["a b"] * 5))
+    assert len(few) == 5 and not few.any()
 
 
 def test_formatting_and_comments_make_no_difference() -> None:

@@ -138,3 +138,12 @@ def test_roles_are_told_apart() -> None:
     encoder = Words()
     consistent(PAIRS[:2], encoder)
     assert set(encoder.asked) == {Role.QUERY, Role.PASSAGE}
+
+
+def test_at_most_so_many_of_a_language_are_drawn_in_their_order() -> None:
+    from embedcode.data.filter import drawn
+
+    given = [Pair(f"q{number}", ("p",), language="go" if number % 3 else "c") for number in range(90)]
+    kept = drawn(given, 40)
+    assert kept == drawn(given, 40) and kept == [pair for pair in given if pair in kept]
+    assert sum(pair.language == "c" for pair in kept) == 30 and len(kept) == 70

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from embedcode.train.losses import NEGATIVE, POSITIVE, UNKNOWN, Contrastive, contrastive, loss
+from embedcode.engine.vectors import to_int8, to_ubinary
+from embedcode.train.losses import NEGATIVE, POSITIVE, UNKNOWN, Contrastive, contrastive, loss, packed
 
 
 def by_hand(q: torch.Tensor, d: torch.Tensor, relation: list[list[int]], temperature: float) -> float:
@@ -119,3 +121,47 @@ def test_matryoshka_is_the_sum_over_sizes() -> None:
     expected = sum(by_hand(q[:, :size], d[:, :size], relation.tolist(), 0.1) for size in (8, 4, 2))
     assert found.item() == pytest.approx(expected, rel=1e-4)
     assert isinstance(loss(model, 0.1, False, (8,), 8), Contrastive)
+
+
+def test_packed_vectors_are_those_that_are_stored_and_pass_the_gradient() -> None:
+    torch.manual_seed(5)
+    raw = torch.randn(5, 16, requires_grad=True)
+    unit = torch.nn.functional.normalize(raw, dim=-1)
+    stored = unit.detach().numpy()
+    assert np.array_equal(packed(raw, "int8").detach().numpy() * 127, to_int8(stored).astype(np.float32))
+    assert np.array_equal(np.packbits(packed(raw, "binary").detach().numpy() > 0, axis=-1), to_ubinary(stored))
+    towards = torch.randn(5, 16)
+    [straight] = torch.autograd.grad((packed(raw, "binary") * towards).sum(), raw)
+    [exact] = torch.autograd.grad((torch.nn.functional.normalize(raw, dim=-1) * towards).sum(), raw)
+    torch.testing.assert_close(straight, exact)
+
+
+def test_training_with_packings_helps_packed_vectors() -> None:
+    """A linear map of 24 numbers to 8 signs, fitted to tell 24 things apart, with and without."""
+
+    class Map(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear = torch.nn.Linear(24, 8, bias=False)
+
+        def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {"sentence_embedding": self.linear(features["x"])}
+
+    torch.manual_seed(1)
+    texts = torch.randn(24, 24)
+    relation = torch.full((24, 24), NEGATIVE) + 2 * torch.eye(24, dtype=torch.long)
+    found = {}
+    for packings in ((), ("binary",)):
+        model = Map()
+        criterion = loss(model, 0.1, False, (), 8, packings)
+        optimiser = torch.optim.Adam(model.parameters(), 0.02)
+        for step in range(300):
+            noise = torch.Generator().manual_seed(step)
+            noisy = texts + 0.3 * torch.randn(24, 24, generator=noise)
+            optimiser.zero_grad()
+            criterion([{"x": noisy}, {"x": texts}], relation).backward()
+            optimiser.step()
+        signs = packed(model.linear(texts), "binary").detach()
+        found[packings] = float(contrastive(signs, signs, relation, 0.1))
+    assert found["binary",] < 0.8 * found[()]

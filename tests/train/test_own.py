@@ -51,7 +51,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(repository: Path, out: Path, world: Path, minutes: float = 0.4) -> tuple[Verdict, list[str]]:
+def run(repository: Path, out: Path, world: Path, minutes: float = 5.0) -> tuple[Verdict, list[str]]:
     told: list[str] = []
     return own.own(repository, out, str(world / "base"), minutes, False, 1, told.append), told
 

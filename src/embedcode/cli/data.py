@@ -196,6 +196,34 @@ def history(
 
 
 @data.command()
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines of any keys; .gz is gzipped.")],
+    out: Out,
+    task: Annotated[str, typer.Option("--task", metavar="NAME", help="The kind of pair, such as text2sql.")],
+    source: Annotated[str, typer.Option("--source", metavar="NAME", help="Where it is from: splits are made by it.")],
+    licence: Annotated[str, typer.Option("--licence", metavar="SPDX", help="Of the source.")],
+    language: Annotated[str, typer.Option("--language", metavar="LANG", help="Of the answers.")] = "",
+    query: Annotated[str, typer.Option("--query", metavar="KEY", help="Has the question.")] = "query",
+    positive: Annotated[str, typer.Option("--positive", metavar="KEY", help="Has its answer.")] = "doc",
+    as_json: Json = False,
+) -> None:
+    """Make pairs of a file of questions and answers.
+
+    embedcode data convert wikisql.jsonl.gz --task text2sql --language sql --source WikiSQL
+    --licence BSD-3-Clause -o pairs/wikisql.jsonl.gz
+    """
+    from embedcode.data import pairs
+    from embedcode.data.convert import convert as converted
+    from embedcode.types import Pair
+
+    bad = pairs.Bad()
+    like = Pair("", (), (), task, language, source, licence)
+    count = pairs.write(out, converted(file, query, positive, like, bad))
+    _tell(bad)
+    _put({"pairs": count, "bad_lines": bad.lines}, as_json)
+
+
+@data.command()
 def synthesize(
     files: Pairs,
     out: Out,
@@ -275,6 +303,9 @@ def consistency(
     pool: Annotated[
         int, typer.Option("--pool", metavar="N", min=1, help="Passages of the language that it ranks among.")
     ] = 10_000,
+    most: Annotated[
+        int, typer.Option("--most", metavar="N", min=0, help="Look at N pairs of a language, drawn; 0 is all.")
+    ] = 0,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -283,9 +314,10 @@ def consistency(
     embedcode data filter pairs.jsonl.gz --top 20 -o kept.jsonl.gz
     """
     from embedcode.data import pairs
-    from embedcode.data.filter import consistent
+    from embedcode.data.filter import consistent, drawn
 
     given, bad = _all(files)
+    given = drawn(given, most) if most else given
     with _line() as line:
         filtered = consistent(given, _encoder(model, threads), top, pool, told=_told(line))
         pairs.write(out, filtered.kept)
@@ -362,7 +394,9 @@ def merge(
 @data.command("hold-out")
 def hold_out(
     files: Pairs,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.toml", help="The list; never written over.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE.toml", help="The list; one that is there gets more languages.")
+    ],
     languages: Annotated[str, typer.Option("--languages", metavar="A,B", help="Languages to hold sources out of.")],
     sources: Annotated[int, typer.Option("--sources", metavar="N", min=1, help="Reported sources a language.")] = 8,
     functions: Annotated[
@@ -380,20 +414,20 @@ def hold_out(
     from embedcode.data import holdout, pairs
     from embedcode.files import replacing
 
-    if out.exists():
-        raise UsageError(f"{out} is there, and figures were made with it: remove it to choose others")
+    known = holdout.load(out) if out.exists() else holdout.HeldOut({})
     bad = pairs.Bad()
     found = holdout.sizes(pairs.read_all(files, bad))
     _tell(bad)
     wanted = {"reported": (sources, functions), "validation": (max(1, sources // 2), max(1, functions * 2 // 5))}
-    chosen = holdout.choose(found, [name.strip() for name in languages.split(",")], wanted, seed)
-    head = f"Sources that are never trained on, written once by `embedcode data hold-out --seed {seed}`."
+    more = [name.strip() for name in languages.split(",")]
+    chosen = holdout.choose(found, more, wanted, seed, known)
+    head = "Sources that are never trained on, drawn by `embedcode data hold-out`: what is here stays."
     with replacing(out) as file:
         file.write(holdout.text(chosen, head).encode())
     record = {
         part: {
-            language: {"sources": len(names), "functions": sum(found[language][name] for name in names)}
-            for language, names in of.items()
+            language: {"sources": len(of[language]), "functions": sum(found[language][name] for name in of[language])}
+            for language in more
         }
         for part, of in chosen.parts.items()
     }
@@ -432,13 +466,13 @@ def split(
                 kept.setdefault(place, []).append(pair)
             if not counts.total() % 1000:
                 line(f"{counts.total():,} pairs read, {counts['held out']:,} held out")
+        made: dict[str, int] = {}
+        for place, of in sorted(kept.items()):  # before the pairs take their place: whoever has them has the tasks
+            part, language = place.split(" ")
+            made[name := f"{part}-{language}"] = len(of)
+            beir.write(holdout.task(name, of, queries if part == "reported" else max(1, queries // 2)), tasks / name)
     _tell(bad)
-    record: dict[str, object] = {**counts, "bad_lines": bad.lines, "tasks": (made := {})}
-    for place, of in sorted(kept.items()):
-        part, language = place.split(" ")
-        made[name := f"{part}-{language}"] = len(of)
-        beir.write(holdout.task(name, of, queries if part == "reported" else max(1, queries // 2)), tasks / name)
-    _put(record, as_json)
+    _put({**counts, "bad_lines": bad.lines, "tasks": made}, as_json)
 
 
 @data.command()

@@ -26,6 +26,16 @@ class Filtered:
     """Of each pair given: 1 is best."""
 
 
+def drawn(pairs: Sequence[Pair], most: int) -> list[Pair]:
+    """At most so many pairs of each language, drawn by SEED, in their order: embedding all takes a night, and few
+    languages have most of them."""
+    kept: set[int] = set()
+    for language in dict.fromkeys(pair.language for pair in pairs):
+        mine = [number for number, pair in enumerate(pairs) if pair.language == language]
+        kept.update(random.Random(f"{SEED} {language}").sample(mine, min(most, len(mine))))
+    return [pair for number, pair in enumerate(pairs) if number in kept]
+
+
 def consistent(
     pairs: Sequence[Pair],
     encoder: Encoder,

@@ -92,19 +92,29 @@ def sizes(pairs: Iterable[Pair]) -> dict[str, Counter[str]]:
 
 
 def choose(
-    found: Mapping[str, Mapping[str, int]], languages: Sequence[str], wanted: Mapping[str, tuple[int, int]], seed: int
-) -> HeldOut:
-    """Sources of each language, drawn by the seed; `wanted` is the least number of sources and functions by part.
+    found: Mapping[str, Mapping[str, int]], languages: Sequence[str], wanted: Mapping[str, tuple[int, int]], seed: int,
+    known: HeldOut,
+) -> HeldOut:  # fmt: skip
+    """The known list with sources of more languages, drawn by the seed; `wanted` is the least number of sources and
+    functions by part.
 
-    A source stands in one part only. UsageError where a language has not enough for all parts and as much to train on.
+    A source stands in one place only. UsageError where a language is in the list, or has not enough for all parts and
+    as much to train on.
     """
-    parts: dict[str, dict[str, Sequence[str]]] = {part: {} for part in wanted}
-    taken: set[str] = set()
+    parts: dict[str, dict[str, Sequence[str]]] = {part: dict(known.parts.get(part, {})) for part in wanted}
+    taken = {name for entry in known.entries() for name in entry.aliases}
+    largest = Counter[str]()
+    for counts in found.values():
+        for name, count in counts.items():
+            largest[name] = max(largest[name], count)
     for language in languages:
-        counts = found.get(language, {})
+        if any(language in of for of in parts.values()):
+            raise UsageError(f"{language} is in the list, and figures were made with it: leave it out of --languages.")
+        counts = found.get(language, Counter[str]())
         if sum(counts.values()) < 2 * sum(functions for _, functions in wanted.values()):
             raise UsageError(f"{language} has {sum(counts.values()):,} functions: too few to hold some out and train.")
-        order = sorted(counts, key=lambda name: digest(f"{seed} {language} {name}"))
+        own = [name for name, count in counts.items() if count == largest[name]]  # not the bindings of a library in C
+        order = sorted(own, key=lambda name: digest(f"{seed} {language} {name}"))
         for part, (fewest, functions) in wanted.items():
             chosen, total = list[str](), 0
             for name in order:

@@ -224,9 +224,10 @@ _UNLICENSE = (
     "(?: for more information please refer to https? (?:www )?unlicense org)?"
 )
 _APACHE = (
-    "(?:apache license )?version 2 0 january 2004 (?:https? www apache org licenses )?terms and conditions for use"
-    " reproduction and distribution (?:1 )?definitions license shall mean .{1000,4500}?grant of copyright license"
-    " .{200,900}?grant of patent license .{500,1600}?redistribution .{900,2800}?submission of contributions .{200,900}?"
+    "(?:apache license )?version 2 0 january 2004 (?:https? www apache org licenses (?:license 2 0 )?)?terms and"
+    " conditions for use reproduction and distribution (?:1 )?definitions license shall mean .{1000,4500}?"
+    "grant of copyright license .{200,900}?grant of patent license .{500,1600}?"
+    "redistribution .{900,2800}?submission of contributions .{200,900}?"
     "trademarks .{100,500}?disclaimer of warranty .{300,1000}?limitation of liability .{300,1200}?accepting warranty or"
     " additional liability .{300,900}?warranty or additional liability(?: end of terms and conditions)?"
     "(?: appendix how to apply .{300,1500}?limitations under the license)?"

@@ -14,7 +14,7 @@ import numpy as np
 
 from embedcode.data import minhash, pairs
 from embedcode.data.docstrings import REPEATED, Repeats
-from embedcode.data.never import fingerprint
+from embedcode.data.never import fingerprint_of, tokens
 
 EXACT = "copy of another's positive"
 NEAR = "nearly a copy"
@@ -30,11 +30,11 @@ def merge(
     seen: set[bytes] = set()
     bad = pairs.Bad()
     for pair in pairs.read_all(files, bad):
-        text = "\n".join(pair.positives)
-        known = fingerprint(text)
+        found = tokens("\n".join(pair.positives))
+        known = fingerprint_of(found)
         exact.append(known in seen)
         seen.add(known)
-        signatures.append(minhash.sketch([text])[0])
+        signatures.append(minhash.sketch(minhash.elements_of(found)))
         if not len(exact) % _EVERY:
             progress(len(exact))
     near = minhash.copies(np.stack(signatures)) if signatures else np.zeros(0, np.bool_)

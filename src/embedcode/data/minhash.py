@@ -8,7 +8,7 @@ their elements are kept. Knows no pairs and no evaluation sets.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from zlib import crc32
 
 import numpy as np
@@ -34,9 +34,14 @@ _MIX = _RANDOM.integers(1, 1 << 63, ROWS, np.uint64) | np.uint64(1)
 
 def elements(text: str) -> Elements:
     """uint64 [n], sorted and distinct: a hash of each word or string with the number of its occurrence."""
+    return elements_of(tokens(text))
+
+
+def elements_of(found: Iterable[str]) -> Elements:
+    """The same by what never.tokens() gave."""
     seen = Counter[str]()
     hashes = set[int]()
-    for token in tokens(text):
+    for token in found:
         if token[0].isalnum() or token[0] in '_"' or '"' in token:
             seen[token] += 1
             hashes.add(crc32(f"{seen[token]}\0{token}".encode("utf-8", "surrogatepass")))
@@ -128,8 +133,6 @@ def copies(signatures: Signatures, threshold: float = THRESHOLD) -> NDArray[np.b
     return drop
 
 
-def sketch(texts: Sequence[str]) -> Signatures:
-    """uint32 [n, BANDS * ROWS] of texts; all ones for a text with too few elements to be near another."""
-    found = [elements(text) for text in texts]
-    none = np.full(BANDS * ROWS, 0xFFFFFFFF, np.uint32)
-    return np.stack([signature(one) if len(one) >= FEWEST else none for one in found]) if found else none[None][:0]
+def sketch(found: Elements) -> Signatures:
+    """uint32 [BANDS * ROWS] of a text by its elements; all ones for one with too few to be near another."""
+    return signature(found if len(found) >= FEWEST else found[:0])

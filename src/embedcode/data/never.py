@@ -72,7 +72,7 @@ def fingerprint(code: str) -> bytes:
     space only, `#[` never; lines of the C preprocessor go with the comments. A guess that is wrong for a language is
     wrong for both copies.
     """
-    return _digest(tokens(code))
+    return fingerprint_of(tokens(code))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Blocklist:
     @classmethod
     def of(cls, functions: Iterable[str]) -> Self:
         """Texts without a token, such as a comment alone, block nothing."""
-        return cls(frozenset(_digest(found) for found in map(tokens, functions) if found))
+        return cls(frozenset(fingerprint_of(found) for found in map(tokens, functions) if found))
 
     def contains(self, code: str) -> bool:
         return fingerprint(code) in self.fingerprints
@@ -154,7 +154,8 @@ _SPACES = re.compile(r"\s+")
 _ESCAPED_QUOTE = re.compile(r"\\(?=[\"'`])")
 
 
-def _digest(tokens: Iterable[str]) -> bytes:
+def fingerprint_of(tokens: Iterable[str]) -> bytes:
+    """The fingerprint by what tokens() gave."""
     return digest("\0".join(tokens))
 
 

@@ -113,6 +113,7 @@ def fetch(source: Source, folder: Path) -> tuple[Path, str]:
     A repository comes as a bare clone with its history, HEAD at the version.
     No client runs code of the package: wheels, not sources that have to be built. UsageError with the client's words.
     """
+    folder = folder.absolute()  # clients run in it
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if source.registry == "github":

@@ -100,8 +100,7 @@ def _mix(recipe: Recipe) -> tuple[Mix, list[bool]]:
     """The mix with stand-ins for what is not here, and what is here."""
     here = [bool(recipe.places(data)) for data in recipe.data]
     present = tuple(data for data, found in zip(recipe.data, here, strict=True) if found)
-    places = [recipe.path(place) for place in (*recipe.evaluate, *recipe.never)]
-    tasks = [beir.load(place) for place in places if place.is_dir()]
+    tasks = [beir.load(place) for place in recipe.tasks((*recipe.evaluate, *recipe.never)) if place.is_dir()]
     real = mix.load(replace(recipe, data=present), mix.forbidden(recipe, tasks)) if present else Mix((), [])
     rows: list[Pair] = []
     sets: list[Set] = []
@@ -149,7 +148,9 @@ def _steps(recipe: Recipe, mixed: Mix, batches: MixedBatches, folder: Path) -> t
     checkpoint = base.tiny(short, folder)
     model = network.trainable(checkpoint, short.lora, short.dropout)
     collator = run.collates(short, checkpoint, mixed)
-    criterion = losses.loss(model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim)
+    criterion = losses.loss(
+        model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim, recipe.packings
+    )
     # The rate of a real run would change nothing that a print shows.
     optimiser = torch.optim.Adam([one for one in model.parameters() if one.requires_grad], lr=1e-3)
     queries = documents = compared = 0

@@ -36,6 +36,17 @@ def contrastive(
     return (loss + _one_way(scores.T, relation.T)) / 2 if symmetric else loss
 
 
+def packed(vectors: torch.Tensor, packing: str) -> torch.Tensor:
+    """Unit vectors as a store packs them (engine/vectors.py), in int8 or by their signs; the gradient passes straight
+    through (arXiv 1308.3432)."""
+    exact = functional.normalize(vectors.float(), dim=-1)
+    if packing == "int8":
+        rough = (exact * 127).round() / 127
+    else:
+        rough = torch.where(exact > 0, 1.0, -1.0) / exact.shape[-1] ** 0.5
+    return exact + (rough - exact).detach()
+
+
 def _one_way(scores: torch.Tensor, relation: torch.Tensor) -> torch.Tensor:
     wrong = relation == NEGATIVE
     right = relation == POSITIVE
@@ -52,23 +63,30 @@ class Contrastive(torch.nn.Module):
     """`contrastive` as the trainer of sentence-transformers calls a loss: features of queries and of documents, and
     the relation as their label."""
 
-    def __init__(self, model: Any, temperature: float, symmetric: bool = False) -> None:
+    def __init__(self, model: Any, temperature: float, symmetric: bool = False, packings: Sequence[str] = ()) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.symmetric = symmetric
+        self.packings = tuple(packings)
 
     def forward(self, features: Sequence[Mapping[str, Any]], relation: torch.Tensor) -> torch.Tensor:
         queries, documents = (self.model(dict(each))["sentence_embedding"] for each in features)
-        return contrastive(queries, documents, relation, self.temperature, self.symmetric)
+        sides = [(queries, documents)]
+        sides += [(packed(queries, packing), packed(documents, packing)) for packing in self.packings]
+        each = [contrastive(*side, relation, self.temperature, self.symmetric) for side in sides]
+        return torch.stack(each).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
-        return {"temperature": self.temperature, "symmetric": self.symmetric}
+        return {"temperature": self.temperature, "symmetric": self.symmetric, "packings": list(self.packings)}
 
 
-def loss(model: Any, temperature: float, symmetric: bool, dimensions: Sequence[int], dim: int) -> torch.nn.Module:
-    """The loss of a recipe; with `dimensions` also of the vectors cut to them (Matryoshka, arXiv 2205.13147)."""
-    whole = Contrastive(model, temperature, symmetric)
+def loss(
+    model: Any, temperature: float, symmetric: bool, dimensions: Sequence[int], dim: int, packings: Sequence[str] = ()
+) -> torch.nn.Module:
+    """The loss of a recipe; with `dimensions` also of the vectors cut to them (Matryoshka, arXiv 2205.13147), with
+    `packings` the mean of it and of the same over packed vectors."""
+    whole = Contrastive(model, temperature, symmetric, packings)
     smaller = [size for size in dimensions if size < dim]
     if not smaller:
         return whole

@@ -26,6 +26,7 @@ Precision = Literal["fp32", "bf16"]
 Regime = Literal["out-of-domain", "in-domain"]
 Network = Literal["bert", "mistral", "llama"]
 Choice = Literal["last", "best", "average"]
+Packing = Literal["int8", "binary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,11 @@ class Recipe:
     """in-domain: train splits of benchmarks are in the data, so its figures on those compare with none that are not,
     and its weights are not released."""
     never: tuple[str, ...] = ()
-    """Folders of tasks whose documents and queries may not be trained on, beside those of `evaluate`."""
+    """Folders, or globs, of tasks whose documents and queries may not be trained on, beside those of `evaluate`."""
     held_out: str = ""
     """A list of sources that are never trained on, as `embedcode data hold-out` writes it."""
     evaluate: tuple[str, ...] = ()
-    """Folders of retrieval tasks that steer the run."""
+    """Folders, or globs, of retrieval tasks that steer the run."""
     batch: int = field(default=64, metadata={"unit": "queries", "least": 1})
     negatives: int = field(default=0, metadata={"unit": "hard negatives a query", "least": 0})
     negatives_temperature: float = field(default=0.0, metadata={"unit": "ranks", "least": 0})
@@ -110,6 +111,8 @@ class Recipe:
     temperature: float = field(default=0.05, metadata={"unit": "of the cosine", "least": 1e-4})
     dimensions: tuple[int, ...] = ()
     """Matryoshka sizes that are trained beside the full one."""
+    packings: tuple[Packing, ...] = ()
+    """How vectors may be stored, which is trained beside the full ones."""
     mining: Mining = Mining()
     lora: Lora | None = None
     learning_rate: float = field(default=1e-4, metadata={"unit": "a step", "least": 1e-12, "most": 1})
@@ -150,14 +153,17 @@ class Recipe:
 
     def places(self, data: Data) -> list[Path]:
         """The files of a data set that are here, sorted."""
-        found: set[Path] = set()
-        for pattern in data.files:
-            path = self.path(pattern)
-            if path.is_file():
-                found.add(path)
-            elif any(letter in path.name for letter in "*?["):
-                found.update(path.parent.glob(path.name))
-        return sorted(found)
+        return sorted({path for pattern in data.files for path in self._matching(pattern) if path.is_file()})
+
+    def tasks(self, written: tuple[str, ...]) -> list[Path]:
+        """The folders of `evaluate` or `never`; one without a glob need not be here."""
+        return list(dict.fromkeys(path for pattern in written for path in self._matching(pattern)))
+
+    def _matching(self, pattern: str) -> list[Path]:
+        path = self.path(pattern)
+        if not path.exists() and any(letter in path.name for letter in "*?["):
+            return sorted(path.parent.glob(path.name))
+        return [path]
 
 
 def read(path: Path) -> Recipe:

@@ -78,8 +78,8 @@ class Run:
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
         check(recipe)
         self._claim(resume)
-        self._steering = [beir.load(recipe.path(place)) for place in recipe.evaluate]
-        others = [beir.load(recipe.path(place)) for place in recipe.never]
+        self._steering = [beir.load(place) for place in recipe.tasks(recipe.evaluate)]
+        others = [beir.load(place) for place in recipe.tasks(recipe.never)]
         self.mix = mix.load(recipe, mix.forbidden(recipe, [*self._steering, *others]))
         for one in self.mix.sets:
             if one.bad or one.forbidden:
@@ -116,7 +116,9 @@ class Run:
         recipe = self.recipe
         pieces = recipe.micro_batch or recipe.batch
         collator = collates(recipe, checkpoint, mixed)
-        criterion = losses.loss(model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim)
+        criterion = losses.loss(
+            model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim, recipe.packings
+        )
         plan = self._plan()
         if "steps" not in plan:
             plan = self._planned(collator, criterion, mixed)

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# From sources to the exported file: what makes the default model. Where it was ended, the same command goes on.
+#
+#     recipes/default.sh WORK
+#
+# Needs pip, npm, git and apt-get with deb-src lines. Wanted in WORK beforehand, since it may not be passed on here:
+#
+#     tasks/cosqa-dev, tasks/conala     tasks to steer by, in BEIR layout
+#     questions/wikisql.jsonl.gz        {"query": question, "doc": SQL} a line, github.com/salesforce/WikiSQL
+#     questions/tldr.jsonl.gz           {"query": what for, "doc": command} a line, github.com/tldr-pages/tldr
+#
+# Each step writes its file whole or not at all, and is passed over where the file is. Another size is set by variables.
+set -euo pipefail
+work=${1:?give a folder to work in}
+here=$(cd "$(dirname "$0")" && pwd)
+SOURCES=$(realpath "${SOURCES:-$here/sources.toml}")   # what is mined
+HELD_OUT=$(realpath "${HELD_OUT:-$here/held_out.toml}")
+RECIPE=$(realpath "${RECIPE:-$here/default.yaml}")
+COMMITS=${COMMITS:-12000}   # of each repository, the newest
+MOST=${MOST:-60000}         # pairs of a language that are looked at
+TOP=${TOP:-20}              # a pair stays if its answer ranks so high
+FORMAT=${FORMAT:-onnx}
+
+step() { # step FILE COMMAND...: what makes FILE
+  [ -e "$1" ] && return
+  echo "$1" >&2
+  "${@:2}"
+}
+
+mkdir -p "$work/pairs" "$work/tasks"
+cd "$work"
+if [ ! -e collected ]; then
+  echo collect >&2
+  embedcode data collect "$SOURCES" mined --commits "$COMMITS" --found found.toml ||
+    echo "some sources could not be fetched: remove $work/collected to try them again" >&2
+  touch collected
+fi
+step merged.jsonl.gz embedcode data merge mined/*.jsonl.gz -o merged.jsonl.gz
+step split.jsonl.gz embedcode data split merged.jsonl.gz --held-out "$HELD_OUT" --tasks tasks -o split.jsonl.gz
+step pairs/docstrings.jsonl.gz embedcode data filter split.jsonl.gz --most "$MOST" --top "$TOP" \
+  -o pairs/docstrings.jsonl.gz
+# Not merged: commits that edit one function after the other are different questions about nearly the same text.
+if compgen -G 'mined/commits/*.jsonl.gz' >/dev/null; then
+  step pairs/commits.jsonl.gz embedcode data check mined/commits/*.jsonl.gz --held-out "$HELD_OUT" \
+    -o pairs/commits.jsonl.gz
+fi
+if [ -e questions/wikisql.jsonl.gz ]; then
+  step pairs/wikisql.jsonl.gz embedcode data convert questions/wikisql.jsonl.gz --task text2sql --language sql \
+    --source WikiSQL --licence BSD-3-Clause -o pairs/wikisql.jsonl.gz
+fi
+if [ -e questions/tldr.jsonl.gz ]; then
+  step pairs/tldr.jsonl.gz embedcode data convert questions/tldr.jsonl.gz --task text2shell --language shell \
+    --source tldr-pages --licence CC-BY-4.0 -o pairs/tldr.jsonl.gz
+fi
+# Paths in a recipe are from its own folder; hard negatives are mined by the run.
+cp "$RECIPE" recipe.yaml
+cp "$HELD_OUT" held_out.toml
+step run/model embedcode train recipe.yaml --out run --resume
+step exported embedcode models export run/model exported --format "$FORMAT" --int8
+echo "$work/exported" >&2
