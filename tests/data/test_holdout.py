@@ -115,6 +115,16 @@ def test_a_project_is_held_out_under_all_its_names() -> None:
     assert [pair.query for pair in given if known.find(pair) is None] == ["g"], "training forbids what split leaves out"
 
 
+def test_a_scope_of_npm_is_held_out_as_one() -> None:
+    given = [Pair(f"q{n}", ("x",), language="go", source=f"npm:@acme.x/part{n} 1.{n}") for n in range(4)]
+    assert holdout.sizes(given) == {"go": {"npm:@acme.x/*": 4}}
+    held = HeldOut({"reported": {"go": ["npm:@acme.x/*"]}})
+    other = Pair("q", ("x",), language="go", source="npm:@acme/part 1")
+    assert [place for _, place in holdout.split([*given, other], held)] == ["reported go"] * 4 + [""]
+    known = Evaluations([], held.entries())
+    assert all(map(known.find, given)) and known.find(other) is None
+
+
 def test_a_task_has_all_functions_and_queries_of_every_source() -> None:
     given = [*rows("a", 50), *rows("b", 5), Pair("shared", ("one",), source="c"), Pair("shared", ("two",), source="c")]
     task = holdout.task("t", given, 20)

@@ -33,7 +33,7 @@ SMALLEST = 6
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Names of sources without their versions, such as `pypi:networkx`, by part and language."""
+    """Names of sources without their versions, such as `pypi:networkx` or `npm:@angular/*`, by part and language."""
 
     parts: Mapping[str, Mapping[str, Sequence[str]]]
 
@@ -79,8 +79,9 @@ def text(held: HeldOut, head: str) -> str:
 
 
 def name_of(source: str) -> str:
-    """A pair's source without its version."""
-    return source.partition(" ")[0]
+    """A pair's source without its version; the packages of a scope of npm are one, as they are of one repository."""
+    name = source.partition(" ")[0]
+    return name.partition("/")[0] + "/*" if name.startswith("npm:@") else name
 
 
 def sizes(pairs: Iterable[Pair]) -> dict[str, Counter[str]]:
