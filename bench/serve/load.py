@@ -37,7 +37,17 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, body: bytes) -> tuple[int, str]:
-        """Status, and what Retry-After says."""
+        """Status, and what Retry-After says. A connection that was closed while it was idle is made anew, once."""
+        if self._streams is not None:
+            try:
+                return await self._exchange(body)
+            except (ConnectionError, asyncio.IncompleteReadError) as error:
+                self.close()
+                if isinstance(error, asyncio.IncompleteReadError) and error.partial:
+                    raise
+        return await self._exchange(body)
+
+    async def _exchange(self, body: bytes) -> tuple[int, str]:
         async with asyncio.timeout(ANSWER_SECONDS):
             if self._streams is None:
                 async with asyncio.timeout(CONNECT_SECONDS):
