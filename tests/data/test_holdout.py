@@ -134,3 +134,10 @@ def test_a_task_has_all_functions_and_queries_of_every_source() -> None:
     answers = {task.queries[id]: {task.corpus[one] for one in judged} for id, judged in task.qrels.items()}
     assert answers["shared"] == {"one", "two"} and answers["what b does 3"] == {"func b 3"}
     assert holdout.task("t", given[::-1], 20).corpus == task.corpus
+
+
+def test_the_list_of_the_default_model_has_enough_of_each_language() -> None:
+    held = holdout.load(Path(__file__).parents[2] / "recipes" / "held_out.toml")
+    assert held.parts["reported"].keys() == held.parts["validation"].keys() >= {"c", "cpp", "javascript", "python"}
+    assert all(len(names) >= 8 for names in held.parts["reported"].values())
+    assert all(len(names) >= 4 for names in held.parts["validation"].values())
