@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -238,7 +239,8 @@ def test_spans_in_memory() -> None:
     async def both() -> list[Any]:
         return await asyncio.gather(one(200), one(500))
 
-    first, second = asyncio.run(both())
+    with ThreadPoolExecutor(1) as pool:  # in this thread the browser of other tests keeps a loop running
+        first, second = pool.submit(asyncio.run, both()).result()
     traced.batch([first, second, first], 0.25, texts=3)
     traced.waited("queue", 1.0, 2.0)  # of nobody
     with pytest.raises(KeyError), traced.request("GET", "", {}, {}):
