@@ -126,6 +126,14 @@ def serving(
         process.stdout.close()
 
 
+def shop(home: Path, code: str = "def forget(session):\n    session.flush()\n") -> Path:
+    """A repository of one file, session.py, to be indexed."""
+    root = home / "shop"
+    (root / ".git").mkdir(parents=True)
+    (root / "session.py").write_text(code)
+    return root
+
+
 def prompted(folder: Path) -> Path:
     """The packaged model, as one with a prompt for queries, an instruction and Matryoshka sizes."""
     shutil.copytree(DEFAULT, folder)

@@ -15,7 +15,7 @@ import embedcode
 from embedcode import Role
 from embedcode.serve.asked import FIELDS
 
-from .serving import MODEL, PATIENCE, Server, serving
+from .serving import MODEL, PATIENCE, Server, serving, shop
 
 BODY_SECONDS = 3
 
@@ -23,11 +23,8 @@ BODY_SECONDS = 3
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("bad")
-    root = home / "shop"
-    (root / ".git").mkdir(parents=True)
-    (root / "session.py").write_text("def forget(session):\n    session.flush()\n")
     variables = {"EMBEDCODE_SERVE_BODY_SECONDS": str(BODY_SECONDS), "EMBEDCODE_SERVE_HEADER_SECONDS": "3"}
-    with serving(home, "--accept-token-ids", "--index", str(root), **variables) as server:
+    with serving(home, "--accept-token-ids", "--index", str(shop(home)), **variables) as server:
         yield server
         assert not [event for event in server.events() if event["event"] in ("mistake", "engine ended")]
 

@@ -19,7 +19,7 @@ from embedcode.serve import keys
 from embedcode.serve.keys import Key, Keys
 from embedcode.serve.queue import FullError
 
-from .serving import MODEL, PATIENCE, Server, environment, serving
+from .serving import MODEL, PATIENCE, Server, environment, serving, shop
 
 
 @dataclass
@@ -129,11 +129,8 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
         ).stdout.strip()
         for name, scope, quota in (("indexer", "embed", "300"), ("reader", "search", "0"))
     ]  # fmt: skip
-    root = home / "shop"
-    (root / ".git").mkdir(parents=True)
-    (root / "session.py").write_text("def forget(session):\n    session.flush()\n")
     with serving(
-        home, "--api-keys", str(path), "--index", str(root), "--host", "0.0.0.0",
+        home, "--api-keys", str(path), "--index", str(shop(home)), "--host", "0.0.0.0",
         EMBEDCODE_SERVE_AUDIT_LOG=str(home / "audit"),
     ) as server:  # fmt: skip
         yield Keyed(server, *made, home / "audit")

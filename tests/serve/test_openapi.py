@@ -20,7 +20,7 @@ from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import Status, events, from_schema
 
-from .serving import PATIENCE, Server, serving
+from .serving import PATIENCE, Server, serving, shop
 
 FITS = ["2xx", 400, 404]
 
@@ -28,10 +28,7 @@ FITS = ["2xx", 400, 404]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("openapi")
-    root = home / "shop"
-    (root / ".git").mkdir(parents=True)
-    (root / "session.py").write_text("def forget(session):\n    session.flush()\n")
-    with serving(home, "--index", str(root)) as server:
+    with serving(home, "--index", str(shop(home))) as server:
         yield server
 
 

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from .serving import MODEL, Server, serving
+from .serving import MODEL, Server, serving, shop
+
+CODE = "def forget_visitor(session):\n    session.flush()\n"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("pages")
-    root = home / "shop"
-    (root / ".git").mkdir(parents=True)
-    (root / "session.py").write_text("def forget_visitor(session):\n    session.flush()\n")
-    with serving(home, "--index", str(root)) as server:
+    with serving(home, "--index", str(shop(home, CODE))) as server:
         yield server
 
 

@@ -20,21 +20,23 @@ def convert(file: Path, query: str, positive: str, like: Pair, bad: pairs.Bad) -
 
     UsageError for a file that cannot be read, and where no line has both.
     """
+    lacking = f"no texts {query!r} and {positive!r}"
+
+    def parse(raw: bytes) -> Pair:
+        try:
+            row = json.loads(raw)
+            asked, answer = (row[key].strip() for key in (query, positive))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise ValueError(lacking) from None
+        if not asked or not answer:
+            raise ValueError(lacking)
+        return replace(like, query=asked, positives=(answer,))
+
     found = 0
     try:
-        with pairs.open_text(file) as lines:
-            for number, raw in enumerate(lines, 1):
-                try:
-                    row = json.loads(raw)
-                    asked, answer = (row[key].strip() for key in (query, positive))
-                    if not asked or not answer:
-                        raise ValueError
-                except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-                    if raw.strip():
-                        bad.add(f"{file}, line {number}: no texts {query!r} and {positive!r}")
-                    continue
-                found += 1
-                yield replace(like, query=asked, positives=(answer,))
+        for pair in pairs.rows(file, parse, bad):
+            found += 1
+            yield pair
     except (OSError, EOFError) as error:
         raise UsageError(f"{file} cannot be read ({str(error) or 'cut short'}): give a file of JSON lines.") from None
     if not found:

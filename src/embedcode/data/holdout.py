@@ -12,12 +12,12 @@ otherwise. Copies in other sources are a matter for `overlap`. Knows no model.
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedcode.data import sources
 from embedcode.data.never import Entry, Never
 from embedcode.data.overlap import source_names
 from embedcode.errors import UsageError
@@ -49,14 +49,9 @@ class HeldOut:
 
 def load(file: Path) -> HeldOut:
     """The list in a file; UsageError names what is wrong with it."""
-    try:
-        table = tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read ({(error.strerror or '').lower()}): give a list of sources.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is not valid TOML: {error}") from None
+    parts = sources.table(file)
     seen: dict[str, str] = {}
-    for part, languages in table.items():
+    for part, languages in parts.items():
         if part not in PARTS or not isinstance(languages, dict):
             raise UsageError(f"{file}: {part!r} is no part: write tables called {' and '.join(PARTS)}.")
         for language, names in languages.items():
@@ -65,7 +60,7 @@ def load(file: Path) -> HeldOut:
             for name in names:
                 if seen.setdefault(name, part) != part:
                     raise UsageError(f"{file}: {name} is in both parts: leave it in one.")
-    return HeldOut(table)
+    return HeldOut(parts)
 
 
 def text(held: HeldOut, head: str) -> str:
@@ -144,12 +139,10 @@ def split(pairs: Iterable[Pair], held: HeldOut) -> Iterator[tuple[Pair, str]]:
         for language, names in languages.items()
         for name in names
     }
-    forbidden: dict[str, bool] = {}
     for pair in pairs:
         name = name_of(pair.source)
-        if name not in forbidden:
-            forbidden[name] = any(map(known.find, (name, *source_names(pair.source))))
-        yield pair, places.get((name, pair.language), "-") if forbidden[name] else ""
+        forbidden = any(map(known.find, (name, *source_names(pair.source))))
+        yield pair, places.get((name, pair.language), "-") if forbidden else ""
 
 
 def task(name: str, pairs: Sequence[Pair], most: int) -> Task:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from typing import Any, Literal, Self
@@ -39,14 +39,16 @@ class Never:
     """All entries, in the order of the file."""
 
     entries: tuple[Entry, ...]
+    _found: dict[str, Entry | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """By name: a list of patterns is slow to go through, and millions of pairs have few sources."""
 
     def find(self, name: str) -> Entry | None:
         """The entry for a repository (`owner/name` or its URL), a package or a data set; None when it is allowed."""
-        wanted = _plain(name)
-        for entry in self.entries:
-            if any(fnmatchcase(wanted, _plain(known)) for known in entry.names):
-                return entry
-        return None
+        if name not in self._found:
+            wanted = _plain(name)
+            matching = (entry for entry in self.entries if any(fnmatchcase(wanted, _plain(one)) for one in entry.names))
+            self._found[name] = next(matching, None)
+        return self._found[name]
 
 
 def load() -> Never:

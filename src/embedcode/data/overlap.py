@@ -57,7 +57,6 @@ class Evaluations:
         self._equal: dict[bytes, int] = {}
         self._near = minhash.Index()
         self._never = never.Never((*never.load().entries, *held))
-        self._of_source: dict[str, never.Entry | None] = {}
         for task in sets:
             self.names.append(task.name)
             for kind, texts in (("query", task.queries), ("document", task.corpus)):
@@ -76,10 +75,7 @@ class Evaluations:
     def find(self, pair: Pair) -> Found | None:
         """The first thing that forbids a pair; None where it may be trained on. Negatives do not count: what a model
         is taught to pass over teaches it no answer."""
-        if pair.source not in self._of_source:  # a list of patterns is slow to go through, and sources are few
-            names = source_names(pair.source)
-            self._of_source[pair.source] = next(filter(None, map(self._never.find, names)), None)
-        if (entry := self._of_source[pair.source]) is not None:
+        if entry := next(filter(None, map(self._never.find, source_names(pair.source))), None):
             return Found("name", entry.name, "source", pair.source)
         for label, text in (("query", pair.query), *(("positive", text) for text in pair.positives)):
             if (found := self._copy_of(label, text)) is not None:

@@ -51,21 +51,30 @@ def read(path: Path, bad: Bad | None = None) -> Iterator[Pair]:
     bad = Bad() if bad is None else bad
     found, before = 0, bad.lines
     try:
-        with open_text(path) as file:
-            for number, raw in enumerate(file, 1):
-                if not raw.strip():
-                    continue
-                try:
-                    pair = parse(raw)
-                except ValueError as error:
-                    bad.add(f"{path}, line {number}: {error}")
-                    continue
-                found += 1
-                yield pair
+        for pair in rows(path, parse, bad):
+            found += 1
+            yield pair
     except (OSError, EOFError) as error:
         raise UsageError(f"{path} cannot be read ({_why(error)}): give a file of pairs in JSON lines.") from None
     if not found and bad.lines > before:
         raise UsageError(f"{path} holds no pair: {bad.examples[0]}")
+
+
+def rows(path: Path, parsed: Callable[[bytes], Pair], bad: Bad) -> Iterator[Pair]:
+    """The pairs that `parsed` makes of a file's lines; those for which it raises ValueError go to `bad`.
+
+    OSError or EOFError where the file cannot be read.
+    """
+    with open_text(path) as file:
+        for number, raw in enumerate(file, 1):
+            if not raw.strip():
+                continue
+            try:
+                pair = parsed(raw)
+            except ValueError as error:
+                bad.add(f"{path}, line {number}: {error}")
+                continue
+            yield pair
 
 
 def read_all(paths: Iterable[Path], bad: Bad | None = None) -> Iterator[Pair]:

@@ -63,18 +63,22 @@ class Source:
 
 def load(file: Path) -> list[Source]:
     """The sources of a list; UsageError names what is wrong with it."""
+    return list(_sources(file, table(file)))
+
+
+def table(file: Path) -> dict[str, Any]:
+    """What a list holds, not yet checked; UsageError for a file that is no TOML."""
     try:
-        table = tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({(error.strerror or '').lower()}): give a list of sources.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not valid TOML: {error}") from None
-    return list(_sources(file, table))
 
 
-def _sources(file: Path, table: dict[str, Any]) -> Iterator[Source]:
+def _sources(file: Path, listed: dict[str, Any]) -> Iterator[Source]:
     seen: set[tuple[str, str]] = set()
-    for registry, licences in table.items():
+    for registry, licences in listed.items():
         if registry not in REGISTRIES:
             raise UsageError(f"{file}: {registry!r} is no registry known here: use {', '.join(REGISTRIES)}.")
         if not isinstance(licences, dict):

@@ -73,9 +73,8 @@ class Writer:
     @property
     def model(self) -> str:
         if not self._model:
-            answer = self._chat.endpoint.ask(
-                "/models"
-            )  # also where a name is given: a server that answers is waited for
+            # Also where a name is given: a server that answers once is waited for later.
+            answer = self._chat.endpoint.ask("/models")
             self._model = self._address.model
         if not self._model:
             data = answer.value.get("data") if answer.ok else None

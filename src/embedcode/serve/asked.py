@@ -251,12 +251,15 @@ def _role(given: Mapping[str, Any], name: str, model: Model) -> Role | None:
     return None
 
 
+def whole(value: Any) -> Any:
+    """64.0 as 64, since it is a whole number of JSON's; anything else as it is."""
+    return int(value) if type(value) is float and value.is_integer() and abs(value) < 1e15 else value
+
+
 def _dimensions(given: Mapping[str, Any], model: Model) -> int | None:
-    value = given.get("dimensions")
+    value = whole(given.get("dimensions"))
     if value is None:
         return None
-    if type(value) is float and value.is_integer() and abs(value) < 1e15:  # 64.0 is a whole number of JSON's
-        value = int(value)
     if type(value) is not int:
         raise _schema("dimensions", f"dimensions is {_named(value)}: send a whole number.")
     if value != model.dim and value not in model.dimensions:

@@ -18,6 +18,7 @@ from embedcode.errors import BusyError, EmbedcodeError, UsageError
 from embedcode.index.records import answer_record, hit_record, status_record
 from embedcode.search.excerpt import telling
 from embedcode.search.forms import with_forms
+from embedcode.serve.asked import SHOWN, whole
 from embedcode.serve.body import Bodies
 from embedcode.serve.highlight import coloured
 from embedcode.serve.kept import Answer, Kept
@@ -31,8 +32,6 @@ MOST_HITS = 1000
 COLOURED_BYTES = 1_000_000
 """Of sources that are parsed to colour one answer, which takes 0.2 s: the best hits come first."""
 RETRY_SECONDS = 2
-SHOWN = 80
-"""Characters of a value that a message shows."""
 
 Values = dict[str, Any]
 
@@ -133,10 +132,8 @@ def _read(body: bytes, fields: Values) -> Values:
             shown = name[:SHOWN]
             raise _wrong(shown, f"unknown field {shown!r}: the fields are {', '.join(fields)}.")
         usual = fields[name]
-        if (
-            type(usual) is int and type(value) is float and value.is_integer() and abs(value) < 1e15
-        ):  # 3.0 is a whole number of JSON's
-            given[name] = value = int(value)
+        if type(usual) is int:
+            given[name] = value = whole(value)
         if type(value) is not type(usual) or (usual == [] and not all(isinstance(part, str) for part in value)):
             wanted = {str: "a text", list: "a list of texts", int: "a whole number", bool: "true or false"}[type(usual)]
             raise _wrong(name, f"{name} is {json.dumps(value)[:100]}: send {wanted}.")
@@ -161,9 +158,8 @@ def _filter(asked: Values) -> Filter:
 
 def _count(value: int, name: str, most: int | None = None) -> int:
     if value < 1 or (most is not None and value > most):
-        raise _wrong(
-            name, f"{name} {value} is not {f'between 1 and {most}' if most else '1 or more'}: give one that is."
-        )
+        bounds = f"between 1 and {most}" if most else "1 or more"
+        raise _wrong(name, f"{name} {value} is not {bounds}: give one that is.")
     return value
 
 

@@ -70,12 +70,11 @@ class Tracing(Telemetry):
     def request(self, method: str, path: str, headers: Mapping[str, str], note: dict[str, Any]) -> Iterator[None]:
         if method == "gRPC":
             service, _, name = path.removeprefix("/").partition("/")
-            title, attributes = (
-                path.removeprefix("/"),
-                {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
-            )
+            title = path.removeprefix("/")
+            attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
         else:
-            title, attributes = f"{method} {path}".rstrip(), {"http.request.method": method, "http.route": path}
+            title = f"{method} {path}".rstrip()
+            attributes = {"http.request.method": method, "http.route": path}
         with self._tracer.start_as_current_span(
             title,
             self._extract(headers),
