@@ -42,6 +42,7 @@ from embedcode.serve.metrics import Metrics
 from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
 from embedcode.serve.patience import Patient
+from embedcode.serve.port import listen
 from embedcode.serve.problem import ProblemError, respond
 from embedcode.serve.worker import Load
 from embedcode.settings import Settings
@@ -66,7 +67,7 @@ def serve(options: Options, settings: Settings, announce: Callable[[str], None])
         tls.check(options.tls_cert, options.tls_key)
     encoder = local(settings)
     plan.check(encoder)
-    listener = listen(options.host, options.port)
+    listener = listening(options.host, options.port)
     journal = Journal(settings.log_level if settings.sources["log_level"] != "default" else "info", options.json_logs)
     logging.basicConfig(level=logging.WARNING, handlers=[Lines(journal)], force=True)
     try:
@@ -93,10 +94,9 @@ def check_bind(options: Options) -> None:
         )
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return listen(host, port)
     except OSError as error:
         raise UsageError(
             f"{host} port {port} cannot be used ({(error.strerror or str(error)).lower()}): give another --port, or 0 "

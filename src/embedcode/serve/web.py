@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import secrets
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -28,6 +27,7 @@ from embedcode.errors import UsageError
 from embedcode.serve import pages, search_api
 from embedcode.serve.body import Bodies
 from embedcode.serve.kept import Kept
+from embedcode.serve.port import listen
 from embedcode.serve.problem import ProblemError, respond
 
 HOST = "127.0.0.1"
@@ -45,7 +45,7 @@ def serve(path: Path, port: int, announce: Callable[[str, str], None]) -> None:
     """
     kept = Kept(path)
     try:
-        listener = socket.create_server((HOST, port))
+        listener = listen(HOST, port)
     except OSError as error:
         raise UsageError(
             f"port {port} cannot be used ({(error.strerror or str(error)).lower()}): "
