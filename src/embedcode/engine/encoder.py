@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from embedcode.engine.tokens import TextTokenizer
@@ -52,6 +53,8 @@ class LocalEncoder(ABC):
         self.conditions = conditions
         self._tokenizer = tokenizer
         self._block = BLOCK
+        self._readers = 1
+        """Blocks that are tokenised at a time."""
         self.repaired = 0
         """Rows that were not finite and were computed again alone, in fp32 where the engine can."""
 
@@ -148,7 +151,8 @@ class LocalEncoder(ABC):
         truncate: Truncate,
         max_tokens: int | None,
     ) -> Iterator[list[Tokens]]:
-        """The texts' tokens; the next block is tokenised beside the caller's work on this one."""
+        """The texts' tokens; the next blocks are tokenised beside the caller's work on this one."""
+        from collections import deque
         from concurrent.futures import ThreadPoolExecutor
 
         prompt = self._prompt(role, instruction)
@@ -159,12 +163,12 @@ class LocalEncoder(ABC):
         if len(texts) <= self._block:
             yield read(0)
             return
-        with ThreadPoolExecutor(1) as beside:
-            ahead = beside.submit(read, 0)
-            for start in range(0, len(texts), self._block):
-                block = ahead.result()
-                if start + self._block < len(texts):
-                    ahead = beside.submit(read, start + self._block)
+        starts = iter(range(0, len(texts), self._block))
+        with ThreadPoolExecutor(self._readers) as beside:
+            ahead = deque(beside.submit(read, start) for start in islice(starts, self._readers))
+            while ahead:
+                block = ahead.popleft().result()
+                ahead.extend(beside.submit(read, start) for start in islice(starts, 1))
                 yield block
 
     def _prompt(self, role: Role, instruction: str | None) -> str:

@@ -13,6 +13,8 @@ from embedcode.model.spec import Spec
 
 PACK = 2048
 """Tokens in one pass: matrix products gain no more by more rows, and activations 14,336 wide take 60 MB each."""
+CARD_PACK = 32_768
+"""The same on a card, which waits for the launches of a small network at 2,048."""
 NUMBER = {"fp32": 4, "bf16": 2, "int8": 1}
 """Bytes of a weight."""
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4

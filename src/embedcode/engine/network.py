@@ -250,20 +250,21 @@ def _lora(
     return found
 
 
-def latent(checkpoint: Checkpoint) -> LatentAttention:
+def latent(checkpoint: Checkpoint, device: str = "cpu") -> LatentAttention:
     """The head of NV-Embed-v2, in fp32."""
     tensors = Tensors()
     prefix = LatentAttention.PREFIX
-    weights = {name: tensors.get(entry) for name, entry in checkpoint.weights.items() if name.startswith(prefix)}
+    found = {name: entry for name, entry in checkpoint.weights.items() if name.startswith(prefix)}
+    weights = {name: tensors.get(entry).to(device) for name, entry in found.items()}
     return LatentAttention(weights, checkpoint.head)
 
 
-def heads(checkpoint: Checkpoint) -> Sequence[tuple[torch.Tensor, torch.Tensor | None, str]]:
+def heads(checkpoint: Checkpoint, device: str = "cpu") -> Sequence[tuple[torch.Tensor, torch.Tensor | None, str]]:
     """Weight, bias and activation of each dense head, in fp32."""
     tensors = Tensors()
     found = []
     for one in checkpoint.dense:
         bias = one.weights.get("linear.bias")
-        weight = tensors.get(one.weights["linear.weight"]).float()
-        found.append((weight, None if bias is None else tensors.get(bias).float(), one.activation))
+        weight = tensors.get(one.weights["linear.weight"]).float().to(device)
+        found.append((weight, None if bias is None else tensors.get(bias).float().to(device), one.activation))
     return found

@@ -8,6 +8,8 @@ another.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +17,8 @@ import torch
 from torch.nn import functional
 
 NAME = "embedcode_packed"
+FLASH = (torch.bfloat16, torch.float16)
+"""What the kernel of one call for all texts computes in."""
 
 
 def register() -> None:
@@ -45,6 +49,8 @@ def attention(
     in Gemma 2.
     """
     causal = bool(getattr(module, "is_causal", False))
+    if query.is_cuda and query.dtype in FLASH and softcap is None and (varlen := _varlen()):
+        return _together(varlen, query, key, value, borders, causal, scaling, sliding_window), None
     keep = torch.is_grad_enabled()  # autograd would copy the whole row for each text that is written into it
     out = query.new_empty(0) if keep else torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
     rows = []
@@ -67,6 +73,46 @@ def attention(
         else:
             out[:, start:stop] = row
     return torch.cat(rows, 1) if keep else out, None
+
+
+def _together(
+    varlen: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    borders: Sequence[int],
+    causal: bool,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """All texts by one kernel (FlashAttention-2, arXiv 2307.08691): text by text a card waits for its next launch."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    q, k, v = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
+    longest = max(end - begin for begin, end in pairwise(borders))
+    starts = _starts(tuple(borders), query.device)
+    back = -1 if window is None or longest <= window else window - 1
+    # A window that looks back to the start and not ahead is what the kernel knows as causal.
+    sees = (back, 0 if causal else back)
+    out: torch.Tensor = varlen(q, k, v, starts, starts, longest, longest, scale=scaling, window_size=sees)
+    return out[None]
+
+
+@lru_cache(maxsize=1)
+def _varlen() -> Any:
+    """torch's varlen_attn, from 2.11 on, where it takes a window; else None."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn if "window_size" in signature(varlen_attn).parameters else None
+
+
+@lru_cache(maxsize=4)
+def _starts(borders: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """int32 [texts + 1] on the device, made once for all layers of a pass."""
+    with torch.inference_mode(False):  # it is kept for a backward pass too
+        return torch.tensor(borders, dtype=torch.int32, device=device)
 
 
 def _runs(borders: Sequence[int]) -> Iterator[tuple[int, int, int]]:

@@ -26,6 +26,29 @@ def pool(states: torch.Tensor, pooling: Pooling, skipped: int = 0) -> torch.Tens
             return states[skipped if skipped < len(states) else 0 :].float().mean(0)
 
 
+def pooled(
+    states: torch.Tensor, borders: Sequence[int], pooling: Pooling, skipped: Sequence[int] | None = None
+) -> torch.Tensor:
+    """States [T, dim] of texts side by side to [texts, dim]; a mean leaves out the first `skipped` tokens of each.
+
+    A few operations for all texts: what a gradient goes through, and what a card computes without waiting.
+    """
+    first = torch.tensor(borders[:-1], device=states.device)
+    last = torch.tensor(borders[1:], device=states.device)
+    if pooling is Pooling.CLS:
+        return states[first].float()
+    if pooling is Pooling.LAST:
+        return states[last - 1].float()
+    counted = torch.ones(len(states), 1, device=states.device)
+    for start, stop, own in zip(borders, borders[1:], skipped or (), strict=False):
+        if 0 < own < stop - start:
+            counted[start : start + own] = 0
+    texts = torch.repeat_interleave(torch.arange(len(first), device=states.device), last - first)
+    zero = torch.zeros(len(first), states.shape[1], device=states.device)
+    sums = zero.index_add(0, texts, states.float() * counted)
+    return sums / torch.zeros(len(first), 1, device=states.device).index_add(0, texts, counted)
+
+
 class LatentAttention(torch.nn.Module):
     """NV-Embed-v2's head (arXiv 2405.17428): each token attends to trained latents, then a gated feed-forward layer.
 
@@ -65,7 +88,7 @@ class LatentAttention(torch.nn.Module):
 
 
 def dense(vector: torch.Tensor, heads: Sequence[tuple[torch.Tensor, torch.Tensor | None, str]]) -> torch.Tensor:
-    """The dense heads (weight, bias, activation) in turn over a pooled vector [dim]."""
+    """The dense heads (weight, bias, activation) in turn over pooled vectors [..., dim]."""
     for weight, bias, activation in heads:
         vector = functional.linear(vector, weight, bias)
         vector = {"": vector, "tanh": vector.tanh(), "gelu": functional.gelu(vector)}[activation]

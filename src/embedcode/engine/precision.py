@@ -68,7 +68,7 @@ def _measured(
     count = sum(entry.used for entry in sample)
     for precision in PRECISIONS:
         trial = network.build(checkpoint, precision, torch.device("cpu"), layers=1)
-        found = torch.cat(list(states(trial, sample))).float()  # warms up
+        found = states(trial, sample).float()  # warms up
         rate = count / _seconds(lambda trial=trial: states(trial, sample))  # type: ignore[misc]
         exact = found if exact is None else exact
         cosine = float(torch.nn.functional.cosine_similarity(found, exact).mean())
