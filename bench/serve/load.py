@@ -9,6 +9,9 @@ costs more of the two cores than the request; run.py measures its own cost again
 Closed loop: `clients` each send the next body once they have their answer. Open loop: `rate` requests a second, whether
 the last ones are answered or not, at Poisson times with a fixed seed; a latency counts from the time at which the
 request was due, so that a client that falls behind does not hide it.
+
+Tokens a second are those answered between `warm` and `seconds`, whenever they were asked for: with many clients the
+answers to what was asked before are a large part. Statuses and latencies are of requests begun after `warm`.
 """
 
 from __future__ import annotations
@@ -92,10 +95,11 @@ class Load:
         cpu = time.process_time()
         await (self._open() if self._plan.get("rate") else self._closed())
         passed = time.monotonic() - since
+        window = min(time.monotonic(), self._end) - since
         return {
             "seconds": round(passed, 2),
             "tokens": self.tokens,
-            "tokens_per_second": round(self.tokens / passed, 1),
+            "tokens_per_second": round(self.tokens / window, 1),
             "answered": len(self.seconds),
             "statuses": dict(self.statuses),
             "refused_without_retry_after": self.without_retry,
@@ -161,13 +165,14 @@ class Load:
             self.statuses[type(error).__name__] += 1
             await asyncio.sleep(0.05)
         now = time.monotonic()
+        if status == 200 and self._warm <= now <= self._end:
+            self.tokens += tokens
         if since < self._warm:
             return
         if status:
             self.statuses[str(status)] += 1
         if status == 200:
             self.seconds.append(now - since)
-            self.tokens += tokens
         elif status:
             self.refused.append(now - since)
             self.without_retry += not retry

@@ -270,7 +270,7 @@ def kills(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
 def soak(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]:
     """80 % of capacity, and beside it callers who leave, oversize bodies, bad JSON and slow readers; and memory."""
     with started.embedcode(work, **NO_CACHE) as server:
-        found = bodies.load(server, 15, clients=64, warm=2)
+        found = bodies.load(server, 40, clients=64, warm=5)
         rate = 0.8 * found["tokens_per_second"] / bodies.mean
         samples: list[tuple[float, float]] = []
         result: dict[str, Any] = {}
