@@ -95,6 +95,27 @@ def test_meta_and_card_say_what_it_is(trained: Outcome) -> None:
     assert "{" not in card.replace("{recipe", "")
 
 
+def test_pairs_that_the_base_does_not_find_are_left_out_and_a_run_goes_on_with_those_it_chose(
+    recipe: Recipes, world: Path, tmp_path: Path
+) -> None:
+    rows = (world / "one.jsonl").read_text()
+    (world / "some.jsonl").write_text(rows)
+    sets = [{"name": "some", "files": ["some.jsonl"], "most": 80, "top": 3, "limit": 10}]
+    path = recipe("some", data=sets, negatives=1, mining={"rounds": 1})
+    said: list[str] = []
+    run = Run(read(path), tmp_path / "out", tell=said.append)
+    assert len(run.mix.pairs) == 80
+    before = set(run.mix.pairs)
+    run.go()
+    assert 0 < len(run.mix.pairs) <= 10
+    assert set(run.mix.pairs) <= before
+    assert any(f"{len(run.mix.pairs)} of 80 pairs" in line for line in said)
+    (world / "some.jsonl").unlink()  # checking takes long: a run that goes on does not do it again
+    again = Run(read(path), tmp_path / "out", resume=True, tell=said.append)
+    again.go()
+    assert again.mix.pairs == run.mix.pairs
+
+
 def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "model" / "model.safetensors")
 

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from embedcode.data.never import fingerprint
 from embedcode.data.scoring import Passages, Told, embed, nearest, own
-from embedcode.types import Encoder, Pair, Role
+from embedcode.types import Encoder, Floats, Pair, Role
 
 DEPTH = 100
 """Passages of each query that are looked at."""
 SEED = 20261126
+
+Nearest = Callable[[Floats, Floats, int], tuple[Floats, NDArray[np.int64]]]
+"""As scoring.nearest()."""
 
 ANSWERS = "answers the query"
 CLOSE = "too close to the positive"
@@ -50,6 +56,7 @@ def mine(
     keep: bool = False,
     instruction: str | None = None,
     told: Told = lambda *_: None,
+    find: Nearest = nearest,
 ) -> tuple[list[Pair], Counter[str]]:
     """The pairs with up to `count` negatives each, hardest first, and why candidates were passed over.
 
@@ -64,7 +71,7 @@ def mine(
         passages = Passages.of(mine)
         vectors = embed(encoder, passages.texts, Role.PASSAGE, told, instruction)
         queries = embed(encoder, [pair.query for pair in mine], Role.QUERY, told, instruction)
-        scores, places = nearest(queries, vectors, DEPTH)
+        scores, places = find(queries, vectors, DEPTH)
         positives = own(queries, vectors, passages.of_pair)
         prints = [fingerprint(text) for text in passages.texts]
         for i, (number, pair) in enumerate(zip(chosen, mine, strict=True)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ from embedcode.errors import UsageError
 from embedcode.train.losses import NEGATIVE, POSITIVE, UNKNOWN
 from embedcode.train.mix import Mix, key
 from embedcode.types import Pair, Tokens, Truncate, digest
+
+MANY, PART = 512, 64
+"""Texts from which threads share them, and how many one takes: before a card, mining would mostly wait for tokens."""
 
 
 class MixedBatches(DefaultBatchSampler):
@@ -157,7 +161,14 @@ class Texts:
 
     def _tokens(self, texts: Sequence[str], prompt: str, limit: int) -> list[Tokens]:
         # A space has a token where an empty text may have none.
-        entries = self.tokenizer([text or " " for text in texts], prompt, Truncate.END, limit)
+        said = [text or " " for text in texts]
+        if len(said) < MANY:
+            entries = self.tokenizer(said, prompt, Truncate.END, limit)
+        else:  # the tokenizer gives up Python's lock
+            parts = [said[start : start + PART] for start in range(0, len(said), PART)]
+            with ThreadPoolExecutor() as pool:
+                found = pool.map(lambda part: self.tokenizer(part, prompt, Truncate.END, limit), parts)
+                entries = [entry for part in found for entry in part]
         for text, entry in zip(texts, entries, strict=True):
             if not isinstance(entry, Tokens):
                 raise UsageError(f"{text[:60]!r} cannot be read by this tokenizer ({entry.message}): leave it out.")

@@ -6,14 +6,18 @@ copy, or nearly, of a text of the tasks that the recipe evaluates on. Knows no n
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from embedcode.data import filter as consistency
 from embedcode.data import holdout, pairs
 from embedcode.data.overlap import Evaluations, Report, allowed
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
+from embedcode.files import replacing
 from embedcode.train.recipe import Data, Recipe
 from embedcode.types import Pair, digest
 
@@ -61,31 +65,72 @@ def forbidden(recipe: Recipe, tasks: Sequence[beir.Task]) -> Evaluations:
     return Evaluations(tasks, held)
 
 
-def load(recipe: Recipe, evaluations: Evaluations) -> Mix:
-    """The pairs of all data sets. Raises UsageError for a set without files, or of which nothing is left."""
+def load(recipe: Recipe, evaluations: Callable[[], Evaluations], folder: Path | None = None) -> Mix:
+    """The pairs of all data sets. Raises UsageError for a set without files, or of which nothing is left.
+
+    What was checked and drawn is kept in `folder` and taken from there: checking takes a millisecond a pair.
+    """
     shared: dict[str, str] = {}  # negatives are documents of the same sources: each is held once
     rows: list[Pair] = []
     sets: list[Set] = []
+    known: Evaluations | None = None
     for data in recipe.data:
-        places = recipe.places(data)
-        if not places:
-            raise UsageError(
-                f"data set {data.name}: none of {', '.join(data.files)} is in {recipe.folder}: put it there."
-            )
-        start, report, bad = len(rows), Report(), pairs.Bad()
-        lawful = allowed(pairs.read_all(places, bad), evaluations, report)
-        own = [_interned(pair, shared) for pair in lawful]
-        if data.limit and len(own) > data.limit:
-            own = random.Random(f"{recipe.seed} {data.name}").sample(own, data.limit)
-        if not own:
-            raise UsageError(
-                f"data set {data.name} has no pair that may be trained on ({report.forbidden} are in the tasks "
-                "that are evaluated, or of a source that is never trained on): give other files."
-            )
-        rows += own
-        counted = [_counts(getattr(pair, name) for pair in own) for name in ("licence", "language")]
-        sets.append(Set(data, start, len(rows), 0.0, report.forbidden, bad.lines, *counted))
+        kept = folder and folder / f"pairs-{data.name}.jsonl.gz"
+        counts = folder and folder / f"pairs-{data.name}.json"
+        if kept and counts and counts.is_file():
+            own, said = list(pairs.read(kept)), json.loads(counts.read_text("utf-8"))
+        else:
+            known = known or evaluations()
+            own, said = _lawful(recipe, data, known)
+            if kept and counts:
+                pairs.write(kept, own)
+                with replacing(counts) as file:
+                    file.write(json.dumps(said).encode())
+        start = len(rows)
+        rows += [_interned(pair, shared) for pair in own]
+        sets.append(_set(data, rows, start, said["forbidden"], said["bad"]))
     return Mix(tuple(_shared(sets)), rows, answers(rows))
+
+
+def _lawful(recipe: Recipe, data: Data, evaluations: Evaluations) -> tuple[list[Pair], dict[str, int]]:
+    """The pairs of a set that may be trained on, as many as are looked at; and how many were not, or are none."""
+    places = recipe.places(data)
+    if not places:
+        raise UsageError(f"data set {data.name}: none of {', '.join(data.files)} is in {recipe.folder}: put it there.")
+    report, bad = Report(), pairs.Bad()
+    own = list(allowed(pairs.read_all(places, bad), evaluations, report))
+    if data.most:
+        own = consistency.drawn(own, data.most)
+    if not data.top:
+        own = limited(own, recipe, data)
+    if not own:
+        raise UsageError(
+            f"data set {data.name} has no pair that may be trained on ({report.forbidden} are in the tasks "
+            "that are evaluated, or of a source that is never trained on): give other files."
+        )
+    return own, {"forbidden": report.forbidden, "bad": bad.lines}
+
+
+def limited(own: list[Pair], recipe: Recipe, data: Data) -> list[Pair]:
+    if not data.limit or len(own) <= data.limit:
+        return own
+    return random.Random(f"{recipe.seed} {data.name}").sample(own, data.limit)
+
+
+def with_pairs(mix: Mix, found: Iterator[tuple[Set, Sequence[Pair]]]) -> Mix:
+    """The mix with other pairs in its sets."""
+    rows: list[Pair] = []
+    sets: list[Set] = []
+    for one, own in found:
+        start = len(rows)
+        rows += own
+        sets.append(_set(one.data, rows, start, one.forbidden, one.bad))
+    return Mix(tuple(_shared(sets)), rows, answers(rows))
+
+
+def _set(data: Data, rows: Sequence[Pair], start: int, forbidden: int, bad: int) -> Set:
+    counted = [_counts(getattr(pair, name) for pair in rows[start:]) for name in ("licence", "language")]
+    return Set(data, start, len(rows), 0.0, forbidden, bad, *counted)
 
 
 def _shared(sets: Sequence[Set]) -> list[Set]:

@@ -40,8 +40,12 @@ class Data:
     """How many its authors have, for the mix where weight is 0 and the files are not here."""
     weight: float = field(default=0.0, metadata={"unit": "share", "least": 0})
     """Of a batch, beside the other weights; 0 counts as the number of pairs."""
+    most: int = field(default=0, metadata={"unit": "pairs of a language", "least": 0})
+    """At most so many are looked at, drawn by the seed; 0 is all."""
+    top: int = field(default=0, metadata={"unit": "ranks", "least": 0})
+    """A pair stays if the base finds its positive so high among 10,000; 0 asks nothing."""
     limit: int = field(default=0, metadata={"unit": "pairs", "least": 0})
-    """At most so many, drawn by the seed; 0 is all."""
+    """At most so many of them, drawn by the seed; 0 is all."""
     instruction: str = ""
     """Stands for `{instruction}` in the query prompt."""
 

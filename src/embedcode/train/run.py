@@ -1,6 +1,7 @@
 """Run: a recipe from its data to a finished checkpoint, in a folder that a killed run goes on in.
 
     OUT/plan.json       what was decided at the start: steps, and the recipe as read
+    OUT/pairs-*         the pairs that may be trained on, and those of them that the base finds
     OUT/round-N/        a round of mining and training: negatives, checkpoint-STEP/, best weights
     OUT/log.jsonl       losses and scores, as they come
     OUT/model/          the finished checkpoint, written last
@@ -11,6 +12,7 @@ Knows no command line; progress goes to a function.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,7 @@ from typing import Any
 
 import torch
 
+from embedcode.data.overlap import Evaluations
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
@@ -79,15 +82,19 @@ class Run:
         check(recipe)
         self._claim(resume)
         self._steering = [beir.load(place) for place in recipe.tasks(recipe.evaluate)]
-        others = [beir.load(place) for place in recipe.tasks(recipe.never)]
-        self.mix = mix.load(recipe, mix.forbidden(recipe, [*self._steering, *others]))
+        self.mix = mix.load(recipe, self._forbidden, out)
         for one in self.mix.sets:
             if one.bad or one.forbidden:
                 tell(f"data set {one.data.name}: {one.forbidden:,} pairs of benchmarks left out, {one.bad:,} bad lines")
 
+    def _forbidden(self) -> Evaluations:
+        others = [beir.load(place) for place in self.recipe.tasks(self.recipe.never)]
+        return mix.forbidden(self.recipe, [*self._steering, *others])
+
     def go(self) -> Outcome:
         started = time.monotonic()
         checkpoint = base.open_base(self.recipe, self.out)
+        self.mix = self._consistent(checkpoint)
         judge = score.Judge(self._steering, texts(self.recipe, checkpoint), checkpoint.first_position)
         rounds = max(1, self.recipe.mining.rounds)
         before: Values = {}
@@ -97,7 +104,7 @@ class Run:
             folder.mkdir(exist_ok=True)
             mixed = self._mined(model, checkpoint, folder) if self.recipe.mining.rounds else self.mix
             torch.manual_seed(self.recipe.seed + number)  # adapters begin at random
-            model = network.trainable(checkpoint, self.recipe.lora, self.recipe.dropout)
+            model = network.trainable(checkpoint, self.recipe.lora, self.recipe.dropout, device())
             before = before or self._scored(judge, model, "before", {"round": number, "step": 0})
             start = network.trained_weights(model)
             start = {name: one.clone() for name, one in start.items()} if self.recipe.blend < 1 else {}
@@ -155,6 +162,7 @@ class Run:
                 report_to=[],
                 disable_tqdm=True,
                 dataloader_pin_memory=torch.cuda.is_available(),
+                dataloader_num_workers=workers(),
                 dataloader_drop_last=True,
             ),
             train_dataset=Dataset.from_dict({"row": list(range(len(mixed.pairs)))}),
@@ -182,11 +190,25 @@ class Run:
         if self.recipe.blend < 1:
             network.put_weights(model, averaging.blend(start, network.trained_weights(model), self.recipe.blend))
 
+    def _consistent(self, checkpoint: Checkpoint) -> Mix:
+        from embedcode.train import mining
+
+        if not any(one.top for one in self.recipe.data):
+            return self.mix
+        model = network.trainable(checkpoint, None, 0.0, device())
+        found = mining.consistent(
+            self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, self.out
+        )
+        for before, after in zip(self.mix.sets, found.sets, strict=True):
+            if before.data.top:
+                self.tell(f"data set {before.data.name}: {after.size:,} of {before.size:,} pairs are trained on")
+        return found
+
     def _mined(self, model: Any, checkpoint: Checkpoint, folder: Path) -> Mix:
         from embedcode.train import mining
 
         if model is None:
-            model = network.trainable(checkpoint, None, 0.0)
+            model = network.trainable(checkpoint, None, 0.0, device())
         self.tell(f"mining negatives for {folder.name}")
         return mining.mined(
             self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, folder
@@ -313,6 +335,15 @@ def check(recipe: Recipe) -> None:
         raise UsageError("symmetric compares queries across a batch, and in_batch is false: leave one out.")
     if not recipe.data:
         raise UsageError("the recipe has no data: name a data set with its files.")
+
+
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def workers() -> int:
+    """Processes that make batches: a card would wait for the tokenizer, a processor has nothing to spare."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) - 2)) if device() == "cuda" else 0
 
 
 def precision(recipe: Recipe) -> str:
