@@ -17,8 +17,6 @@ SOURCES=$(realpath "${SOURCES:-$here/sources.toml}")   # what is mined
 HELD_OUT=$(realpath "${HELD_OUT:-$here/held_out.toml}")
 RECIPE=$(realpath "${RECIPE:-$here/default.yaml}")
 COMMITS=${COMMITS:-12000}   # of each repository, the newest
-MOST=${MOST:-60000}         # pairs of a language that are looked at
-TOP=${TOP:-20}              # a pair stays if its answer ranks so high
 FORMAT=${FORMAT:-onnx}
 
 step() { # step FILE COMMAND...: what makes FILE
@@ -36,8 +34,7 @@ if [ ! -e collected ]; then
   touch collected
 fi
 step merged.jsonl.gz embedcode data merge mined/*.jsonl.gz -o merged.jsonl.gz
-step split.jsonl.gz embedcode data split merged.jsonl.gz --held-out "$HELD_OUT" --tasks tasks -o split.jsonl.gz
-step pairs/docstrings.jsonl.gz embedcode data filter split.jsonl.gz --most "$MOST" --top "$TOP" \
+step pairs/docstrings.jsonl.gz embedcode data split merged.jsonl.gz --held-out "$HELD_OUT" --tasks tasks \
   -o pairs/docstrings.jsonl.gz
 # Not merged: commits that edit one function after the other are different questions about nearly the same text.
 if compgen -G 'mined/commits/*.jsonl.gz' >/dev/null; then

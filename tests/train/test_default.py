@@ -74,7 +74,7 @@ def world_of_packages(tmp_path: Path, world: Path) -> dict[str, str]:
     recipe = {
         "name": "small", "base": str(world / "base"), "query_tokens": 32, "passage_tokens": 64, "batch": 8,
         "data": [
-            {"name": "docstrings", "files": ["pairs/docstrings.jsonl.gz"], "weight": 0.7},
+            {"name": "docstrings", "files": ["pairs/docstrings.jsonl.gz"], "weight": 0.7, "most": 120},
             {"name": "commits", "files": ["pairs/commits.jsonl.gz"], "weight": 0.2},
             {"name": "sql", "files": ["pairs/wikisql.jsonl.gz"], "weight": 0.1},
         ],
@@ -91,7 +91,7 @@ def world_of_packages(tmp_path: Path, world: Path) -> dict[str, str]:
         "PATH": f"{programs}:{Path(sys.executable).parent}:/usr/bin:/bin",
         "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"),
         "SOURCES": str(tmp_path / "sources.toml"), "HELD_OUT": str(tmp_path / "held_out.toml"),
-        "RECIPE": str(tmp_path / "recipe.yaml"), "COMMITS": "100", "MOST": "120",
+        "RECIPE": str(tmp_path / "recipe.yaml"), "COMMITS": "100",
     }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_from_sources_to_the_exported_model(world_of_packages: dict[str, str], t
 
     started = subprocess.Popen(command, cwd=tmp_path, env=world_of_packages, start_new_session=True)
     end = time.monotonic() + 600
-    while not (work / "split.jsonl.gz").exists():
+    while not (work / "pairs" / "docstrings.jsonl.gz").exists():
         assert started.poll() is None and time.monotonic() < end
         time.sleep(0.05)
     os.killpg(started.pid, signal.SIGKILL)
@@ -115,7 +115,8 @@ def test_from_sources_to_the_exported_model(world_of_packages: dict[str, str], t
     assert (work / "merged.jsonl.gz").stat().st_mtime_ns == merged.st_mtime_ns, "what is done is not done again"
 
     kept = list(pairs.read(work / "pairs" / "docstrings.jsonl.gz"))
-    assert 60 < len(kept) <= 120 and {pair.language for pair in kept} == {"python"}
+    assert len(kept) > 120 and {pair.language for pair in kept} == {"python"}
+    assert len(list(pairs.read(work / "run" / "pairs-docstrings.jsonl.gz"))) == 120
     assert not {pair.source for pair in kept} & {"pypi:package0 1.0", "pypi:package1 1.0"}
     commits = list(pairs.read(work / "pairs" / "commits.jsonl.gz"))
     assert len(commits) >= 20 and {pair.task for pair in commits} == {"commit", "commit-chunk"}
