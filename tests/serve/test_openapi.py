@@ -46,7 +46,7 @@ def test_the_document_has_all_that_is_answered(server: Server) -> None:
     assert told["openapi"] == "3.1.0"
     health = {"/v1/health/live", "/v1/health/ready"}
     model = {"/v1/models", "/v1/models/{name}", "/v1/metadata", "/v1/manifest", "/v1/license", "/v1/version"}
-    search = {"/v1/search", "/v1/search/related", "/v1/search/file", "/v1/search/status"}
+    search = {"/v1/search", "/v1/search/related", "/v1/search/file", "/v1/search/status", "/v1/search/indexes"}
     assert told["paths"].keys() == {"/v1/embeddings", "/v1/status", "/v1/metrics"} | health | model | search
 
 

@@ -68,5 +68,22 @@ def test_a_value_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, name: st
         options.load({})
 
 
+def test_repositories_have_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shop = tmp_path / "my shop"
+    assert options.load({"index": [str(shop), f"till={tmp_path}/a=b"]}).index == {
+        "my shop": shop,
+        "till": tmp_path / "a=b",
+    }
+    monkeypatch.setenv("EMBEDCODE_SERVE_INDEX", f"{tmp_path}/a=b, till=/x")
+    assert options.load({}).index == {"a=b": tmp_path / "a=b", "till": Path("/x")}
+    for wrong, said in (
+        (["/x/shop", "/y/shop"], "two indexes of the name shop"),
+        (["till="], "NAME=PATH"),
+        (["/"], "NAME"),
+    ):
+        with pytest.raises(UsageError, match=f"--index .*{said}"):
+            options.load({"index": wrong})
+
+
 def test_every_option_can_be_read() -> None:
     assert options._READERS.keys() == set(Options.__dataclass_fields__)

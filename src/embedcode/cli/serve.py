@@ -31,7 +31,8 @@ def serve(
         typer.Option(metavar="N", min=0, max=65535, help="Also answer gRPC (KServe V2) on this port, as NIM on 8001."),
     ] = None,
     index: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Also search this repository, at /search and /v1/search.")
+        list[str] | None,
+        typer.Option(metavar="[NAME=]PATH", help="Also search this repository, at /search and /v1/search; repeatable."),
     ] = None,
     api_keys: Annotated[
         str | None, typer.Option(metavar="FILE", help="Answer only who sends one of these keys.")
@@ -42,6 +43,9 @@ def serve(
     ] = None,
     scope: Annotated[
         list[str] | None, typer.Option(metavar="<embed|search>", help="What a new key is for; repeatable.")
+    ] = None,
+    key_index: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Which indexes a new key may search; repeatable.")
     ] = None,
     quota: Annotated[int, typer.Option(metavar="N", min=0, help="Tokens a minute of a new key; 0 is no limit.")] = 0,
     insecure_bind: Annotated[
@@ -84,7 +88,7 @@ def serve(
     from embedcode import settings
 
     flags: dict[str, Any] = {
-        "index": index,
+        "index": index or None,
         "api_keys": api_keys,
         "host": host,
         "port": port,
@@ -99,10 +103,10 @@ def serve(
     }
     chosen = server_options.load(flags)
     if new_key is not None:
-        _add_key(chosen.api_keys, new_key, scope or [], quota)
+        _add_key(chosen.api_keys, new_key, scope or [], quota, key_index or [])
         return
-    if chosen.index is not None:
-        check(str(chosen.index))
+    for path in chosen.index.values():
+        check(str(path))
     for name, raw in server_options.nim_settings().items():
         os.environ[f"EMBEDCODE_{name.upper()}"] = raw.lower() if name == "log_level" else raw
     configured = settings.load({"model": model, "threads": threads})
@@ -144,7 +148,7 @@ def _plan(options: Options, configured: Settings, as_json: bool) -> None:
         output.put(f"{name + ':':<14} {value}")
 
 
-def _add_key(path: Path | None, name: str, scopes: list[str], quota: int) -> None:
+def _add_key(path: Path | None, name: str, scopes: list[str], quota: int, indexes: list[str]) -> None:
     from embedcode.serve import keys
 
     if path is None:
@@ -152,5 +156,5 @@ def _add_key(path: Path | None, name: str, scopes: list[str], quota: int) -> Non
     for scope in scopes:
         if scope not in keys.SCOPES:
             raise UsageError(f"scope {output.printable(scope)} is none of {', '.join(keys.SCOPES)}")
-    output.put(keys.add(path, name, tuple(scopes) or keys.SCOPES, quota))
+    output.put(keys.add(path, name, tuple(scopes) or keys.SCOPES, quota, tuple(indexes)))
     output.note(f"{path} has its hash: this is the only time the key is shown")

@@ -58,7 +58,6 @@ class Guard:
         keys: Keys | None = None,
         audit: Journal | None = None,
         lately: Lately | None = None,
-        index: str = "",
         telemetry: Telemetry | None = None,
     ) -> None:
         """`hosts` without their port; empty lets every one in. `paths` are those counted by their name."""
@@ -69,7 +68,6 @@ class Guard:
         self._keys = keys
         self._audit = audit
         self._lately = lately
-        self._index = index
         self._telemetry = telemetry or Telemetry()
         self._trouble = ""
 
@@ -151,7 +149,7 @@ class Guard:
 
     def authorise(self, path: str, authorization: str) -> Key | None:
         """The key of a request, by its header; None where no key is needed. ProblemError 401 without one, 403 for a key
-        that is not for this."""
+        that is not for this. Which indexes it is for, is known where the request has been read."""
         if self._keys is None or path.startswith(OPEN):
             return None
         key = self._keys.find(_secret(authorization))
@@ -162,12 +160,9 @@ class Guard:
             self._metrics.refused.labels("key").inc()
             raise ProblemError(401, "This server needs a key: send Authorization: Bearer KEY.", code="invalid_api_key")
         scope = next((scope for start, scope in SCOPES.items() if path.startswith(start)), None)
-        wrong = scope if scope is not None and scope not in key.scopes else ""
-        if scope == "search" and key.indexes and self._index not in key.indexes:
-            wrong = f"the index {self._index}"
-        if wrong:
+        if scope is not None and scope not in key.scopes:
             self._metrics.refused.labels("scope").inc()
-            refusal = ProblemError(403, f"The key {key.name} is not for {wrong}: use one that is.", code="scope")
+            refusal = ProblemError(403, f"The key {key.name} is not for {scope}: use one that is.", code="scope")
             refusal.key = key.name
             raise refusal
         return key

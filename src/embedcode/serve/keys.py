@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import time
@@ -27,6 +28,7 @@ LOOK_SECONDS = 1.0
 """Between two looks at whether the file has changed."""
 FIELDS: dict[str, type] = {"name": str, "sha256": str, "scopes": list, "indexes": list, "tokens_per_minute": int}
 
+INDEX_NAME = re.compile(r"[^\x00-\x1f\x7f,=/\\]{1,100}")
 _NAME = re.compile(r"[\w.@-]{1,64}", re.ASCII)
 
 
@@ -129,10 +131,19 @@ def read(path: Path) -> list[Key]:
     return keys
 
 
-def add(path: Path, name: str, scopes: tuple[str, ...] = SCOPES, tokens_per_minute: int = 0) -> str:
+def add(
+    path: Path,
+    name: str,
+    scopes: tuple[str, ...] = SCOPES,
+    tokens_per_minute: int = 0,
+    indexes: tuple[str, ...] = (),
+) -> str:
     """Make a key, append its hash to the file, and return it: it can be read nowhere else."""
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name[:80]!r} is no name of a key: use up to 64 letters, digits, and . _ @ -")
+    for index in indexes:
+        if not INDEX_NAME.fullmatch(index):
+            raise UsageError(f"{index[:80]!r} is no name of an index: give one as in --index NAME=PATH")
     keys = read(path) if path.exists() else []
     if any(key.name == name for key in keys):
         raise UsageError(f"{path} has a key of the name {name}: choose another, or take that one out")
@@ -141,7 +152,8 @@ def add(path: Path, name: str, scopes: tuple[str, ...] = SCOPES, tokens_per_minu
         "[[key]]",
         f'name = "{name}"',
         f'sha256 = "{hashlib.sha256(secret.encode()).hexdigest()}"',
-        f"scopes = [{', '.join(f'{chr(34)}{scope}{chr(34)}' for scope in scopes)}]",
+        f"scopes = {json.dumps(scopes)}",
+        *([f"indexes = {json.dumps(indexes, ensure_ascii=False)}"] if indexes else []),
         *([f"tokens_per_minute = {tokens_per_minute}"] if tokens_per_minute else []),
     ]
     before = read_small(path) if path.exists() else b""

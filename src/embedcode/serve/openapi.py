@@ -44,8 +44,8 @@ _GETS: dict[str, tuple[str, str, tuple[int, ...]]] = {
 }
 
 
-def route(model: Model, index: str, keys: bool) -> Route:
-    content = orjson.dumps(document(model, index, keys))
+def route(model: Model, indexes: list[str], keys: bool) -> Route:
+    content = orjson.dumps(document(model, indexes, keys))
 
     def endpoint(_: Request) -> Response:
         return Response(content, media_type="application/json")
@@ -53,7 +53,7 @@ def route(model: Model, index: str, keys: bool) -> Route:
     return Route("/openapi.json", endpoint, methods=["GET"])
 
 
-def document(model: Model, index: str, keys: bool) -> Schema:
+def document(model: Model, indexes: list[str], keys: bool) -> Schema:
     paths: Schema = {"/v1/embeddings": {"post": _post("Embed texts", "embed", _ref("EmbeddingRequest"), "Embeddings")}}
     for path, (summary, schema, others) in _GETS.items():
         paths[path] = {"get": _get(summary, path.rpartition("/")[2], schema, others)}
@@ -63,14 +63,19 @@ def document(model: Model, index: str, keys: bool) -> Schema:
     metrics = _get("Counts, for Prometheus", "metrics", "Any", ())
     metrics["responses"]["200"] = {"description": "Done.", "content": {"text/plain": {"schema": TEXT}}}
     paths["/v1/metrics"] = {"get": metrics}
-    if index:
+    if indexes:
         for path, said, fields, answer in (
-            ("", f"Search {index}", search_api.SEARCH, "Hits"),
+            ("", f"Search {', '.join(indexes)}", search_api.SEARCH, "Hits"),
             ("/related", "What is like a place in it", search_api.RELATED, "Hits"),
             ("/file", "A file of it", search_api.FILE, "File"),
         ):
-            paths[f"/v1/search{path}"] = {"post": _post(said, f"search{path[1:].title()}", _searched(fields), answer)}
-        paths["/v1/search/status"] = {"get": _get(f"The index of {index}", "searchStatus", "Any", (503,))}
+            paths[f"/v1/search{path}"] = {
+                "post": _post(said, f"search{path[1:].title()}", _searched(fields, indexes), answer)
+            }
+        named = {"name": "index", "in": "query", "required": len(indexes) > 1, "schema": _index(indexes)}
+        status = _get("How far an index is", "searchStatus", "Any", (400, 404, 503)) | {"parameters": [named]}
+        paths["/v1/search/status"] = {"get": status}
+        paths["/v1/search/indexes"] = {"get": _get("The indexes that this key may search", "searchIndexes", "Any", ())}
     if not keys:
         for path in paths.values():
             for operation in path.values():
@@ -102,7 +107,7 @@ def _post(summary: str, name: str, body: Schema, answer: str) -> Schema:
     return _get(summary, name, answer, WORK) | {"requestBody": content}
 
 
-def _searched(fields: dict[str, Any]) -> Schema:
+def _searched(fields: dict[str, Any], indexes: list[str]) -> Schema:
     """The body of a search request, by the fields that are read and their defaults."""
     lists = {"type": "array", "items": TEXT}
     kinds: dict[type, Schema] = {str: TEXT, list: lists, int: WHOLE, bool: {"type": "boolean"}}
@@ -113,7 +118,14 @@ def _searched(fields: dict[str, Any]) -> Schema:
         "line": WHOLE | {"minimum": 1},
     }
     properties = {name: closer.get(name, kinds[type(usual)]) | {"default": usual} for name, usual in fields.items()}
-    return {"type": "object", "properties": properties, "additionalProperties": False}
+    properties["index"] = _index(indexes)
+    required = ["index"] if len(indexes) > 1 else []
+    return {"type": "object", "properties": properties, "additionalProperties": False, "required": required}
+
+
+def _index(indexes: list[str]) -> Schema:
+    """It may be left out where there is one."""
+    return {"enum": indexes} if len(indexes) > 1 else {"enum": ["", *indexes], "default": ""}
 
 
 def _answer(text: str, schema: str) -> Schema:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from embedcode.errors import UsageError
+from embedcode.serve.keys import INDEX_NAME
 
 NIM_SETTINGS = {
     "NIM_ENGINE_PRECISION": "precision",
@@ -72,7 +73,8 @@ class Options:
     tls_key: Path | None = None
     json_logs: bool = True
     audit_log: Path | None = None
-    index: Path | None = None
+    index: Mapping[str, Path] = field(default_factory=dict)
+    """Repositories to search, by their names."""
 
 
 def load(flags: Mapping[str, Any]) -> Options:
@@ -155,6 +157,22 @@ def _names(raw: Any) -> tuple[str, ...]:
     return tuple(part.strip().lower() for part in parts if part.strip())
 
 
+def _indexes(raw: Any) -> dict[str, Path]:
+    """PATH or NAME=PATH, several with commas between; the name of a folder is its index's if it is given no other."""
+    found: dict[str, Path] = {}
+    for part in (part.strip() for part in (raw.split(",") if isinstance(raw, str) else raw)):
+        given, named, place = part.partition("=")
+        if not named or "/" in given:  # which is of the path
+            given, place = "", part
+        name = given or _path(place).resolve().name
+        if not place or not INDEX_NAME.fullmatch(name):
+            raise ValueError("names no repository that can be asked by its name: give NAME=PATH")
+        if name in found:
+            raise ValueError(f"has two indexes of the name {name}: give one of them another, as in NAME={part[:60]}")
+        found[name] = _path(place)
+    return found
+
+
 def _role(raw: Any) -> str:
     if str(raw) not in ("", "query", "passage"):
         raise ValueError("must be query or passage")
@@ -190,5 +208,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "tls_key": _path,
     "json_logs": _switch,
     "audit_log": _path,
-    "index": _path,
+    "index": _indexes,
 }

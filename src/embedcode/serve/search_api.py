@@ -1,4 +1,4 @@
-"""Search over HTTP: routes that ask one kept repository. JSON in, the JSON of `--json` out, ProblemError for the rest.
+"""Search over HTTP: routes that ask kept repositories. JSON in, the JSON of `--json` out, ProblemError for the rest.
 
 Knows no address, no token and no page: an application decides who may ask (`web.py`, `server.py`).
 """
@@ -21,7 +21,9 @@ from embedcode.search.forms import with_forms
 from embedcode.serve.asked import SHOWN, whole
 from embedcode.serve.body import Bodies
 from embedcode.serve.highlight import coloured
+from embedcode.serve.indexes import Indexes
 from embedcode.serve.kept import Answer, Kept
+from embedcode.serve.keys import Key
 from embedcode.serve.problem import ProblemError
 from embedcode.store.terms import query_terms
 from embedcode.types import Content, Filter, Hit, Mode, Query
@@ -36,31 +38,31 @@ RETRY_SECONDS = 2
 Values = dict[str, Any]
 
 # What a request may say, with the values of what it leaves out.
-HITS: Values = {"paths": [], "languages": [], "repos": [], "content": [], "top_k": 10, "highlight": False}
+HITS: Values = {"index": "", "paths": [], "languages": [], "repos": [], "content": [], "top_k": 10, "highlight": False}
 SEARCH: Values = {"query": "", "code": "", "since": "", "mode": "hybrid", "update": True, **HITS}
 RELATED: Values = {"path": "", "line": 1, **HITS}
-FILE: Values = {"path": "", "query": ""}
+FILE: Values = {"index": "", "path": "", "query": ""}
 
 
 class NotShownError(UsageError):
     """A file that is not in the index, or may no longer be read."""
 
 
-def routes(kept: Kept, bodies: Bodies) -> list[Route]:
-    """POST /v1/search, /v1/search/related and /v1/search/file, GET /v1/search/status."""
+def routes(indexes: Indexes, bodies: Bodies) -> list[Route]:
+    """POST /v1/search, /v1/search/related and /v1/search/file, GET /v1/search/status and /v1/search/indexes."""
 
-    def search(asked: Values) -> Values:
+    def search(kept: Kept, asked: Values) -> Values:
         if asked["mode"] not in list(Mode):
             raise _wrong("mode", f"mode {asked['mode'][:SHOWN]!r} is none: give one of {', '.join(Mode)}.")
         count = _count(asked["top_k"], "top_k", MOST_HITS)
         query = Query(asked["query"], asked["code"], _filter(asked), count, Mode(asked["mode"]))
         return _record(kept, kept.search(query, asked["since"], asked["update"]), asked)
 
-    def related(asked: Values) -> Values:
+    def related(kept: Kept, asked: Values) -> Values:
         line, count = _count(asked["line"], "line"), _count(asked["top_k"], "top_k", MOST_HITS)
         return _record(kept, kept.related(asked["path"], line, count, _filter(asked)), asked)
 
-    def file(asked: Values) -> Values:
+    def file(kept: Kept, asked: Values) -> Values:
         try:
             known, source = kept.index.source(asked["path"])
         except UsageError as error:
@@ -72,36 +74,51 @@ def routes(kept: Kept, bodies: Bodies) -> list[Route]:
             "lines": coloured(source.text, known.language, known.path, asked=_terms(asked["query"])),
         }
 
-    def status(_: Values) -> Values:
+    def status(kept: Kept, _: Values) -> Values:
         step = kept.reading
         return {**status_record(kept.status()), "reading": {"done": step.done, "total": step.total} if step else None}
 
+    def names(request: Request) -> Response:
+        return _json({"indexes": indexes.names(_key(request))})
+
     return [
-        Route("/v1/search", _answering(search, SEARCH, bodies), methods=["POST"]),
-        Route("/v1/search/related", _answering(related, RELATED, bodies), methods=["POST"]),
-        Route("/v1/search/file", _answering(file, FILE, bodies), methods=["POST"]),
-        Route("/v1/search/status", _answering(status, {}, bodies), methods=["GET"]),
+        Route("/v1/search/indexes", names, methods=["GET"]),
+        Route("/v1/search", _answering(search, SEARCH, indexes, bodies), methods=["POST"]),
+        Route("/v1/search/related", _answering(related, RELATED, indexes, bodies), methods=["POST"]),
+        Route("/v1/search/file", _answering(file, FILE, indexes, bodies), methods=["POST"]),
+        Route("/v1/search/status", _answering(status, {}, indexes, bodies), methods=["GET"]),
     ]
 
 
 # ---- requests ----------------------------------------------------------------------------------------------------
 
 
-def _answering(work: Callable[[Values], Values], fields: Values, bodies: Bodies) -> Callable[[Request], Any]:
-    """An endpoint that gives a request's fields to `work`, in a thread."""
+def _answering(
+    work: Callable[[Kept, Values], Values], fields: Values, indexes: Indexes, bodies: Bodies
+) -> Callable[[Request], Any]:
+    """An endpoint that gives the repository that is asked, and a request's fields, to `work`, in a thread."""
 
     async def endpoint(request: Request) -> Response:
         with bodies.open() as holding:
             asked = _read(await bodies.read(request, holding, MOST_BYTES), fields) if fields else {}
+            kept = indexes.pick(asked.get("index", request.query_params.get("index", "")), _key(request))
             try:
-                value = await run_in_threadpool(work, asked)
+                return _json(await run_in_threadpool(work, kept, asked))
             except EmbedcodeError as error:
                 raise _problem(error) from None
-        # As UTF-8; half a surrogate pair, which UTF-8 does not have, leaves as JSON escapes it.
-        content = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
-        return Response(content, media_type="application/json")
 
     return endpoint
+
+
+def _key(request: Request) -> Key | None:
+    key: Key | None = getattr(request.state, "key", None)
+    return key
+
+
+def _json(value: Values) -> Response:
+    """As UTF-8; half a surrogate pair, which UTF-8 does not have, leaves as JSON escapes it."""
+    content = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+    return Response(content, media_type="application/json")
 
 
 def _problem(error: EmbedcodeError) -> ProblemError:

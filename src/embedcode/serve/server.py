@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -33,6 +33,7 @@ from embedcode.serve.asked import Model
 from embedcode.serve.body import Bodies
 from embedcode.serve.embedder import Embedder, Limits
 from embedcode.serve.guard import LOCAL, Guard
+from embedcode.serve.indexes import Indexes
 from embedcode.serve.inner import InnerEncoder
 from embedcode.serve.journal import Journal, Lines
 from embedcode.serve.kept import Kept
@@ -176,7 +177,7 @@ def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Star
             error = ProblemError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
         assert isinstance(error, ProblemError)
         request.state.note["error"] = error.message
-        if error.reason in ("role", "memory"):  # the embedder counts its own
+        if error.reason in ("role", "memory", "scope"):  # the embedder counts its own
             metrics.refused.labels(error.reason).inc()
         return respond(error, request.state.id, headers)
 
@@ -222,14 +223,13 @@ class _Serving:
 
     def _application(self) -> tuple[Starlette, Guard]:
         options, lately = self._options, Lately()
-        index = options.index.resolve().name if options.index else ""
         keys = Keys(options.api_keys) if options.api_keys else None
         bodies = Bodies(options.body_bytes, options.body_seconds)
         routes: list[BaseRoute] = [
             embeddings_api.route(self._embedder, bodies),
             *model_api.routes(self._embedder, about(self._encoder)),
-            status_api.route(self._embedder, lately, index),
-            openapi.route(self._embedder.model, index, keys is not None),
+            status_api.route(self._embedder, lately, list(options.index)),
+            openapi.route(self._embedder.model, list(options.index), keys is not None),
             pages.route("/", "status.html"),
             pages.route("/status.js", "status.js"),
             pages.route("/docs", "docs.html"),
@@ -237,9 +237,10 @@ class _Serving:
             pages.route("/style.css", "style.css"),
         ]
         if options.index:
-            kept = Kept(options.index, InnerEncoder(self._embedder, self._encoder, asyncio.get_running_loop()))
-            routes += [*pages.search("/search"), *search_api.routes(kept, bodies)]
-            Thread(target=self._prepare, args=[kept], daemon=True).start()
+            inner = InnerEncoder(self._embedder, self._encoder, asyncio.get_running_loop())
+            kept = {name: Kept(path, inner) for name, path in options.index.items()}
+            routes += [*pages.search("/search"), *search_api.routes(Indexes(kept), bodies)]
+            Thread(target=self._prepare, args=[kept.values()], daemon=True).start()
         paths = frozenset(route.path for route in routes if isinstance(route, Route))
         if options.grpc_port is not None:
             from embedcode.serve.grpc_api import PATHS
@@ -248,15 +249,17 @@ class _Serving:
         hosts = frozenset(options.allowed_hosts)
         if options.host in LOCAL:
             hosts |= LOCAL
-        guard = Guard(self._journal, self._metrics, hosts, paths, keys, self._audit, lately, index, self._telemetry)
+        guard = Guard(self._journal, self._metrics, hosts, paths, keys, self._audit, lately, self._telemetry)
         return application(routes, guard, self._metrics), guard
 
-    def _prepare(self, kept: Kept) -> None:
-        """Read the index's repository, and give it the vectors it lacks, once there is an engine."""
+    def _prepare(self, kept: Collection[Kept]) -> None:
+        """Read each repository, and give it the vectors it lacks, once there is an engine."""
         while not self._embedder.ready:
             time.sleep(0.1)
-        kept.warm()
-        kept.finish()
+        for one in kept:
+            one.warm()
+        for one in kept:
+            one.finish()
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()

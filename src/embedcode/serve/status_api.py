@@ -16,8 +16,8 @@ from embedcode.serve.model_api import WORDS
 from embedcode.serve.queue import Lane
 
 
-def route(embedder: Embedder, lately: Lately, index: str) -> Route:
-    """`index` is the name of the one that is served, or empty."""
+def route(embedder: Embedder, lately: Lately, indexes: list[str]) -> Route:
+    """`indexes` are the names of those that are served."""
 
     async def endpoint(_: Request) -> Response:
         lanes = [
@@ -41,7 +41,7 @@ def route(embedder: Embedder, lately: Lately, index: str) -> Route:
             "cache": embedder.cache,
             "restarts": embedder.restarts,
             "errors": list(reversed(lately.errors)),
-            "index": index,
+            "indexes": indexes,
         }
         return Response(orjson.dumps(record), media_type="application/json")
 

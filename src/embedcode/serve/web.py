@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from embedcode.errors import UsageError
 from embedcode.serve import pages, search_api
 from embedcode.serve.body import Bodies
+from embedcode.serve.indexes import Indexes
 from embedcode.serve.kept import Kept
 from embedcode.serve.port import listen
 from embedcode.serve.problem import ProblemError, respond
@@ -90,7 +91,10 @@ def application(kept: Kept, guard: Guard) -> Starlette:
         return respond(error)
 
     return Starlette(
-        routes=[*pages.search("/"), *search_api.routes(kept, Bodies(search_api.MOST_BYTES))],
+        routes=[
+            *pages.search("/"),
+            *search_api.routes(Indexes({kept.index.root.name: kept}), Bodies(search_api.MOST_BYTES)),
+        ],
         middleware=[Middleware(guard.around)],
         exception_handlers={HTTPException: refused, ProblemError: refused},
     )

@@ -118,6 +118,7 @@ const EMPTY = {
   kind: "text", q: "", code: "", lang: [], content: [], repo: [], path: "", since: "", mode: "hybrid", k: "10",
   related: "", // path:line, in place of a query
   file: "", // path:line or path:first-last, shown beside the hits
+  index: "", // which repository, where the server has several
 };
 const MENUS = ["lang", "content", "repo"];
 const FILTERS = [...MENUS, "path", "since"];
@@ -168,7 +169,7 @@ let timer = 0; // of what was typed, or of an index that was not ready
 function request(typed) {
   const where = {
     paths: state.path.split(",").map((glob) => glob.trim()).filter(Boolean),
-    languages: state.lang, content: state.content, repos: state.repo, top_k: +state.k, highlight: true,
+    languages: state.lang, content: state.content, repos: state.repo, top_k: +state.k, highlight: true, index: state.index,
   };
   if (state.related) {
     const { path, first } = place(state.related);
@@ -342,10 +343,11 @@ async function view(focus) {
   const query = state.related || state.kind === "code" ? "" : state.q;
   const mine = (opening = new AbortController());
   try {
-    if (opened?.path !== path || opened.query !== query) {
-      const file = await ask("/v1/search/file", { path, query }, mine.signal);
+    const { index } = state;
+    if (opened?.path !== path || opened.query !== query || opened.index !== index) {
+      const file = await ask("/v1/search/file", { path, query, index }, mine.signal);
       if (mine !== opening) return;
-      opened = { path, query, total: file.lines.length };
+      opened = { path, query, index, total: file.lines.length };
       fill(file);
     }
   } catch (error) {
@@ -405,8 +407,11 @@ let began = null; // the first look at vectors that are being made: for the time
 
 async function watch() {
   clearTimeout(watching);
+  const { index } = state;
   try {
-    known = await ask("/v1/search/status");
+    const status = await ask(`/v1/search/status?${new URLSearchParams({ index })}`);
+    if (index !== state.index) return;
+    known = { ...status, index };
   } catch (error) {
     if (!answer) fail(error);
     return;
@@ -477,6 +482,7 @@ function controls() {
   const { related, kind } = state;
   $("q").value = state.q;
   $("code").value = state.code;
+  $("index").value = state.index;
   for (const name of ["path", "since", "mode", "k"]) {
     $(name).value = state[name];
     $(name).classList.toggle("set", state[name] !== EMPTY[name]);
@@ -507,6 +513,7 @@ function grow() {
 async function load() {
   typing = false;
   controls();
+  if (known && known.index !== state.index) watch();
   if (asked !== key(...request(false))) await search();
   await view(false);
 }
@@ -670,7 +677,17 @@ function start() {
   }
   state = fromAddress();
   if (!["code", "both"].includes(state.kind)) state.kind = "text";
-  return load();
+  if ($("index").options.length) return load();
+  controls();
+  return choose().then(take).then(load); // what was typed meanwhile counts
+}
+
+/** Which repositories there are to choose from. */
+async function choose() {
+  const { indexes } = await ask("/v1/search/indexes").catch((error) => (fail(error), { indexes: [] }));
+  $("index").replaceChildren(...indexes.map((name) => el("option", { value: name }, name)));
+  $("index").hidden = indexes.length < 2;
+  if (indexes.length > 1 && !indexes.includes(state.index)) change({ index: indexes[0] }, false);
 }
 addEventListener("popstate", start);
 document.addEventListener("visibilitychange", () => document.hidden || watch());

@@ -67,7 +67,7 @@ function show(status) {
     new Date(error.time * 1000).toLocaleTimeString(), `${error.status}`, error.path, error.message, error.id.slice(0, 12),
   )));
   $("none").hidden = status.errors.length > 0;
-  $("to-search").hidden = !status.index;
+  $("to-search").hidden = !status.indexes.length;
 }
 
 async function look() {
