@@ -74,8 +74,8 @@ def test_repositories_have_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         "my shop": shop,
         "till": tmp_path / "a=b",
     }
-    monkeypatch.setenv("EMBEDCODE_SERVE_INDEX", f"{tmp_path}/a=b, till=/x")
-    assert options.load({}).index == {"a=b": tmp_path / "a=b", "till": Path("/x")}
+    monkeypatch.setenv("EMBEDCODE_SERVE_INDEX", f"{tmp_path}/a=b/shop, till=/x")
+    assert options.load({}).index == {"shop": tmp_path / "a=b" / "shop", "till": Path("/x")}
     for wrong, said in (
         (["/x/shop", "/y/shop"], "two indexes of the name shop"),
         (["till="], "NAME=PATH"),
