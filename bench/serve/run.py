@@ -125,10 +125,12 @@ def peers(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
             servers.append(stack.enter_context(started.fastapi(args.fastapi, work)))
         if args.bf16:
             servers.append(stack.enter_context(started.fastapi(args.fastapi, work, "bfloat16")))
-        if args.infinity:
-            servers += [
-                stack.enter_context(started.infinity(args.infinity, work, args.weights, e)) for e in args.engines
-            ]
+        failed: dict[str, str] = {}
+        for engine in args.engines if args.infinity else ():
+            try:
+                servers.append(stack.enter_context(started.infinity(args.infinity, work, args.weights, engine)))
+            except SystemExit as error:
+                failed[engine] = str(error)[-500:]
         out: dict[str, Any] = {server.name: {} for server in servers}
         for clients in CLIENTS:
             for number in range(args.rounds):
@@ -143,7 +145,8 @@ def peers(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
                 found = bodies.load(server, args.seconds, rate=rate, warm=1)
                 out[server.name][f"open {share:.0%}"] = found
                 say(f"{server.name} open {share:.0%}", found)
-        return {"capacity_tokens_per_second": capacity, "servers": out, "build": build(servers[0])}
+        return {"capacity_tokens_per_second": capacity, "servers": out, "not_started": failed,
+                "build": build(servers[0])}  # fmt: skip
 
 
 def build(server: Server) -> str:
