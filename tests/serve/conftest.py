@@ -161,6 +161,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Web]]:
         subprocess.run(stop, env=environment(tmp_path / "home"), check=True, capture_output=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in a browser come last: its loop runs on in this thread, where `asyncio.run` then refuses to, and
+    CPython 3.11 loses count of its recursion."""
+    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     names = ("chromium", "chromium-browser", "google-chrome")
