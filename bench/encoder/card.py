@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
+import worker
 
 from embedcode import Role, load
 from embedcode.types import Tokens, Truncate
 
-CHUNKS = [json.loads(line) for line in Path(__file__).with_name("chunks.jsonl").read_text().splitlines()]
+CHUNKS = worker.texts(0)
 BATCHES = (64, 256)
 ROUNDS = 2
-SHAPES = ((4096, 4096), (4096, 1024), (4096, 14336), (14336, 4096))
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -42,7 +42,7 @@ def seconds(work: Callable[[], Any]) -> float:
 def limit() -> float:
     """The highest rate over the weight shapes of Mistral 7B, in 10^12 operations a second."""
     best = 0.0
-    for inner, outer in SHAPES:
+    for inner, outer in worker.SHAPES:
         x = torch.randn(16384, inner, device="cuda", dtype=torch.bfloat16)
         w = torch.randn(inner, outer, device="cuda", dtype=torch.bfloat16)
         for _ in range(3):
@@ -76,7 +76,6 @@ def rates(folder: Path, times: int, precisions: tuple[str, ...]) -> dict[str, An
     used = sum(entry.used for entry in tokens)
     network = encoder._network  # type: ignore[attr-defined]
     linear = sum(m.weight.numel() for m in network.modules() if isinstance(m, torch.nn.Linear))
-    encoder.forward(tokens)
     work: dict[str, Callable[[], Any]] = {
         "ours": lambda: encoder.encode(texts, Role.PASSAGE, truncate=Truncate.END),
         "ours, of tokens": lambda: encoder.forward(tokens),

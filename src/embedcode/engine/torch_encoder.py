@@ -147,9 +147,9 @@ class TorchEncoder(LocalEncoder):
         """Pooled vectors [n, dim], not yet of unit length."""
         import numpy as np
 
-        masked = self.checkpoint.masks_prompt
         if self._device != "cpu":
             return self._pooled_together(tokens, network)
+        masked = self.checkpoint.masks_prompt
         each = zip(tokens, self._run(tokens, network).split([entry.used for entry in tokens]), strict=True)
         return np.stack([self._pooled(states, entry.prompt if masked else 0) for entry, states in each])
 

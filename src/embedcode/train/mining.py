@@ -98,7 +98,7 @@ def consistent(mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, f
                 own = list(pairs.read(file))
             yield one, own
 
-    return with_pairs(mix, found()) if any(one.data.top for one in mix.sets) else mix
+    return with_pairs(mix, found())
 
 
 def mined(mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, folder: Path) -> Mix:
