@@ -33,6 +33,15 @@ def read_small(path: Path, limit: int = LIMIT) -> bytes:
     return raw
 
 
+def stamp(path: Path) -> tuple[int, int, int]:
+    """Differs from an earlier one where the file was written or replaced since; the same while there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 def make_private(folder: Path) -> None:
     """Make a folder, and those above it that are missing, for their owner only: an index holds the text of the sources,
     which may lie in a folder that only their owner may read. Folders that are there keep their mode."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from embedcode.model.spec import DEFAULT
 
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+MODEL = "embedcode-small"
 PATIENCE = 120.0
 """Seconds for what takes three on an idle machine."""
 

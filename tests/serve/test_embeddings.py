@@ -93,9 +93,9 @@ def test_receipts_of_what_is_cut(server: Server) -> None:
         assert (status, headers["x-embedcode-truncated"]) == (200, "1")
         short, long = answer["embedcode"]["inputs"]
         assert short == {"index": 0, "tokens": 3, "used": 3, "truncated": False}
-        assert (long["index"], long["used"], long["truncated"]) == (1, 256, True)
+        assert (long["index"], long["used"], long["truncated"]) == (1, 512, True)
         assert long["tokens"] > 3000
-        assert answer["usage"]["total_tokens"] == 259
+        assert answer["usage"]["total_tokens"] == 515
         assert server.metric("embedcode_truncated_texts_total") == before + 1
         near, far = (vector(server.embed(text[:500])[1]) for text in (kept, lost))
         assert vector(answer, 1) @ near > 0.9
@@ -103,7 +103,7 @@ def test_receipts_of_what_is_cut(server: Server) -> None:
     status, answer = server.embed(["short", goats])
     assert status == 400
     assert answer["message"].startswith("Input length ")
-    assert " exceeds maximum allowed token size 256" in answer["message"]
+    assert " exceeds maximum allowed token size 512" in answer["message"]
     assert answer["detail"]["index"] == 1
 
 
@@ -121,13 +121,19 @@ def test_duplicates_are_computed_once_and_known_texts_not_at_all(server: Server)
 
 def test_partial_success_says_which_input_is_bad(server: Server) -> None:
     status, headers, content = server.send(
-        "/v1/embeddings", {"model": MODEL, "input": ["good", "", "word " * 500, "fine"], "on_error": "partial"}
+        "/v1/embeddings", {"model": MODEL, "input": ["good", "", "word " * 600, "fine"], "on_error": "partial"}
     )
     answer = json.loads(content)
     assert (status, headers["x-embedcode-errors"]) == (200, "2")
     assert [row["index"] for row in answer["data"]] == [0, 3]
     assert [error["index"] for error in answer["embedcode"]["errors"]] == [1, 2]
     assert np.allclose(vector(answer, 1), vector(server.embed("fine")[1]), atol=1e-6)
+    status, answer = server.embed(["good", 5, None], on_error="partial")
+    assert (status, [row["index"] for row in answer["data"]]) == (200, [0])
+    assert answer["embedcode"]["errors"] == [
+        {"index": 1, "message": "input 1 is the number 5: send a text."},
+        {"index": 2, "message": "input 2 is missing or null: send a text."},
+    ]
     status, answer = server.embed(["", ""], on_error="partial")
     assert (status, answer["detail"]["index"]) == (400, 0)
 
@@ -143,7 +149,7 @@ def test_health_and_what_the_model_is(server: Server) -> None:
     _, models = server.ask("/v1/models")
     assert models["object"] == "list"
     assert {entry["root"] for entry in models["data"]} == {MODEL}
-    assert {entry["max_model_len"] for entry in models["data"]} == {256}
+    assert {entry["max_model_len"] for entry in models["data"]} == {512}
     _, metadata = server.ask("/v1/metadata")
     names = "assetInfo licenseInfo modelInfo repository_override version selectedModelProfileId"
     assert metadata.keys() == set(names.split())
@@ -238,7 +244,7 @@ def test_bad_input_has_its_status_and_both_shapes_of_an_error(
 
 
 def test_the_index_of_the_offending_input_is_told(server: Server) -> None:
-    for given, index in ((["a", "", "b"], 1), (["a"] * 40 + ["word " * 300], 40), (["a", "b", None], 2)):
+    for given, index in ((["a", "", "b"], 1), (["a"] * 40 + ["word " * 600], 40), (["a", "b", None], 2)):
         _, answer = server.embed(given)
         assert answer["detail"]["index"] == index
         assert f"input {index}" in answer["message"].lower()

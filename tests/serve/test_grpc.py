@@ -28,7 +28,7 @@ from embedcode.serve.grpc_api import mangled
 
 from .serving import MODEL, PATIENCE, Server, environment, prompted, serving
 
-NAME = "sentence_transformers_all_minilm_l6_v2"
+NAME = "embedcode_small"
 TEXTS = ["def logout(request):\n    request.session.flush()", "close a session", "größe = 'ß'"]
 
 
@@ -41,7 +41,8 @@ def address(server: Server) -> str:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
-    with serving(tmp_path_factory.mktemp("grpc"), "--grpc-port", "0") as server:
+    short = {"EMBEDCODE_SERVE_HEADER_SECONDS": "3"}
+    with serving(tmp_path_factory.mktemp("grpc"), "--grpc-port", "0", **short) as server:
         yield server, address(server)
 
 
@@ -168,7 +169,7 @@ def test_truncation(server: Server, client: triton.InferenceServerClient) -> Non
 
 
 def test_partial_success_says_which_input_is_bad(server: Server, client: triton.InferenceServerClient) -> None:
-    texts = ["good", "", "word " * 500, "fine"]
+    texts = ["good", "", "word " * 600, "fine"]
     found = ask(client, texts, parameters={"on_error": "partial"})
     _, answer = server.embed(texts, input_type="query", on_error="partial")
     assert found.as_numpy("index").tolist() == [row["index"] for row in answer["data"]] == [0, 3]
@@ -183,6 +184,25 @@ def test_partial_success_says_which_input_is_bad(server: Server, client: triton.
     assert whole.as_numpy("error_index").tolist() == []
     with pytest.raises(InferenceServerException, match=r"Unknown output 'index'.*with on_error=partial also index"):
         ask(client, ["a"], outputs=[triton.InferRequestedOutput("index")])
+
+
+def test_receipts_of_each_input_for_who_asks_for_them(server: Server, client: triton.InferenceServerClient) -> None:
+    texts = ["word " * 600, "a session"]
+    asked = [triton.InferRequestedOutput(name) for name in ("original_token_count", "token_count", "truncated")]
+    found = ask(client, texts, parameters={"truncate": "END"}, outputs=asked)
+    receipts = server.embed(texts, truncate="END")[1]["embedcode"]["inputs"]
+    for output, name in (("original_token_count", "tokens"), ("token_count", "used"), ("truncated", "truncated")):
+        assert found.as_numpy(output).tolist() == [receipt[name] for receipt in receipts]
+    assert found.as_numpy("truncated").tolist() == [True, False]
+    assert found.as_numpy("embeddings") is None
+
+
+def test_an_input_that_is_no_text_costs_the_others_nothing(client: triton.InferenceServerClient) -> None:
+    inputs = [tensor("text", [b"a session", b"\xff\xfe"])]
+    found = client.infer(NAME, inputs, parameters={"on_error": "partial"}, client_timeout=PATIENCE)
+    assert found.as_numpy("index").tolist() == [0]
+    assert found.as_numpy("error_index").tolist() == [1]
+    assert found.as_numpy("error_message").tolist() == [b"input 1 is no UTF-8: send a text."]
 
 
 def test_what_was_cut_or_left_out_is_counted_in_the_trailer(channel: Any) -> None:
@@ -245,6 +265,16 @@ def infer(**more: Any) -> Any:
     request = service_pb2.ModelInferRequest(model_name=NAME, **more)
     request.inputs.add(name="text", datatype="BYTES", shape=[1, 1])
     return request
+
+
+def test_who_connects_and_says_nothing_is_not_waited_for(server: Server, both: tuple[Server, str]) -> None:
+    host, _, port = both[1].partition(":")
+    start = time.monotonic()
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as line, suppress(ConnectionError):
+        while line.recv(4096):
+            pass
+    assert time.monotonic() - start < PATIENCE / 2
+    assert server.ready()
 
 
 def test_malformed_messages_are_refused_and_the_server_is_unharmed(server: Server, channel: Any) -> None:

@@ -111,6 +111,7 @@ class Keyed:
     server: Server
     embedder: str
     searcher: str
+    guest: str
     audit: Path
 
     def send(self, path: str, body: object = None, key: str = "") -> tuple[int, dict[str, str], bytes]:
@@ -127,11 +128,11 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
             [*command, name, "--scope", scope, "--quota", quota],
             env=environment(home), capture_output=True, encoding="utf-8", check=True,
         ).stdout.strip()
-        for name, scope, quota in (("indexer", "embed", "300"), ("reader", "search", "0"))
+        for name, scope, quota in (("indexer", "embed", "300"), ("reader", "search", "0"), ("guest", "search", "60"))
     ]  # fmt: skip
     with serving(
         home, "--api-keys", str(path), "--index", str(shop(home)), "--host", "0.0.0.0",
-        EMBEDCODE_SERVE_AUDIT_LOG=str(home / "audit"),
+        EMBEDCODE_SERVE_AUDIT_LOG=str(home / "audit"), EMBEDCODE_SERVE_LOG_TEXTS="true",
     ) as server:  # fmt: skip
         yield Keyed(server, *made, home / "audit")
 
@@ -186,9 +187,45 @@ def test_the_index_is_searched_with_the_servers_own_engine(keyed: Keyed) -> None
     assert keyed.send("/search", key=keyed.searcher)[0] == 200
 
 
+def test_a_search_counts_what_it_asks(keyed: Keyed) -> None:
+    def asked(**more: str) -> tuple[int, dict[str, str], bytes]:
+        return keyed.send("/v1/search", {"query": "where is the visitor logged out? " * 6, **more}, keyed.guest)
+
+    assert asked(mode="lexical")[0] == 200
+    for _ in range(5):
+        assert asked(since="no such revision")[0] == 400  # which costs nothing
+    assert asked()[0] == 200  # with 44 tokens of the 60
+    status, headers, content = asked()
+    assert status == 429
+    assert 1 <= int(headers["retry-after"]) <= 60
+    assert "This key has used up its tokens" in json.loads(content)["message"]
+    assert (
+        keyed.server.send("/v1/metrics", Authorization=f"Bearer {keyed.guest}")[2]
+        .decode()
+        .count('embedcode_refused_requests_total{reason="search_quota"} 1.0')
+        == 1
+    )
+    assert asked(mode="lexical")[0] == 200
+
+
+def test_texts_are_logged_where_that_is_asked_for_and_nowhere_else(keyed: Keyed) -> None:
+    keyed.send("/v1/embeddings", {"model": MODEL, "input": ["a lighthouse " * 100, *"bcdefghijk"]}, keyed.embedder)
+    keyed.send("/v1/embeddings", {"model": MODEL, "input": "half a \ud800 lighthouse"}, keyed.embedder)
+    keyed.send("/v1/search", {"query": "a lighthouse"}, keyed.searcher)
+    end, logged = time.monotonic() + PATIENCE, []
+    while len(logged) < 3:  # a thread of its own writes them
+        assert time.monotonic() < end, logged
+        time.sleep(0.1)
+        lines = keyed.server.log.read_text().split("\n")[:-1]
+        logged = [event["texts"] for event in map(json.loads, lines) if "lighthouse" in str(event.get("texts"))]
+    assert logged == [[("a lighthouse " * 100)[:200], *"bcdefgh"], ["half a ? lighthouse"], ["a lighthouse"]]
+    assert "lighthouse" not in keyed.audit.read_text()
+    assert "lighthouse" not in keyed.send("/v1/status", key=keyed.embedder)[2].decode()
+
+
 def test_the_audit_log_tells_which_key_did_what(keyed: Keyed) -> None:
     lines = [json.loads(line) for line in keyed.audit.read_text().splitlines()]
-    assert {line["key"] for line in lines} == {"indexer", "reader", None}
+    assert {line["key"] for line in lines} == {"indexer", "reader", "guest", None}
     assert any((line["key"], line["path"], line["status"]) == ("reader", "/v1/embeddings", 403) for line in lines)
     assert all(line["status"] == 401 for line in lines if line["key"] is None)
     assert keyed.audit.stat().st_mode & 0o777 == 0o600

@@ -43,6 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         EMBEDCODE_THREADS="1",
         EMBEDCODE_SERVE_MAX_QUEUE_TOKENS="3000",
         EMBEDCODE_SERVE_HEADER_SECONDS="3",
+        EMBEDCODE_SERVE_READ_SECONDS="2",
         EMBEDCODE_SERVE_TIMEOUT="600",
     ) as server:
         yield server
@@ -74,6 +75,7 @@ def test_a_full_lane_refuses_the_other_stays_open_and_a_caller_who_leaves_costs_
     assert answer["type"] == "rate_limit_error"
     assert int(headers["retry-after"]) >= 1
     assert server.metric('embedcode_refused_requests_total{reason="tokens"}') == 1
+    waits(lambda: _is_refused_unread(server))
     start = time.monotonic()
     assert server.embed("where is the parcel?", input_type="query")[0] == 200
     assert server.metric('embedcode_queue_tokens{lane="passage"}') > 0  # it has overtaken
@@ -88,6 +90,16 @@ def test_a_full_lane_refuses_the_other_stays_open_and_a_caller_who_leaves_costs_
     assert server.metric('embedcode_requests_total{path="/v1/embeddings",status="499"}') == 1
 
 
+def _is_refused_unread(server: Server) -> bool:
+    """Refused before its tokens are counted: no batch has gone since a smaller one was refused."""
+    count = 'embedcode_stage_seconds_count{stage="tokenize"}'
+    before = server.metric(count)
+    larger = {"model": MODEL, "input": texts(4, "larger"), "input_type": "passage"}
+    status, headers, _ = server.send("/v1/embeddings", larger)
+    assert (status, "retry-after" in headers) == (429, True)
+    return server.metric(count) == before
+
+
 def test_an_answer_on_a_kept_connection_does_not_wait_for_the_clients_system(server: Server) -> None:
     connection = server.connect()
     spent = []
@@ -99,6 +111,26 @@ def test_an_answer_on_a_kept_connection_does_not_wait_for_the_clients_system(ser
     connection.close()
     # Systems acknowledge the first ones at once; later ones after 40 ms, whatever the load.
     assert min(spent[20:]) < 0.035
+
+
+def test_an_answer_that_nobody_reads_is_not_kept_for_ever(server: Server) -> None:
+    body = json.dumps({"model": MODEL, "input": [f"unread {number}" for number in range(600)]}).encode()
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.settimeout(PATIENCE)
+        line.connect(("127.0.0.1", server.port))
+        head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        line.sendall(head.encode() + body)
+        line.recv(1)  # the answer is there
+        assert server.embed("another one")[0] == 200
+        waits(lambda: server.metric("embedcode_open_requests") == 0)
+        time.sleep(3)
+        got = 0
+        with suppress(ConnectionError):
+            while block := line.recv(1 << 16):
+                got += len(block)
+    assert got < len(server.send("/v1/embeddings", body)[2])  # what the system had not taken was let go
+    assert server.ready()
 
 
 def test_one_text_that_many_ask_for_at_once_is_computed_once(server: Server, pool: ThreadPoolExecutor) -> None:

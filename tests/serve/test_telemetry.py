@@ -146,7 +146,7 @@ def test_grpc_is_traced_and_the_service_is_named(server: Server, collector: Coll
     assert server.process.stdout is not None
     place = server.process.stdout.readline().strip().removeprefix("grpc://")
     trace = "5" * 32
-    request = service_pb2.ModelInferRequest(model_name="sentence_transformers_all_minilm_l6_v2")
+    request = service_pb2.ModelInferRequest(model_name="embedcode_small")
     request.inputs.add(name="text", datatype="BYTES", shape=[1, 1])
     request.raw_input_contents.append(struct.pack("<I", len(SECRET)) + SECRET.encode())
     with grpc.insecure_channel(place) as channel:

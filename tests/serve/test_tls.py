@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Pair:
         return "--tls-cert", str(self.certificate), "--tls-key", str(self.key)
 
 
-def made(folder: Path, name: str) -> Pair:
+def made(folder: Path, name: str, kind: str = "ec -pkeyopt ec_paramgen_curve:P-256") -> Pair:
     """A certificate of this machine's, good for a hundred years, and its key."""
     if shutil.which("openssl") is None:
         if os.environ.get("CI", "").lower() == "true":
@@ -44,7 +45,7 @@ def made(folder: Path, name: str) -> Pair:
         pytest.skip("certificates are made with openssl, which is not installed")
     pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
     names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 -subj /CN=localhost"
+    command = f"openssl req -x509 -newkey {kind} -nodes -days 36500 -subj /CN=localhost"
     files = ["-addext", names, "-out", str(pair.certificate), "-keyout", str(pair.key)]
     subprocess.run([*command.split(), *files], check=True, capture_output=True)
     return pair
@@ -117,9 +118,55 @@ def test_grpc_is_spoken_over_tls_with_the_same_certificate(both: tuple[Server, s
     text = triton.InferInput("text", [1, 1], "BYTES")
     text.set_data_from_numpy(np.array([["a session"]], object))
     with triton.InferenceServerClient(place, ssl=True, root_certificates=str(pair.certificate)) as client:
-        found = client.infer("sentence_transformers_all_minilm_l6_v2", [text], client_timeout=PATIENCE)
+        found = client.infer("embedcode_small", [text], client_timeout=PATIENCE)
     expected = server.embed("a session")[1]["data"][0]["embedding"]
     assert np.array_equal(found.as_numpy("embeddings")[0], np.array(expected, np.float32))
+
+
+def test_a_renewed_certificate_is_taken_without_a_restart(tmp_path: Path) -> None:
+    first, second = made(tmp_path, "first"), made(tmp_path, "second", "rsa:2048")
+    used = Pair(tmp_path / "used.pem", tmp_path / "used.key")
+
+    def put(pair: Pair) -> None:
+        for source, place in ((pair.certificate, used.certificate), (pair.key, used.key)):
+            shutil.copy(source, place.with_suffix(".new"))
+            place.with_suffix(".new").replace(place)
+
+    def seen(port: int) -> bytes:
+        return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port), timeout=PATIENCE))
+
+    def is_taken(pair: Pair, *ports: int) -> None:
+        wanted = ssl.PEM_cert_to_DER_cert(pair.certificate.read_text())
+        end = time.monotonic() + PATIENCE
+        while {seen(port) for port in ports} != {wanted}:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+
+    put(first)
+    trust = ssl.create_default_context(cafile=first.certificate)
+    trust.load_verify_locations(second.certificate)
+    with serving(tmp_path / "home", "--grpc-port", "0", *used.arguments, trust=trust) as server:
+        assert server.process.stdout is not None
+        ports = server.port, int(server.process.stdout.readline().rpartition(":")[2])
+        is_taken(first, *ports)
+        shutil.copy(second.key, used.key)  # which does not fit, as between the two files of a renewal
+        end = time.monotonic() + PATIENCE
+        while not any("is not the key of" in event.get("trouble", "") for event in server.events()):
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        assert server.embed("a session")[0] == 200
+        put(second)
+        is_taken(second, *ports)
+        assert server.embed("a session")[0] == 200
+        put(first)
+        is_taken(first, *ports)
+        assert server.embed("a session")[0] == 200
+        assert [event["event"] for event in server.events() if "certificate" in event["event"]] == [
+            "certificate",
+            "certificate renewed",
+            "certificate",
+            "certificate renewed",
+        ]
 
 
 # ---- files that are none -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -61,10 +61,19 @@ class Asked:
     instruction: str | None = None
     late: bool = False
     """The texts are the parts of one file, in order."""
+    wrong: Mapping[int, str] = field(default_factory=dict)
+    """With `partial`, the places of inputs that are no text, and what is to be said of each."""
 
     @property
     def inputs(self) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
         return self.ids or self.texts
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """For the line of the request in the journal."""
+        return {
+            "role": self.role.value, "lane": self.lane.value, "inputs": len(self.inputs), "texts": self.texts
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +128,11 @@ def _no_number(name: str) -> None:
 
 def check(given: Mapping[str, Any], model: Model) -> Asked:
     """The same for fields that are read already, as those of gRPC."""
-    for field in given:
-        if field not in FIELDS:
-            near = get_close_matches(field, FIELDS, n=1)
+    for key in given:
+        if key not in FIELDS:
+            near = get_close_matches(key, FIELDS, n=1)
             cure = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(FIELDS)}."
-            raise _schema(field[:SHOWN], f"Unknown field {field[:SHOWN]!r}: {cure}")
+            raise _schema(key[:SHOWN], f"Unknown field {key[:SHOWN]!r}: {cure}")
     name = _optional_text(given, "model")
     if name is None:
         raise _schema("model", f"model is missing: give the name of a served model, such as {model.name!r}.")
@@ -135,7 +144,8 @@ def check(given: Mapping[str, Any], model: Model) -> Asked:
             "model",
             "model_not_found",
         )
-    texts, ids = _inputs(given, model)
+    partial = _choice(given, "on_error", ("fail", "partial"), "fail") == "partial"
+    texts, ids, wrong = _inputs(given, model, partial)
     role = _role(given, known, model)
     instruction = _optional_text(given, "instruction")
     late = given.get("late_chunking")
@@ -156,7 +166,8 @@ def check(given: Mapping[str, Any], model: Model) -> Asked:
         encoding=_choice(given, "encoding_format", ENCODINGS, "float"),
         kind=_choice(given, "embedding_type", KINDS, "float"),
         dimensions=_dimensions(given, model),
-        partial=_choice(given, "on_error", ("fail", "partial"), "fail") == "partial",
+        partial=partial,
+        wrong=wrong,
         instruction=INSTRUCTIONS.get(instruction, instruction) if instruction is not None else None,
         late=late,
     )
@@ -191,7 +202,10 @@ def _sense(asked: Asked, model: Model) -> None:
         )
 
 
-def _inputs(given: Mapping[str, Any], model: Model) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+def _inputs(
+    given: Mapping[str, Any], model: Model, partial: bool
+) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...], Mapping[int, str]]:
+    """Texts, or ids, and what is wrong with those that are neither."""
     if "input" not in given:
         raise _schema("input", "input is missing: send a text or a list of texts.")
     value = given["input"]
@@ -218,15 +232,20 @@ def _inputs(given: Mapping[str, Any], model: Model) -> tuple[tuple[str, ...], tu
                 "with --accept-token-ids.",
                 "input",
             )
-        return (), tuple(tuple(one) for one in value)
+        return (), tuple(tuple(one) for one in value), {}
     if model.accept_ids and isinstance(value[0], list):
         index = next(i for i, one in enumerate(value) if not _is_ids(one))
         said = f"input {index} is no list of token ids: send whole numbers from 0, or texts alone."
         raise ProblemError(422, said, "input", index=index)
-    for index, one in enumerate(value):
-        if not isinstance(one, str):
-            raise ProblemError(422, f"input {index} is {_named(one)}: send a text.", "input", index=index)
-    return tuple(value), ()
+    wrong = {
+        index: f"input {index} is {_named(one)}: send a text."
+        for index, one in enumerate(value)
+        if not isinstance(one, str)
+    }
+    if wrong and not partial:
+        index, said = next(iter(wrong.items()))
+        raise ProblemError(422, said, "input", index=index)
+    return tuple(one if isinstance(one, str) else "" for one in value), (), wrong
 
 
 def _is_ids(value: object) -> bool:
@@ -309,6 +328,8 @@ def _schema(param: str, message: str) -> ProblemError:
 
 def _named(value: object) -> str:
     """What a JSON value is, in a word; not what it holds."""
+    if isinstance(value, bytes):  # of gRPC, which sends texts as bytes
+        return "no UTF-8"
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "missing or null"}
     return names.get(type(value), f"the number {value}"[:SHOWN])
 

@@ -24,7 +24,7 @@ from embedcode.serve.asked import Asked, Model, PromptGuard
 from embedcode.serve.engine_process import EngineProcess
 from embedcode.serve.lately import Meter
 from embedcode.serve.metrics import Metrics
-from embedcode.serve.problem import ProblemError
+from embedcode.serve.problem import ProblemError, overloaded
 from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
 from embedcode.serve.recent import Recent
 from embedcode.serve.telemetry import Telemetry
@@ -39,6 +39,8 @@ TOKENISERS = 2
 SLACK = 4
 """Times what would be computed in the time of a request that one request may have: the rate may have been measured in a
 bad moment."""
+CHARACTERS = 4
+"""A token of text or code, at most on the mean."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before an engine that died is started again, by how often it died before it was ready."""
 
@@ -105,6 +107,9 @@ class Embedder:
         self._flights: dict[bytes, _Flight] = {}
         self._sent: dict[int, _Flight] = {}
         self._at_hand: dict[Lane, int] = dict.fromkeys(Lane, 0)
+        self._no_room: tuple[int, int] | None = None
+        """Characters of the smallest bulk request that found no room since there last was more of it, and in how many
+        seconds there would be. Not the exception: raised again it would keep every request it was raised for."""
         self._busy_since = 0.0
         self._deaths = 0
         self._repaired = 0
@@ -199,6 +204,9 @@ class Embedder:
             self._open(-1)
 
     async def _embed(self, asked: Asked, since: float, spend: Callable[[int], None] | None) -> Answer:
+        size = _characters(asked, self.max_tokens)
+        if self._no_room and size >= self._no_room[0] and asked.lane is Lane.PASSAGE:
+            raise FullError(self._no_room[1], "tokens")
         with self.telemetry.stage("tokenise"):
             entries, doubled = await self._tokenise(asked)
         self.metrics.seconds.labels("tokenize").observe(asyncio.get_running_loop().time() - since)
@@ -223,9 +231,11 @@ class Embedder:
             good = {0: good[0]}
         try:
             found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
-        except FullError:
+        except FullError as full:
             if spend is not None:
                 spend(-cost)  # nothing was computed for it
+            if asked.lane is Lane.PASSAGE and full.reason == "tokens":
+                self._no_room = min((size, full.retry_after), self._no_room or (size, full.retry_after))
             raise
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))
@@ -336,6 +346,7 @@ class Embedder:
                     del self._flights[flight.work.key]
                 if flight.work.state is State.SENT:
                     gone.append(flight.work.number)
+                self._no_room = None
         if gone:
             self._engine.forget(gone)
         self._count()
@@ -355,7 +366,9 @@ class Embedder:
             found = self._encoder.tokenize(block, asked.role, asked.instruction, asked.truncate, self.limits.max_tokens)
             for offset, (one, entry) in enumerate(zip(block, found, strict=True)):
                 index = start + offset
-                if one == "":
+                if index in asked.wrong:
+                    entry = InputError(index, asked.wrong[index])
+                elif one == "":
                     entry = InputError(index, f"input {index} is empty: leave it out, or send a text.")
                 elif isinstance(entry, InputError):
                     entry = InputError(index, _moved(entry.message, entry.index, index))
@@ -397,13 +410,7 @@ class Embedder:
 
     def _full(self, full: FullError) -> ProblemError:
         self.metrics.refused.labels(full.reason).inc()
-        return ProblemError(
-            self.limits.overload,
-            f"The server has all the work it can take: come back in {full.retry_after} seconds.",
-            code="overloaded",
-            retry_after=full.retry_after,
-            reason=full.reason,
-        )
+        return overloaded(full, self.limits.overload)
 
     def _check_size(self, cost: int) -> None:
         """What would not be done in time even by an engine with nothing else to do is no overload."""
@@ -429,6 +436,7 @@ class Embedder:
             return
         for lane in Lane:
             while self._at_hand[lane] <= self._budget and (batch := self.queue.take(lane)):
+                self._no_room = None
                 now = asyncio.get_running_loop().time()
                 if not any(self._at_hand.values()):
                     self._busy_since = now
@@ -564,6 +572,13 @@ class Embedder:
         self.metrics.rate.set(self.queue.rate.value)
         self.metrics.dropped.inc(self.queue.dropped - self._dropped)
         self._dropped = self.queue.dropped
+
+
+def _characters(asked: Asked, limit: int) -> int:
+    """As many as can count: in a request with more of them there are hardly fewer tokens."""
+    if asked.ids:
+        return sum(CHARACTERS * min(len(ids), limit) for ids in asked.ids)
+    return sum(min(len(text), CHARACTERS * limit) for text in asked.texts)
 
 
 def _late(texts: Sequence[str]) -> Late:

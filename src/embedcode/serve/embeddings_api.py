@@ -48,7 +48,7 @@ def route(embedder: Embedder, bodies: Bodies) -> Route:
             asked = await asyncio.to_thread(read, body, embedder.model)
         else:
             asked = read(body, embedder.model)
-        request.state.note |= {"role": asked.role.value, "lane": asked.lane.value, "inputs": len(asked.inputs)}
+        request.state.note |= asked.note
         key = getattr(request.state, "key", None)
         spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
         answer = await _unless_gone(request, embedder.embed(asked, spend))

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from embedcode.serve.guard import QUIET, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
 from embedcode.serve.problem import ProblemError
+from embedcode.serve.tls import Renewed
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to stderr past our log; read when it is imported
 import grpc  # type: ignore[import-untyped]
@@ -37,6 +39,8 @@ VERSION = "1"
 """Of a model here; a request may name it or none."""
 PARAMETERS = ("input_type", "truncate", "dimensions", "embedding_type", "on_error", "instruction", "late_chunking")
 OUTPUTS = ("token_count", "embeddings")
+RECEIPTS = ("original_token_count", "truncated")
+"""Outputs beside them for who asks for them by name: tokens of each whole text, and whether it was cut."""
 PARTIAL = ("index", "error_index", "error_message")
 """Outputs beside them with on_error=partial: which input each row is of, and which are bad, and why."""
 METHODS = {
@@ -93,6 +97,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", HEADER_BYTES),
                 ("grpc.so_reuseport", 0),  # else a second server takes half of the calls
+                ("grpc.server_handshake_timeout_ms", int(options.header_seconds * 1000)),  # else two minutes
             ]
         )
         answering: dict[str, Answering] = {
@@ -109,8 +114,7 @@ class GrpcServer:
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             if options.tls_cert and options.tls_key:
-                pair = (options.tls_key.read_bytes(), options.tls_cert.read_bytes())
-                bound = self._server.add_secure_port(place, grpc.ssl_server_credentials([pair]))
+                bound = self._server.add_secure_port(place, _credentials(options.tls_cert, options.tls_key))
             else:
                 bound = self._server.add_insecure_port(place)
         except (RuntimeError, OSError) as error:
@@ -203,6 +207,8 @@ class GrpcServer:
             outputs=[
                 {"name": "token_count", "datatype": "INT32", "shape": [-1]},
                 {"name": "embeddings", "datatype": "FP32", "shape": [-1, self._embedder.model.dim]},
+                {"name": "original_token_count", "datatype": "INT32", "shape": [-1]},
+                {"name": "truncated", "datatype": "BOOL", "shape": [-1]},
                 {"name": "index", "datatype": "INT32", "shape": [-1]},
                 {"name": "error_index", "datatype": "INT32", "shape": [-1]},
                 {"name": "error_message", "datatype": "BYTES", "shape": [-1]},
@@ -218,7 +224,7 @@ class GrpcServer:
         else:
             asked = read(request, name, embedder.model)
         wanted = _outputs(request, asked.partial)
-        state["note"] |= {"role": asked.role.value, "lane": asked.lane.value, "inputs": len(asked.inputs)}
+        state["note"] |= asked.note
         key = state.get("key")
         spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
         answer = await embedder.embed(asked, spend)
@@ -261,7 +267,8 @@ def read(request: Any, name: str, model: Model) -> Asked:
         field = "input" if tensor.name == "text" else "modality"
         if field in given:
             raise ProblemError(400, f"The input {tensor.name} is there twice: send it once.")
-        given[field] = [_text(tensor.name, place, one) for place, one in enumerate(_elements(request, index))]
+        keep = field == "input" and given.get("on_error") == "partial"
+        given[field] = [_text(tensor.name, place, one, keep) for place, one in enumerate(_elements(request, index))]
     return check(given, model)
 
 
@@ -272,23 +279,27 @@ def _elements(request: Any, index: int) -> list[bytes]:
         raise MalformedError(f"input tensor {request.inputs[index].name}: {error}") from None
 
 
-def _text(name: str, index: int, content: bytes) -> str:
+def _text(name: str, index: int, content: bytes, keep: bool) -> str | bytes:
+    """With `keep`, bytes that are no text stay as they are."""
     try:
         return content.decode()
     except UnicodeDecodeError as error:
+        if keep:
+            return content
         said = f"{name} {index} is no UTF-8 (byte {error.start}): decode it first."
         raise ProblemError(400, said, name, index=index) from None
 
 
 def _outputs(request: Any, partial: bool) -> list[str]:
     """In the order in which they are answered."""
-    known = OUTPUTS + PARTIAL if partial else OUTPUTS
+    usual = OUTPUTS + PARTIAL if partial else OUTPUTS
+    known = usual + RECEIPTS
     for output in request.outputs:
         if output.name not in known:
             cure = "" if partial else f"; with on_error=partial also {', '.join(PARTIAL)}"
             said = f"Unknown output {output.name[:SHOWN]!r}: those are {', '.join(known)}{cure}."
             raise ProblemError(400, said, "outputs")
-    return [output.name for output in request.outputs] or list(known)
+    return [output.name for output in request.outputs] or list(usual)
 
 
 def render(answer: Answer, asked: Asked, request: Any, wanted: list[str]) -> Any:
@@ -297,6 +308,8 @@ def render(answer: Answer, asked: Asked, request: Any, wanted: list[str]) -> Any
     numbers = {
         "token_count": ("INT32", counts),
         "embeddings": (DATATYPES[asked.kind], PACKERS[asked.kind](rows)),
+        "original_token_count": ("INT32", np.array([entry.original for entry in answer.tokens], np.int32)),
+        "truncated": ("BOOL", np.array([entry.truncated for entry in answer.tokens], np.bool_)),
         "index": ("INT32", np.array(answer.places, np.int32)),
         "error_index": ("INT32", np.array([error.index for error in answer.errors], np.int32)),
     }
@@ -316,6 +329,18 @@ def render(answer: Answer, asked: Asked, request: Any, wanted: list[str]) -> Any
         id=request.id,
         outputs=outputs,
         raw_output_contents=raw,
+    )
+
+
+def _credentials(certificate: Path, key: Path) -> Any:
+    """Asks at each handshake whether there is another certificate."""
+
+    def configuration(certificate: Path, key: Path) -> Any:
+        return grpc.ssl_server_certificate_configuration([(key.read_bytes(), certificate.read_bytes())])
+
+    files = Renewed(certificate, key)
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(certificate, key), lambda: files.made(configuration), False
     )
 
 

@@ -12,7 +12,7 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -44,6 +44,9 @@ PAGES = ("/", "/docs", "/search")
 SCOPES = {"/v1/embeddings": "embed", "/v1/search": "search", "/search": "search"}
 AUDITED = ("id", "key", "method", "path", "status", "client", "tokens")
 
+LOGGED_TEXTS, LOGGED_CHARACTERS = 8, 200
+"""Of a request, where its texts are to be logged."""
+
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::\d+)?")
 
@@ -59,8 +62,10 @@ class Guard:
         audit: Journal | None = None,
         lately: Lately | None = None,
         telemetry: Telemetry | None = None,
+        log_texts: bool = False,
     ) -> None:
-        """`hosts` without their port; empty lets every one in. `paths` are those counted by their name."""
+        """`hosts` without their port; empty lets every one in. `paths` are those counted by their name. `log_texts`
+        puts the beginning of what was sent into the journal, and nowhere else."""
         self._journal = journal
         self._metrics = metrics
         self._hosts = hosts
@@ -69,6 +74,7 @@ class Guard:
         self._audit = audit
         self._lately = lately
         self._telemetry = telemetry or Telemetry()
+        self._log_texts = log_texts
         self._trouble = ""
 
     def around(self, app: ASGIApp) -> ASGIApp:
@@ -175,8 +181,9 @@ class Guard:
         self._journal.write("mistake", "error", id=request_id, path=path, type=type(error).__name__, frames=frames)
 
     def count(
-        self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: Mapping[str, Any]
+        self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: dict[str, Any]
     ) -> None:
+        texts: Sequence[str] = note.pop("texts", ())
         path = scope["path"]
         self._metrics.requests.labels(path if path in self._paths else "other", str(status)).inc()
         level = "debug" if path.startswith(QUIET) else "info"
@@ -193,11 +200,20 @@ class Guard:
         said = fields.pop("error", "")
         if not path.startswith(QUIET):
             self._telemetry.answered(status, note)
-        self._journal.write("request", level, **fields)
+        if self._log_texts and texts:
+            logged = {"texts": [_printable(text[:LOGGED_CHARACTERS]) for text in texts[:LOGGED_TEXTS]]}
+        else:
+            logged = {}
+        self._journal.write("request", level, **fields, **logged)
         if self._audit is not None and (note.get("key") or status in (401, 403)):
             self._audit.write("used", "info", **{name: fields.get(name) for name in AUDITED})
         if self._lately is not None:
             self._lately.answered(path, status, seconds, note, request_id, said)
+
+
+def _printable(text: str) -> str:
+    """Half a surrogate pair has no UTF-8 form."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _secret(header: str) -> str:

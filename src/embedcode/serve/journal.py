@@ -1,4 +1,4 @@
-"""Journal: what the server did, a line an event, on stderr: JSON, or words for a person. Never what a text holds.
+"""Journal: what the server did, a line an event, on stderr: JSON, or words for a person. It knows no text of its own.
 
 Lines are written by a thread of their own: a reader of the log that stands still must not stop the server.
 """

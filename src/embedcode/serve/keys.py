@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.errors import UsageError
-from embedcode.files import read_small, replacing
+from embedcode.files import read_small, replacing, stamp
 from embedcode.serve.queue import FullError
 
 SCOPES = ("embed", "search")
@@ -65,7 +65,7 @@ class Keys:
         self._path = path
         self._clock = clock
         self._keys = read(path)
-        self._stamp = self._stat()
+        self._stamp = stamp(path)
         self._looked = clock()
         self.trouble = ""
         """Why a changed file was not taken."""
@@ -87,10 +87,10 @@ class Keys:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        stamp = self._stat()
-        if stamp == self._stamp:
+        now_there = stamp(self._path)
+        if now_there == self._stamp:
             return
-        self._stamp = stamp
+        self._stamp = now_there
         try:
             fresh = read(self._path)
         except (UsageError, OSError) as error:
@@ -102,13 +102,6 @@ class Keys:
                 if old.sha256 == key.sha256:
                     key.left, key.at = old.left, old.at
         self._keys = fresh
-
-    def _stat(self) -> tuple[int, int, int]:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return 0, 0, 0
-        return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def read(path: Path) -> list[Key]:

@@ -67,11 +67,13 @@ class Options:
     body_bytes: int = 32_000_000
     header_seconds: float = 15.0
     body_seconds: float = 60.0
+    read_seconds: float = 60.0
     strict_nim: bool = False
     drain_seconds: float = 30.0
     tls_cert: Path | None = None
     tls_key: Path | None = None
     json_logs: bool = True
+    log_texts: bool = False
     audit_log: Path | None = None
     index: Mapping[str, Path] = field(default_factory=dict)
     """Repositories to search, by their names."""
@@ -202,11 +204,13 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "body_bytes": _whole(1_000, 2_000_000_000),
     "header_seconds": _seconds,
     "body_seconds": _seconds,
+    "read_seconds": _seconds,
     "strict_nim": _switch,
     "drain_seconds": _seconds,
     "tls_cert": _path,
     "tls_key": _path,
     "json_logs": _switch,
+    "log_texts": _switch,
     "audit_log": _path,
     "index": _indexes,
 }

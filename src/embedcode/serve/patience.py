@@ -7,13 +7,12 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-READ_SECONDS = 60.0
-"""That a caller may leave a full answer unread."""
-
 
 class Patient(H11Protocol):
     head_seconds = 15.0
     """From the first byte that may be sent to the end of a request's headers."""
+    read_seconds = 60.0
+    """That a caller may leave a full answer unread."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -41,7 +40,7 @@ class Patient(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(READ_SECONDS, self._give_up)
+        self._unread = self.loop.call_later(self.read_seconds, self._give_up)
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -8,6 +8,8 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
+from embedcode.serve.queue import FullError
+
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 """Type of an error by its status; the others are the request's, below 500, or the server's."""
 
@@ -37,6 +39,17 @@ class ProblemError(Exception):
         """Under which it is counted."""
         self.key = ""
         """Name of the key that was not for this."""
+
+
+def overloaded(full: FullError, status: int) -> ProblemError:
+    what = "This key has used up its tokens" if full.reason == "quota" else "The server has all the work it can take"
+    return ProblemError(
+        status,
+        f"{what}: come back in {full.retry_after} seconds.",
+        code="overloaded",
+        retry_after=full.retry_after,
+        reason=full.reason,
+    )
 
 
 def respond(problem: ProblemError, request_id: str = "", headers: Mapping[str, str] | None = None) -> Response:

@@ -6,6 +6,7 @@ Knows no address, no token and no page: an application decides who may ask (`web
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from embedcode.engine.encoder import accepted
 from embedcode.errors import BusyError, EmbedcodeError, UsageError
 from embedcode.index.records import answer_record, hit_record, status_record
 from embedcode.search.excerpt import telling
@@ -24,9 +26,10 @@ from embedcode.serve.highlight import coloured
 from embedcode.serve.indexes import Indexes
 from embedcode.serve.kept import Answer, Kept
 from embedcode.serve.keys import Key
-from embedcode.serve.problem import ProblemError
+from embedcode.serve.problem import ProblemError, overloaded
+from embedcode.serve.queue import FullError
 from embedcode.store.terms import query_terms
-from embedcode.types import Content, Filter, Hit, Mode, Query
+from embedcode.types import Content, Filter, Hit, Mode, Query, Role, Truncate
 
 MOST_BYTES = 5_000_000
 """Of a request's body: a query of a million characters fits, whatever its language."""
@@ -42,6 +45,12 @@ HITS: Values = {"index": "", "paths": [], "languages": [], "repos": [], "content
 SEARCH: Values = {"query": "", "code": "", "since": "", "mode": "hybrid", "update": True, **HITS}
 RELATED: Values = {"path": "", "line": 1, **HITS}
 FILE: Values = {"index": "", "path": "", "query": ""}
+
+
+ASKED = ("query", "code")
+"""What of a search becomes vectors, and counts against its key's tokens."""
+QUOTA = "search_quota"
+"""Under which a search that its key's tokens do not reach for is counted."""
 
 
 class NotShownError(UsageError):
@@ -101,13 +110,39 @@ def _answering(
     async def endpoint(request: Request) -> Response:
         with bodies.open() as holding:
             asked = _read(await bodies.read(request, holding, MOST_BYTES), fields) if fields else {}
-            kept = indexes.pick(asked.get("index", request.query_params.get("index", "")), _key(request))
+            key = _key(request)
+            kept = indexes.pick(asked.get("index", request.query_params.get("index", "")), key)
+            texts = [asked[name] for name in ASKED if asked[name]] if fields is SEARCH else []
+            if (note := getattr(request.state, "note", None)) is not None:
+                note["texts"] = texts
+            counted = key is not None and key.tokens_per_minute and texts and asked["mode"] != Mode.LEXICAL
+            cost = 0
             try:
+                if key is not None and counted:
+                    cost = await run_in_threadpool(_cost, kept, texts)
+                    _spend(key, cost)
                 return _json(await run_in_threadpool(work, kept, asked))
-            except EmbedcodeError as error:
-                raise _problem(error) from None
+            except (EmbedcodeError, ProblemError) as error:
+                if key is not None and cost and getattr(error, "reason", "") != QUOTA:
+                    key.spend(-cost, time.monotonic())  # there was no answer for it
+                raise _problem(error) if isinstance(error, EmbedcodeError) else error from None
 
     return endpoint
+
+
+def _cost(kept: Kept, texts: list[str]) -> int:
+    """Tokens of what is asked."""
+    return sum(entry.used for entry in accepted(kept.index.encoder.tokenize(texts, Role.QUERY, truncate=Truncate.END)))
+
+
+def _spend(key: Key, cost: int) -> None:
+    """ProblemError where the key has used up its tokens."""
+    try:
+        key.spend(cost, time.monotonic())
+    except FullError as full:
+        problem = overloaded(full, 429)
+        problem.reason = QUOTA
+        raise problem from None
 
 
 def _key(request: Request) -> Key | None:

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 CLEAN, FORCED = 0, 1
 """Exit codes: all that was under way was answered, or it was cut off."""
+RENEW_SECONDS = 2
+"""Between two looks at whether there is another certificate."""
 CLOSE_SECONDS = 2
 """For answers that are still being written when the server ends."""
 
@@ -177,7 +179,7 @@ def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Star
             error = ProblemError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
         assert isinstance(error, ProblemError)
         request.state.note["error"] = error.message
-        if error.reason in ("role", "memory", "scope"):  # the embedder counts its own
+        if error.reason in ("role", "memory", "scope", search_api.QUOTA):  # the embedder counts its own
             metrics.refused.labels(error.reason).inc()
         return respond(error, request.state.id, headers)
 
@@ -249,7 +251,9 @@ class _Serving:
         hosts = frozenset(options.allowed_hosts)
         if options.host in LOCAL:
             hosts |= LOCAL
-        guard = Guard(self._journal, self._metrics, hosts, paths, keys, self._audit, lately, self._telemetry)
+        guard = Guard(
+            self._journal, self._metrics, hosts, paths, keys, self._audit, lately, self._telemetry, options.log_texts
+        )
         return application(routes, guard, self._metrics), guard
 
     def _prepare(self, kept: Collection[Kept]) -> None:
@@ -273,6 +277,7 @@ class _Serving:
         serving = asyncio.create_task(server.serve([self._listener]))
         signalled = asyncio.create_task(self._signalled.wait())
         ready = asyncio.create_task(self._tell_ready())
+        renewing = asyncio.create_task(self._renew(server.config))
         try:
             ends: set[asyncio.Future[Any]] = {serving, signalled, self._embedder.unusable}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -284,6 +289,7 @@ class _Serving:
         finally:
             server.should_exit = True
             ready.cancel()
+            renewing.cancel()
             signalled.cancel()
             await asyncio.wait({serving}, timeout=CLOSE_SECONDS + 1)
             if self._grpc is not None:
@@ -332,6 +338,23 @@ class _Serving:
             golden_cosine=round(facts.cosine, 4),
         )
 
+    async def _renew(self, config: uvicorn.Config) -> None:
+        """Take a certificate that replaces the one there is; connections that are open keep theirs."""
+        options = self._options
+        if options.tls_cert is None or options.tls_key is None:
+            return
+        files, said = tls.Renewed(options.tls_cert, options.tls_key), ""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            if (fresh := await asyncio.to_thread(files.made, tls.context)) is not None:
+                assert config.ssl is not None
+                # A pair loaded into the old context would stand beside one of another kind of key, and not replace it.
+                config.ssl.sni_callback = lambda line, name, old, fresh=fresh: setattr(line, "context", fresh)
+                self._journal.write("certificate renewed")
+            if files.trouble != said:
+                said = files.trouble
+                self._journal.write("certificate", "error" if said else "info", trouble=said)
+
     def _signal(self) -> None:
         self._signalled.set()
 
@@ -339,7 +362,9 @@ class _Serving:
         options = self._options
         return uvicorn.Config(
             app,
-            http=type("Patient", (Patient,), {"head_seconds": options.header_seconds}),
+            http=type(
+                "Patient", (Patient,), {"head_seconds": options.header_seconds, "read_seconds": options.read_seconds}
+            ),
             access_log=False,
             log_config=None,
             log_level="error",

@@ -1,4 +1,4 @@
-"""TLS: whether a certificate and its key are what a server can use, before anything listens. Knows no server.
+"""TLS: whether a certificate and its key are what a server can use, and whether others lie there now. Knows no server.
 
 HTTP and gRPC read the same two files, each through its own library, and neither says which file is at fault.
 """
@@ -6,9 +6,15 @@ HTTP and gRPC read the same two files, each through its own library, and neither
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
+from typing import TypeVar
 
 from embedcode.errors import UsageError
+from embedcode.files import stamp
+
+T = TypeVar("T")
 
 
 def check(certificate: Path, key: Path) -> None:
@@ -43,3 +49,40 @@ def check(certificate: Path, key: Path) -> None:
         else:
             said = "has no private key in PEM form that can be used: give the certificate's"
         raise UsageError(f"{key} {said}") from None
+
+
+def context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Of a server; OSError for files that it cannot use."""
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    made.load_cert_chain(certificate, key)
+    return made
+
+
+class Renewed:
+    """A certificate and its key, which another program renews. Safe to ask from several threads."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate, self._key = certificate, key
+        self._mutex = Lock()
+        self._seen = self._stamp()
+        self.trouble = ""
+        """Why what lies there now is not taken."""
+
+    def made(self, use: Callable[[Path, Path], T]) -> T | None:
+        """What `use` makes of another pair than the last one that it could use; None where there is none. The two files
+        are written one after the other: between them they do not fit, and are looked at again."""
+        with self._mutex:
+            there = self._stamp()
+            if there == self._seen:
+                return None
+            try:
+                check(self._certificate, self._key)
+                found = use(self._certificate, self._key)
+            except (UsageError, OSError) as error:
+                self.trouble = str(error)
+                return None
+            self.trouble, self._seen = "", there
+            return found
+
+    def _stamp(self) -> tuple[tuple[int, int, int], ...]:
+        return stamp(self._certificate), stamp(self._key)
