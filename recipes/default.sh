@@ -9,7 +9,7 @@
 #     questions/wikisql.jsonl.gz        {"query": question, "doc": SQL} a line, github.com/salesforce/WikiSQL
 #     questions/tldr.jsonl.gz           {"query": what for, "doc": command} a line, github.com/tldr-pages/tldr
 #
-# Each step writes its file whole or not at all, and is passed over where the file is. Another size is set by variables.
+# A RECIPE of one's own has to be of a network of BERT's kind. Each step writes its file whole or not at all, and is passed over where the file is. Another size is set by variables.
 set -euo pipefail
 work=${1:?give a folder to work in}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,7 +17,6 @@ SOURCES=$(realpath "${SOURCES:-$here/sources.toml}")   # what is mined
 HELD_OUT=$(realpath "${HELD_OUT:-$here/held_out.toml}")
 RECIPE=$(realpath "${RECIPE:-$here/default.yaml}")
 COMMITS=${COMMITS:-12000}   # of each repository, the newest
-FORMAT=${FORMAT:-onnx}
 
 step() { # step FILE COMMAND...: what makes FILE
   [ -e "$1" ] && return
@@ -53,5 +52,5 @@ fi
 cp "$RECIPE" recipe.yaml
 cp "$HELD_OUT" held_out.toml
 step run/model embedcode train recipe.yaml --out run --resume
-step exported embedcode models export run/model exported --format "$FORMAT" --int8
+step exported python3 "$here/../scripts/export_default.py" run/model exported
 echo "$work/exported" >&2

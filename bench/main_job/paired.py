@@ -1,8 +1,9 @@
-"""Tokens a second of the packaged encoder against sentence-transformers (torch fp32) on the same weights and texts.
+"""Tokens a second of the packaged encoder against sentence-transformers (torch fp32) with all-MiniLM-L6-v2, the
+network it was made from, on the same texts.
 
     python bench/main_job/paired.py --corpus DIR --peer E/bin/python --out bench/main_job/results/COMMIT-paired.json
 
-E is made from bench/env/sentence_transformers.txt. Both sides start from the same strings, cut at the model's 256
+E is made from bench/env/sentence_transformers.txt. Both sides start from the same strings, cut at the model's 512
 tokens, and take turns, round after round, in one run; the first round is not counted. The texts are chunks of the
 corpus as our chunker makes them. Give --batch-sizes to try others than sentence-transformers' default of 32: the
 ratio is to the fastest.

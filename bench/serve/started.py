@@ -15,7 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+MODEL = "embedcode-small"
+MAX_TOKENS = 256
+"""Of a text: as many as all-MiniLM-L6-v2 reads, which the peers serve and ours was made from."""
 START_SECONDS = 180
 HERE = Path(__file__).parent
 
@@ -116,7 +118,8 @@ def started(
 @contextmanager
 def embedcode(work: Path, **variables: str) -> Iterator[Server]:
     port = free_port()
-    own = {"EMBEDCODE_HOME": str(work / "home"), "XDG_CONFIG_HOME": str(work / "config")} | variables
+    own = {"EMBEDCODE_HOME": str(work / "home"), "XDG_CONFIG_HOME": str(work / "config")}
+    own |= {"EMBEDCODE_SERVE_MAX_TOKENS": str(MAX_TOKENS)} | variables
     command = [sys.executable, "-m", "embedcode", "serve", "--port", str(port)]
     with started("embedcode", command, port, work, "/v1/health/ready", **own) as server:
         yield server

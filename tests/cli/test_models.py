@@ -68,7 +68,7 @@ class TestList:
         (copy.parents[1] / "refs" / "main").write_text("abc")
         rows = json.loads(call("models", "list", "--json").stdout)["models"]
         folders = {row["name"]: row["folder"] for row in rows if row["folder"]}
-        assert folders == {"BAAI/bge-small-en-v1.5": str(copy), "sentence-transformers/all-MiniLM-L6-v2": "packaged"}
+        assert folders == {"BAAI/bge-small-en-v1.5": str(copy), "embedcode-small": "packaged"}
         assert shown(call("models", "inspect", "BAAI/bge-small-en-v1.5"))["folder"] == str(copy)
         assert all(row["licence"] and row["parameters"] > 1e6 and row["dim"] >= 384 for row in rows)
 

@@ -39,7 +39,7 @@ def tokens(encoder: GraphEncoder, texts: list[str]) -> list[Tokens]:
 
 def test_it_is_an_encoder(encoder: GraphEncoder) -> None:
     assert isinstance(encoder, Encoder)
-    assert (encoder.dim, encoder.max_tokens) == (384, 256)
+    assert (encoder.dim, encoder.max_tokens) == (384, 512)
     for part in ("int8", "onnxruntime"):
         assert part in encoder.build
 
@@ -80,8 +80,8 @@ def test_nothing_to_encode(encoder: GraphEncoder) -> None:
 
 
 def test_encode_names_the_first_text_that_cannot_be_encoded(encoder: GraphEncoder) -> None:
-    with pytest.raises(EncodeError, match=r"^Input length 302 exceeds maximum allowed token size 256") as error:
-        encoder.encode(["short", "word " * 300, 3], Role.PASSAGE)  # type: ignore[list-item]
+    with pytest.raises(EncodeError, match=r"^Input length 602 exceeds maximum allowed token size 512") as error:
+        encoder.encode(["short", "word " * 600, 3], Role.PASSAGE)  # type: ignore[list-item]
     assert error.value.index == 1
 
 
@@ -188,6 +188,6 @@ def test_the_doctor_finds_this_installation_well() -> None:
 
 
 def test_every_entry_of_tokenize_is_in_its_place(encoder: GraphEncoder) -> None:
-    entries = encoder.tokenize(["fine", "word " * 300, "fine"], Role.QUERY)
+    entries = encoder.tokenize(["fine", "word " * 600, "fine"], Role.QUERY)
     assert [type(entry) for entry in entries] == [Tokens, InputError, Tokens]
     assert isinstance(entries[1], InputError) and entries[1].index == 1

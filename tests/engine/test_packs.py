@@ -29,7 +29,7 @@ def lengths() -> list[int]:
     entries = load().tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
     found = [entry.used for entry in entries if isinstance(entry, Tokens)]
     random.Random(1).shuffle(found)
-    assert len(found) > 500 and max(found) == 256 and min(found) < 30
+    assert len(found) > 500 and max(found) == 512 and min(found) < 30
     return found
 
 

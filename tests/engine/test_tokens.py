@@ -50,7 +50,7 @@ def test_a_long_text_is_cut_at_the_end_that_was_asked_for(
 ) -> None:
     whole = reference.encode(LONG).ids
     first, *inner, last = whole
-    room = (limit or 256) - 2
+    room = (limit or 512) - 2
     kept = inner[-room:] if truncate is Truncate.START else inner[:room]
     entry = one(encoder, LONG, truncate, limit)
     assert list(entry.ids) == [first, *kept, last]
@@ -58,7 +58,7 @@ def test_a_long_text_is_cut_at_the_end_that_was_asked_for(
 
 
 def test_a_limit_above_the_model_s_is_the_model_s(encoder: GraphEncoder) -> None:
-    assert one(encoder, LONG, Truncate.END, 10_000).used == 256
+    assert one(encoder, LONG, Truncate.END, 10_000).used == 512
 
 
 @pytest.mark.parametrize("limit", [2, 1, 0, -5])
@@ -72,13 +72,13 @@ def test_too_long_a_text_is_an_error_with_its_place(encoder: GraphEncoder, refer
     (error,) = refused(encoder, ["short", LONG])
     assert error.index == 1
     length = len(reference.encode(LONG).ids)
-    assert error.message.startswith(f"Input length {length} exceeds maximum allowed token size 256")
+    assert error.message.startswith(f"Input length {length} exceeds maximum allowed token size 512")
     assert "1" in error.message and "truncate" in error.message
 
 
 def test_exactly_as_long_as_allowed(encoder: GraphEncoder, reference: Tokenizer) -> None:
-    text = " ".join(["word"] * 254)
-    assert len(reference.encode(text).ids) == 256
+    text = " ".join(["word"] * 510)
+    assert len(reference.encode(text).ids) == 512
     assert not one(encoder, text).truncated
     assert refused(encoder, [f"{text} word"])
 
@@ -86,7 +86,7 @@ def test_exactly_as_long_as_allowed(encoder: GraphEncoder, reference: Tokenizer)
 def test_a_megabyte_has_a_receipt(encoder: GraphEncoder) -> None:
     entry = one(encoder, ("a" * 9 + " ") * 100_000, Truncate.END)
     assert entry.original > 100_000
-    assert entry.used == 256
+    assert entry.used == 512
 
 
 def test_lone_surrogates_are_replaced(encoder: GraphEncoder, reference: Tokenizer) -> None:
@@ -118,9 +118,9 @@ def test_what_looks_like_token_ids_is_refused(encoder: GraphEncoder) -> None:
 
 
 def test_long_token_ids(encoder: GraphEncoder) -> None:
-    ids = list(range(1000, 1300))
+    ids = list(range(1000, 1600))
     (error,) = refused(encoder, [ids])
-    assert error.message.startswith("Input length 300 exceeds maximum allowed token size 256")
-    assert one(encoder, ids, Truncate.END).ids == tuple(ids[:256])
+    assert error.message.startswith("Input length 600 exceeds maximum allowed token size 512")
+    assert one(encoder, ids, Truncate.END).ids == tuple(ids[:512])
     start = one(encoder, ids, Truncate.START)
-    assert (start.ids, start.original, start.used) == (tuple(ids[-256:]), 300, 256)
+    assert (start.ids, start.original, start.used) == (tuple(ids[-512:]), 600, 512)

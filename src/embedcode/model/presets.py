@@ -71,6 +71,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset("intfloat/multilingual-e5-small", "MIT", 118, 384, "query: ", "passage: "),
     Preset("intfloat/multilingual-e5-base", "MIT", 278, 768, "query: ", "passage: "),
     Preset("sentence-transformers/all-MiniLM-L6-v2", "Apache-2.0", 23, 384),
+    Preset("embedcode-small", "Apache-2.0", 23, 384),
 )  # fmt: skip
 
 

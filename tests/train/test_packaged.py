@@ -1,0 +1,50 @@
+"""The packaged model as a checkpoint: the vectors it has in the package, on torch and in sentence-transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedcode import Role, Truncate, load
+from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.spec import DEFAULT, Spec
+from embedcode.train import base, packaged
+from embedcode.train.recipe import Recipe
+
+TEXTS = [
+    part for path in sorted(Path(load.__code__.co_filename).parent.glob("*.py"))
+    for part in path.read_text("utf-8").split("\n\n")
+][::8][:32]  # fmt: skip
+"""Real code: the engine's own."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packaged.unpack(tmp_path_factory.mktemp("packaged") / "base")
+
+
+def test_its_vectors_are_those_of_the_package(folder: Path) -> None:
+    exact = load(str(folder), precision="fp32").encode(TEXTS, Role.PASSAGE, truncate=Truncate.END)
+    cosines = (exact * load().encode(TEXTS, Role.PASSAGE, truncate=Truncate.END)).sum(1)
+    assert cosines.mean() > 0.995 and cosines.min() > 0.98
+    read, spec = Checkpoint.read(folder), Spec.read(DEFAULT)
+    assert (read.max_tokens, read.dim, read.pooling) == (spec.max_tokens, spec.dim, spec.pooling)
+
+
+def test_sentence_transformers_reads_it(folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    reference = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    found = load(str(folder), precision="fp32").encode(TEXTS, Role.PASSAGE, truncate=Truncate.END)
+    np.testing.assert_allclose(found, reference, atol=1e-5)
+
+
+def test_a_recipe_starts_from_it(tmp_path: Path) -> None:
+    recipe = Recipe(folder=tmp_path, name="mine", base="packaged", passage_tokens=192, max_tokens=512)
+    opened = base.open_base(recipe, tmp_path)
+    assert (opened.max_tokens, opened.folder) == (512, tmp_path / "base")
+    before = (tmp_path / "base" / "model.safetensors").stat().st_mtime_ns
+    base.open_base(recipe, tmp_path)
+    assert (tmp_path / "base" / "model.safetensors").stat().st_mtime_ns == before, "it is made once for a run"
