@@ -98,7 +98,7 @@ def test_receipts_of_what_is_cut(server: Server) -> None:
         assert answer["usage"]["total_tokens"] == 515
         assert server.metric("embedcode_truncated_texts_total") == before + 1
         near, far = (vector(server.embed(text[:500])[1]) for text in (kept, lost))
-        assert vector(answer, 1) @ near > 0.9
+        assert vector(answer, 1) @ near > 0.8
         assert vector(answer, 1) @ far < 0.5
     status, answer = server.embed(["short", goats])
     assert status == 400

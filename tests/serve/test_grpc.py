@@ -120,6 +120,8 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
     assert [(one["name"], one["datatype"], one["shape"]) for one in found["outputs"]] == [
         ("token_count", "INT32", ["-1"]),
         ("embeddings", "FP32", ["-1", "384"]),
+        ("original_token_count", "INT32", ["-1"]),
+        ("truncated", "BOOL", ["-1"]),
         ("index", "INT32", ["-1"]),
         ("error_index", "INT32", ["-1"]),
         ("error_message", "BYTES", ["-1"]),

@@ -347,9 +347,8 @@ class _Serving:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             if (fresh := await asyncio.to_thread(files.made, tls.context)) is not None:
-                assert config.ssl is not None
-                # A pair loaded into the old context would stand beside one of another kind of key, and not replace it.
-                config.ssl.sni_callback = lambda line, name, old, fresh=fresh: setattr(line, "context", fresh)
+                assert isinstance(config.ssl, tls.Context)
+                config.ssl.fresh = fresh
                 self._journal.write("certificate renewed")
             if files.trouble != said:
                 said = files.trouble
@@ -360,7 +359,7 @@ class _Serving:
 
     def _config(self, app: Starlette) -> uvicorn.Config:
         options = self._options
-        return uvicorn.Config(
+        config = uvicorn.Config(
             app,
             http=type(
                 "Patient", (Patient,), {"head_seconds": options.header_seconds, "read_seconds": options.read_seconds}
@@ -372,10 +371,8 @@ class _Serving:
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=CLOSE_SECONDS,
-            ssl_certfile=_text(options.tls_cert),
-            ssl_keyfile=_text(options.tls_key),
         )
-
-
-def _text(path: Path | None) -> str | None:
-    return str(path) if path is not None else None
+        config.load()
+        if options.tls_cert and options.tls_key:
+            config.ssl = tls.context(options.tls_cert, options.tls_key)
+        return config

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from embedcode.errors import UsageError
 from embedcode.files import stamp
@@ -51,9 +51,22 @@ def check(certificate: Path, key: Path) -> None:
         raise UsageError(f"{key} {said}") from None
 
 
-def context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Of a server; OSError for files that it cannot use."""
-    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+class Context(ssl.SSLContext):
+    """A server's, whose certificate can be replaced: connections to come take that of `fresh`, if there is one.
+
+    A pair loaded into a context stands beside one of another kind of key that it has, and does not replace it; and a
+    callback by the name of the host is not asked where a client names none.
+    """
+
+    fresh: ssl.SSLContext | None = None
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        return (self.fresh.wrap_bio if self.fresh else super().wrap_bio)(*arguments, **options)
+
+
+def context(certificate: Path, key: Path) -> Context:
+    """OSError for files that it cannot use."""
+    made = Context(ssl.PROTOCOL_TLS_SERVER)
     made.load_cert_chain(certificate, key)
     return made
 
