@@ -44,7 +44,7 @@ def check(certificate: Path, key: Path) -> None:
     except ssl.SSLError as error:
         if encrypted:
             said = "is encrypted, and nobody is asked for its password: give it without one"
-        elif error.reason == "KEY_VALUES_MISMATCH":
+        elif error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):  # the second: of another kind
             said = f"is not the key of {certificate}: give the one that it was made with"
         else:
             said = "has no private key in PEM form that can be used: give the certificate's"
