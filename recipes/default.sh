@@ -9,7 +9,8 @@
 #     questions/wikisql.jsonl.gz        {"query": question, "doc": SQL} a line, github.com/salesforce/WikiSQL
 #     questions/tldr.jsonl.gz           {"query": what for, "doc": command} a line, github.com/tldr-pages/tldr
 #
-# A RECIPE of one's own has to be of a network of BERT's kind. Each step writes its file whole or not at all, and is passed over where the file is. Another size is set by variables.
+# Each step writes its file whole or not at all, and is passed over where the file is. Another size is set by variables;
+# a RECIPE of one's own has to be of a network of BERT's kind.
 set -euo pipefail
 work=${1:?give a folder to work in}
 here=$(cd "$(dirname "$0")" && pwd)

@@ -9,7 +9,7 @@ from typing import Any
 from embedcode.errors import UsageError
 from embedcode.evaluate.beir import Task
 from embedcode.evaluate.made import made, peak_mb
-from embedcode.evaluate.metrics import Qrels, Run, bootstrap, mean, mrr_at, ndcg_at, recall_at
+from embedcode.evaluate.metrics import Qrels, Run, answerable, bootstrap, mean, mrr_at, ndcg_at, recall_at
 from embedcode.evaluate.result import Result
 from embedcode.evaluate.systems import System
 from embedcode.evaluate.vectors import Progress
@@ -41,7 +41,7 @@ def measure(
     A query without text, or whose vector cannot be had, is left out and named. UsageError where none is left, or where
     nothing is judged relevant.
     """
-    judged = {query: gains for query, gains in task.qrels.items() if any(gain > 0 for gain in gains.values())}
+    judged = answerable(task.qrels)
     if not judged:
         raise UsageError(f"{task.name} judges no document as relevant, so there is nothing to measure: check its qrels")
     failed = {query: f"query {query!r} of {task.name} has no text" for query in judged if not _has_text(task, query)}

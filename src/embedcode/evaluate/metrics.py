@@ -130,11 +130,12 @@ def _ranked(k: int, run: Run, qrels: Qrels) -> list[tuple[str, list[str]]]:
     """The first k documents of each query that has a relevant one, in the order of the judgements."""
     if k < 1:
         raise UsageError(f"A cut-off of {k} ranks nothing; use 1 or more.")
-    return [
-        (query, _first(k, query, run.get(query, {})))
-        for query, judged in qrels.items()
-        if any(gain > 0 for gain in judged.values())
-    ]
+    return [(query, _first(k, query, run.get(query, {}))) for query in answerable(qrels)]
+
+
+def answerable(qrels: Qrels) -> Qrels:
+    """Of the queries that have a relevant document, which are those that get a value."""
+    return {query: gains for query, gains in qrels.items() if any(gain > 0 for gain in gains.values())}
 
 
 def _first(k: int, query: str, results: Mapping[str, float]) -> list[str]:

@@ -334,14 +334,13 @@ def render(answer: Answer, asked: Asked, request: Any, wanted: list[str]) -> Any
 
 def _credentials(certificate: Path, key: Path) -> Any:
     """Asks at each handshake whether there is another certificate."""
-
-    def configuration(certificate: Path, key: Path) -> Any:
-        return grpc.ssl_server_certificate_configuration([(key.read_bytes(), certificate.read_bytes())])
-
     files = Renewed(certificate, key)
-    return grpc.dynamic_ssl_server_credentials(
-        configuration(certificate, key), lambda: files.made(configuration), False
-    )
+    first = _configuration(certificate, key)
+    return grpc.dynamic_ssl_server_credentials(first, lambda: files.made(_configuration), False)
+
+
+def _configuration(certificate: Path, key: Path) -> Any:
+    return grpc.ssl_server_certificate_configuration([(key.read_bytes(), certificate.read_bytes())])
 
 
 def _code(problem: ProblemError) -> Any:

@@ -23,7 +23,7 @@ from embedcode.serve.journal import Journal
 from embedcode.serve.keys import Key, Keys
 from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
-from embedcode.serve.problem import ProblemError, respond
+from embedcode.serve.problem import ProblemError, encodable, respond
 from embedcode.serve.telemetry import Telemetry
 
 HEADERS = {
@@ -201,19 +201,12 @@ class Guard:
         if not path.startswith(QUIET):
             self._telemetry.answered(status, note)
         if self._log_texts and texts:
-            logged = {"texts": [_printable(text[:LOGGED_CHARACTERS]) for text in texts[:LOGGED_TEXTS]]}
-        else:
-            logged = {}
-        self._journal.write("request", level, **fields, **logged)
+            fields["texts"] = [encodable(text[:LOGGED_CHARACTERS]) for text in texts[:LOGGED_TEXTS]]
+        self._journal.write("request", level, **fields)
         if self._audit is not None and (note.get("key") or status in (401, 403)):
             self._audit.write("used", "info", **{name: fields.get(name) for name in AUDITED})
         if self._lately is not None:
             self._lately.answered(path, status, seconds, note, request_id, said)
-
-
-def _printable(text: str) -> str:
-    """Half a surrogate pair has no UTF-8 form."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _secret(header: str) -> str:

@@ -29,7 +29,7 @@ class ProblemError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message.encode("utf-8", "replace").decode()  # a value in it may hold half a surrogate pair
+        self.message = encodable(message)  # a value in it may hold half a surrogate pair
         self.param = param
         self.code = code
         self.index = index
@@ -39,6 +39,11 @@ class ProblemError(Exception):
         """Under which it is counted."""
         self.key = ""
         """Name of the key that was not for this."""
+
+
+def encodable(text: str) -> str:
+    """The text, with `?` for half a surrogate pair, which has no UTF-8 form."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def overloaded(full: FullError, status: int) -> ProblemError:

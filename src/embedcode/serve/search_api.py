@@ -26,7 +26,7 @@ from embedcode.serve.highlight import coloured
 from embedcode.serve.indexes import Indexes
 from embedcode.serve.kept import Answer, Kept
 from embedcode.serve.keys import Key
-from embedcode.serve.problem import ProblemError, overloaded
+from embedcode.serve.problem import ProblemError, encodable, overloaded
 from embedcode.serve.queue import FullError
 from embedcode.store.terms import query_terms
 from embedcode.types import Content, Filter, Hit, Mode, Query, Role, Truncate
@@ -45,7 +45,6 @@ HITS: Values = {"index": "", "paths": [], "languages": [], "repos": [], "content
 SEARCH: Values = {"query": "", "code": "", "since": "", "mode": "hybrid", "update": True, **HITS}
 RELATED: Values = {"path": "", "line": 1, **HITS}
 FILE: Values = {"index": "", "path": "", "query": ""}
-
 
 ASKED = ("query", "code")
 """What of a search becomes vectors, and counts against its key's tokens."""
@@ -115,16 +114,16 @@ def _answering(
             texts = [asked[name] for name in ASKED if asked[name]] if fields is SEARCH else []
             if (note := getattr(request.state, "note", None)) is not None:
                 note["texts"] = texts
-            counted = key is not None and key.tokens_per_minute and texts and asked["mode"] != Mode.LEXICAL
-            cost = 0
+            spent = 0
             try:
-                if key is not None and counted:
+                if key is not None and key.tokens_per_minute and texts and asked["mode"] != Mode.LEXICAL:
                     cost = await run_in_threadpool(_cost, kept, texts)
                     _spend(key, cost)
+                    spent = cost
                 return _json(await run_in_threadpool(work, kept, asked))
             except (EmbedcodeError, ProblemError) as error:
-                if key is not None and cost and getattr(error, "reason", "") != QUOTA:
-                    key.spend(-cost, time.monotonic())  # there was no answer for it
+                if key is not None and spent:
+                    key.spend(-spent, time.monotonic())  # there was no answer for it
                 raise _problem(error) if isinstance(error, EmbedcodeError) else error from None
 
     return endpoint
@@ -196,7 +195,7 @@ def _clean(value: Any) -> Any:
     """JSON can spell half a surrogate pair; neither git nor a tokenizer takes one."""
     if isinstance(value, list):
         return list(map(_clean, value))
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    return encodable(value) if isinstance(value, str) else value
 
 
 def _filter(asked: Values) -> Filter:

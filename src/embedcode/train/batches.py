@@ -25,8 +25,6 @@ from embedcode.types import Pair, Tokens, Truncate, digest
 
 MANY, PART = 512, 64
 """Texts from which threads share them, and how many one takes: before a card, mining would mostly wait for tokens."""
-
-
 GROUP = 32
 """Pairs of one group that come together."""
 

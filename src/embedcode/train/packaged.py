@@ -6,7 +6,6 @@ vectors of the packaged model above .995. Knows no recipe.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcode.model.spec import DEFAULT, Spec
+from embedcode.train import publish
 from embedcode.types import Floats
 
 NAME = "packaged"
@@ -23,7 +23,6 @@ NAME = "packaged"
 _MERGED = ("query", "key", "value")
 _MAPS = {"merge": "attention.output.dense", "up": "intermediate.dense", "down": "output.dense"}
 _NORMS = {"n1": "attention.output.LayerNorm", "n2": "output.LayerNorm"}
-_MODULES = "sentence_transformers.models"
 
 
 def unpack(folder: Path) -> Path:
@@ -41,21 +40,14 @@ def unpack(folder: Path) -> Path:
     for name in ("tokenizer.json", "LICENSE", "NOTICE"):
         shutil.copy(DEFAULT / name, part / name)
     places, dim = weights["embeddings.position_embeddings.weight"].shape
-    _json(part / "config.json", {
+    publish.write_json(part / "config.json", {
         "model_type": "bert", "architectures": ["BertModel"], "dtype": "float32", "hidden_act": "gelu",
         "vocab_size": len(weights["embeddings.word_embeddings.weight"]), "max_position_embeddings": places,
         "hidden_size": dim, "intermediate_size": len(weights["encoder.layer.0.intermediate.dense.bias"]),
         "num_hidden_layers": _layers(weights), "num_attention_heads": dim // 32, "layer_norm_eps": 1e-12,
         "type_vocab_size": 2, "pad_token_id": 0,
     })  # fmt: skip
-    _json(part / "modules.json", [
-        {"idx": 0, "name": "0", "path": "", "type": f"{_MODULES}.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{_MODULES}.Pooling"},
-        {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{_MODULES}.Normalize"},
-    ])  # fmt: skip
-    (part / "1_Pooling").mkdir()
-    _json(part / "1_Pooling" / "config.json", {"word_embedding_dimension": dim, "pooling_mode_mean_tokens": True})
-    _json(part / "sentence_bert_config.json", {"max_seq_length": spec.max_tokens, "do_lower_case": False})
+    publish.modules(part, spec)
     part.rename(folder)
     return folder
 
@@ -101,7 +93,3 @@ def _map(found: Mapping[str, NDArray[Any]], name: str) -> tuple[Floats, Floats]:
 
 def _layers(weights: Mapping[str, Floats]) -> int:
     return sum(name.endswith("intermediate.dense.bias") for name in weights)
-
-
-def _json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", "utf-8")

@@ -18,6 +18,7 @@ import torch
 from embedcode import __version__
 from embedcode.model.checkpoint import Checkpoint, tokenizer_config
 from embedcode.model.family import Pooling
+from embedcode.model.spec import Spec
 from embedcode.train import card, score
 from embedcode.train.mix import Mix
 from embedcode.train.recipe import Recipe
@@ -50,32 +51,37 @@ def write(
 
     folder.mkdir(parents=True)
     save_file(dict(weights), folder / "model.safetensors", {"format": "pt"})
-    _json(folder / "config.json", _config(checkpoint))
+    write_json(folder / "config.json", _config(checkpoint))
     for name in SIDE:
         if (checkpoint.folder / name).is_file():
             shutil.copy(checkpoint.folder / name, folder / name)
-    _json(folder / "tokenizer_config.json", _tokenizer(checkpoint))
-    _json(folder / "modules.json", [
-        {"idx": 0, "name": "0", "path": "", "type": f"{_MODULES}.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{_MODULES}.Pooling"},
-        {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{_MODULES}.Normalize"},
-    ])  # fmt: skip
-    _json(folder / "1_Pooling" / "config.json", {
-        "word_embedding_dimension": checkpoint.dim,
-        **{name: pooling is checkpoint.pooling for pooling, name in _POOLINGS.items()},
-        "include_prompt": not checkpoint.masks_prompt,
-    })  # fmt: skip
-    _json(folder / "sentence_bert_config.json", {"max_seq_length": checkpoint.max_tokens, "do_lower_case": False})
+    write_json(folder / "tokenizer_config.json", _tokenizer(checkpoint))
+    modules(folder, checkpoint)
     query = checkpoint.prompts[Role.QUERY].replace("{instruction}", checkpoint.instruction)
-    _json(folder / "config_sentence_transformers.json", {
+    write_json(folder / "config_sentence_transformers.json", {
         "model_type": "SentenceTransformer",
         "prompts": {"query": query, "document": checkpoint.prompts[Role.PASSAGE]},
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
     })  # fmt: skip
     meta = about(folder, recipe, mix, outcome, weights)
-    _json(folder / "meta.json", meta)
+    write_json(folder / "meta.json", meta)
     (folder / "README.md").write_text(card.text(recipe, checkpoint, mix, meta), "utf-8")
+
+
+def modules(folder: Path, what: Checkpoint | Spec) -> None:
+    """What SentenceTransformer(folder) does with the network's states."""
+    write_json(folder / "modules.json", [
+        {"idx": 0, "name": "0", "path": "", "type": f"{_MODULES}.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{_MODULES}.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{_MODULES}.Normalize"},
+    ])  # fmt: skip
+    write_json(folder / "1_Pooling" / "config.json", {
+        "word_embedding_dimension": what.dim,
+        **{name: pooling is what.pooling for pooling, name in _POOLINGS.items()},
+        "include_prompt": not what.masks_prompt,
+    })  # fmt: skip
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": what.max_tokens, "do_lower_case": False})
 
 
 def about(
@@ -142,6 +148,6 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     return said
 
 
-def _json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")

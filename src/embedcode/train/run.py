@@ -28,6 +28,7 @@ from embedcode.data.overlap import Evaluations
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
+from embedcode.evaluate.metrics import answerable
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.train import averaging, base, loop, losses, mix, network, publish, score
@@ -231,7 +232,7 @@ class Run:
     def _base_scores(self, judge: score.Judge, model: Any) -> Values:
         """Of the base; a run that goes on has them, unless the tasks are others now."""
         place = self.out / BEFORE
-        asked = {task.name: set(score.judged(task)) for task in self._steering}
+        asked = {task.name: set(answerable(task.qrels)) for task in self._steering}
         with suppress(FileNotFoundError, ValueError):
             found: Values = json.loads(place.read_text("utf-8"))
             if {name: set(values) for name, values in found.items()} == asked:

@@ -49,11 +49,6 @@ def run_of(task: Task, scores: Any) -> dict[str, dict[str, float]]:
     }
 
 
-def judged(task: Task) -> list[str]:
-    """Queries that have an answer, which are those that get a value."""
-    return [query for query, answers in task.qrels.items() if any(gain > 0 for gain in answers.values())]
-
-
 def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {task: mean(one) for task, one in values.items()}
 
