@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import disturb
 import started
-from started import MODEL, Server
+from started import MAX_TOKENS, MODEL, Server
 
 import corpus
 import record
@@ -54,10 +54,10 @@ class Bodies:
     def __init__(self, root: Path, kept: Path) -> None:
         """`kept` holds them between runs: reading and tokenising a corpus takes a minute."""
         if not kept.exists():
-            kept.write_text(json.dumps({"corpus": root.name, **_made(root)}), "utf-8")
+            kept.write_text(json.dumps({"corpus": root.name, "model": MODEL, **_made(root)}), "utf-8")
         found = json.loads(kept.read_text("utf-8"))
-        if found["corpus"] != root.name:
-            raise SystemExit(f"{kept} is of {found['corpus']}: give another --kept")
+        if (found["corpus"], found.get("model")) != (root.name, MODEL):  # another model's are refused, each with 404
+            raise SystemExit(f"{kept} is of {found['corpus']} and {found.get('model')}: give another --kept")
         self.all: list[tuple[str, int]] = found["bodies"]
         self.questions: list[str] = found["questions"]
         self.tokens = sum(tokens for _, tokens in self.all)
@@ -89,7 +89,7 @@ def _made(root: Path) -> dict[str, Any]:
     encoder = embedcode.load()
     texts = corpus.passages(root, TEXTS)
     entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
-    sizes = [entry.used if isinstance(entry, Tokens) else 0 for entry in entries]
+    sizes = [min(entry.used, MAX_TOKENS) if isinstance(entry, Tokens) else 0 for entry in entries]
     draw = random.Random(1)
     bodies = []
     at = 0
