@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from embedcode.data import filter as consistency
-from embedcode.data import holdout, pairs
+from embedcode.data import holdout, pairs, questions
 from embedcode.data.overlap import Evaluations, Report, allowed
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
@@ -103,6 +103,8 @@ def _lawful(recipe: Recipe, data: Data, evaluations: Evaluations) -> tuple[list[
         own = consistency.drawn(own, data.most)
     if not data.top:
         own = limited(own, recipe, data)
+    if data.ask:
+        own = [question for pair in own if (question := questions.asked(pair, recipe.seed))]
     if not own:
         raise UsageError(
             f"data set {data.name} has no pair that may be trained on ({report.forbidden} are in the tasks "

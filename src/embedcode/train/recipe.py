@@ -51,6 +51,8 @@ class Data:
     """Stands for `{instruction}` in the query prompt."""
     group: Group = "none"
     """Pairs that share it come together, so that a batch's other documents are harder negatives at no cost."""
+    ask: bool = False
+    """Of each pair a question as people type it is made, by rule (data/questions.py); what gives none is left out."""
 
 
 @dataclass(frozen=True, slots=True)
