@@ -21,12 +21,11 @@ from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
 from embedcode.train.losses import NEGATIVE, POSITIVE, UNKNOWN
 from embedcode.train.mix import Mix, key
+from embedcode.train.near import GROUP
 from embedcode.types import Pair, Tokens, Truncate, digest
 
 MANY, PART = 512, 64
 """Texts from which threads share them, and how many one takes: before a card, mining would mostly wait for tokens."""
-GROUP = 32
-"""Pairs of one group that come together."""
 
 
 class MixedBatches(DefaultBatchSampler):
@@ -76,14 +75,23 @@ def groups_of(mix: Mix) -> NDArray[np.int64] | None:
     """The number of each pair's group, -1 in a set that has none; None where no set has."""
     if all(one.data.group == "none" for one in mix.sets):
         return None
-    numbers: dict[tuple[str, str], int] = {}
+    numbers: dict[tuple[str, str | int], int] = {}
     found = np.full(len(mix.pairs), -1, np.int64)
     for one in mix.sets:
         if one.data.group != "none":
             for row in range(one.start, one.stop):
-                value = getattr(mix.pairs[row], one.data.group)
+                value = _group(mix, row, one.data.group)
+                if value == -1:
+                    continue
                 found[row] = numbers.setdefault((one.data.name, value), len(numbers))
     return found
+
+
+def _group(mix: Mix, row: int, by: str) -> str | int:
+    if by == "near":
+        return -1 if mix.near is None else int(mix.near[row])
+    value: str = getattr(mix.pairs[row], by)
+    return value
 
 
 def together(order: NDArray[np.int64], groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

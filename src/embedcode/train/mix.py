@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from embedcode.data import filter as consistency
 from embedcode.data import holdout, pairs, questions
 from embedcode.data.overlap import Evaluations, Report, allowed
@@ -49,6 +52,8 @@ class Mix:
     pairs: Sequence[Pair]
     answers: dict[bytes, frozenset[bytes]] = field(default_factory=dict, repr=False)
     """Of each query that several pairs share or that has several positives: all its positives. By `key`."""
+    near: NDArray[np.int64] | None = field(default=None, repr=False)
+    """The group of each pair that near.py has given one, else -1."""
 
     def set_of(self, row: int) -> Set:
         return next(one for one in self.sets if one.start <= row < one.stop)

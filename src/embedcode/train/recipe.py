@@ -27,7 +27,7 @@ Regime = Literal["out-of-domain", "in-domain"]
 Network = Literal["bert", "mistral", "llama"]
 Choice = Literal["last", "best", "average"]
 Packing = Literal["int8", "binary"]
-Group = Literal["none", "language", "source"]
+Group = Literal["none", "language", "source", "near"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Data:
     instruction: str = ""
     """Stands for `{instruction}` in the query prompt."""
     group: Group = "none"
-    """Pairs that share it come together, so that a batch's other documents are harder negatives at no cost."""
+    """Pairs that share it come together, so that a batch's other documents are harder negatives at no cost; `near`
+    are those whose queries are alike (near.py)."""
     ask: bool = False
     """Of each pair a question as people type it is made, by rule (data/questions.py); what gives none is left out."""
 

@@ -2,6 +2,7 @@
 
     OUT/plan.json       what was decided at the start: steps, and the recipe as read
     OUT/pairs-*         the pairs that may be trained on, and those of them that the base finds
+    OUT/near-*          vectors of the queries of sets that are grouped by them
     OUT/round-N/        a round of mining and training: negatives, checkpoint-STEP/, best weights
     OUT/before.json     scores of the base by query, which are not made again
     OUT/log.jsonl       losses and scores, as they come
@@ -31,11 +32,11 @@ from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import answerable
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
-from embedcode.train import averaging, base, loop, losses, mix, network, publish, score
+from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, score
 from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
 from embedcode.train.recipe import Recipe
-from embedcode.types import Role
+from embedcode.types import Floats, Role
 
 TRIAL = 2
 """Batches that are timed, after one that is not, where a recipe has a limit of minutes."""
@@ -97,7 +98,7 @@ class Run:
     def go(self) -> Outcome:
         started = time.monotonic()
         checkpoint = base.open_base(self.recipe, self.out)
-        self.mix = self._consistent(checkpoint)
+        self.mix = self._near(self._consistent(checkpoint), checkpoint)
         judge = score.Judge(self._steering, texts(self.recipe, checkpoint), checkpoint.first_position)
         rounds = max(1, self.recipe.mining.rounds)
         before: Values = {}
@@ -204,6 +205,17 @@ class Run:
             if before.data.top:
                 self.tell(f"data set {before.data.name}: {after.size:,} of {before.size:,} pairs are trained on")
         return found
+
+    def _near(self, found: Mix, checkpoint: Checkpoint) -> Mix:
+        if not any(one.group == "near" for one in self.recipe.data):
+            return found
+        model, read = network.trainable(checkpoint, None, 0.0, device()), texts(self.recipe, checkpoint)
+
+        def encode(one: mix.Set, queries: Sequence[str]) -> Floats:
+            self.tell(f"data set {one.data.name}: {len(queries):,} queries are brought together by what they ask")
+            return network.encode(model, read.query(queries), checkpoint.first_position)
+
+        return near.near(found, encode, self.out)
 
     def _mined(self, model: Any, checkpoint: Checkpoint, folder: Path) -> Mix:
         from embedcode.train import mining
