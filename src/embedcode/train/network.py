@@ -17,6 +17,7 @@ from sentence_transformers.base.modules.module import Module
 
 from embedcode.engine import network
 from embedcode.engine.packs import packs
+from embedcode.engine.memory import CARD_PACK, PACK
 from embedcode.engine.pooling import pooled
 from embedcode.engine.vectors import unit
 from embedcode.errors import UsageError
@@ -25,9 +26,6 @@ from embedcode.model.family import Pooling
 from embedcode.train.batches import packed
 from embedcode.train.recipe import Lora
 from embedcode.types import Floats, Tokens
-
-PACK, CARD_PACK = 8192, 131_072
-"""Tokens in one pass where no gradient is kept, on a processor and on a card."""
 
 
 class Packed(Module):

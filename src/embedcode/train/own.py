@@ -20,7 +20,7 @@ from embedcode.evaluate.metrics import Interval, paired_bootstrap
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.train import base, network, packaged, score
 from embedcode.train.recipe import Data, Recipe
-from embedcode.train.run import Run, Step, Tell, texts
+from embedcode.train.run import Run, Step, Tell, device, texts
 from embedcode.types import Pair, digest
 
 PARTS = 10
@@ -62,7 +62,7 @@ def own(
     checkpoint = base.open_base(recipe, out)
     judge = score.Judge([task], texts(recipe, checkpoint), checkpoint.first_position)
     values = [
-        judge.values(network.trainable(one, None, 0.0))[task.name]
+        judge.values(network.trainable(one, None, 0.0, device()))[task.name]
         for one in (checkpoint, base.as_trained(recipe, Checkpoint.read(done.folder)))
     ]
     before, after = (sum(one.values()) / len(one) for one in values)
