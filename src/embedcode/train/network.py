@@ -16,8 +16,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.module import Module
 
 from embedcode.engine import network
-from embedcode.engine.packs import packs
 from embedcode.engine.memory import CARD_PACK, PACK
+from embedcode.engine.packs import packs
 from embedcode.engine.pooling import pooled
 from embedcode.engine.vectors import unit
 from embedcode.errors import UsageError
