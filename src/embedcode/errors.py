@@ -3,6 +3,8 @@
 Inside, code raises these plainly; the CLI maps them to exit code 2, a server to a status.
 """
 
+from __future__ import annotations
+
 
 class EmbedcodeError(Exception):
     """Base of every error a user may see."""
@@ -18,6 +20,11 @@ class EncodeError(EmbedcodeError):
     def __init__(self, message: str, index: int) -> None:
         super().__init__(message)
         self.index = index
+
+    def behind(self, others: int) -> EncodeError:
+        """The same of a call in which `others` texts come before those of this one."""
+        index = self.index + others
+        return EncodeError(str(self).replace(f"Input {self.index} ", f"Input {index} ", 1), index)
 
 
 class ModelError(EmbedcodeError):

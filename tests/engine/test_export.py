@@ -104,6 +104,8 @@ def batched(exported: Exported) -> GraphEncoder:
 
 def test_a_vector_is_the_same_alone_and_in_any_batch(exported: Exported, batched: GraphEncoder) -> None:
     alone = load(str(exported("sfr-mistral", "onnx", True)), threads=1)
+    with pytest.raises(ModelError, match="no late chunking"):
+        alone.late("x = 1", [(0, 5)])
     texts = [text for number in range(12) for text in (*TEXTS, f"value_{number} = " + "x + " * number)]
     together = batched.encode(texts, Role.PASSAGE)
     assert (together * alone.encode(texts, Role.PASSAGE)).sum(1).min() >= 0.9999
@@ -264,6 +266,12 @@ class TestDevices:
             load(folder, device="tensorrt").encode(["x"], Role.PASSAGE)
         assert load(folder, device="auto").build.endswith(" cpu")
         assert capsys.readouterr().out == ""
+
+    def test_compiled_engines_of_two_graphs_do_not_share_a_folder(self, exported: Exported) -> None:
+        """ONNX Runtime would take one for the other: their files and nodes have the same names."""
+        folders = {onnx._kept(Spec.read(exported(name, "onnx", True)))["trt_engine_cache_path"]
+                   for name in ("sfr-mistral", "nv-embed")}  # fmt: skip
+        assert len(folders) == 2
 
     def test_graphs_for_processors(self, exported: Exported) -> None:
         with pytest.raises(ModelError, match=r"was exported for processors: export it with --batch for cuda"):

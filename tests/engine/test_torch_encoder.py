@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -97,11 +99,41 @@ def test_many_texts_keep_their_order(exact: TorchEncoder) -> None:
     np.testing.assert_allclose(found, passages(exact, texts[:7])[[n % 7 for n in range(600)]], atol=1e-6)
 
 
-def test_a_streamed_network_gives_the_same_vectors(folder: Path, exact: TorchEncoder) -> None:
-    streamed = encoder(folder, "fp32", stream=True)
-    np.testing.assert_array_equal(passages(streamed, TEXTS), passages(exact, TEXTS))
-    assert all(p.is_meta for p in streamed._network.layers.parameters())
-    np.testing.assert_array_equal(passages(streamed, TEXTS), passages(exact, TEXTS))
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_streamed_network_gives_the_same_vectors_and_keeps_no_layer(folder: Path, precision: str) -> None:
+    streamed, whole = (encoder(folder, precision, stream=stream) for stream in (True, False))
+    for _ in range(2):
+        np.testing.assert_array_equal(passages(streamed, TEXTS), passages(whole, TEXTS))
+        layers = streamed._network.layers
+        assert {type(part).__name__ for part in layers.modules()} >= {"Linear"}
+        assert sum(1 for part in layers.modules() if type(part).__name__ == "Int8Linear") == 0
+        assert len(list(layers.parameters())) == len(list(exact_layers(folder)))
+        assert all(p.is_meta for p in layers.parameters())
+
+
+def exact_layers(folder: Path) -> Iterator[torch.nn.Parameter]:
+    layers: Iterator[torch.nn.Parameter] = encoder(folder, "fp32")._network.layers.parameters()
+    return layers
+
+
+def test_threads_share_one_network_and_wait_for_each_other_where_it_is_streamed(
+    folder: Path, exact: TorchEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = passages(exact, TEXTS)
+    loaded: list[bool] = []
+    load_network = TorchEncoder._load
+
+    def counted(self: TorchEncoder, precision: str, stream: bool) -> object:
+        loaded.append(stream)
+        return load_network(self, precision, stream)
+
+    monkeypatch.setattr(TorchEncoder, "_load", counted)
+    for stream in (False, True):
+        shared = encoder(folder, "fp32", stream=stream)
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(lambda _, shared=shared: passages(shared, TEXTS), range(8)):  # type: ignore[misc]
+                np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert loaded == [False, True]
 
 
 def test_a_row_that_is_not_finite_is_computed_again_alone_in_full_precision(
@@ -137,6 +169,35 @@ def test_a_row_that_is_finite_in_no_precision_is_an_error_with_its_place(folder:
     with pytest.raises(EncodeError, match="Input 1 has no finite vector") as caught:
         found.encode([[101, 2000], [101, 1005]], Role.PASSAGE)
     assert caught.value.index == 1
+    with pytest.raises(EncodeError, match="Input 300 has no finite vector") as caught:
+        found.encode([[101, 2000]] * 300 + [[101, 1005]], Role.PASSAGE)
+    assert caught.value.index == 300
+    spoilt = found.tokenize(["ab"], Role.PASSAGE)[0]
+    assert isinstance(spoilt, Tokens)
+    weights["embed_tokens.weight"][list(spoilt.ids)] = torch.nan
+    save_file(weights, broken / "model.safetensors")
+    with pytest.raises(EncodeError, match="Input 0 has no finite vector"):
+        encoder(broken, "bf16").late("ab", [(0, 2)])
+
+
+def test_a_row_of_no_length_is_an_error_too(exact: TorchEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "_forward", lambda tokens, network: np.zeros((len(tokens), exact.dim), np.float32))
+    with pytest.raises(EncodeError, match="Input 0 has no finite vector"):
+        passages(exact, ["x"])
+
+
+def test_int8_on_a_card_is_refused_with_the_cure(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"int8 is for processors, not cuda: set precision to bf16"):
+        encoder(folder, "int8", device="cuda").encode(["x"], Role.PASSAGE)
+
+
+@pytest.mark.parametrize("truncate", list(Truncate))
+def test_which_end_is_cut_may_be_a_plain_string(exact: TorchEncoder, truncate: Truncate) -> None:
+    texts = ["a b c d e f g h"]
+    asked = exact.tokenize(texts, Role.PASSAGE, truncate=str(truncate.value), max_tokens=6)  # type: ignore[arg-type]
+    assert asked == exact.tokenize(texts, Role.PASSAGE, truncate=truncate, max_tokens=6)
+    with pytest.raises(UsageError, match="truncate 'MIDDLE' is none of NONE, START, END"):
+        exact.tokenize(texts, Role.PASSAGE, truncate="MIDDLE")  # type: ignore[arg-type]
 
 
 def test_a_query_is_asked_with_its_instruction_and_a_passage_goes_bare(exact: TorchEncoder) -> None:

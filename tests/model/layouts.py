@@ -209,6 +209,9 @@ def _sfr_code() -> Layout:
     )
 
 
+IMAGE = "<image_soft_token>"
+
+
 def _embedding_gemma() -> Layout:
     tokenizer = vocabularies.gemma("<bos> $A <eos>")
     kinds = ["sliding_attention", "sliding_attention", "full_attention"]
@@ -221,6 +224,7 @@ def _embedding_gemma() -> Layout:
     )
     norms: Shapes = {f"{side}_feedforward_layernorm.weight": (32,) for side in ("pre", "post")}
     norms |= {f"self_attn.{name}_norm.weight": (16,) for name in "qk"}
+    tokenizer.add_special_tokens([IMAGE])  # for the models with pictures; this one's table ends before it, as published
     return Layout(
         "google/embeddinggemma-300m",
         "Gemma3TextModel",

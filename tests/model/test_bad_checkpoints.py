@@ -172,7 +172,16 @@ class TestAdapter:
 
     @pytest.mark.parametrize(
         "changed",
-        [{"r": None}, {"lora_alpha": "x"}, {"r": 0}, {"peft_type": "IA3"}, {"use_dora": True}, {"bias": "all"}],
+        [
+            {"r": None},
+            {"lora_alpha": "x"},
+            {"r": 0},
+            {"peft_type": "IA3"},
+            {"use_dora": True},
+            {"bias": "all"},
+            {"rank_pattern": {"q_proj": 8}},
+            {"alpha_pattern": {"q_proj": 16}},
+        ],
     )
     def test_of_another_kind(self, adapter: Path, changed: dict[str, Any]) -> None:
         edited("adapter_config.json", **changed)(adapter)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import vocabularies
-from layouts import LAYOUTS
+from layouts import IMAGE, LAYOUTS
 from reference import Reference, merged
 
 import embedcode
@@ -251,6 +251,15 @@ def test_a_text_without_tokens_is_an_error_at_its_place(folder: Callable[[str], 
     assert error.value.index == 1
 
 
+def test_a_special_token_without_a_row_is_read_as_text(folder: Callable[[str], Path]) -> None:
+    ours = embedcode.load(str(folder("embeddinggemma")), threads=1, precision="fp32")
+    (entry,) = ours.tokenize([f"a {IMAGE} b"], Role.PASSAGE)
+    assert isinstance(entry, Tokens)
+    assert max(entry.ids) < LAYOUTS["embeddinggemma"].config["vocab_size"]
+    assert entry.used > 8
+    assert np.isfinite(ours.encode([f"a {IMAGE} b"], Role.PASSAGE)).all()
+
+
 @pytest.mark.parametrize(
     ("name", "prefix"),
     [
@@ -270,3 +279,20 @@ def test_a_lora_adapter_is_its_base_with_the_product_added(
     expected = right.encode(TEXTS, layout.passage)
     assert apart(ours.encode(TEXTS, Role.PASSAGE), expected) <= CLOSE
     assert apart(reference(name).encode(TEXTS, layout.passage), expected) > APART
+
+
+def test_what_lies_beside_an_adapter_goes_before_its_base_s(tmp_path: Path, folder: Callable[[str], Path]) -> None:
+    """As sentence-transformers saves a model that it trained an adapter of."""
+    layout, adapter = LAYOUTS["sfr-mistral"], tmp_path / "adapter"
+    tensors, scale = checkpoints.write_adapter(folder("sfr-mistral"), adapter, layout.shapes)
+    prompts = {"query": "find: ", "document": "code: "}
+    for path, content in checkpoints.sentence_transformers("mean_tokens", 64, 32, prompts).items():
+        (adapter / path).parent.mkdir(exist_ok=True)
+        checkpoints.write_json(adapter / path, content)
+    own = replace(layout, pooling="mean", query="find: ", passage="code: ")
+    ours = embedcode.load(str(adapter), threads=1, precision="fp32")
+    assert ours.max_tokens == 64
+    assert ours.conditions.prompts == {Role.QUERY: "find: ", Role.PASSAGE: "code: "}
+    texts = ["x", "def f(a): return a"]
+    expected = Reference(own, merged(layout.weights(), tensors, scale)).encode(texts, "code: ")
+    assert apart(ours.encode(texts, Role.PASSAGE), expected) <= CLOSE

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate
 
 PROBE = "src/session.py Session.refresh\ndef refresh(self, token):\n    return self.store.renew(token, hours=1)"
+NORM = 1e-3
+"""How far the length of a vector may be from 1."""
 BLOCK = 256
 """Texts that are tokenised while the block before them is computed."""
 
@@ -55,6 +58,7 @@ class LocalEncoder(ABC):
         self._block = BLOCK
         self._readers = 1
         """Blocks that are tokenised at a time."""
+        self._counting = Lock()
         self.repaired = 0
         """Rows that were not finite and were computed again alone, in fp32 where the engine can."""
 
@@ -127,9 +131,39 @@ class LocalEncoder(ABC):
             raise UsageError("texts are given as a list: write encode([text], ...) for a single one.")
         if dimensions is not None:
             self.check_dimensions(dimensions)
-        blocks = self._blocks(texts, role, instruction, truncate, max_tokens)
-        vectors = np.concatenate([np.empty((0, self.dim), np.float32), *map(self.forward, blocks)])
+        found, first = [np.empty((0, self.dim), np.float32)], 0
+        for block in self._blocks(texts, role, instruction, truncate, max_tokens):
+            try:
+                found.append(self.forward(block))
+            except EncodeError as error:
+                raise error.behind(first) from None
+            first += len(block)
+        vectors = np.concatenate(found)
         return vectors if dimensions is None else cut(vectors, dimensions)
+
+    def late(self, text: str, spans: Sequence[tuple[int, int]]) -> Floats:
+        """Late chunking, in an engine that can: one pass over a file, one vector for each span of it. ModelError."""
+        raise ModelError(
+            f"{self.conditions.name} is run as a graph, which has no late chunking: load a checkpoint that reads "
+            "2,048 tokens or more, or embed the chunks one by one."
+        )
+
+    def _guarded(self, vectors: Floats, again: Callable[[int], Floats]) -> Floats:
+        """Vectors whose rows are all of unit length: one that is not is computed `again`, alone, and counted.
+
+        EncodeError for a row that is none the second time either.
+        """
+        import numpy as np
+
+        from embedcode.engine.vectors import unit
+
+        for index in map(int, np.flatnonzero(~(abs(np.linalg.norm(vectors, axis=1) - 1) <= NORM))):
+            with self._counting:
+                self.repaired += 1
+            vectors[index] = unit(again(index))
+            if not abs(np.linalg.norm(vectors[index]) - 1) <= NORM:
+                raise EncodeError(f"Input {index} has no finite vector in {self.conditions.name}: leave it out.", index)
+        return vectors
 
     def _described(self) -> Check:
         return ("model", f"{self.conditions.name}, {self.dim} dimensions, {self.max_tokens} tokens", True)

@@ -8,7 +8,6 @@ attention, and dense heads, whose product is one matrix that may as well stand b
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from embedcode.engine import memory, network
 from embedcode.engine.encoder import PROBE
 from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.samples import samples
+from embedcode.engine.tokens import without_rowless
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import ModelError
 from embedcode.model.checkpoint import Checkpoint
@@ -129,13 +129,13 @@ def export(checkpoint: Checkpoint, out: Path, form: str, batched: bool, threads:
         openvino.convert(path, out / GRAPHS["openvino"][0])
         for name in GRAPHS["onnx"]:
             (out / name).unlink(missing_ok=True)
-    shutil.copy(checkpoint.tokenizer, out / "tokenizer.json")
+    (out / "tokenizer.json").write_text(without_rowless(checkpoint.tokenizer, checkpoint.rows), "utf-8")
     spec = Spec(
         folder=out,
         name=checkpoint.name,
         licence=licence(checkpoint.name, checkpoint.folder) or "unknown",
         weights=sha256(checkpoint.weights.files),
-        tokenizer=sha256([checkpoint.tokenizer]),
+        tokenizer=sha256([out / "tokenizer.json"]),
         pooling=Pooling.MEAN if checkpoint.pooling is Pooling.LATENT else checkpoint.pooling,
         dim=checkpoint.dim,
         max_tokens=checkpoint.max_tokens,

@@ -18,7 +18,7 @@ from typing import Any
 from embedcode.engine.encoder import Check, Conditions, LocalEncoder
 from embedcode.engine.packs import batches
 from embedcode.engine.tokens import TextTokenizer
-from embedcode.errors import EncodeError, ModelError
+from embedcode.errors import ModelError
 from embedcode.model.family import Pooling
 from embedcode.model.spec import DEFAULT, Spec
 from embedcode.types import Floats, Role, Tokens, Truncate
@@ -55,7 +55,6 @@ class GraphEncoder(LocalEncoder):
         self._precision = precision
         self._verified = False
         self._first = Lock()
-        self._counting = Lock()
         self._used = self._computed = 0
 
     @property
@@ -89,14 +88,7 @@ class GraphEncoder(LocalEncoder):
             rows = map(self._one, tokens) if len(tokens) < 2 else self._pool.map(self._one, tokens)
             for index, row in enumerate(rows):
                 out[index] = row
-        vectors = unit(out)
-        for index in map(int, np.flatnonzero(~np.isfinite(vectors).all(1))):
-            with self._counting:
-                self.repaired += 1
-            vectors[index] = unit(self._one(tokens[index]))
-            if not np.isfinite(vectors[index]).all():
-                raise EncodeError(f"Input {index} has no finite vector in {self.spec.name}: leave it out.", index)
-        return vectors
+        return self._guarded(unit(out), lambda index: self._one(tokens[index]))
 
     def checks(self) -> list[Check]:
         spec = self.spec

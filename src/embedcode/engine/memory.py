@@ -9,12 +9,15 @@ from pathlib import Path
 from embedcode.engine import processor
 from embedcode.errors import ModelError
 from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.family import LATENT
 from embedcode.model.spec import Spec
 
 PACK = 2048
 """Tokens in one pass: matrix products gain no more by more rows, and activations 14,336 wide take 60 MB each."""
 CARD_PACK = 32_768
 """The same on a card, which waits for the launches of a small network at 2,048."""
+GROUP = Path("/sys/fs/cgroup")
+"""Of this process, in a container."""
 NUMBER = {"fp32": 4, "bf16": 2, "int8": 1}
 """Bytes of a weight."""
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
@@ -67,7 +70,8 @@ def needed(checkpoint: Checkpoint, precision: str) -> int:
     held = 2 if halved(precision) else 4  # embeddings and norms are not in int8
     states = PACK * (4 * wide + 8 * hidden) * held
     largest = wide * hidden * 4  # one weight on its way to another type
-    return linear * NUMBER[precision] + table * held + states + largest + BASE
+    head = sum(one.count for name, one in checkpoint.weights.items() if name.startswith(LATENT))  # in fp32
+    return (linear - head) * NUMBER[precision] + head * 4 + table * held + states + largest + BASE
 
 
 def needed_by_graph(spec: Spec) -> int:
@@ -79,8 +83,10 @@ def needed_by_graph(spec: Spec) -> int:
 def available() -> int:
     """Bytes this process may still take, by the system and by its control group."""
     free = _field(Path("/proc/meminfo"), "MemAvailable:") * 1024
-    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
-    return min(free or 1 << 62, limit - used if limit else 1 << 62)
+    limit, used = (_number(GROUP / name) for name in ("memory.max", "memory.current"))
+    # Pages of files count as used, though they are given back when memory is wanted: all of a checkpoint just read.
+    cached = sum(_field(GROUP / "memory.stat", name) for name in ("active_file", "inactive_file"))
+    return min(free or 1 << 62, limit - used + cached if limit else 1 << 62)
 
 
 def check(checkpoint: Checkpoint, precision: str) -> None:
@@ -105,7 +111,7 @@ def _field(path: Path, name: str) -> int:
         rows = path.read_text().splitlines()
     except OSError:
         return 0
-    return next((int(row.split()[1]) for row in rows if row.startswith(name)), 0)
+    return next((int(row.split()[1]) for row in rows if row.split()[:1] == [name]), 0)
 
 
 def _number(path: Path) -> int:

@@ -120,6 +120,8 @@ class _Filling:
         self._sources = _sources(network, checkpoint, layers)
         self._lora = _lora(checkpoint, self._sources, self._tensors, layers)
         self._codes = Codes() if precision == "int8" else None
+        self._replaced: dict[str, list[tuple[str, torch.nn.Module]]] = {}
+        """By the name of a part, its maps that int8 ones stand for, still without weights."""
         self._dtype = torch.bfloat16 if memory.halved(precision) else torch.float32
         self._device = device
         self._folder = checkpoint.folder
@@ -134,6 +136,7 @@ class _Filling:
             if self._codes and isinstance(module, torch.nn.Linear):
                 bias = self._read(f"{place}.bias") if module.bias is not None else None
                 part.set_submodule(inner, Int8Linear(self._read(f"{place}.weight"), bias, self._dtype, self._codes))
+                self._replaced.setdefault(name, []).append((inner, module))
                 self._tensors.release(self._sources[f"{place}.weight"][0])
                 continue
             for parameter, old in list(module.named_parameters(recurse=False)):
@@ -144,6 +147,8 @@ class _Filling:
 
     def empty(self, part: torch.nn.Module, name: str) -> None:
         """The opposite of `fill`; pages of the file are given back too, or they count as this process's own."""
+        for inner, module in self._replaced.pop(name, []):
+            part.set_submodule(inner, module)
         part.to("meta")
         for key, (entry, _) in self._sources.items():
             if key.startswith(f"{name}."):

@@ -76,7 +76,7 @@ def _on_card(ort: Any, spec: Spec, wish: str, card: int, threads: int) -> Any:
         options: dict[str, Any] = {"device_id": card}
         providers: list[Any] = [(PROVIDERS["cuda"], options), PROVIDERS["cpu"]]
         if wish == "tensorrt":
-            providers = [(PROVIDERS["tensorrt"], options | _kept()), *providers]
+            providers = [(PROVIDERS["tensorrt"], options | _kept(spec)), *providers]
         try:
             with redirect_stdout(sys.stderr):  # where it prints what it misses
                 ort.preload_dlls()  # CUDA's and cuDNN's own packages, where they are installed
@@ -94,11 +94,12 @@ def _on_card(ort: Any, spec: Spec, wish: str, card: int, threads: int) -> Any:
     )
 
 
-def _kept() -> dict[str, Any]:
-    """Options that keep TensorRT's engines: building one takes minutes, for each range of shapes."""
+def _kept(spec: Spec) -> dict[str, Any]:
+    """Options that keep TensorRT's engines: building one takes minutes, for each range of shapes. ONNX Runtime tells
+    them apart by names, which all graphs of one architecture share: each graph has a folder of its own."""
     from embedcode import settings
 
-    folder = settings.load().home / "compiled"
+    folder = settings.load().home / "compiled" / spec.graph[:16]
     make_private(folder)
     return {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder), "trt_timing_cache_enable": True}
 

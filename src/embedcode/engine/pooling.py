@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from embedcode.errors import ModelError
-from embedcode.model.family import Pooling
+from embedcode.model.family import LATENT, Pooling
 
 
 def pool(states: torch.Tensor, pooling: Pooling, skipped: int = 0) -> torch.Tensor:
@@ -55,7 +55,7 @@ class LatentAttention(torch.nn.Module):
     Both parts add to what they are given. Names of the weights are those of the published checkpoint.
     """
 
-    PREFIX = "latent_attention_model."
+    PREFIX = LATENT
 
     def __init__(self, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
         super().__init__()

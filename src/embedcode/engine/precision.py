@@ -28,6 +28,8 @@ TIMES, ENOUGH = 5, 0.5
 WORTH = 1.15
 """A lower precision is chosen for at least so many times the speed of the next higher one."""
 
+UNFIT = "does not fit in memory"
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -47,6 +49,8 @@ def choose(
     if key in known:
         return Choice(**known[key])
     choice = _measured(checkpoint, sample, states)
+    if UNFIT in choice.reason:
+        return choice  # memory may be free next time
     try:
         make_private(home)
         kept.write_text(json.dumps(known | {key: asdict(choice)}, indent=1), "utf-8")
@@ -75,7 +79,7 @@ def _measured(
         told.append(f"{precision} {rate:,.0f} tokens/s a layer at cosine {cosine:.4f}")
         fits = memory.needed(checkpoint, precision) <= free
         if not fits:
-            told[-1] += ", does not fit in memory"
+            told[-1] += f", {UNFIT}"
         if fits and cosine >= LEAST_COSINE and rate >= speed * (WORTH if best else 0):
             best, speed = precision, rate
     if not best:

@@ -145,6 +145,10 @@ class RemoteEncoder:
         vectors = self.forward(tokens)
         return vectors if dimensions is None else cut(vectors, dimensions)
 
+    def late(self, text: str, spans: Sequence[tuple[int, int]]) -> Floats:
+        """Not through this client: ModelError."""
+        raise ModelError(f"{self.address.url} is asked text by text: POST one file with late_chunking to it yourself.")
+
     def check_dimensions(self, dimensions: int) -> None:
         """UsageError where the server does not make this cut itself, of a known text."""
         from embedcode.engine.vectors import cut

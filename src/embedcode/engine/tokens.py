@@ -7,6 +7,7 @@ ids are those of reading it whole and then cutting.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -42,11 +43,13 @@ class _Read:
 
 
 class TextTokenizer:
-    def __init__(self, path: Path, max_tokens: int, eos: str = "") -> None:
-        """`eos` is put at the end of every text, where the tokenizer itself does not."""
+    def __init__(self, path: Path, max_tokens: int, eos: str = "", rows: int = 0) -> None:
+        """`eos` is put at the end of every text, where the tokenizer itself does not. `rows` of the network's table of
+        tokens, where it is known: special tokens beyond it are read as plain text."""
         self.path = path
         self._max_tokens = max_tokens
         self._eos = eos
+        self._rows = rows
 
     @cached_property
     def _model(self) -> Any:
@@ -56,6 +59,8 @@ class TextTokenizer:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
             model = Tokenizer.from_file(str(self.path))
+            if self._rows and any(number >= self._rows for number in model.get_added_tokens_decoder()):
+                model = Tokenizer.from_str(without_rowless(self.path, self._rows))
         except Exception as error:
             raise ModelError(f"{self.path} is no usable tokenizer.json ({error}): install the model again.") from None
         model.no_truncation()
@@ -102,6 +107,10 @@ class TextTokenizer:
         """
         if isinstance(inputs, str | bytes):
             raise UsageError("texts are given as a list: write encode([text], ...) for a single one.")
+        try:
+            truncate = Truncate(truncate)  # a plain string is equal to a member and is not one
+        except ValueError:
+            raise UsageError(f"truncate {truncate!r} is none of {', '.join(Truncate)}.") from None
         limit = self._max_tokens if max_tokens is None else min(max_tokens, self._max_tokens)
         least = sum(map(len, self._special)) + (len(self._ids_of(prompt)) if prompt else 0)
         if limit <= least:
@@ -202,6 +211,16 @@ class TextTokenizer:
             return too_long(index, len(ids), limit)
         kept = tuple(ids[-limit:] if truncate is Truncate.START else ids[:limit])
         return Tokens(kept, len(ids), len(kept))
+
+
+def without_rowless(path: Path, rows: int) -> str:
+    """A tokenizer.json, less the special tokens that a table of `rows` has no row for, such as EmbeddingGemma's
+    `<image_soft_token>`, whose network has only ever seen text. As it is where there are none, or `rows` is 0."""
+    text = path.read_text("utf-8")
+    tokenizer = json.loads(text)
+    added = tokenizer.get("added_tokens") or []
+    kept = [token for token in added if not rows or token["id"] < rows or not token["special"]]
+    return text if kept == added else json.dumps(tokenizer | {"added_tokens": kept}, ensure_ascii=False)
 
 
 def _size(room: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -26,8 +27,6 @@ SAMPLE = 256
 """Tokens of the trial that chooses a precision."""
 LATE = 2048
 """Tokens a model must read for late chunking: below, a file does not fit."""
-NORM = 1e-3
-"""How far the length of a vector may be from 1."""
 
 
 class TorchEncoder(LocalEncoder):
@@ -45,7 +44,8 @@ class TorchEncoder(LocalEncoder):
             checkpoint.instruction,
             checkpoint.dimensions,
         )
-        super().__init__(conditions, TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos))
+        tokenizer = TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos, checkpoint.rows)
+        super().__init__(conditions, tokenizer)
         self.checkpoint = checkpoint
         self.asked = precision
         """The precision that was asked for; "" leaves it to the trial."""
@@ -55,6 +55,7 @@ class TorchEncoder(LocalEncoder):
         if device != "cpu":  # which is faster than one core reads: MiniLM on a card by ten times
             self._readers = max(1, len(os.sched_getaffinity(0)) - 1)
         self._loading = Lock()
+        self._passing = Lock()
 
     @property
     def space(self) -> str:
@@ -70,6 +71,8 @@ class TorchEncoder(LocalEncoder):
     @cached_property
     def choice(self) -> Choice:
         """What the network is computed in, and why."""
+        if self.asked == "int8" and self._device != "cpu":
+            raise ModelError(f"int8 is for processors, not {self._device}: set precision to bf16, or device to cpu.")
         if self.asked:
             return Choice(self.asked, "as asked")
         if self._device != "cpu":
@@ -93,14 +96,7 @@ class TorchEncoder(LocalEncoder):
         out = np.empty((len(tokens), self.dim), np.float32)
         for part in packs(tokens, STREAMED if self.streams_layers else PACK if self._device == "cpu" else CARD_PACK):
             out[part] = self._forward(tokens[part], self._network)
-        vectors = unit(out)
-        norms = np.linalg.norm(vectors, axis=1)
-        for index in map(int, np.flatnonzero(~(abs(norms - 1) <= NORM))):
-            self.repaired += 1
-            vectors[index] = unit(self._forward(tokens[index : index + 1], self._exact))[0]
-            if not np.isfinite(vectors[index]).all():
-                raise EncodeError(f"Input {index} has no finite vector in {self.checkpoint.name}: leave it out.", index)
-        return vectors
+        return self._guarded(unit(out), lambda index: self._forward(tokens[index : index + 1], self._exact)[0])
 
     def remarks(self) -> list[str]:
         found = []
@@ -118,8 +114,8 @@ class TorchEncoder(LocalEncoder):
         """Late chunking (Günther et al. 2024, arXiv 2409.04701): one pass over a file, one vector for each span of it.
 
         A span is (first, last + 1) in characters. float32 [spans, dim], unit length; a chunk's vector knows the file
-        around it. ModelError for a model that reads fewer than LATE tokens, EncodeError for a text that is too long or
-        a span without a token.
+        around it. Its tokens are pooled as the model pools those of a text. ModelError for a model that reads fewer
+        than LATE tokens, EncodeError for a text that is too long or a span without a token.
         """
         import numpy as np
 
@@ -133,15 +129,18 @@ class TorchEncoder(LocalEncoder):
         (entry,) = accepted(self.tokenize([printable(text)], Role.PASSAGE))
         places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
         states = self._run([entry], self._network)
-        rows = []
+        inside: list[slice] = []
         for number, (start, end) in enumerate(spans):
-            inside = [i for i, (a, b) in enumerate(places) if a < end and b > start]
-            if not inside:
+            own = [i for i, (a, b) in enumerate(places) if a < end and b > start]
+            if not own:
                 raise EncodeError(
                     f"Input {number} is the span {start}:{end}, which has no token: leave it out.", number
                 )
-            rows.append(self._pooled(states[inside[0] : inside[-1] + 1], 0))
-        return unit(np.array(rows, np.float32).reshape(len(rows), self.dim))
+            inside.append(slice(own[0], own[-1] + 1))
+        rows = np.array([self._pooled(states[own], 0) for own in inside], np.float32).reshape(len(spans), self.dim)
+        return self._guarded(
+            unit(rows), lambda number: self._pooled(self._run([entry], self._exact)[inside[number]], 0)
+        )
 
     def _forward(self, tokens: Sequence[Tokens], network: Any) -> Floats:
         """Pooled vectors [n, dim], not yet of unit length."""
@@ -185,12 +184,16 @@ class TorchEncoder(LocalEncoder):
         with torch.inference_mode():
             ids = torch.tensor([[i for entry in tokens for i in entry.ids]], device=self._device)
             positions = torch.cat([torch.arange(first, first + entry.used) for entry in tokens]).to(self._device)
-            states = network(input_ids=ids, position_ids=positions[None], borders=_borders(tokens))
+            # A layer that is read for a pass is given up behind it, whoever else may be in it.
+            with self._passing if self.streams_layers or network is self.__dict__.get("_exact") else nullcontext():
+                states = network(input_ids=ids, position_ids=positions[None], borders=_borders(tokens))
         return states.last_hidden_state[0]
 
     @cached_property
     def _network(self) -> Any:
         with self._loading:
+            if "_network" in self.__dict__:  # by who held the lock before: from Python 3.12 on cached_property has none
+                return self.__dict__["_network"]
             precision = self.choice.precision
             if not self.streams_layers and self._device == "cpu":
                 memory.check(self.checkpoint, precision)
@@ -199,7 +202,8 @@ class TorchEncoder(LocalEncoder):
     @cached_property
     def _exact(self) -> Any:
         """In fp32, for a row that is not finite: streamed, since it is rare and the memory is taken."""
-        return self._load("fp32", stream=True)
+        with self._loading:
+            return self.__dict__.get("_exact") or self._load("fp32", stream=True)
 
     def _load(self, precision: str, stream: bool) -> Any:
         import torch

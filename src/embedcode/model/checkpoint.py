@@ -46,6 +46,8 @@ class Checkpoint:
     """Everything that decides a model's vectors. `prompts` may hold `{instruction}`."""
 
     folder: Path
+    tokenized: Path
+    """Where the tokenizer is: the same folder, or an adapter's own."""
     name: str
     architecture: str
     family: Family
@@ -77,9 +79,12 @@ class Checkpoint:
         """
         if not folder.is_dir():
             raise ModelError(f"{folder} is no folder: give a checkpoint's folder or its name on the hub.")
-        adapter = None
+        adapter, own = None, folder
         if (folder / "adapter_config.json").is_file():
             folder, adapter = _adapter(folder)
+        # What an adapter was trained with may lie beside it, and is nearer to it than its base's.
+        described = own if (own / "modules.json").is_file() else folder
+        tokenized = own if (own / "tokenizer.json").is_file() else folder
         published = read_json(folder / "config.json")
         architecture, kind = _architecture(folder, published)
         known = preset(name or folder.name) or Preset("", "", 0, 0)
@@ -87,7 +92,7 @@ class Checkpoint:
         if not isinstance(size := config.get("hidden_size"), int):
             raise ModelError(f"{folder / 'config.json'}: hidden_size {size!r} is no size: download it again.")
         causal = _causal(kind, config)
-        modules = Modules.read(folder)
+        modules = Modules.read(described)
         asked = prompts or {}
         given = modules.prompts
         chosen = {
@@ -106,10 +111,11 @@ class Checkpoint:
         if isinstance(positions, int):
             positions -= first
         # sentence-transformers 6 leaves the limit to the tokenizer's file.
-        said = modules.max_tokens or tokenizer_config(folder).get("model_max_length")
+        said = modules.max_tokens or tokenizer_config(tokenized).get("model_max_length")
         limit = min((n for n in (said, positions) if isinstance(n, int)), default=512)
         return cls(
             folder=folder,
+            tokenized=tokenized,
             name=name or folder.name,
             architecture=architecture,
             family=kind,
@@ -123,7 +129,7 @@ class Checkpoint:
             max_tokens=limit,
             first_position=first,
             dimensions=_dimensions(folder, published, known.dimensions),
-            adds_eos=kind.adds_eos or bool(tokenizer_config(folder).get("add_eos_token")),
+            adds_eos=kind.adds_eos or bool(tokenizer_config(tokenized).get("add_eos_token")),
             dense=modules.dense,
             weights=weights.read(folder),
             adapter=adapter,
@@ -143,15 +149,21 @@ class Checkpoint:
         return width
 
     @property
+    def rows(self) -> int:
+        """Of the table of tokens; 0 where the config leaves it to its network's default."""
+        size = self.config.get("vocab_size")
+        return size if isinstance(size, int) else 0
+
+    @property
     def eos(self) -> str:
         """What is put behind every text, where the tokenizer does not do so itself."""
-        token = tokenizer_config(self.folder).get("eos_token") if self.adds_eos else ""
+        token = tokenizer_config(self.tokenized).get("eos_token") if self.adds_eos else ""
         content = token.get("content") if isinstance(token, dict) else token
         return content if isinstance(content, str) else ""
 
     @property
     def tokenizer(self) -> Path:
-        return self.folder / "tokenizer.json"
+        return self.tokenized / "tokenizer.json"
 
     @cached_property
     def space(self) -> str:
@@ -180,6 +192,8 @@ def _adapter(folder: Path) -> tuple[Path, Adapter]:
         )
     if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
         raise ModelError(f"{path} is no plain LoRA adapter: merge it into its base with peft first.")
+    if config.get("rank_pattern") or config.get("alpha_pattern"):
+        raise ModelError(f"{path} has another rank or alpha for some layers: merge it into its base with peft first.")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1:
         raise ModelError(f"{path} lacks r or lora_alpha: download it again.")

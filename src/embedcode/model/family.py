@@ -16,6 +16,9 @@ INSTRUCT = "Instruct: {instruction}\nQuery: "
 GEMMA = "task: code retrieval | query: "
 """EmbeddingGemma's query prompt for code; what its files call `query` is for search in general."""
 
+LATENT = "latent_attention_model."
+"""What the names of NV-Embed-v2's head begin with."""
+
 
 class Pooling(StrEnum):
     """How states [tokens, dim] become one vector."""

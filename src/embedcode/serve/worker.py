@@ -172,7 +172,7 @@ class Worker:
         for item in items:
             if item.late is not None:
                 try:
-                    rows: Any = self._encoder.late(*item.late)  # type: ignore[attr-defined]
+                    rows: Any = self._encoder.late(*item.late)
                 except EmbedcodeError as error:
                     self._send("bad", item.number, str(error))
                 else:
