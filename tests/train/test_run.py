@@ -11,15 +11,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 import embedcode
+from embedcode.engine import memory
 from embedcode.errors import UsageError
-from embedcode.train import averaging, loop
+from embedcode.train import averaging, loop, publish
 from embedcode.train.recipe import read
 from embedcode.train.run import Outcome, Run
 from embedcode.types import Role
@@ -186,6 +189,61 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint(recipe: Recipes, tmp_path:
     assert not list(out.rglob(".part")), "half a checkpoint"
     go(path, out, resume=True)
     assert all(torch.equal(one, weights(out)[name]) for name, one in weights(tmp_path / "size").items())
+
+
+def test_a_disk_that_fills_at_the_second_checkpoint_leaves_the_first(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = recipe("filling", steps=6, save_every=2, evaluate=[]), tmp_path / "out"
+    go(recipe("filling", steps=6, save_every=2, evaluate=[]), tmp_path / "whole")
+    written: list[Path] = []
+
+    def filling(tensors: dict[str, torch.Tensor], place: Path) -> None:
+        written.append(place)
+        if len(written) == 2:
+            place.write_bytes(b"half of it")
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        save_file(tensors, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_file", filling)
+        with pytest.raises(UsageError, match=r"step 4 cannot be written .*No space left.* checkpoint-2 is whole"):
+            go(path, out)
+    assert [place.name for place in loop.checkpoints(out / "round-1")] == ["checkpoint-2"]
+    go(path, out, resume=True)
+    assert all(torch.equal(one, weights(out)[name]) for name, one in weights(tmp_path / "whole").items())
+
+
+def test_a_disk_that_fills_at_the_end_costs_the_model_only(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    path = recipe("last", steps=2, evaluate=[])
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "write", full)
+        with pytest.raises(UsageError, match=r"model cannot be written .*no space left.*go on with --resume"):
+            go(path, tmp_path / "out")
+    go(path, tmp_path / "out", resume=True)
+    assert weights(tmp_path / "out")
+
+
+def test_a_base_too_big_is_refused_before_it_is_loaded(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(UsageError, match=r"GB of memory to be trained and 0.0 GB are free: train adapters \(lora\)"):
+        go(recipe("big", evaluate=[]), tmp_path / "big")
+    with pytest.raises(UsageError, match="free: take a smaller base"):
+        go(recipe("large", evaluate=[], lora={"rank": 4, "targets": ["query"]}), tmp_path / "large")
+
+
+def test_a_filter_that_leaves_nothing_says_so(recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedcode.data.filter.consistent", lambda *_, **__: SimpleNamespace(kept=[]))
+    path = recipe("none", data=[{"name": "one", "files": ["one.jsonl"], "top": 3}])
+    with pytest.raises(UsageError, match=r"data set one: the base finds none of its .* set top higher"):
+        go(path, tmp_path / "out")
 
 
 def test_only_so_many_checkpoints_are_kept_and_averaged(recipe: Recipes, tmp_path: Path) -> None:

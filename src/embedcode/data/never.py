@@ -51,9 +51,14 @@ class Never:
         return self._found[name]
 
 
+def text() -> str:
+    """never.toml as it is written."""
+    return files("embedcode.data").joinpath("never.toml").read_text(encoding="utf-8")
+
+
 def load() -> Never:
     """The list that ships with the package."""
-    table = tomllib.loads(files("embedcode.data").joinpath("never.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads(text())
     return Never(
         (*_entries(table["repositories"], "repository"), *_entries(table["datasets"], "dataset")),
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from embedcode.data import minhash, never
-from embedcode.data.sources import Source
+from embedcode.data.sources import Source, file_names
 from embedcode.types import Pair, digest
 
 Kind = Literal["name", "equal", "near"]
@@ -50,13 +50,17 @@ class Texts(Protocol):
 class Evaluations:
     """The texts of evaluation sets."""
 
-    def __init__(self, sets: Sequence[Texts] = (), held: Sequence[never.Entry] = ()) -> None:
-        """`evaluate.beir` reads such sets. `held` are sources that are forbidden beside those of never.toml."""
+    def __init__(
+        self, sets: Sequence[Texts] = (), held: Sequence[never.Entry] = (),
+        known: Sequence[never.Entry] | None = None,
+    ) -> None:  # fmt: skip
+        """`evaluate.beir` reads such sets. `held` are sources that are forbidden beside those of never.toml, or beside
+        `known` of them."""
         self.names: list[str] = []
         self._places: list[tuple[str, str]] = []
         self._equal: dict[bytes, int] = {}
         self._near = minhash.Index()
-        self._never = never.Never((*never.load().entries, *held))
+        self._never = never.Never((*(never.load().entries if known is None else known), *held))
         for task in sets:
             self.names.append(task.name)
             for kind, texts in (("query", task.queries), ("document", task.corpus)):
@@ -121,17 +125,19 @@ def allowed(pairs: Iterable[Pair], evaluations: Evaluations, report: Report) -> 
 
 
 def source_names(source: str) -> tuple[str, ...]:
-    """The names in `pypi:requests 2.32`, `git:owner/name@1234` or a URL, as never.toml lists them: those too by which
-    other registries know it."""
+    """The names in `pypi:requests 2.32`, `git:owner/name@1234`, a URL or the name of an archive, as never.toml lists
+    them: those too by which other registries know it."""
     if not source:
         return ()
     plain = source.split(" ")[0]
     registry, colon, name = plain.partition(":")
     if colon and registry in ("pypi", "npm", "debian", "git", "github") and not name.startswith("//"):
         name = re.sub(r"(?<=\w)@[\w.-]+$", "", name)
-        return Source("github" if registry == "git" else registry, name).known_as
+        known = Source("github" if registry == "git" else registry, name).known_as
+        return (*known, *file_names(name)) if registry == "git" and "/" not in name else known  # a clone's folder
     plain = re.sub(r"(?<=\w)@[\w.-]+$", "", plain)
-    return tuple(dict.fromkeys((plain, plain.rpartition("/")[2] if plain.startswith("/") else plain)))
+    file = plain.rpartition("/")[2] if plain.startswith("/") else plain
+    return tuple(dict.fromkeys((plain, file, *(() if "/" in file else file_names(file)))))
 
 
 def _key(text: str) -> bytes | None:

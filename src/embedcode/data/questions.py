@@ -29,6 +29,7 @@ _ARTICLES = re.compile(r"\b(?:the|a|an|this|that|given|specified|provided|curren
 _CODE = re.compile(r"[<>{}()\[\]=/\\|*_$@&^~\"`]|::|\w\.\w")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _NAME = re.compile(r"([A-Za-z_]\w*)\s*(?:<[^<>()]*>)?\s*\(")
+_DEFINED = re.compile(r"\b(?:def|function|func|fn)\s+(?:\([^()]*\)\s*)?([A-Za-z_][\w.]*)")
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)\s*[=:]\s*(?:async\s+)?(?:function\b|\()")
 _NO_NAME = words("if for while switch return function func fn def catch sizeof decltype async static void")
 _VERBS = words(
@@ -78,13 +79,22 @@ def _name(code: str) -> tuple[list[str], bool] | None:
     for line in code.split("\n")[:6]:
         if line.lstrip().startswith(("@", "#", "//", "[", "template")):
             continue
-        said = [*_ASSIGNED.findall(line), *_NAME.findall(line)]
-        if name := next((one for one in said if one not in _NO_NAME), ""):
+        if name := _defined(line):
             parts = [part.lower() for part in _PARTS.findall(name)]
             if not 2 <= len(parts) <= 6 or any(len(part) == 1 for part in parts):
                 return None
             return parts, parts[0] in _VERBS
     return None
+
+
+def _defined(line: str) -> str:
+    """The name that a line defines a function by; "" where it defines none."""
+    if found := _DEFINED.search(line):
+        return found[1].rpartition(".")[2]
+    opened = line.find("(")
+    if (found := _ASSIGNED.search(line)) and found.end(1) < opened:
+        return found[1]
+    return next((one for one in _NAME.findall(line) if one not in _NO_NAME), "")
 
 
 def imperative(verb: str) -> str:

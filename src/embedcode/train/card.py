@@ -132,6 +132,7 @@ def _limits(recipe: Recipe, checkpoint: Checkpoint) -> str:
 
 def _subcards(recipe: Recipe, mix: Mix) -> str:
     sources = len({pair.source for pair in mix.pairs if pair.source})
+    code = "code and comments of its owner's own repository" if recipe.private else "public code and comments"
     restrictions = "weights not for release (in-domain data)" if recipe.regime == "in-domain" else "the licence's"
     return f"""## Explainability
 
@@ -151,7 +152,7 @@ def _subcards(recipe: Recipe, mix: Mix) -> str:
 | question | answer |
 |---|---|
 | groups that are at a disadvantage | who asks in other languages than English, or names code in them; not measured |
-| what was done | nothing against it; data is of public code, whose authors are no sample of people |
+| what was done | nothing against it; data is {code}, whose authors are no sample of people |
 
 ## Safety and security
 
@@ -166,7 +167,7 @@ def _subcards(recipe: Recipe, mix: Mix) -> str:
 
 | question | answer |
 |---|---|
-| personal data in training | public code and comments, which may name authors; {sources:,} sources are recorded |
+| personal data in training | {code}, which may name authors; {sources:,} sources are recorded |
 | collected for this model from people | no |
 | can a vector be turned back into its text | in part, by published attacks: keep vectors as private as their texts |
 | removal | a source that is entered in `data/never.toml` is not in the next training |"""

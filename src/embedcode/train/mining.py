@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from embedcode.data import filter as consistency
 from embedcode.data import negatives, pairs, scoring
 from embedcode.data.negatives import Rule
+from embedcode.errors import UsageError
 from embedcode.train.batches import Texts
 from embedcode.train.mix import Mix, Set, limited, with_pairs
 from embedcode.train.network import encode
@@ -94,6 +95,11 @@ def consistent(mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, f
                 file = folder / f"consistent-{one.data.name}.jsonl.gz"
                 if not file.is_file():
                     kept = consistency.consistent(own, encoder, one.data.top, instruction=one.data.instruction or None)
+                    if not kept.kept:
+                        raise UsageError(
+                            f"data set {one.data.name}: the base finds none of its {len(own):,} pairs among the first "
+                            f"{one.data.top}: set top higher, or to 0."
+                        )
                     pairs.write(file, limited(kept.kept, recipe, one.data))
                 own = list(pairs.read(file))
             yield one, own

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcode.data import filter as consistency
-from embedcode.data import holdout, pairs, questions
+from embedcode.data import holdout, never, pairs, questions
 from embedcode.data.overlap import Evaluations, Report, allowed
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
@@ -65,15 +65,19 @@ def key(text: str) -> bytes:
 
 
 def forbidden(recipe: Recipe, tasks: Sequence[beir.Task]) -> Evaluations:
-    """What may not be trained on by a recipe."""
+    """What may not be trained on by a recipe: CoIR's train splits too, unless its figures are said to be in-domain."""
     held = holdout.load(recipe.path(recipe.held_out)).entries() if recipe.held_out else ()
-    return Evaluations(tasks, held)
+    known = never.load().entries
+    if recipe.regime == "in-domain":
+        known = tuple(entry for entry in known if entry.group != "coir")
+    return Evaluations(tasks, held, known)
 
 
-def load(recipe: Recipe, evaluations: Callable[[], Evaluations], folder: Path | None = None) -> Mix:
+def load(recipe: Recipe, evaluations: Callable[[], Evaluations], folder: Path | None = None, against: str = "") -> Mix:
     """The pairs of all data sets. Raises UsageError for a set without files, or of which nothing is left.
 
-    What was checked and drawn is kept in `folder` and taken from there: checking takes a millisecond a pair.
+    What was checked and drawn is kept in `folder` and taken from there: checking takes a millisecond a pair. `against`
+    names what it was checked against; what was checked against something else is refused.
     """
     shared: dict[str, str] = {}  # negatives are documents of the same sources: each is held once
     rows: list[Pair] = []
@@ -84,13 +88,18 @@ def load(recipe: Recipe, evaluations: Callable[[], Evaluations], folder: Path | 
         counts = folder and folder / f"pairs-{data.name}.json"
         if kept and counts and counts.is_file():
             own, said = list(pairs.read(kept)), json.loads(counts.read_text("utf-8"))
+            if said.get("against", against) != against:
+                raise UsageError(
+                    f"{kept} was checked against other tasks or another list of sources than there are now: begin "
+                    "another run, by --out."
+                )
         else:
             known = known or evaluations()
             own, said = _lawful(recipe, data, known)
             if kept and counts:
                 pairs.write(kept, own)
                 with replacing(counts) as file:
-                    file.write(json.dumps(said).encode())
+                    file.write(json.dumps(said | {"against": against}).encode())
         start = len(rows)
         rows += [_interned(pair, shared) for pair in own]
         sets.append(_set(data, rows, start, said["forbidden"], said["bad"]))
@@ -108,8 +117,9 @@ def _lawful(recipe: Recipe, data: Data, evaluations: Evaluations) -> tuple[list[
         own = consistency.drawn(own, data.most)
     if not data.top:
         own = limited(own, recipe, data)
-    if data.ask:
-        own = [question for pair in own if (question := questions.asked(pair, recipe.seed))]
+    if data.ask:  # a question may be one of a benchmark, though what it is made of is not
+        made = [question for pair in own if (question := questions.asked(pair, recipe.seed))]
+        own = list(allowed(made, evaluations, report))
     if not own:
         raise UsageError(
             f"data set {data.name} has no pair that may be trained on ({report.forbidden} are in the tasks "

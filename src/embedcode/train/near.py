@@ -2,7 +2,8 @@
 answer at no cost of a step (as in arXiv 2410.02525, which clusters what batches are made of).
 
 The base's vectors of the queries, of one language at a time, are halved along their main direction until the parts are
-as large as a group. Of two queries that are nearly the same neither's answer is a negative of the other. Knows no loss.
+as large as a group. Of two queries of a group that are nearly the same neither's answer is a negative of the other.
+Knows no loss.
 """
 
 from __future__ import annotations

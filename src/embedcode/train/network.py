@@ -15,7 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.module import Module
 
-from embedcode.engine import network
+from embedcode.engine import memory, network
 from embedcode.engine.memory import CARD_PACK, PACK
 from embedcode.engine.packs import packs
 from embedcode.engine.pooling import pooled
@@ -49,6 +49,16 @@ class Packed(Module):
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         raise NotImplementedError("publish.py writes checkpoints")
+
+
+def check(checkpoint: Checkpoint, lora: Lora | None) -> None:
+    """UsageError where training a checkpoint will not fit in memory: beside its weights in fp32 there are, of all that
+    is trained, a gradient and two moments of Adam."""
+    need, have = memory.needed(checkpoint, "fp32") + (0 if lora else 12 * checkpoint.weights.count), memory.available()
+    if need > have:
+        cure = "take a smaller base" if lora else "train adapters (lora), or take a smaller base"
+        sizes = f"{need / 1e9:.1f} GB of memory to be trained and {have / 1e9:.1f} GB are free"
+        raise UsageError(f"{checkpoint.name} needs {sizes}: {cure}.")
 
 
 def trainable(checkpoint: Checkpoint, lora: Lora | None, dropout: float, device: str = "cpu") -> SentenceTransformer:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from embedcode.data import docstrings, pairs
 from embedcode.data.archives import Left, stream
@@ -18,10 +19,11 @@ from embedcode.errors import UsageError
 from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import Interval, paired_bootstrap
 from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.family import Pooling
 from embedcode.train import base, network, packaged, score
 from embedcode.train.recipe import Data, Recipe
-from embedcode.train.run import Run, Step, Tell, device, texts
-from embedcode.types import Pair, digest
+from embedcode.train.run import Run, Step, Tell, device, refuse_taken, texts
+from embedcode.types import Pair, Role, digest
 
 PARTS = 10
 """Of a repository's files: one steers, one is for the verdict, the others are trained on."""
@@ -53,10 +55,13 @@ def own(
 
     UsageError where there is too little to learn from.
     """
+    if not resume:
+        refuse_taken(out)
     out.mkdir(parents=True, exist_ok=True)
     if not (resume and (out / "own.jsonl.gz").is_file()):
         _divide(path, out, cores, tell)
     recipe = own_recipe(out, model, minutes)
+    recipe = like(base.published(recipe, out), recipe)
     done = Run(recipe, out, resume, tell, progress).go()
     task = beir.load(out / "held-out")
     checkpoint = base.open_base(recipe, out)
@@ -72,6 +77,19 @@ def own(
         shutil.rmtree(done.folder)
     return Verdict(done.folder if better else None, sum(1 for _ in pairs.read(out / "own.jsonl.gz")), len(values[0]),
                    before, after, gain)  # fmt: skip
+
+
+def like(model: Checkpoint, recipe: Recipe) -> Recipe:
+    """The recipe with the prompts, pooling and attention of a model, which it is to keep, and to be judged by."""
+    pooling: Any = model.pooling.value if model.pooling is not Pooling.LATENT else recipe.pooling  # which is refused
+    return replace(
+        recipe,
+        causal=model.causal,
+        pooling=pooling,
+        query_prompt=model.prompts[Role.QUERY],
+        passage_prompt=model.prompts[Role.PASSAGE],
+        instruction=model.instruction,
+    )
 
 
 def own_recipe(out: Path, model: str, minutes: float) -> Recipe:
@@ -97,6 +115,7 @@ def own_recipe(out: Path, model: str, minutes: float) -> Recipe:
         choose="best",
         blend=0.75,
         base_training="see its own card",
+        private=True,
         notes="Fine-tuned on one repository; it may be worse elsewhere.",
     )
 

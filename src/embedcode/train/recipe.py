@@ -147,6 +147,8 @@ class Recipe:
     blend: float = field(default=1.0, metadata={"unit": "share of the tuned weights", "least": 0, "most": 1})
     """Below 1, the rest is the base's: less is forgotten (WiSE-FT, arXiv 2109.01903)."""
     seed: int = field(default=0, metadata={"least": 0})
+    private: bool = False
+    """The data is the user's own, and the card says so."""
     licence: str = ""
     """SPDX identifier of the weights it makes."""
     base_training: str = ""

@@ -17,14 +17,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from embedcode.data import never
 from embedcode.data.overlap import Evaluations
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
@@ -32,11 +33,12 @@ from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import answerable
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.spec import sha256
 from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, score
 from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
 from embedcode.train.recipe import Recipe
-from embedcode.types import Floats, Role
+from embedcode.types import Floats, Role, digest
 
 TRIAL = 2
 """Batches that are timed, after one that is not, where a recipe has a limit of minutes."""
@@ -85,19 +87,36 @@ class Run:
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
         check(recipe)
         self._claim(resume)
-        self._steering = [beir.load(place) for place in recipe.tasks(recipe.evaluate)]
-        self.mix = mix.load(recipe, self._forbidden, out)
+        self._steering = [beir.load(place) for place in self._places(recipe.evaluate)]
+        self.mix = mix.load(recipe, self._forbidden, out, self._against())
         for one in self.mix.sets:
             if one.bad or one.forbidden:
                 tell(f"data set {one.data.name}: {one.forbidden:,} pairs of benchmarks left out, {one.bad:,} bad lines")
 
+    def _places(self, written: tuple[str, ...]) -> list[Path]:
+        """Folders of tasks; UsageError for a pattern that matches none, since nothing would be checked against it."""
+        for pattern in written:
+            if not self.recipe.tasks((pattern,)):
+                raise UsageError(f"{pattern} matches no folder in {self.recipe.folder}: put the tasks there.")
+        return self.recipe.tasks(written)
+
+    def _against(self) -> str:
+        """Names by content what pairs are checked against."""
+        places = self._places((*self.recipe.evaluate, *self.recipe.never))
+        files = [place / name for place in places for name in ("corpus.jsonl", "queries.jsonl")]
+        files += [self.recipe.path(self.recipe.held_out)] if self.recipe.held_out else []
+        said = (f"{file.parent.name}/{file.name} {sha256([file])}" for file in files if file.is_file())
+        return digest(never.text(), *said).hex()
+
     def _forbidden(self) -> Evaluations:
-        others = [beir.load(place) for place in self.recipe.tasks(self.recipe.never)]
+        others = [beir.load(place) for place in self._places(self.recipe.never)]
         return mix.forbidden(self.recipe, [*self._steering, *others])
 
     def go(self) -> Outcome:
         started = time.monotonic()
         checkpoint = base.open_base(self.recipe, self.out)
+        if device() == "cpu":
+            network.check(checkpoint, self.recipe.lora)
         self.mix = self._near(self._consistent(checkpoint), checkpoint)
         judge = score.Judge(self._steering, texts(self.recipe, checkpoint), checkpoint.first_position)
         rounds = max(1, self.recipe.mining.rounds)
@@ -264,21 +283,18 @@ class Run:
         return found
 
     def log(self, entry: Mapping[str, Any]) -> None:
-        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+        place = self.out / "log.jsonl"
+        with _writing(place), place.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def _publish(self, model: Any, checkpoint: Checkpoint, outcome: Outcome) -> None:
         part = self.out / ".model.part"
         shutil.rmtree(part, ignore_errors=True)
         try:
-            publish.write(part, self.recipe, checkpoint, network.merged(model), self.mix, outcome)
-            shutil.rmtree(outcome.folder, ignore_errors=True)
-            part.rename(outcome.folder)
-        except OSError as error:
-            raise UsageError(
-                f"{outcome.folder} cannot be written ({(error.strerror or str(error)).lower()}): "
-                "free some space and go on with --resume."
-            ) from None
+            with _writing(outcome.folder):
+                publish.write(part, self.recipe, checkpoint, network.merged(model), self.mix, outcome)
+                shutil.rmtree(outcome.folder, ignore_errors=True)
+                part.rename(outcome.folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -286,8 +302,8 @@ class Run:
         """Take the folder, or go on in it if it is of the same recipe."""
         own = json.loads(json.dumps(asdict(self.recipe) | {"folder": ""}))
         plan = self._plan()
-        if plan and not resume:
-            raise UsageError(f"{self.out} has a run in it: go on with --resume, or give another folder by --out.")
+        if not resume:
+            refuse_taken(self.out)
         if plan and plan["recipe"] != own:
             odd = next(name for name in own if own[name] != plan["recipe"].get(name))
             raise UsageError(
@@ -341,14 +357,42 @@ class _Watching:
         with suppress(FileNotFoundError, ValueError):
             if json.loads(place.read_text("utf-8"))["mean"] >= value:
                 return
-        with replacing(self._folder / BEST) as file:
-            file.write(save(network.trained_weights(self._model)))
-        with replacing(place) as file:
-            file.write(json.dumps({"step": step, "mean": value}).encode())
+        with _writing(self._folder / BEST):
+            with replacing(self._folder / BEST) as file:
+                file.write(save(network.trained_weights(self._model)))
+            with replacing(place) as file:
+                file.write(json.dumps({"step": step, "mean": value}).encode())
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """A full disk in one sentence, whichever library met it: safetensors has an error of its own for it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{place} cannot be written ({why.lower()}): free some space and go on with --resume."
+        ) from None
+
+
+def refuse_taken(out: Path) -> None:
+    """UsageError where a folder has a run in it."""
+    if (out / "plan.json").is_file():
+        raise UsageError(f"{out} has a run in it: go on with --resume, or give another folder by --out.")
 
 
 def check(recipe: Recipe) -> None:
     """What no single value says: UsageError for values that do not go together."""
+    names = [data.name for data in recipe.data]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise UsageError(f"two data sets are called {twice}: give each a name of its own.")
+    if recipe.lora is not None and (recipe.choose == "average" or recipe.blend < 1):
+        raise UsageError("the mean of adapters is no adapter of the mean: leave out lora, or choose average and blend.")
+    if recipe.choose == "best" and not (recipe.evaluate and recipe.evaluate_every):
+        raise UsageError("choose best needs scores to choose by: set evaluate and evaluate_every.")
     if recipe.micro_batch and recipe.batch % recipe.micro_batch:
         raise UsageError(
             f"batch {recipe.batch} cannot be cut into parts of micro_batch {recipe.micro_batch}: it must divide."
@@ -410,6 +454,7 @@ def mixed_batches(recipe: Recipe, mixed: Mix, steps: int, seed: int) -> MixedBat
 def seconds_a_step(recipe: Recipe, collator: Collator, criterion: Any, mixed: Mix) -> float:
     """Of a step like those to come, timed without changing the model or what is drawn later."""
     pieces = recipe.micro_batch or recipe.batch
+    place = next(criterion.parameters()).device
     trial = mixed_batches(recipe, mixed, TRIAL + 1, recipe.seed + 1)
     spent: list[float] = []
     with torch.random.fork_rng():
@@ -417,7 +462,10 @@ def seconds_a_step(recipe: Recipe, collator: Collator, criterion: Any, mixed: Mi
             start = time.perf_counter()
             for first in range(0, len(rows), pieces):
                 batch = collator([{"row": row} for row in rows[first : first + pieces]])
-                criterion(features(batch), batch["label"]).backward()
+                batch = {name: one.to(place) if torch.is_tensor(one) else one for name, one in batch.items()}
+                with torch.autocast(place.type, torch.bfloat16, enabled=precision(recipe) == "bf16"):
+                    loss = criterion(features(batch), batch["label"])
+                loss.backward()
             criterion.zero_grad()
             spent.append(time.perf_counter() - start)
     return sum(spent[1:]) / TRIAL
