@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BLOCK_TOKENS = 32_768
 """Tokens between two writes: enough to sort and fill batches, little enough to see progress."""
+PART = 1024
+"""Texts that are tokenised beside those that are computed."""
 PACKINGS = ("float", "int8", "uint8", "binary", "ubinary")
 
 
@@ -102,18 +104,19 @@ def embed(
     encoder = _encoder({"model": model, "threads": threads, "precision": precision})
     if dimensions is not None and not force:
         encoder.check_dimensions(dimensions)
-    tokens = _tokens(encoder, wanted, role, instruction, truncate)
+    reader = _Reader(encoder, wanted, role, instruction, truncate)
+    read = reader.check()
     pack = _packer(dimensions, packing)
     try:
         if out is None:
-            for start, vectors in _blocks(encoder, tokens, 0):
+            for start, vectors in _blocks(encoder, reader, 0):
                 for line in json_lines(
                     pack(vectors), [text.id for text in wanted[start : start + len(vectors)]], start
                 ):
                     output.put(line)
         else:
-            key = digest(encoder.space, encoder.build, str(dimensions), packing, *_identities(wanted, tokens)).hex()
-            _write(Path(out), encoder, wanted, tokens, pack, key)
+            key = digest(encoder.space, encoder.build, str(dimensions), packing, read).hex()
+            _write(Path(out), encoder, reader, pack, key)
     except EncodeError as error:
         raise UsageError(f"{wanted[error.index].place}: {error}") from None
     except BrokenPipeError:
@@ -122,8 +125,10 @@ def embed(
         raise UsageError(f"{out} cannot be written: {error.strerror}") from None
     for remark in encoder.remarks():
         output.note(remark)
-    if cut := sum(entry.truncated for entry in tokens):
-        output.note(f"{cut:,} of {len(tokens):,} texts were too long and were cut at the {truncate.value.lower()}")
+    if reader.cut:
+        output.note(
+            f"{reader.cut:,} of {len(wanted):,} texts were too long and were cut at the {truncate.value.lower()}"
+        )
 
 
 def _given(texts: Sequence[str]) -> list[Text]:
@@ -172,19 +177,48 @@ def _parsed(place: str, line: str) -> Text:
     raise UsageError(f'{place} must be a string or an object with a string "text", not {line.strip()[:60]}')
 
 
-def _tokens(
-    encoder: Encoder, wanted: Sequence[Text], role: Role, instruction: str | None, truncate: Truncate
-) -> list[Tokens]:
-    """All of them first, so that a text that cannot be embedded is named before any work."""
-    from embedcode.model.presets import INSTRUCTIONS
+class _Reader:
+    """Tokens of the texts, a part at a time: all of a million at once would take 10 GB."""
 
-    task = INSTRUCTIONS.get(instruction, instruction) if instruction is not None else None
-    tokens: list[Tokens] = []
-    for entry in encoder.tokenize([text.text for text in wanted], role, task, truncate):
-        if isinstance(entry, InputError):
-            raise UsageError(f"{wanted[entry.index].place}: {entry.message}")
-        tokens.append(entry)
-    return tokens
+    def __init__(
+        self, encoder: Encoder, wanted: Sequence[Text], role: Role, instruction: str | None, truncate: Truncate
+    ) -> None:
+        from embedcode.model.presets import INSTRUCTIONS
+
+        self.wanted = wanted
+        self.cut = 0
+        self._encoder, self._role, self._truncate = encoder, role, truncate
+        self._task = INSTRUCTIONS.get(instruction, instruction) if instruction is not None else None
+
+    def check(self) -> bytes:
+        """Read every text once, so that one that cannot be embedded is named before any work: a fiftieth of it.
+
+        A digest of all that is to be embedded; `cut` counts texts that are too long.
+        """
+        from embedcode.cli.progress import ProgressLine
+
+        found = b""
+        with ProgressLine() as progress:
+            for start in range(0, len(self.wanted), PART):
+                entries = self.tokens(start)
+                texts = self.wanted[start : start + PART]
+                said = (f"{text.id!r} {entry.ids}" for text, entry in zip(texts, entries, strict=True))
+                found = digest(found, *said)
+                self.cut += sum(entry.truncated for entry in entries)
+                progress.draw(f"reading {start + len(entries):,} of {len(self.wanted):,} texts")
+        return found
+
+    def tokens(self, start: int) -> list[Tokens]:
+        """Of PART texts from `start` on."""
+        texts = self.wanted[start : start + PART]
+        tokens: list[Tokens] = []
+        for entry in self._encoder.tokenize([text.text for text in texts], self._role, self._task, self._truncate):
+            if isinstance(entry, InputError):
+                at = start + entry.index
+                message = entry.message.replace(f"Input {entry.index} ", f"Input {at} ", 1)
+                raise UsageError(f"{self.wanted[at].place}: {message}")
+            tokens.append(entry)
+        return tokens
 
 
 def _encoder(flags: dict[str, Any]) -> LocalEncoder | RemoteEncoder:
@@ -206,48 +240,41 @@ def _packer(dimensions: int | None, packing: str) -> Callable[[Floats], NDArray[
     return lambda rows: kinds[packing](rows if dimensions is None else vectors.cut(rows, dimensions))
 
 
-def _identities(wanted: Sequence[Text], tokens: Sequence[Tokens]) -> Iterator[str]:
-    for text, entry in zip(wanted, tokens, strict=True):
-        yield f"{text.id!r} {entry.ids}"
-
-
-def _write(
-    out: Path,
-    encoder: Encoder,
-    wanted: Sequence[Text],
-    tokens: Sequence[Tokens],
-    pack: Callable[[Floats], NDArray[Any]],
-    key: str,
-) -> None:
+def _write(out: Path, encoder: Encoder, reader: _Reader, pack: Callable[[Floats], NDArray[Any]], key: str) -> None:
     import numpy as np
 
     from embedcode import settings
     from embedcode.index.locks import Lock
 
+    wanted = reader.wanted
     sample = pack(np.ones((1, encoder.dim), np.float32))
     lock = Lock(settings.load().home / "embed", digest(str(out.absolute())).hex())
     with lock.held(0, f"writing {out}"), Growing.at(out, len(wanted), key, sample.shape[1], sample.dtype.str) as file:
         if file.done:
             output.note(f"going on after {file.done:,} of {file.rows:,} texts")
-        for start, vectors in _blocks(encoder, tokens, file.done):
+        for start, vectors in _blocks(encoder, reader, file.done):
             file.write(pack(vectors), [text.id for text in wanted[start : start + len(vectors)]])
 
 
-def _blocks(encoder: Encoder, tokens: Sequence[Tokens], start: int) -> Iterator[tuple[int, Floats]]:
-    """(number of the first, vectors) from `start` on."""
+def _blocks(encoder: Encoder, reader: _Reader, start: int) -> Iterator[tuple[int, Floats]]:
+    """(number of the first, vectors) from `start` on; the next part is tokenised beside the work on this one."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from embedcode.cli.progress import ProgressLine
     from embedcode.engine.packs import packs
     from embedcode.index.report import Step
 
-    since, done = time.monotonic(), 0
-    with ProgressLine() as progress:
-        for part in packs(tokens[start:], BLOCK_TOKENS):
-            block = tokens[start + part.start : start + part.stop]
-            try:
-                vectors = encoder.forward(block)
-            except EncodeError as error:
-                raise EncodeError(str(error), start + part.start + error.index) from None
-            yield start + part.start, vectors
-            done += sum(entry.used for entry in block)
-            finished = start + part.stop
-            progress(Step("embed", finished - len(block), len(tokens), len(tokens), done, time.monotonic() - since))
+    since, done, total, first = time.monotonic(), 0, len(reader.wanted), start
+    with ProgressLine() as progress, ThreadPoolExecutor(1) as beside:
+        ahead = beside.submit(reader.tokens, start)
+        while tokens := ahead.result():
+            ahead = beside.submit(reader.tokens, start + len(tokens))
+            for part in packs(tokens, BLOCK_TOKENS):
+                try:
+                    vectors = encoder.forward(tokens[part])
+                except EncodeError as error:
+                    raise error.behind(start + part.start) from None
+                yield start + part.start, vectors
+                done += sum(entry.used for entry in tokens[part])
+                progress(Step("embed", start + part.stop, total, total, done, time.monotonic() - since, first))
+            start += len(tokens)
