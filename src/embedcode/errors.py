@@ -24,7 +24,7 @@ class EncodeError(EmbedcodeError):
     def behind(self, others: int) -> EncodeError:
         """The same of a call in which `others` texts come before those of this one."""
         index = self.index + others
-        return EncodeError(str(self).replace(f"Input {self.index} ", f"Input {index} ", 1), index)
+        return EncodeError(renumbered(str(self), self.index, index), index)
 
 
 class ModelError(EmbedcodeError):
@@ -37,3 +37,8 @@ class StoreError(EmbedcodeError):
 
 class BusyError(StoreError):
     """Another process has been at the same work for longer than one was ready to wait; trying again later helps."""
+
+
+def renumbered(message: str, old: int, new: int) -> str:
+    """What is said of an input, of a call in which it has another place."""
+    return message.replace(f"(input {old})", f"(input {new})", 1).replace(f"Input {old} ", f"Input {new} ", 1)

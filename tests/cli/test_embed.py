@@ -96,6 +96,24 @@ def test_a_text_that_is_too_long_is_an_error_or_is_cut_as_told(call: Run, tmp_pa
         assert b"1 of 2 texts" in cut.stderr
 
 
+def test_a_text_far_behind_is_named_by_its_own_place_before_any_work(call: Run, tmp_path: Path) -> None:
+    rows = ['"x"'] * 1500 + [json.dumps("word " * 3000)]
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+    done = call("embed", "in.jsonl", "--role", "passage", "-o", "out.npy")
+    assert done.returncode == 2
+    assert b"in.jsonl line 1501: Input length 3002 exceeds" in done.stderr
+    assert b"(input 1500)" in done.stderr
+    assert list(tmp_path.glob("*out*")) + list(tmp_path.glob(".*out*")) == []
+
+
+def test_many_texts_are_embedded_in_order(call: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(f"value {n % 7}") for n in range(1500)))
+    assert call("embed", "in.jsonl", "--role", "passage", "-o", "out.npy").returncode == 0
+    found = np.load(tmp_path / "out.npy")
+    assert found.shape[0] == 1500
+    np.testing.assert_array_equal(found, found[:7][[n % 7 for n in range(1500)]])
+
+
 @pytest.mark.parametrize(
     ("out", "part"), [("out.txt", ".npy or .jsonl"), ("no/such/out.npy", "no/such/out.npy cannot be written")]
 )

@@ -15,7 +15,7 @@ import typer
 from embedcode.cli import output
 from embedcode.cli.growing import Growing, json_lines
 from embedcode.cli.opening import Model, Threads
-from embedcode.errors import EncodeError, UsageError
+from embedcode.errors import EncodeError, UsageError, renumbered
 from embedcode.types import InputError, Role, Tokens, Truncate, digest
 
 if TYPE_CHECKING:
@@ -215,8 +215,7 @@ class _Reader:
         for entry in self._encoder.tokenize([text.text for text in texts], self._role, self._task, self._truncate):
             if isinstance(entry, InputError):
                 at = start + entry.index
-                message = entry.message.replace(f"Input {entry.index} ", f"Input {at} ", 1)
-                raise UsageError(f"{self.wanted[at].place}: {message}")
+                raise UsageError(f"{self.wanted[at].place}: {renumbered(entry.message, entry.index, at)}")
             tokens.append(entry)
         return tokens
 
