@@ -79,7 +79,9 @@ def test_the_room_follows_the_measured_rate() -> None:
 
 def test_more_requests_than_there_may_be_are_refused() -> None:
     line = queue(most_requests=2)
-    line.requests = 2
+    line.requests = 2  # the one that asks is among them
+    line.check(Lane.QUERY, 1, 120)
+    line.requests = 3
     with pytest.raises(FullError) as full:
         line.check(Lane.QUERY, 1, 120)
     assert full.value.retry_after >= 1
@@ -118,15 +120,30 @@ def test_what_a_dead_engine_had_comes_first_again_alone_and_not_for_ever() -> No
     line = queue()
     works = [work(), work(), work()]
     line.add(works)
+    assert line.suspect() is None
     batch = line.take(Lane.PASSAGE)
     assert batch == works
     line.add([work()])
-    for tries in range(1, SUSPECT_TRIES):
-        assert line.back(batch) == []
-        assert [one.tries for one in works] == [tries] * 3
-        assert [line.take(Lane.PASSAGE) for _ in works] == [[one] for one in works]
-    assert line.back(batch) == works[::-1]
+    assert line.back(batch) == []
+    assert [one.tries for one in works] == [1] * 3
+    bad = works[0]
+    for tries in range(2, SUSPECT_TRIES + 1):
+        assert line.suspect() is Lane.PASSAGE
+        assert line.take(Lane.PASSAGE) == [bad]
+        assert line.back([bad]) == ([bad] if tries == SUSPECT_TRIES else [])
+    assert [one.tries for one in works] == [SUSPECT_TRIES, 1, 1]
+    assert [line.take(Lane.PASSAGE) for _ in works[1:]] == [[one] for one in works[1:]]
+    assert line.suspect() is None
     assert line.tokens(Lane.PASSAGE) == 10
+
+
+def test_the_last_caller_is_the_last_whatever_became_of_the_work() -> None:
+    line = queue()
+    late = work(deadline=50)
+    line.add([late])
+    assert line.take(Lane.PASSAGE) == []
+    assert line.leave(late)
+    assert line.dropped == 1
 
 
 def test_the_rate_is_of_the_last_half_minute() -> None:

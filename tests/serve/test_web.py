@@ -251,7 +251,7 @@ def test_only_the_folder_that_was_given_is_shown(shop: tuple[Path, Path]) -> Non
         ("/v1/search", b"[" * 200_000, 422, "not JSON"),
         ("/v1/search", [], 422, "not an object"),
         ("/v1/search", {"query": "x", "limit": 3}, 422, "unknown field 'limit'"),
-        ("/v1/search", {"query": 3}, 422, "query is 3: send a text"),
+        ("/v1/search", {"query": 3}, 422, "query is the number 3: send a text"),
         ("/v1/search", {"query": "x", "paths": "src"}, 422, "send a list of texts"),
         ("/v1/search", {"query": "x", "paths": [1]}, 422, "send a list of texts"),
         ("/v1/search", {"query": "x", "top_k": True}, 422, "send a whole number"),

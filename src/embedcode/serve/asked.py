@@ -108,7 +108,7 @@ def read(body: bytes, model: Model) -> Asked:
         if (given := _with_halves(body)) is None:
             raise ProblemError(422, f"The body is not JSON ({error}): send one object.", code="json_invalid") from None
     if not isinstance(given, dict):
-        raise ProblemError(422, f"The body is {_named(given)}: send an object with the fields model and input.")
+        raise ProblemError(422, f"The body is {named(given)}: send an object with the fields model and input.")
     return check(given, model)
 
 
@@ -151,7 +151,7 @@ def check(given: Mapping[str, Any], model: Model) -> Asked:
     late = given.get("late_chunking")
     late = False if late is None else late
     if not isinstance(late, bool):
-        raise _schema("late_chunking", f"late_chunking is {_named(late)}: send true or false.")
+        raise _schema("late_chunking", f"late_chunking is {named(late)}: send true or false.")
     truncate = _choice(given, "truncate", tuple(Truncate), Truncate.NONE)
     _modality(given)
     _optional_text(given, "user")
@@ -212,7 +212,7 @@ def _inputs(
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list):
-        raise _schema("input", f"input is {_named(value)}: send a text or a list of texts.")
+        raise _schema("input", f"input is {named(value)}: send a text or a list of texts.")
     if not value:
         raise ProblemError(400, "input is an empty list: send at least one text.", "input")
     if all(type(one) is int for one in value):
@@ -238,7 +238,7 @@ def _inputs(
         said = f"input {index} is no list of token ids: send whole numbers from 0, or texts alone."
         raise ProblemError(422, said, "input", index=index)
     wrong = {
-        index: f"input {index} is {_named(one)}: send a text."
+        index: f"input {index} is {named(one)}: send a text."
         for index, one in enumerate(value)
         if not isinstance(one, str)
     }
@@ -280,7 +280,7 @@ def _dimensions(given: Mapping[str, Any], model: Model) -> int | None:
     if value is None:
         return None
     if type(value) is not int:
-        raise _schema("dimensions", f"dimensions is {_named(value)}: send a whole number.")
+        raise _schema("dimensions", f"dimensions is {named(value)}: send a whole number.")
     if value != model.dim and value not in model.dimensions:
         sizes = ", ".join(map(str, sorted({*model.dimensions, model.dim})))
         raise ProblemError(400, f"dimensions {value} is not supported by {model.name}: it has {sizes}.", "dimensions")
@@ -292,7 +292,7 @@ def _modality(given: Mapping[str, Any]) -> None:
     value = "text" if value is None else value
     each = value if isinstance(value, list) else [value]
     if not all(isinstance(one, str) for one in each):
-        raise _schema("modality", f"modality is {_named(value)}: send text.")
+        raise _schema("modality", f"modality is {named(value)}: send text.")
     for index, one in enumerate(each):
         if one != "text":
             raise ProblemError(
@@ -310,7 +310,7 @@ def _choice(given: Mapping[str, Any], name: str, choices: tuple[str, ...], usual
     if value is None:
         return usual
     if not isinstance(value, str) or value not in choices:
-        shown = repr(value[:SHOWN]) if isinstance(value, str) else _named(value)
+        shown = repr(value[:SHOWN]) if isinstance(value, str) else named(value)
         raise _schema(name, f"{name} is {shown}: send one of {', '.join(choices)}.")
     return value
 
@@ -318,7 +318,7 @@ def _choice(given: Mapping[str, Any], name: str, choices: tuple[str, ...], usual
 def _optional_text(given: Mapping[str, Any], name: str) -> str | None:
     value = given.get(name)
     if value is not None and not isinstance(value, str):
-        raise _schema(name, f"{name} is {_named(value)}: send a text.")
+        raise _schema(name, f"{name} is {named(value)}: send a text.")
     return value
 
 
@@ -326,7 +326,7 @@ def _schema(param: str, message: str) -> ProblemError:
     return ProblemError(422, message, param)
 
 
-def _named(value: object) -> str:
+def named(value: object) -> str:
     """What a JSON value is, in a word; not what it holds."""
     if isinstance(value, bytes):  # of gRPC, which sends texts as bytes
         return "no UTF-8"

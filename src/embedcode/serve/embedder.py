@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any
 
 from embedcode.engine.encoder import LocalEncoder
+from embedcode.errors import renumbered
 from embedcode.serve import recent
 from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, Model, PromptGuard
@@ -34,8 +35,9 @@ from embedcode.types import Floats, InputError, Role, Tokens, digest
 BLOCK = 32
 """Texts that are tokenised in one go; between two, a request that was dropped ends."""
 MOST_TOKENISED = 8192
-"""Texts that are being tokenised at a time, of all requests."""
-TOKENISERS = 2
+"""Texts of a lane that are being tokenised at a time, of all requests."""
+TOKENISERS = {Role.QUERY: 1, Role.PASSAGE: 2}
+"""Threads of each lane, so that no query waits until bulk requests are tokenised."""
 SLACK = 4
 """Times what would be computed in the time of a request that one request may have: the rate may have been measured in a
 bad moment."""
@@ -102,8 +104,8 @@ class Embedder:
         self._engine = EngineProcess(load, self._told)
         self._recent = Recent(limits.cache_bytes)
         self._doubled = PromptGuard(model.prompts)
-        self._threads = ThreadPoolExecutor(TOKENISERS, thread_name_prefix="tokenise")
-        self._tokenising = 0
+        self._threads = {lane: ThreadPoolExecutor(TOKENISERS[lane], f"tokenise-{lane.value}") for lane in Lane}
+        self._tokenising = dict.fromkeys(Lane, 0)
         self._flights: dict[bytes, _Flight] = {}
         self._sent: dict[int, _Flight] = {}
         self._at_hand: dict[Lane, int] = dict.fromkeys(Lane, 0)
@@ -127,7 +129,7 @@ class Embedder:
         self.unusable = asyncio.get_running_loop().create_future()
         self._engine.start()
         # Loads the tokenizer meanwhile.
-        self._threads.submit(self._encoder.tokenize, ["ready"], Role.PASSAGE)
+        self._threads[Lane.PASSAGE].submit(self._encoder.tokenize, ["ready"], Role.PASSAGE)
 
     @property
     def space(self) -> str:
@@ -171,7 +173,8 @@ class Embedder:
     def stop(self) -> None:
         """Ends the engine; blocks for a moment."""
         self._engine.stop()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=True)
 
     # ---- a request ---------------------------------------------------------------------------------------------
 
@@ -341,7 +344,7 @@ class Embedder:
         """A caller has its answer, or has gone."""
         gone = []
         for flight in flights:
-            if self.queue.leave(flight.work):
+            if self.queue.leave(flight.work) and not flight.outcome.done():
                 if self._flights.get(flight.work.key) is flight:
                     del self._flights[flight.work.key]
                 if flight.work.state is State.SENT:
@@ -354,9 +357,10 @@ class Embedder:
     async def _tokenise(self, asked: Asked) -> tuple[list[Tokens | InputError], list[int]]:
         """Receipts, in order, and the inputs that bring the model's prompt with them."""
         inputs: Sequence[Any] = ["".join(asked.texts)] if asked.late else asked.inputs
-        if self._tokenising + len(inputs) > MOST_TOKENISED and self._tokenising:
+        lane = asked.lane
+        if self._tokenising[lane] + len(inputs) > MOST_TOKENISED and self._tokenising[lane]:
             raise FullError(1.0, "tokenize")
-        self._tokenising += len(inputs)
+        self._tokenising[lane] += len(inputs)
         loop = asyncio.get_running_loop()
         entries: list[Tokens | InputError] = []
         doubled: list[int] = []
@@ -371,16 +375,16 @@ class Embedder:
                 elif one == "":
                     entry = InputError(index, f"input {index} is empty: leave it out, or send a text.")
                 elif isinstance(entry, InputError):
-                    entry = InputError(index, _moved(entry.message, entry.index, index))
+                    entry = InputError(index, renumbered(entry.message, entry.index, index))
                 entries.append(entry)
                 if isinstance(one, str) and self._doubled(one):
                     doubled.append(index)
 
         try:
             for start in range(0, len(inputs), BLOCK):
-                await loop.run_in_executor(self._threads, work, start)
+                await loop.run_in_executor(self._threads[lane], work, start)
         finally:
-            self._tokenising -= len(inputs)
+            self._tokenising[lane] -= len(inputs)
         self.metrics.doubled.inc(len(doubled))
         return entries, doubled
 
@@ -392,8 +396,12 @@ class Embedder:
         self.metrics.refused.labels(self.stage.value).inc()
         if self.stage is Stage.DRAINING:
             raise self._leaving()
+        raise self.loading()
+
+    def loading(self) -> ProblemError:
+        """Why nothing can be answered until the engine is ready, and when to come back."""
         seconds = int(self.facts.seconds) + 1 if self.facts else 5
-        raise ProblemError(
+        return ProblemError(
             503,
             f"The model is being loaded: come back in {seconds} seconds.",
             code="not_ready",
@@ -431,11 +439,11 @@ class Embedder:
     # ---- the engine --------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        """Send batches: the engine has one at work and one ready in each lane."""
+        """Send batches: the engine has one at work and one ready in each lane, or a suspect and nothing else."""
         if not self._connected:
             return
         for lane in Lane:
-            while self._at_hand[lane] <= self._budget and (batch := self.queue.take(lane)):
+            while self._may_send(lane) and (batch := self.queue.take(lane)):
                 self._no_room = None
                 now = asyncio.get_running_loop().time()
                 if not any(self._at_hand.values()):
@@ -452,6 +460,14 @@ class Embedder:
                 self.metrics.batch_tokens.labels(lane.value).observe(size)
                 self.metrics.seconds.labels("queue").observe(now - self._flights[batch[0].key].since)
         self._count()
+
+    def _may_send(self, lane: Lane) -> bool:
+        """A suspect comes before all else, or work that keeps coming would keep it waiting until nothing is at hand."""
+        if len(self._sent) == 1 and next(iter(self._sent.values())).work.tries:
+            return False
+        if (held := self.queue.suspect()) is not None:
+            return held is lane and not self._sent
+        return self._at_hand[lane] <= self._budget
 
     def _told(self, what: str, rest: tuple[Any, ...]) -> None:
         match what:
@@ -595,10 +611,6 @@ def _doubled(index: int) -> str:
         "with input_type."
     )
 
-
-def _moved(message: str, old: int, new: int) -> str:
-    """A message about input `old` of a block, about input `new` of the request."""
-    return message.replace(f"(input {old})", f"(input {new})").replace(f"Input {old} ", f"Input {new} ")
 
 
 def _at(problem: ProblemError, index: int) -> ProblemError:

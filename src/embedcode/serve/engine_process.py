@@ -43,7 +43,10 @@ class EngineProcess:
         self._run += 1
         self._out = SimpleQueue()
         loop = asyncio.get_running_loop()
-        Thread(target=self._live, args=[loop, self._run, self._out], daemon=True).start()
+        try:
+            Thread(target=self._live, args=[loop, self._run, self._out], daemon=True).start()
+        except RuntimeError as error:  # there may be no more threads
+            self._not_started(loop, self._run, error)
 
     def send(self, lane: Lane, items: Sequence[Item]) -> None:
         self._out.put(("batch", lane, list(items)))
@@ -66,12 +69,18 @@ class EngineProcess:
     def _live(self, loop: asyncio.AbstractEventLoop, run: int, out: SimpleQueue[Any]) -> None:
         """The life of one process, in a thread that reads what it says; another writes, since a pipe can be full."""
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=worker.run, args=(theirs, self._load), name="embedcode-engine", daemon=True)
-        process.start()
+        try:
+            ours, theirs = context.Pipe()
+            arguments = (theirs, self._load)
+            process = context.Process(target=worker.run, args=arguments, name="embedcode-engine", daemon=True)
+            Thread(target=self._write, args=[ours, out], daemon=True).start()
+            process.start()
+        except (OSError, RuntimeError) as error:  # no more files, processes or threads: which may pass
+            out.put(None)
+            self._not_started(loop, run, error)
+            return
         self._process = process
         theirs.close()
-        Thread(target=self._write, args=[ours, out], daemon=True).start()
         with suppress(EOFError, OSError):
             while True:
                 what, *rest = ours.recv()
@@ -79,6 +88,10 @@ class EngineProcess:
         out.put(None)
         process.join()
         self._tell(loop, run, "died", (process.exitcode,))
+
+    def _not_started(self, loop: asyncio.AbstractEventLoop, run: int, error: Exception) -> None:
+        self._tell(loop, run, "broken", (f"its process cannot be started ({error})",))
+        self._tell(loop, run, "died", (None,))
 
     def _tell(self, loop: asyncio.AbstractEventLoop, run: int, what: str, rest: tuple[Any, ...]) -> None:
         def telling() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,21 @@ PATHS = frozenset(f"/{kserve.SERVICE}/{name}" for name in METHODS)
 DATATYPES = {"float": "FP32", "int8": "INT8", "uint8": "UINT8", "binary": "INT8", "ubinary": "UINT8"}
 HEADER_BYTES = 16_384
 """Of the metadata of a call."""
+SPARE_CALLS = 64
+"""That may be under way beside max_requests: what asks for health and metadata while all that is taken is computed."""
+STREAMS = 128
+"""Calls that one connection may have under way; a client's library lets more of them wait."""
+IDLE_SECONDS = 600
+"""After which a connection without calls is closed; a client opens another one without telling its caller."""
+AGE_SECONDS = 3600
+"""After which a connection takes no new calls: so a renewed certificate and a new server behind a balancer are seen."""
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.INVALID_ARGUMENT,
     422: grpc.StatusCode.INVALID_ARGUMENT,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -85,20 +94,27 @@ class GrpcServer:
         self._names = {form: name for name in embedder.model.names for form in (mangled(name), name)}
         self._server: Any = None
         self._bodies = Bodies(0)
+        self._body_seconds = 0.0
 
     async def start(self, options: Options) -> str:
         """Listens; the address. UsageError where it cannot be had."""
         host, port = options.grpc_host, options.grpc_port
         assert port is not None
         self._bodies = Bodies(options.body_bytes)
+        self._body_seconds = options.body_seconds
         self._server = grpc.aio.server(
+            maximum_concurrent_rpcs=options.max_requests + SPARE_CALLS,
             options=[
+                ("grpc.max_concurrent_streams", STREAMS),
+                ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
+                ("grpc.max_connection_age_ms", AGE_SECONDS * 1000),
+                ("grpc.max_connection_age_grace_ms", int((options.body_seconds + options.timeout) * 1000)),
                 ("grpc.max_receive_message_length", options.body_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", HEADER_BYTES),
                 ("grpc.so_reuseport", 0),  # else a second server takes half of the calls
                 ("grpc.server_handshake_timeout_ms", int(options.header_seconds * 1000)),  # else two minutes
-            ]
+            ],
         )
         answering: dict[str, Answering] = {
             "ServerLive": self._live,
@@ -108,8 +124,9 @@ class GrpcServer:
             "ModelMetadata": self._model_metadata,
             "ModelInfer": self._infer,
         }
-        # Without a deserializer a handler gets the bytes, and says itself what is wrong with them.
-        handlers = {name: grpc.unary_unary_rpc_method_handler(self._method(name, answering[name])) for name in METHODS}
+        # Without a deserializer a handler gets the bytes, and says itself what is wrong with them. As a stream, though
+        # of one message, or grpcio would read it before there is a look at the key.
+        handlers = {name: grpc.stream_unary_rpc_method_handler(self._method(name, answering[name])) for name in METHODS}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(kserve.SERVICE, handlers),))
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -129,17 +146,19 @@ class GrpcServer:
         if self._server is not None:
             await self._server.stop(seconds)
 
-    def _method(self, name: str, answering: Answering) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def _method(self, name: str, answering: Answering) -> Callable[[AsyncIterator[bytes], Any], Awaitable[bytes]]:
         path = f"/{kserve.SERVICE}/{name}"
 
-        async def call(content: bytes, context: Any) -> bytes:
+        async def call(messages: AsyncIterator[bytes], context: Any) -> bytes:
             headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
             state: dict[str, Any] = {"id": self._guard.request_id(headers), "note": {}}
             quiet = METHODS[name].startswith(QUIET)
             with nullcontext() if quiet else self._guard.traced("gRPC", path, headers, state["note"]):
-                return await answered(content, context, headers, state)
+                return await answered(messages, context, headers, state)
 
-        async def answered(content: bytes, context: Any, headers: dict[str, str], state: dict[str, Any]) -> bytes:
+        async def answered(
+            messages: AsyncIterator[bytes], context: Any, headers: dict[str, str], state: dict[str, Any]
+        ) -> bytes:
             request_id, since = state["id"], time.monotonic()
             try:
                 key = self._guard.authorise(METHODS[name], headers.get("authorization", ""))
@@ -147,6 +166,7 @@ class GrpcServer:
                     state["key"] = key
                     state["note"]["key"] = key.name
                 with self._bodies.open() as holding:
+                    content = await self._message(messages)
                     holding(len(content))
                     response = await answering(kserve.parse(f"{name}Request", content), state)
             except asyncio.CancelledError:  # the caller has gone, or its deadline has come
@@ -166,6 +186,17 @@ class GrpcServer:
             raise AssertionError  # abort raises
 
         return call
+
+    async def _message(self, messages: AsyncIterator[bytes]) -> bytes:
+        """The one that a call has."""
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return await anext(messages)
+        except TimeoutError:
+            said = f"The message did not come within {self._body_seconds:g} seconds: send it again."
+            raise ProblemError(408, said) from None
+        except StopAsyncIteration:
+            raise MalformedError("it has no message") from None
 
     def _problem(self, error: Exception, path: str, request_id: str) -> ProblemError:
         if isinstance(error, ProblemError):

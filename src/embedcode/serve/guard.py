@@ -34,11 +34,13 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
-QUIET = ("/v1/health/", "/v1/metrics", "/metrics")
+HEALTH = "/v1/health/"
+"""Says nothing but yes or no, to machines that have no key and call the server by whatever address it has."""
+QUIET = (HEALTH, "/v1/metrics", "/metrics")
 """Asked every few seconds by machines: logged at debug."""
 
-OPEN = ("/v1/health/", "/app.js", "/status.js", "/docs.js", "/style.css")
-"""Asked by machines that have no key, and says nothing but yes or no; and what is the same for every server."""
+OPEN = (HEALTH, "/app.js", "/status.js", "/docs.js", "/style.css")
+"""Needs no key: health, and what is the same for every server."""
 PAGES = ("/", "/docs", "/search")
 """Seen in a browser, which asks for a password: any name, and the key."""
 SCOPES = {"/v1/embeddings": "embed", "/v1/search": "search", "/search": "search"}
@@ -99,7 +101,7 @@ class Guard:
 
             with self.traced(scope["method"], scope["path"], headers, state["note"]):
                 try:
-                    self._check(headers)
+                    self._check(scope["path"], headers)
                     key = self.authorise(scope["path"], headers.get("authorization", ""))
                     if key is not None:
                         state["key"] = key
@@ -140,10 +142,10 @@ class Guard:
         given = headers.get("x-request-id", "")
         return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
-    def _check(self, headers: Headers) -> None:
+    def _check(self, path: str, headers: Headers) -> None:
         """ProblemError 403 for what a page of another site, or another name for this address, has sent."""
         host = headers.get("host", "")
-        if self._hosts and _bare(host) not in self._hosts:
+        if self._hosts and _bare(host) not in self._hosts and not path.startswith(HEALTH):
             raise ProblemError(
                 403,
                 f"{host[:100]!r} is not a host of this server: use its address, or start it with --allowed-host.",

@@ -5,7 +5,7 @@ Knows no HTTP: a request's `index` and its key come in, a Kept or a ProblemError
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from embedcode.serve.kept import Kept
 from embedcode.serve.keys import Key
@@ -15,13 +15,18 @@ SHOWN = 80
 """Characters of a name that a message shows."""
 
 
+def searchable(names: Iterable[str], key: Key | None) -> list[str]:
+    """Those of `names` that a key may search, and so may know of; all where none is needed."""
+    return [name for name in names if key is None or key.searches(name)]
+
+
 class Indexes:
     def __init__(self, kept: Mapping[str, Kept]) -> None:
         self._kept = dict(kept)
 
     def names(self, key: Key | None = None) -> list[str]:
         """Those that a key may search; all where none is needed."""
-        return [name for name in self._kept if key is None or not key.indexes or name in key.indexes]
+        return searchable(self._kept, key)
 
     def pick(self, name: str, key: Key | None = None) -> Kept:
         """The one that is named, or the only one that there is for this key. ProblemError where there is none such."""
@@ -32,7 +37,7 @@ class Indexes:
             return self._kept[name]
         shown = name[:SHOWN]
         if key is not None and key.indexes and (name or not names):
-            wrong = f"the index {shown}" if name else f"any of {', '.join(self._kept)}"
+            wrong = f"the index {shown}" if name else "any index of this server"
             said = f"The key {key.name} is not for {wrong}: use one that is."
             raise ProblemError(403, said, "index", "scope", reason="scope")
         if not name:

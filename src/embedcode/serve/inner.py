@@ -41,7 +41,8 @@ class InnerEncoder:
     @property
     def build(self) -> str:
         if self._embedder.facts is None:
-            raise ModelError("the model is being loaded: come back in a moment")
+            problem = self._embedder.loading()
+            raise ModelError(problem.message) from problem  # with its status
         return self._embedder.facts.build
 
     def tokenize(

@@ -44,6 +44,9 @@ class Key:
     left: float = field(default=0.0, compare=False)
     at: float = field(default=0.0, compare=False)
 
+    def searches(self, index: str) -> bool:
+        return not self.indexes or index in self.indexes
+
     def spend(self, tokens: int, now: float) -> None:
         """FullError where this minute's tokens are used up. A request above a whole minute's waits for a full one."""
         if not self.tokens_per_minute:

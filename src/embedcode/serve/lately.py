@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedcode.serve.keys import Key
 from embedcode.serve.queue import Lane
 
 KEPT = 1024
@@ -41,16 +42,22 @@ class Meter:
 class Lately:
     started: float = field(default_factory=time.time)
     seconds: dict[Lane, deque[float]] = field(default_factory=lambda: {lane: deque(maxlen=KEPT) for lane in Lane})
-    errors: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=ERRORS))
+    errors: deque[tuple[str, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=ERRORS))
+    """Of which key each, by its name."""
 
     def answered(
         self, path: str, status: int, seconds: float, note: Mapping[str, Any], request_id: str, said: str
     ) -> None:
         if status >= 400 and not path.startswith("/v1/health/"):
             error = {"time": time.time(), "id": request_id, "path": path[:100], "status": status, "message": said[:300]}
-            self.errors.append(error)
+            self.errors.append((note.get("key", ""), error))
         if status == 200 and (lane := note.get("lane")):
             self.seconds[Lane(lane)].append(seconds)
+
+    def told(self, key: Key | None) -> list[dict[str, Any]]:
+        """The last errors, newest first. A key of some indexes has its own: a message may name other indexes."""
+        mine = key.name if key is not None and key.indexes else None
+        return [error for name, error in reversed(self.errors) if mine is None or name == mine]
 
     def latencies(self, lane: Lane) -> dict[str, float | int]:
         """p50, p95 and p99 in milliseconds, and of how many requests."""

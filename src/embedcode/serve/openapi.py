@@ -12,6 +12,7 @@ from starlette.routing import Route
 from embedcode import __version__
 from embedcode.serve import search_api
 from embedcode.serve.asked import ENCODINGS, KINDS, Model
+from embedcode.serve.indexes import searchable
 from embedcode.types import Content, Mode, Role, Truncate
 
 Schema = dict[str, Any]
@@ -47,8 +48,10 @@ _GETS: dict[str, tuple[str, str, tuple[int, ...]]] = {
 def route(model: Model, indexes: list[str], keys: bool) -> Route:
     content = orjson.dumps(document(model, indexes, keys))
 
-    def endpoint(_: Request) -> Response:
-        return Response(content, media_type="application/json")
+    def endpoint(request: Request) -> Response:
+        known = searchable(indexes, getattr(request.state, "key", None))
+        mine = content if known == indexes else orjson.dumps(document(model, known, keys))
+        return Response(mine, media_type="application/json")
 
     return Route("/openapi.json", endpoint, methods=["GET"])
 

@@ -40,7 +40,7 @@ class Patient(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(self.read_seconds, self._give_up)
+        self._unread = self.loop.call_later(self.read_seconds, self._drop)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -51,3 +51,7 @@ class Patient(H11Protocol):
     def _give_up(self) -> None:
         if not self.transport.is_closing():
             self.transport.abort()
+
+    def _drop(self) -> None:
+        # Closing or not: uvicorn closes an idle connection sooner than this, which waits until all has been read.
+        self.transport.abort()

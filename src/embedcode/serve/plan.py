@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,20 @@ from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import ModelError
 from embedcode.serve.asked import Asked
 from embedcode.serve.embedder import Embedder
+from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import LEAST_TOKENS, QUEUE_SECONDS, Lane
 from embedcode.serve.worker import peak
 from embedcode.types import Role, Truncate
 
+PATIENCE = 3600.0
+"""Seconds that one request may take here: a slow model is to be measured too, whatever the server would wait."""
 SECONDS = 10.0
 """Of work that the rate is measured over."""
 QUERIES = 20
+REQUESTS = 3
+"""Under way at a time: two of passages and a query."""
+FULL_SECONDS = 0.05
+"""Until passages that found no room are sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +81,16 @@ def check(encoder: LocalEncoder) -> int:
 
 
 def make(embedder: Embedder, threads: int, need: int) -> Plan:
-    """Takes half a minute, and longer for a large model. ModelError for a model that cannot be loaded."""
-    return asyncio.run(_measure(embedder, threads, need))
+    """Takes half a minute, and longer for a large model. ModelError for a model that cannot be loaded or measured."""
+    embedder.limits = replace(embedder.limits, timeout=PATIENCE)
+    embedder.queue.most_requests = max(embedder.queue.most_requests, REQUESTS)
+    try:
+        return asyncio.run(_measure(embedder, threads, need))
+    except ProblemError as problem:
+        said = problem.message.rstrip(".")
+        raise ModelError(
+            f"{embedder.model.name} could not be measured ({said}): free memory, or serve a smaller model."
+        ) from problem
 
 
 async def _measure(embedder: Embedder, threads: int, need: int) -> Plan:
@@ -83,9 +98,14 @@ async def _measure(embedder: Embedder, threads: int, need: int) -> Plan:
     embedder.start()
     assert embedder.unusable is not None
     try:
-        while not embedder.ready:
+        while not embedder.ready or embedder.restarts:
             if embedder.unusable.done():
                 raise ModelError(embedder.unusable.result())
+            if embedder.restarts:  # a server would try again for ever
+                raise ModelError(
+                    f"the engine ended while it loaded {embedder.model.name} ({embedder.trouble or 'killed'}): free "
+                    "memory, or serve a smaller model."
+                )
             await asyncio.sleep(0.02)
         facts = embedder.facts
         assert facts is not None
@@ -149,7 +169,12 @@ async def _saturate(embedder: Embedder, texts: Callable[[int], tuple[str, ...]],
     async def one() -> int:
         done = 0
         while time.monotonic() < until:
-            done += (await embedder.embed(_asked(embedder, texts(16), Lane.PASSAGE))).used
+            try:
+                done += (await embedder.embed(_asked(embedder, texts(16), Lane.PASSAGE))).used
+            except ProblemError as problem:
+                if problem.reason != "tokens":  # a lane may hold as few as max_queue_tokens says
+                    raise
+                await asyncio.sleep(FULL_SECONDS)
         return done
 
     return sum(await asyncio.gather(one(), one()))

@@ -139,7 +139,7 @@ class Queue:
 
         A lane that is empty takes any request, or a large one could never be answered.
         """
-        if self.requests >= self.most_requests:
+        if self.requests > self.most_requests:  # the one that asks is among them
             ahead = sum(self._tokens.values()) / self.most_requests
             raise FullError(ahead / self.rate.value, "requests")
         waiting = self._tokens[lane]
@@ -173,7 +173,7 @@ class Queue:
     def leave(self, work: Work) -> bool:
         """A caller has gone; whether it was the last one. Then the work is over, unless it is being computed."""
         work.callers -= 1
-        if work.callers > 0 or work.state is State.OVER:
+        if work.callers > 0:
             return False
         if work.state is State.WAITING:
             self._over(work)
@@ -185,17 +185,7 @@ class Queue:
         batch: list[Work] = []
         size = 0
         line = self._lanes[lane]
-        now = self.clock()
-        while line and len(batch) < self.most_texts:
-            work = line[0]
-            if work.state is not State.WAITING:
-                line.popleft()
-                continue
-            if work.deadline <= now:
-                line.popleft()
-                self._over(work)
-                self.dropped += 1
-                continue
+        while len(batch) < self.most_texts and (work := self._first(lane)) is not None:
             if batch and (size + work.cost > self.budget or work.tries):
                 break
             line.popleft()
@@ -206,6 +196,11 @@ class Queue:
             if work.tries:
                 break
         return batch
+
+    def suspect(self) -> Lane | None:
+        """The lane whose next text an engine had when it died: nothing is to be computed beside that one, or what it is
+        to blame for would count against others."""
+        return next((lane for lane in Lane if (work := self._first(lane)) is not None and work.tries), None)
 
     def back(self, works: Sequence[Work]) -> list[Work]:
         """What a dead engine had, to the front, in order; gives those that have been tried too often."""
@@ -233,6 +228,19 @@ class Queue:
             self._over(work)
         self._lanes[lane].clear()
         return waiting
+
+    def _first(self, lane: Lane) -> Work | None:
+        """The next that somebody waits for."""
+        line = self._lanes[lane]
+        while line:
+            work = line[0]
+            if work.state is State.WAITING and work.deadline > self.clock():
+                return work
+            line.popleft()
+            if work.state is State.WAITING:
+                self._over(work)
+                self.dropped += 1
+        return None
 
     def _over(self, work: Work) -> None:
         work.state = State.OVER

@@ -20,7 +20,7 @@ from embedcode.errors import BusyError, EmbedcodeError, UsageError
 from embedcode.index.records import answer_record, hit_record, status_record
 from embedcode.search.excerpt import telling
 from embedcode.search.forms import with_forms
-from embedcode.serve.asked import SHOWN, whole
+from embedcode.serve.asked import SHOWN, named, whole
 from embedcode.serve.body import Bodies
 from embedcode.serve.highlight import coloured
 from embedcode.serve.indexes import Indexes
@@ -187,7 +187,7 @@ def _read(body: bytes, fields: Values) -> Values:
             given[name] = value = whole(value)
         if type(value) is not type(usual) or (usual == [] and not all(isinstance(part, str) for part in value)):
             wanted = {str: "a text", list: "a list of texts", int: "a whole number", bool: "true or false"}[type(usual)]
-            raise _wrong(name, f"{name} is {json.dumps(value)[:100]}: send {wanted}.")
+            raise _wrong(name, f"{name} is {named(value)}: send {wanted}.")  # not its value, which may be a text
     return {name: _clean(given.get(name, usual)) for name, usual in fields.items()}
 
 

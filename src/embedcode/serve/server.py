@@ -170,6 +170,13 @@ def audited(path: Path) -> IO[str]:
         raise UsageError(f"{path} cannot be written ({error.strerror}): give another audit log") from None
 
 
+def hosts(options: Options) -> frozenset[str]:
+    """The names it answers to; none are all. The local ones always count: what asks by them is on this machine."""
+    if options.host in LOCAL or options.allowed_hosts:
+        return LOCAL | frozenset(options.allowed_hosts)
+    return frozenset()
+
+
 def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Starlette:
     async def refused(request: Request, error: Exception) -> Response:
         headers = None
@@ -248,12 +255,8 @@ class _Serving:
             from embedcode.serve.grpc_api import PATHS
 
             paths |= PATHS
-        hosts = frozenset(options.allowed_hosts)
-        if options.host in LOCAL:
-            hosts |= LOCAL
-        guard = Guard(
-            self._journal, self._metrics, hosts, paths, keys, self._audit, lately, self._telemetry, options.log_texts
-        )
+        names, log_texts = hosts(options), options.log_texts
+        guard = Guard(self._journal, self._metrics, names, paths, keys, self._audit, lately, self._telemetry, log_texts)
         return application(routes, guard, self._metrics), guard
 
     def _prepare(self, kept: Collection[Kept]) -> None:

@@ -11,6 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from embedcode.serve.embedder import Embedder
+from embedcode.serve.indexes import searchable
+from embedcode.serve.keys import Key
 from embedcode.serve.lately import Lately
 from embedcode.serve.model_api import WORDS
 from embedcode.serve.queue import Lane
@@ -19,7 +21,8 @@ from embedcode.serve.queue import Lane
 def route(embedder: Embedder, lately: Lately, indexes: list[str]) -> Route:
     """`indexes` are the names of those that are served."""
 
-    async def endpoint(_: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
+        key: Key | None = getattr(request.state, "key", None)
         lanes = [
             {"name": lane.value, "waiting": embedder.queue.tokens(lane), "running": embedder.at_hand(lane)}
             | lately.latencies(lane)
@@ -40,8 +43,8 @@ def route(embedder: Embedder, lately: Lately, indexes: list[str]) -> Route:
             "lanes": lanes,
             "cache": embedder.cache,
             "restarts": embedder.restarts,
-            "errors": list(reversed(lately.errors)),
-            "indexes": indexes,
+            "errors": lately.told(key),
+            "indexes": searchable(indexes, key),
         }
         return Response(orjson.dumps(record), media_type="application/json")
 

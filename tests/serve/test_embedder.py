@@ -1,0 +1,199 @@
+"""The door to the engine, in this process, with an engine of ours that answers, waits or dies when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from embedcode.engine.encoder import LocalEncoder
+from embedcode.serve import embedder as door
+from embedcode.serve.asked import Asked, Model
+from embedcode.serve.embedder import Embedder, Limits
+from embedcode.serve.metrics import Metrics
+from embedcode.serve.problem import ProblemError
+from embedcode.serve.queue import Lane
+from embedcode.serve.worker import Facts, Item, Load
+from embedcode.types import Role, Tokens
+
+KILLER = "kill"
+
+
+class Words:
+    """An encoder's tokenizer: a token for each letter. Waits where it is told to."""
+
+    space = "s"
+    max_tokens = 100
+
+    def __init__(self) -> None:
+        self.go_on = Event()
+        self.go_on.set()
+
+    def tokenize(self, texts: Sequence[str], role: Role, *_: Any) -> list[Tokens]:
+        if role is Role.PASSAGE and texts != ["ready"]:
+            self.go_on.wait(10)
+        return [Tokens(tuple(map(ord, text)), len(text), len(text)) for text in texts]
+
+
+class Engine:
+    """In the place of an EngineProcess. Keeps what it is sent, until `answer` or `die`."""
+
+    pid = None
+
+    def __init__(self, _: Load, told: Callable[..., None]) -> None:
+        self.told = told
+        self.sent: list[list[str]] = []
+        self.has: list[Item] = []
+
+    def start(self) -> None:
+        self.told("ready", (Facts(4, "b", 1000.0, 0.1, 1.0, 0),))
+
+    def send(self, lane: Lane, items: Sequence[Item]) -> None:
+        self.sent.append([text(item) for item in items])
+        self.has += items
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def answer(self) -> None:
+        """All that it has, or it dies of it."""
+        items, self.has = self.has, []
+        if any(text(item) == KILLER for item in items):
+            self.told("died", (-9,))
+        else:
+            rows = np.ones((len(items), 4), np.float32)
+            self.told("rows", ([item.number for item in items], rows, 0.01, 0, 0.0))
+
+
+def text(item: Item) -> str:
+    return "".join(map(chr, item.tokens.ids))
+
+
+class Case:
+    def __init__(self, **limits: Any) -> None:
+        model = Model("m", 4, (), dict.fromkeys(Role, ""))
+        load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
+        self.words = Words()
+        self.embedder = Embedder(cast(LocalEncoder, self.words), load, model, Limits(**limits), Metrics())
+        self.engine = cast(Engine, self.embedder._engine)
+
+    def ask(self, *texts: str, lane: Lane = Lane.PASSAGE) -> asyncio.Task[Any]:
+        return asyncio.create_task(self.embedder.embed(Asked("m", texts, Role(lane), lane)))
+
+    async def until(self, done: Callable[[], object]) -> None:
+        for _ in range(500):
+            if done():
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("it did not come")
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        async def running() -> None:
+            self.embedder.start()
+            try:
+                await work
+            finally:
+                self.words.go_on.set()
+                self.embedder.stop()
+
+        asyncio.run(running())
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "EngineProcess", Engine)
+    monkeypatch.setattr(door, "RESTART_SECONDS", (0.0,))
+
+
+def test_one_request_may_be_under_way_where_one_may_be() -> None:
+    case = Case(most_requests=1)
+
+    async def work() -> None:
+        first = case.ask("a")
+        await case.until(lambda: case.engine.has)
+        with pytest.raises(ProblemError) as caught:
+            await case.ask("b")
+        assert caught.value.reason == "requests"
+        case.engine.answer()
+        assert (await first).used == 1
+
+    case.run(work())
+
+
+def test_what_is_past_its_deadline_before_the_engine_took_it_is_gone_with_its_caller() -> None:
+    case = Case(timeout=0.3)
+
+    async def work() -> None:
+        first = [case.ask(letter * 100) for letter in "ab"]  # the engine has enough to do
+        await case.until(lambda: len(case.engine.has) == 2)
+        late = case.ask("c" * 100)
+        await case.until(lambda: case.embedder.queue.tokens(Lane.PASSAGE))
+        case.embedder._no_room = (1, 60)
+        (waiting,) = (flight for flight in case.embedder._flights.values() if not flight.sent)
+        waiting.work.deadline = 0.0
+        case.engine.answer()  # and it finds the rest expired
+        assert all(answer.used == 100 for answer in await asyncio.gather(*first))
+        with pytest.raises(ProblemError) as caught:
+            await late
+        assert caught.value.reason == "deadline"
+        assert case.embedder._flights == {}
+        assert case.embedder._no_room is None
+
+    case.run(work())
+
+
+def test_bulk_requests_that_are_tokenised_hold_up_no_query() -> None:
+    case = Case()
+
+    async def work() -> None:
+        case.words.go_on.clear()
+        bulk = [case.ask(*(f"{number} {place}" for place in range(2048))) for number in range(4)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(ProblemError) as caught:
+            await case.ask("one more")
+        assert caught.value.reason == "tokenize"
+        query = case.ask("query", lane=Lane.QUERY)
+        await case.until(lambda: case.engine.has)
+        case.engine.answer()
+        assert (await asyncio.wait_for(query, 5)).used == 5
+        for task in bulk:
+            task.cancel()
+        await asyncio.gather(*bulk, return_exceptions=True)
+
+    case.run(work())
+
+
+def test_a_text_that_kills_the_engine_costs_nobody_else_an_answer() -> None:
+    case = Case()
+
+    async def work() -> None:
+        good = [case.ask(name) for name in ("a", "b")]
+        await case.until(lambda: len(case.engine.has) == 2)
+        bad = case.ask(KILLER)
+        query = case.ask("query", lane=Lane.QUERY)
+        await case.until(lambda: len(case.engine.has) == 4)
+        case.engine.sent.clear()
+        case.engine.answer()
+        await case.until(lambda: case.embedder.restarts == 1 and case.engine.has)
+        new = case.ask("new")
+        await case.until(lambda: case.embedder.queue.tokens(Lane.PASSAGE) > 6)
+        while not all(task.done() for task in (*good, bad, query, new)):
+            await case.until(lambda: case.engine.has)
+            case.engine.answer()
+            await asyncio.sleep(0.01)
+        assert [task.exception() for task in (*good, query, new)] == [None] * 4
+        caught = bad.exception()
+        assert isinstance(caught, ProblemError)
+        assert caught.status == 500
+        # Each alone, and twice what it dies of again; what came later only when all of them are told apart.
+        assert case.engine.sent == [["query"], ["a"], ["b"], [KILLER], [KILLER], ["new"]]
+
+    case.run(work())

@@ -1,0 +1,64 @@
+"""An engine that cannot even be started, since the machine has no more files, processes or threads."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedcode.serve import engine_process
+from embedcode.serve.engine_process import EngineProcess
+from embedcode.serve.worker import Load
+
+LOAD = Load("none", "auto", "cpu", False, 1, Path("/nowhere"), 100)
+
+
+def told() -> list[tuple[str, tuple[Any, ...]]]:
+    """What a start comes to."""
+    found: list[tuple[str, tuple[Any, ...]]] = []
+
+    async def run() -> None:
+        died = asyncio.Event()
+
+        def hear(what: str, rest: tuple[Any, ...]) -> None:
+            found.append((what, rest))
+            if what == "died":
+                died.set()
+
+        EngineProcess(LOAD, hear).start()
+        await asyncio.wait_for(died.wait(), 5)
+
+    asyncio.run(run())
+    return found
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN])
+def test_a_process_that_cannot_be_started_has_died(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def start(_: object) -> None:
+        raise OSError(number, "no more")
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", start)
+    assert told() == [("broken", (f"its process cannot be started ([Errno {number}] no more)",)), ("died", (None,))]
+
+
+def test_a_pipe_that_cannot_be_had_is_an_engine_that_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pipe(_: object) -> None:
+        raise OSError(errno.EMFILE, "no more")
+
+    monkeypatch.setattr(type(multiprocessing.get_context("spawn")), "Pipe", pipe)
+    assert told()[-1] == ("died", (None,))
+
+
+def test_a_thread_that_cannot_be_had_is_an_engine_that_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoMore:
+        def __init__(self, **_: object) -> None: ...
+
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(engine_process, "Thread", NoMore)
+    assert told()[-1] == ("died", (None,))

@@ -1,0 +1,88 @@
+"""What a plan makes of an engine that is slow, dies while it is loaded, or cannot compute: in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from embedcode.engine.encoder import LocalEncoder
+from embedcode.errors import ModelError
+from embedcode.serve import embedder as door
+from embedcode.serve import plan
+from embedcode.serve.asked import Model
+from embedcode.serve.embedder import Embedder, Limits
+from embedcode.serve.metrics import Metrics
+from embedcode.serve.queue import Lane
+from embedcode.serve.worker import Facts, Item, Load
+from embedcode.types import Role, Tokens
+
+
+class Words:
+    space = "s"
+    max_tokens = 20
+
+    def tokenize(self, texts: Sequence[str], role: Role, *_: Any) -> list[Tokens]:
+        return [Tokens(tuple(map(ord, text[:20])), 20, 20) for text in texts]
+
+
+class Engine:
+    """Answers each batch after `seconds`; dies while it is loaded, at its first `deaths` starts, or of each batch."""
+
+    pid = None
+    seconds = 0.0
+    deaths = 0
+    computes = True
+    starts = 0
+
+    def __init__(self, _: Load, told: Callable[..., None]) -> None:
+        self.told = told
+
+    def start(self) -> None:
+        type(self).starts += 1
+        facts = Facts(4, "b", 1000.0, 0.1, 1.0, 0)
+        told = ("ready", (facts,)) if self.starts > self.deaths else ("died", (-9,))
+        asyncio.get_running_loop().call_soon(self.told, *told)
+
+    def send(self, _: Lane, items: Sequence[Item]) -> None:
+        rows = ([item.number for item in items], np.ones((len(items), 4), np.float32), 0.01, 0, 0.0)
+        told = ("rows", rows) if self.computes else ("died", (-9,))
+        asyncio.get_running_loop().call_later(self.seconds, self.told, *told)
+
+    def forget(self, _: Sequence[int]) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def made(monkeypatch: pytest.MonkeyPatch, limits: Limits, **engine: Any) -> plan.Plan:
+    monkeypatch.setattr(door, "EngineProcess", type("Engine", (Engine,), engine))
+    monkeypatch.setattr(door, "RESTART_SECONDS", (0.0,))
+    monkeypatch.setattr(plan, "SECONDS", 0.3)
+    monkeypatch.setattr(plan, "QUERIES", 2)
+    model = Model("m", 4, (), dict.fromkeys(Role, ""))
+    load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
+    return plan.make(Embedder(cast(LocalEncoder, Words()), load, model, limits, Metrics()), 1, 0)
+
+
+def test_a_model_slower_than_the_server_would_wait_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert made(monkeypatch, Limits(timeout=0.05), seconds=0.1).query_ms >= 100
+
+
+def test_a_server_of_few_requests_and_tokens_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made(monkeypatch, Limits(most_requests=1, most_tokens=50), seconds=0.01)
+    assert found.queue_tokens == 50
+    assert found.tokens_per_second > 0
+
+
+def test_an_engine_that_dies_while_it_is_loaded_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"the engine ended while it loaded m \(killed\): free memory"):
+        made(monkeypatch, Limits(), deaths=1)
+
+
+def test_an_engine_that_cannot_compute_is_a_sentence_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"m could not be measured \(The engine ended .* text\): free memory"):
+        made(monkeypatch, Limits(), computes=False)
