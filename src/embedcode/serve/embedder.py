@@ -612,7 +612,6 @@ def _doubled(index: int) -> str:
     )
 
 
-
 def _at(problem: ProblemError, index: int) -> ProblemError:
     """A problem of a text, at its place in this request: the engine knew another. One of the server stays as it is."""
     if problem.status != 400:
