@@ -6,6 +6,9 @@
 # Needs pip, npm, git and apt-get with deb-src lines. Wanted in WORK beforehand, since it may not be passed on here:
 #
 #     tasks/cosqa-dev, tasks/conala     tasks to steer by, in BEIR layout
+#     tasks/reported-NAME               those that the model is reported on: no pair may copy a text of theirs. NAME is
+#                                       mbpp, humaneval, nl2bash, concode-java-dev, so-title2code-csharp and
+#                                       codetrans-java-cs
 #     questions/wikisql.jsonl.gz        {"query": question, "doc": SQL} a line, github.com/salesforce/WikiSQL
 #     questions/tldr.jsonl.gz           {"query": what for, "doc": command} a line, github.com/tldr-pages/tldr
 #
@@ -29,8 +32,11 @@ mkdir -p "$work/pairs" "$work/tasks"
 cd "$work"
 if [ ! -e collected ]; then
   echo collect >&2
-  embedcode data collect "$SOURCES" mined --commits "$COMMITS" --found found.toml ||
+  embedcode data collect "$SOURCES" mined --commits "$COMMITS" --found found.toml || {
+    code=$?
+    [ "$code" = 1 ] || exit "$code"   # a full disk, Ctrl-C: the rest of the sources would be left out for good
     echo "some sources could not be fetched: remove $work/collected to try them again" >&2
+  }
   touch collected
 fi
 step merged.jsonl.gz embedcode data merge mined/*.jsonl.gz -o merged.jsonl.gz

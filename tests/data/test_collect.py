@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from embedcode.data import collect, pairs, sources
 from embedcode.data.sources import Source
 from embedcode.errors import UsageError
+from embedcode.types import Pair
 
 LICENCE = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
 
@@ -162,6 +166,78 @@ def test_a_repository_gives_docstrings_and_commits(hub: Path) -> None:
     [docstring] = pairs.read(hub / "other" / "github-acme+shapes.jsonl.gz")
     assert "height" not in docstring.positives[0], "the commit of the list is mined, not the newest"
     assert not collect.collect([Source("github", "acme/none")], out, 1), "what is not there is tried again"
+
+
+Little = Callable[[int], AbstractContextManager[None]]
+
+
+def test_a_full_disk_ends_the_run_and_refuses_no_source(
+    registry: Path, little_disk: Little, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = registry / "out"
+    monkeypatch.setattr(pairs, "line", lambda pair: os.urandom(20_000))  # what no gzip makes small
+    with little_disk(30_000), pytest.raises(UsageError, match=r"pypi-width.jsonl.gz cannot be written .* free some"):
+        collect.collect(listed("width", "depth"), out, 1)
+    assert collect.records(out) == []
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", f"{registry}/programs:/usr/bin:/bin")
+    assert collect.collect(listed("width", "depth"), out, 1), "the same command goes on"
+    assert [(record.name, record.pairs) for record in collect.records(out)] == [("depth", 0), ("width", 3)]
+
+
+def test_a_disk_that_is_full_as_a_source_is_fetched_ends_the_run(registry: Path) -> None:
+    (registry / "programs" / "pip").write_text(
+        '#!/bin/sh\necho "ERROR: Could not install: [Errno 28] No space left on device" >&2\nexit 1\n'
+    )
+    with pytest.raises(UsageError, match=r"pypi-width cannot be written \(no space left on device\)"):
+        collect.collect(listed("width", "depth"), registry / "out", 1)
+    assert collect.records(registry / "out") == []
+
+
+def test_a_history_that_cannot_be_read_leaves_what_the_files_gave(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> Iterator[Pair]:
+        yield Pair("Take the height into account", ("def area(): ...",))
+        raise UsageError("git cannot compare 0123 with its parent: run `git fsck`.")
+
+    monkeypatch.setattr(collect.history, "mine", fail)
+    out = hub / "out"
+    assert collect.collect([Source("github", "acme/shapes")], out, 1, commits=10)
+    [record] = collect.records(out)
+    assert (record.pairs, record.licence, record.refused, record.commit_pairs) == (1, "Apache-2.0", "", 0)
+    assert record.commits_refused.startswith("history refused or unreadable: git cannot compare")
+    assert not (out / "commits" / "github-acme+shapes.jsonl.gz").exists()
+    assert collect.summary([record])["commits"] == {"history refused or unreadable": 1}
+
+
+def test_a_full_disk_in_a_history_ends_the_run(hub: Path, little_disk: Little, monkeypatch: pytest.MonkeyPatch) -> None:
+    def many(*_: object, **__: object) -> Iterator[Pair]:
+        monkeypatch.setattr(pairs, "line", lambda pair: os.urandom(20_000))
+        yield from [Pair("q", ("p",))] * 9
+
+    monkeypatch.setattr(collect.history, "mine", many)
+    out = hub / "out"
+    with little_disk(100_000), pytest.raises(UsageError, match=r"commits/github-acme.*cannot be written"):
+        collect.collect([Source("github", "acme/shapes")], out, 1, commits=10)
+    assert collect.records(out) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "goes_on"), [(0, True), (1, True), (2, False), (70, False), (130, False), (137, False)]
+)
+def test_the_recipe_goes_on_only_where_sources_could_not_be_fetched(tmp_path: Path, code: int, goes_on: bool) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, does in {"embedcode": f'[ "$2" = collect ] && exit {code}\nexit 0\n', "python3": "exit 0\n"}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{does}")
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        [Path(__file__).parents[2] / "recipes" / "default.sh", "work"],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{programs}:/usr/bin:/bin"},
+        check=False,
+    )
+    assert done.returncode == (0 if goes_on else code)
+    assert (tmp_path / "work" / "collected").exists() is goes_on
 
 
 def test_a_run_stops_in_time_and_goes_on(registry: Path) -> None:

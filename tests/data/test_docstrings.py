@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from embedcode.data import comments, docstrings
 from embedcode.data.archives import stream
 from embedcode.data.docstrings import File
-from embedcode.data.mine import mine
+from embedcode.data.mine import mine, names
 from embedcode.errors import UsageError
 from embedcode.index.workers import Workers
 
@@ -345,6 +346,56 @@ def test_what_an_evaluation_uses_is_never_mined(tmp_path: Path) -> None:
             assert mined.pairs == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "django-main.zip",
+        "django-master.zip",
+        "django-4e2a3f1b.zip",
+        "django-stable-4.2.x.zip",
+        "Django-4.2rc1.ZIP",
+        "psf-requests-4f6e1d2.zip",
+        "tokio-tokio-1.35.0.zip",
+        "vue-reactivity-3.4.0.zip",
+    ],
+)
+def test_an_archive_of_an_evaluations_source_is_known_by_its_name(tmp_path: Path, name: str) -> None:
+    packed(tmp_path / name, "x/m.py")
+    with docstrings.workers(1) as workers:
+        assert mine(tmp_path / name, name, workers, own=True).refused.startswith("never trained on")
+
+
+def test_debians_archive_of_an_evaluations_source_is_known_by_its_name(tmp_path: Path) -> None:
+    assert "django" in names(tmp_path / "python-django_4.2.orig.tar.xz")
+    assert "django" in names(tmp_path / "python-django_4.2+dfsg.orig.tar.xz")
+    assert names(tmp_path / "three-3d-1.0.zip")[0] == "three-3d"
+
+
+@pytest.mark.parametrize(
+    ("members", "refused"),
+    [
+        (("django-main/m.py", "django-main/setup.py"), True),
+        (("django/m.py", "Django-4.2.dist-info/METADATA"), True),
+        (("django/m.py", "more/m.py"), False),
+        (("apps/m.py", "setup.py"), False),
+    ],
+)
+def test_an_archive_that_was_renamed_is_known_by_the_folder_that_holds_it_all(
+    tmp_path: Path, members: tuple[str, ...], refused: bool
+) -> None:
+    packed(tmp_path / "x.zip", *members)
+    with docstrings.workers(1) as workers:
+        mined = mine(tmp_path / "x.zip", "x", workers, own=True)
+    assert mined.refused.startswith("never trained on") is refused and bool(mined.pairs) is not refused
+
+
+def packed(archive: Path, *members: str) -> None:
+    code = f'def squares(values):\n    """Sum the squares of some numbers."""\n    {BODY}\n'
+    with zipfile.ZipFile(archive, "w") as file:
+        for member in members:
+            file.writestr(member, code)
+
+
 def test_copies_within_a_source_are_dropped(tmp_path: Path) -> None:
     folder = source(tmp_path / "a")
     (folder / "copy.py").write_text(SOURCES["a.py"].replace("# kept", "# another remark"))
@@ -355,8 +406,6 @@ def test_copies_within_a_source_are_dropped(tmp_path: Path) -> None:
 
 
 def test_a_source_that_fails_half_way_is_an_error(tmp_path: Path) -> None:
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.py", SOURCES["a.py"])
         archive.writestr("../b.py", SOURCES["a.py"])

@@ -136,6 +136,48 @@ def test_what_says_or_edits_nothing_is_skipped_and_counted(repository: Path, tok
     assert mined.skipped == {history.MERGE: 1, history.MESSAGE: 1, history.NO_CODE: 3, history.MANY: 1}
 
 
+def test_files_under_another_licence_are_left_out_and_counted(repository: Path, tokenizer: TextTokenizer) -> None:
+    foreign = f"# This is free software under the GNU General Public License, version 3.\n{OLD}"
+    commit(repository, "Add the shapes of somebody else", src__foreign_py=foreign)
+    commit(
+        repository,
+        "Take twice the scale for every area",
+        src__shape_py=OLD.replace("* scale\n", "* scale * 2\n"),
+        src__foreign_py=foreign.replace("* scale\n", "* scale * 2\n"),
+    )
+    commit(repository, "Take one more from outside than before", src__foreign_py=foreign.replace("+ 1", "+ 2"))
+    pairs, mined = found(repository, tokenizer)
+    (functions, chunks) = pairs
+    assert len(functions.positives) == len(chunks.positives) == 1 and chunks.positives[0].startswith("src/shape.py\n")
+    assert mined.left == {history.FOREIGN_HEADER: 2} and mined.skipped[history.FOREIGN_HEADER] == 1
+    own = list(mine(repository, tokenizer, Mined("shapes"), licence="GPL-3.0-only"))
+    assert len(own) == 4, "one's own code may be under any licence"
+
+
+@pytest.mark.parametrize("byte", ["\x01", "\x02", "\x1e"])
+def test_a_message_may_hold_any_byte(repository: Path, tokenizer: TextTokenizer, byte: str) -> None:
+    new = OLD.replace("* scale\n", "* scale * 2\n")
+    message = f"Take twice{byte} the scale{byte}{byte} for every area"
+    commit(repository, message, src__shape_py=new)
+    pairs, mined = found(repository, tokenizer)
+    assert {pair.query for pair in pairs} == {message}
+    assert (mined.commits, mined.used) == (2, 1)
+
+
+def test_a_message_cannot_hold_a_nul(repository: Path, tokenizer: TextTokenizer) -> None:
+    """It can in an object that git did not write: git reads the words before it."""
+    new = OLD.replace("* scale\n", "* scale * 2\n")
+    head = commit(repository, "Take twice the scale for every area", src__shape_py=new)
+    raw = subprocess.run(["git", "cat-file", "commit", head], cwd=repository, check=True, capture_output=True).stdout
+    raw = raw.replace(b"every area", b"every area\n\nand\0" + b"f" * 40 + b"\0\0more")
+    write = ["git", "hash-object", "-t", "commit", "-w", "--literally", "--stdin"]
+    made = subprocess.run(write, cwd=repository, input=raw, check=True, capture_output=True).stdout.decode().strip()
+    git(repository, "update-ref", "refs/heads/main", made)
+    pairs, mined = found(repository, tokenizer)
+    assert {pair.query for pair in pairs} == {"Take twice the scale for every area\n\nand"}
+    assert mined.commits == 2
+
+
 def test_a_bare_clone_is_read_too_and_a_shallow_one_is_refused(
     repository: Path, tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:

@@ -137,6 +137,7 @@ def test_installed_packages_have_the_licence_that_they_declare() -> None:
         (APACHE + PARTS + "and other words " * 300, None),
         (MIT + PARTS + "Terms and conditions: every copy has to be paid." * 8, None),
         (MIT.replace("\n", "\r\n"), "MIT"),
+        (MIT.replace("\n", "\r"), "MIT"),
         ("\n".join(f" * {line}" for line in MIT.split("\n")), "MIT"),
         ("Copyright (c) 2020 A\n" * 500 + MIT, "MIT"),
         (MIT.replace("copies or", "copies or portions, for good and not evil, or"), None),
@@ -189,6 +190,32 @@ def test_a_folder_of_licences_is_of_parts_beside_a_licence_of_the_source() -> No
 )
 def test_which_files_are_licences(path: str, top: str, own: bool) -> None:
     assert licences.is_own(path, top) is own
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "This software may not be used to train machine learning models.",
+        "You must not sell it.",
+        "It shall not be hosted.",
+        "For internal use only.",
+        "Any use is fine except in weapons.",
+        "Military use is prohibited.",
+        "Use by competitors is not permitted.",
+    ],
+)
+@pytest.mark.parametrize("text", [MIT, ISC, BSD, ZLIB, APACHE])
+def test_a_condition_counts_however_short_it_is(text: str, condition: str) -> None:
+    assert licences.identify(text) is not None
+    assert licences.identify(f"{text}\n{condition}\n") is None
+    assert licences.identify(f"Copyright 2024 Somebody. {condition}\n{text}") is None
+
+
+@pytest.mark.parametrize(
+    "remark", ["Do not edit: made by a template.", "Except where otherwise noted, this is the licence of all files."]
+)
+def test_a_remark_is_no_condition(remark: str) -> None:
+    assert licences.identify(f"{remark}\n{MIT}") == "MIT"
 
 
 def test_headers_of_files_count() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from embedcode.data import sources
 from embedcode.data.never import Blocklist, fingerprint, load
 
 DEVELOPMENT = Path(__file__).parents[2].parent / "shared" / "data" / "dev"
@@ -74,7 +75,33 @@ def test_a_source_is_known_by_its_url_package_and_former_owner(name, found):
 
 
 @pytest.mark.parametrize(
-    "name", ["numpy/numpy", "encode/django-rest-framework", "requests-oauthlib", "apps-script", ""]
+    ("name", "of"),
+    [
+        ("rust-globset", "BurntSushi/ripgrep"),
+        ("grep-searcher", "BurntSushi/ripgrep"),
+        ("ignore", "BurntSushi/ripgrep"),
+        ("rust-tokio-util", "tokio-rs/tokio"),
+        ("tokio_macros", "tokio-rs/tokio"),
+        ("libgoogle-gson-java", "google/gson"),
+        ("@vue/reactivity", "vuejs/core"),
+        ("junit-jupiter-engine", "junit-team/junit5"),
+    ],
+)
+def test_the_packages_of_a_repository_are_listed(name, of):
+    entry = load().find(name)
+    assert entry is not None
+    assert entry.name == of
+
+
+def test_the_list_of_the_recipe_has_none_of_them():
+    known = load()
+    listed = sources.load(Path(__file__).parents[2] / "recipes" / "sources.toml")
+    assert [source.id for source in listed if any(map(known.find, source.known_as))] == []
+    assert any(map(known.find, sources.Source("debian", "rust-tokio-util-0.6").known_as)), "an older version of it"
+
+
+@pytest.mark.parametrize(
+    "name", ["numpy/numpy", "encode/django-rest-framework", "requests-oauthlib", "apps-script", "rust-tokio-rustls", ""]
 )
 def test_other_sources_are_allowed(name):
     assert load().find(name) is None

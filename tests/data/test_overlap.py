@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from embedcode.data import minhash, pairs
+from embedcode.data.holdout import HeldOut
 from embedcode.data.merge import merge
 from embedcode.data.overlap import Evaluations, Report, allowed, source_names
 from embedcode.data.stats import stats
@@ -148,6 +149,18 @@ def test_what_overlaps_is_found_and_says_with_what(evaluation: Path) -> None:
 )  # fmt: skip
 def test_sources_that_are_never_trained_on(source: str, forbidden: bool) -> None:
     assert (Evaluations().find(Pair("q", ("p",), source=source)) is not None) is forbidden, source_names(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "held"),
+    [
+        ("networkx-3.6-py3-none-any.whl", True), ("networkx-main.zip", True), ("/home/a/networkx-4f6e1d2", True),
+        ("python-networkx_3.6.orig.tar.gz", True), ("git:networkx-main@4f6e1d2", True), ("networkx-extra-1.0", False),
+    ],
+)  # fmt: skip
+def test_what_is_held_out_is_known_by_the_name_of_its_archive(source: str, held: bool) -> None:
+    known = Evaluations([], HeldOut({"reported": {"python": ["pypi:networkx"]}}).entries())
+    assert (known.find(Pair("q", ("p",), source=source)) is not None) is held, source_names(source)
 
 
 def test_the_report_counts(evaluation: Path) -> None:

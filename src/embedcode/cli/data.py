@@ -169,7 +169,8 @@ def history(
     known, wrong = mining.read_issues(issues) if issues else (None, [])
     for message in wrong[:5]:
         output.note(f"skipped {message}")
-    tasks, skipped, refused, commits, used = Counter[str](), Counter[str](), dict[str, str](), 0, 0
+    tasks, skipped, left = Counter[str](), Counter[str](), Counter[str]()
+    refused, commits, used = dict[str, str](), 0, 0
     with _line() as line, writing(out) as put:
         for root in repositories:
             mined = mining.Mined(root.resolve().name.removesuffix(".git"))
@@ -180,6 +181,7 @@ def history(
             if mined.refused:
                 refused[str(root)] = mined.refused
             skipped += mined.skipped
+            left += mined.left
             commits, used = commits + mined.commits, used + mined.used
     record = {
         "pairs": tasks.total(),
@@ -187,6 +189,7 @@ def history(
         "commits": commits,
         "commits_used": used,
         "commits_skipped": dict(skipped.most_common()),
+        "files_left_out": dict(left.most_common()),
         "repositories_refused": refused,
         "bad_lines": len(wrong),
     }

@@ -19,6 +19,7 @@ from typing import Any
 
 from embedcode.data import docstrings, history, never, pairs, sources
 from embedcode.data.mine import NEVER, Mined, mine
+from embedcode.data.pairs import UnwritableError
 from embedcode.data.sources import Source
 from embedcode.errors import UsageError
 from embedcode.files import replacing
@@ -26,6 +27,7 @@ from embedcode.files import replacing
 AHEAD = 6
 """Archives that wait to be mined."""
 UNREADABLE = "archive refused or unreadable"
+UNREADABLE_HISTORY = "history refused or unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class Record:
     dropped: dict[str, int] = field(default_factory=dict)
     commit_pairs: int = 0
     commits_skipped: dict[str, int] = field(default_factory=dict)
+    commits_refused: str = ""
+    """Why the history gave no pairs, where the files did."""
+    commits_left: dict[str, int] = field(default_factory=dict)
+    """Edited files left out."""
     seconds: float = 0.0
 
 
@@ -87,6 +93,8 @@ def collect(
             began = time.monotonic()
             try:
                 archive = arrived()
+            except UnwritableError:
+                raise
             except UsageError as error:
                 progress(Step(done, total, found, None, str(error)))
                 continue
@@ -96,11 +104,13 @@ def collect(
                 path, version = archive
                 exact = Source(source.registry, source.name, version)
                 try:
-                    record = _mined(exact, mine(path, exact.id, workers, known_as=source.known_as), out)
-                    if commits and source.registry == "github" and record.licence:
-                        record = _history(record, path, out, commits)
+                    mined = mine(path, exact.id, workers, known_as=source.known_as)
                 except UsageError as error:
                     record = _nothing(exact, f"{UNREADABLE}: {error}")
+                else:
+                    record = _mined(exact, mined, out)
+                    if commits and source.registry == "github" and record.licence:
+                        record = _history(record, path, out, commits)
             shutil.rmtree(folder / source.file_name, ignore_errors=True)
             _write(out / f"{source.file_name}.json", asdict(record) | {"seconds": round(time.monotonic() - began, 1)})
             done, found = done + 1, found + record.pairs
@@ -155,12 +165,24 @@ def _mined(source: Source, mined: Mined, out: Path) -> Record:
 
 
 def _history(record: Record, clone: Path, out: Path, most: int) -> Record:
-    """The record with what the commits of a clone gave."""
+    """The record with what the commits of a clone gave; what its files gave stays where the history cannot be read."""
     mined = history.Mined(record.name)
-    found = history.mine(clone, history.tokenizer(), mined, licence=record.licence, most=most)
-    (out / "commits").mkdir(exist_ok=True)
-    count = pairs.write(out / "commits" / f"{Source(record.registry, record.name).file_name}.jsonl.gz", found)
-    return replace(record, commit_pairs=count, commits_skipped=dict(mined.skipped))
+    file = out / "commits" / f"{Source(record.registry, record.name).file_name}.jsonl.gz"
+    try:
+        file.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise pairs.unwritable(file, error) from None
+    try:
+        found = history.mine(clone, history.tokenizer(), mined, licence=record.licence, most=most)
+        count = pairs.write(file, found)
+    except UnwritableError:
+        raise
+    except UsageError as error:
+        return replace(record, commits_refused=f"{UNREADABLE_HISTORY}: {error}")
+    return replace(
+        record, commit_pairs=count, commits_skipped=dict(mined.skipped), commits_refused=mined.refused,
+        commits_left=dict(mined.left),
+    )  # fmt: skip
 
 
 def _nothing(source: Source, why: str) -> Record:
@@ -189,7 +211,7 @@ def records(out: Path) -> list[Record]:
 def summary(done: Sequence[Record]) -> dict[str, Any]:
     """Counts over sources: pairs by language, licence and registry; sources and functions refused, by reason."""
     languages, licences, registries = Counter[str](), Counter[str](), Counter[str]()
-    commits = Counter[str]()
+    commits, commits_left = Counter[str](), Counter[str]()
     refused, left, dropped = Counter[str](), Counter[str](), Counter[str]()
     for record in done:
         languages.update(record.languages)
@@ -198,6 +220,9 @@ def summary(done: Sequence[Record]) -> dict[str, Any]:
         refused[record.refused.partition(":")[0] or "taken"] += 1
         commits["pairs"] += record.commit_pairs
         commits.update(record.commits_skipped)
+        if record.commits_refused:
+            commits[record.commits_refused.partition(":")[0]] += 1
+        commits_left.update(record.commits_left)
         left.update(record.left)
         dropped.update(record.dropped)
 
@@ -211,6 +236,7 @@ def summary(done: Sequence[Record]) -> dict[str, Any]:
         "licences": ordered(licences),
         "registries": ordered(registries),
         "commits": ordered(commits),
+        "commit_files_left_out": ordered(commits_left),
         "files_left_out": ordered(left),
         "functions_dropped": ordered(dropped),
     }

@@ -2,8 +2,8 @@
 
 Two pairs a commit: with the functions it edits (task `commit`), and with the runs of 512 tokens of the edited files
 that it touches, each under its path (task `commit-chunk`), as a search for the place of a bug meets them. Where the
-text of the issue is at hand it is the query, under the tasks `issue` and `issue-chunk`. Knows no licences and no list
-of repositories.
+text of the issue is at hand it is the query, under the tasks `issue` and `issue-chunk`. Files that say at their top
+that they are under another licence are left out. Knows no list of repositories.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from embedcode.data import archives, comments, never
-from embedcode.data.mine import NEVER, names
+from embedcode.data import archives, comments, licences, never
+from embedcode.data.mine import FOREIGN_HEADER, NEVER, names
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
 from embedcode.index import git
@@ -71,6 +71,8 @@ class Mined:
     used: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     """Commits, by reason."""
+    left: Counter[str] = field(default_factory=Counter)
+    """Edited files left out of a commit, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +161,14 @@ class _Commit:
 
 
 def _commits(root: Path) -> Iterator[_Commit]:
-    listed = git.ask(root, "log", "--format=%H%x00%P%x00%B%x01", "HEAD", needed_by="mining a history")
+    # No message holds a NUL in UTF-8: with -z one ends each entry, as one stands between its fields.
+    asked = ("log", "-z", "--encoding=UTF-8", "--format=%H%x00%P%x00%B", "HEAD")
+    listed = git.ask(root, *asked, needed_by="mining a history")
     if listed is None:
         raise UsageError(f"{root} has no commit at HEAD that git can read: run `git fsck` there.")
-    for entry in listed.split("\x01"):
-        if entry.strip():
-            hash_, parents, message = entry.lstrip("\n").split("\0", 2)
-            yield _Commit(hash_, parents.split(), message.strip())
+    fields = iter(listed.split("\0")[:-1])
+    for hash_, parents, message in zip(fields, fields, fields, strict=True):
+        yield _Commit(hash_, parents.split(), message.strip())
 
 
 def _pairs(
@@ -183,19 +186,23 @@ def _pairs(
     if edits is None or len(edits) > MOST_FILES:
         mined.skipped[MANY if edits else NO_CODE] += 1
         return
-    edited, chunks, languages = list[str](), list[str](), Counter[str]()
+    edited, chunks, languages, foreign = list[str](), list[str](), Counter[str](), False
     contents = git.blobs(root, (f"{commit.parents[0]}:{path}" for path in edits), MOST_BYTES)
     for (path, ranges), raw in zip(edits.items(), contents, strict=True):
         text = decode(raw) if raw is not None else None
         language = _language(path)
         if text is None or language is None:
             continue
+        if licences.allowed(licence) and licences.foreign_header(text):  # else the pairs claim no open licence
+            mined.left[FOREIGN_HEADER] += 1
+            foreign = True
+            continue
         before = len(edited) + len(chunks)
         edited += _functions(text, language, ranges)
         chunks += _chunks(path, text, ranges, tokenizer)
         languages[language.name] += len(edited) + len(chunks) - before
     if not edited and not chunks:
-        mined.skipped[NEW if edits else NO_CODE] += 1
+        mined.skipped[FOREIGN_HEADER if foreign else NEW if edits else NO_CODE] += 1
         return
     task, source = ("issue" if issue else "commit"), f"git:{mined.source}@{commit.hash[:12]}"
     language_name = languages.most_common(1)[0][0]

@@ -1,8 +1,8 @@
 """Which licence a licence file grants, by its words. Only those of ALLOWED are recognised; all else is None.
 
 A file may hold several texts (two licences, or those of parts); each must be one of these, and little else may stand
-beside them. So an added condition, such as "for good, not evil" or "no commercial use", makes a file unknown. Knows no
-archive: it is given names and texts.
+beside them. So an added condition, such as "for good, not evil", "no commercial use" or "may not be used to train",
+makes a file unknown. Knows no archive: it is given names and texts.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ _CONDITION = re.compile(
     r"\b(?:must|shall|may|not|permission|permitted|restrict\w*|provided|conditions?|terms|grant\w*|prohibit\w*|agree\w*"
     r"|requires?|except|unless)\b"
 )
+_RESTRICTION = re.compile(
+    r"\b(?:(?:may|must|shall|can|will|should|do) (?:not|never|neither)|cannot|not (?:permitted|allowed|for)|only"
+    r"|except(?! (?:as|when|where) otherwise)|prohibit\w*|forbid\w*|restrict\w*)\b(?! (?:edit|pertain)\b)"
+)
+"""Words of what one may not do: no remark beside a licence is too short for them. "Do not edit" is no condition, nor
+what a clause of Apache's says, whose "(c)" looks like a holder's."""
 _PARTS = re.compile(
     r"\s*(?:\w+\s+){0,20}?(?:includes|contains) a number of subcomponents with separate copyright notices"
 )
@@ -70,7 +76,7 @@ def is_own(path: str, top: str) -> bool:
     *folders, _ = path.split("/")
     if folders and folders[0] == top:
         folders = folders[1:]
-    if folders and _is_metadata(folders[0]):
+    if folders and is_metadata(folders[0]):
         folders = folders[1:]
     return not folders or (len(folders) == 1 and folders[0].lower() in _FOLDERS) or folders == ["src", "dist"]
 
@@ -79,10 +85,11 @@ def of_part(path: str) -> bool:
     """Whether the licence of a source may be that of a part: one of the texts in a `licenses` folder, beside which a
     licence file of the source itself may stand. In a wheel's metadata such a folder holds the wheel's own."""
     folders = path.split("/")[:-1]
-    return bool(folders) and folders[-1].lower() in _FOLDERS and not any(map(_is_metadata, folders))
+    return bool(folders) and folders[-1].lower() in _FOLDERS and not any(map(is_metadata, folders))
 
 
-def _is_metadata(folder: str) -> bool:
+def is_metadata(folder: str) -> bool:
+    """Whether a wheel keeps its metadata in a folder of this name."""
     return folder.endswith((".dist-info", ".egg-info"))
 
 
@@ -121,7 +128,8 @@ def identify(text: str) -> str | None:
     words = _TITLES.sub(" ", words)
     others = len(words.split())
     lists_parts = "Apache-2.0" in found and _PARTS.match(words)
-    if _FOREIGN.search(words) or others > MOST_OTHER_NAMES:
+    notices = _plain(" ".join(_COPYRIGHT.findall(_lines(text))))  # a condition may stand behind a holder
+    if _FOREIGN.search(words) or others > MOST_OTHER_NAMES or _RESTRICTION.search(f"{words} {notices}"):
         return None
     if others > MOST_OTHER_WORDS and _CONDITION.search(words) and not lists_parts:
         return None
@@ -136,7 +144,8 @@ def known(text: str) -> bool:
 def points(text: str) -> bool:
     """Whether a file grants nothing itself: "under either of the licenses found in LICENSE.APACHE or LICENSE.MIT"."""
     words = _words(text)
-    return "found in" in words and len(words.split()) <= MOST_OTHER_WORDS and not _FOREIGN.search(words)
+    short = len(words.split()) <= MOST_OTHER_WORDS
+    return "found in" in words and short and not _FOREIGN.search(words) and not _RESTRICTION.search(words)
 
 
 def foreign_header(text: str) -> bool:
@@ -161,8 +170,15 @@ _TITLES = re.compile(
 
 
 def _words(text: str) -> str:
-    # Holders are named by the hundred in some files; what they say is no condition.
-    text = _COPYRIGHT.sub(" ", text.replace("\r", "\n"))
+    # Holders are named by the hundred in some files.
+    return _plain(_COPYRIGHT.sub(" ", _lines(text)))
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r", "\n")
+
+
+def _plain(text: str) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", text.lower().replace("’", "'").replace("'", "")))
 
 

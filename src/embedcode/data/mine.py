@@ -1,19 +1,18 @@
 """A source to its docstring pairs: opened, its licence found, its files extracted, copies dropped.
 
-A source enters only when no evaluation uses it (never.toml) and its own licence file grants an allowed licence, unless
-it is the user's own. Knows no list of sources and no download.
+A source enters only when no evaluation uses it (never.toml, by the names of its file and folder) and its own licence
+file grants an allowed licence, unless it is the user's own. Knows no list of sources and no download.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from embedcode.data import docstrings, licences, never
-from embedcode.data.archives import NAMES, Left, Member, stream
+from embedcode.data import docstrings, licences, never, sources
+from embedcode.data.archives import Left, Member, stream
 from embedcode.data.docstrings import Extracted, File
 from embedcode.errors import UsageError
 from embedcode.index import git
@@ -78,12 +77,17 @@ class _Reader:
     def __init__(self, path: Path, name: str, mined: Mined, own: bool) -> None:
         self._path, self._name, self._mined, self._own = path, name, mined, own
         self._top: str | None = "" if path.is_dir() else None
+        self._tops: set[str] = set()
+        """Of an archive, its outermost folders."""
         self._licences: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[File]:
+        archive = not self._path.is_dir()
         for member in stream(self._path, self._mined.left, always=licences.may_be):
             if self._top is None and "/" in member.path:  # a file may stand beside the folder that holds all others
                 self._top = member.path.partition("/")[0]
+            if archive and "/" in member.path:
+                self._tops.add(member.path.partition("/")[0])
             if licences.is_own(member.path, self._top or ""):
                 self._licences[member.path] = member.text
                 if not (self._own or licences.of_part(member.path) or licences.known(member.text)):
@@ -102,23 +106,30 @@ class _Reader:
 
     def settle(self) -> None:
         mined = self._mined
+        if entry := self._renamed():
+            mined.refused = f"{NEVER}: {entry.why}"
+            return
         mined.licence = licences.of(self._licences) or ""
         if self._own or mined.licence:
             mined.pairs = [replace(pair, licence=mined.licence) for pair in mined.pairs]
         else:
             mined.refused = UNKNOWN_LICENCE if self._licences else NO_LICENCE
 
+    def _renamed(self) -> never.Entry | None:
+        """What never.toml has on the one folder that holds all of an archive, which itself may be called anything. Not
+        data sets: they are called as folders are, `apps`."""
+        tops = [top for top in self._tops if not licences.is_metadata(top)]
+        found = map(never.load().find, sources.file_names(tops[0])) if len(tops) == 1 else ()
+        return next((entry for entry in found if entry is not None and entry.kind == "repository"), None)
+
 
 def names(path: Path) -> tuple[str, ...]:
-    """What a source may be known as: by its file name without version, and by where a repository was cloned from."""
-    name = path.resolve().name
-    for ending in NAMES:
-        name = name.removesuffix(ending)
-    name = re.split(r"[-_]v?\d+(?=[._-]|$)", name.removesuffix(".orig"))[0]
+    """What a source may be known as: by its file name, and by where a repository was cloned from."""
+    known = sources.file_names(path.resolve().name)
     if not path.is_dir():
-        return (name,)
+        return known
     try:
         origin = git.ask(path, "config", "--get", "remote.origin.url", needed_by="mining a repository")
     except UsageError:
         origin = None
-    return (name, origin.strip()) if origin else (name,)
+    return (*known, origin.strip()) if origin else known

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, Self
 
@@ -173,6 +174,7 @@ def _entries(groups: dict[str, Any], kind: Literal["repository", "dataset"]) -> 
             yield Entry(entry["name"], kind, group, table["why"], aliases, parts)
 
 
+@cache  # each name is compared with all of the list, which stay the same
 def _plain(name: str) -> str:
     """A name without case, separators, and what a clone URL adds to `owner/name`."""
     name = re.sub(r"^(?:git\+)?(?:https?|ssh|git)://(?:[^/@]*@)?[^/]+/|^git@[^:]+:", "", name.strip())

@@ -24,6 +24,11 @@ EXAMPLES = 5
 LONGEST_LINE = 16 << 20
 """Bytes: what is longer is no pair, and is not parsed."""
 
+
+class UnwritableError(UsageError):
+    """The disk takes no more: no fault of what was being read, so a run over many sources ends with it."""
+
+
 _FIELDS = tuple(one.name for one in fields(Pair))
 _LISTS = ("positives", "negatives")
 _SHOWN = 60
@@ -162,9 +167,9 @@ def writing(path: Path) -> Iterator[Callable[[Pair], None]]:
         raise unwritable(path, error) from None
 
 
-def unwritable(path: Path, error: OSError) -> UsageError:
+def unwritable(path: Path, error: OSError) -> UnwritableError:
     """What to raise where a file of pairs cannot be written."""
-    return UsageError(f"{path} cannot be written ({_why(error)}): free some space, or write elsewhere.")
+    return UnwritableError(f"{path} cannot be written ({_why(error)}): free some space, or write elsewhere.")
 
 
 def open_text(path: Path) -> IO[bytes]:

@@ -11,6 +11,7 @@ finds it again. Knows how the registries' own clients are asked for an archive, 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -18,10 +19,12 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from embedcode.data import archives
+from embedcode.data.pairs import unwritable
 from embedcode.errors import UsageError
 from embedcode.index import git
 
@@ -53,12 +56,33 @@ class Source:
         """Names by which never.toml may know it: Debian puts a language before them, a fork has another owner."""
         if self.registry == "github":
             return (self.name, self.name.rpartition("/")[2])
-        plain = self.name
+        plain = re.sub(r"(^rust-.+)-\d[\d.]*$", r"\1", self.name)  # Debian's name of an older version
         for prefix in ("python-", "node-", "ruby-", "php-", "rust-", "haskell-", "lib"):
             plain = plain.removeprefix(prefix)
         parts = plain.removeprefix("golang-github-").split("-", 1)
         owned = "/".join(parts) if plain.startswith("golang-github-") and len(parts) == 2 else plain
         return tuple(dict.fromkeys((self.name, plain, owned, plain.removesuffix("-java"))))
+
+
+_VERSION = re.compile(r"[-_][vr]?\d+(?:(?:a|b|rc)\d+)?(?=[._+~-]|$)")
+_BRANCH = re.compile(r"(?:[-_](?:main|master|develop|dev|trunk|stable|head|(?=[a-f]*\d)[0-9a-f]{7,40}))+$")
+
+
+@cache
+def file_names(file: str) -> tuple[str, ...]:
+    """What a project may be called whose archive or folder has this name: `networkx-3.6-py3-none-any.whl`,
+    `django-main.zip`, `psf-requests-4f6e1d2`, `python-django_4.2.orig.tar.xz`.
+
+    Without endings, versions, branches and commits; and as GitHub and npm put an owner or a scope before the name.
+    """
+    name = file.lower()
+    for ending in archives.NAMES:
+        name = name.removesuffix(ending)
+    name = _BRANCH.sub("", _VERSION.split(name)[0].removesuffix(".orig"))
+    owned = [(name[: dash.start()], name[dash.end() :]) for dash in re.finditer("-", name)]
+    twice = [one for one, other in owned if one == other]  # tokio's tag `tokio-1.35.0` comes as `tokio-tokio-1.35.0`
+    owners = [f"{owner}/{one}" for owner, one in owned] + [f"@{owner}/{one}" for owner, one in owned]
+    return tuple(dict.fromkeys(filter(None, (*Source("debian", name).known_as, *twice, *owners))))
 
 
 def load(file: Path) -> list[Source]:
@@ -115,11 +139,15 @@ def fetch(source: Source, folder: Path) -> tuple[Path, str]:
     """Download a source into `folder`, which is emptied first: its archive, and the version that came.
 
     A repository comes as a bare clone with its history, HEAD at the version.
-    No client runs code of the package: wheels, not sources that have to be built. UsageError with the client's words.
+    No client runs code of the package: wheels, not sources that have to be built. UsageError with the client's words;
+    UnwritableError where the disk is full, which is no fault of the source.
     """
     folder = folder.absolute()  # clients run in it
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise unwritable(folder, error) from None
     if source.registry == "github":
         return _clone(source, folder)
     if source.registry == "debian" and not source.version:  # the name of an archive has upstream's version only
@@ -138,6 +166,7 @@ def _clone(source: Source, folder: Path) -> tuple[Path, str]:
     if not said and source.version:
         said = git.set_head(clone, source.version)
     if said:
+        _raise_if_full(said, folder)
         raise UsageError(f"{source.id} cannot be fetched: git says {said[:200]!r}.")
     head = git.ask(clone, "rev-parse", "--short=12", "HEAD", needed_by="mining a repository")
     if head is None:
@@ -187,11 +216,19 @@ def _run(command: list[str], folder: Path, source: Source) -> str:
     except subprocess.TimeoutExpired:
         raise UsageError(f"{source.id}: {client} took more than {SECONDS} s; run again to try again.") from None
     if done.returncode:
+        _raise_if_full(done.stderr.decode("utf-8", "replace"), folder)
         said = done.stderr.decode("utf-8", "replace").strip().split("\n")
         reason = next((line for line in reversed(said) if "rror" in line or line.startswith("E:")), said[-1])
         cure = " Add deb-src lines to apt's sources and run `apt-get update`." if "deb-src" in reason else ""
         raise UsageError(f"{source.id} cannot be fetched: {client} says {reason[:200]!r}.{cure}")
     return done.stdout.decode("utf-8", "replace")
+
+
+def _raise_if_full(said: str, folder: Path) -> None:
+    """Each client has its own words around those of the system."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if str(full.strerror).lower() in said.lower():
+        raise unwritable(folder, full)
 
 
 def _version(source: Source, archive: Path) -> str:
