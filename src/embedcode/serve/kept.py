@@ -64,8 +64,7 @@ class Kept:
             changed = replace(query.where, only=self.index.since(since)) if since else query.where
             asked = replace(query, where=changed)
             if update and query.mode is not Mode.LEXICAL:
-                with self._embedding:
-                    self.index.embed_best(asked, EMBED_SECONDS, others=False)
+                self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others=False))
             return self.index.search(asked)
 
         return self._answer(hits, update)
@@ -74,8 +73,7 @@ class Kept:
         """Chunks most like the one at path:line, a path relative to the root."""
 
         def hits() -> list[Hit]:
-            with self._embedding:
-                self.index.embed_few(EMBED_SECONDS)
+            self._embed(lambda: self.index.embed_few(EMBED_SECONDS))
             return self.index.related(path, line, k, where)
 
         return self._answer(hits)
@@ -100,6 +98,15 @@ class Kept:
     def reading(self) -> Step | None:
         """How far the reading of what has changed is, while there is any."""
         return self._step if self._reading is not None and self._reading.is_alive() else None
+
+    def _embed(self, work: Callable[[], object]) -> None:
+        """Make a few vectors first. Not behind another question that waits for its own: where the engine is busy that
+        may be long, and each who asks again would wait in one thread more."""
+        if self._embedding.acquire(timeout=EMBED_SECONDS):
+            try:
+                work()
+            finally:
+                self._embedding.release()
 
     def _answer(self, hits: Callable[[], list[Hit]], update: bool = True) -> Answer:
         start = time.monotonic()
