@@ -28,8 +28,6 @@ TIMES, ENOUGH = 5, 0.5
 WORTH = 1.15
 """A lower precision is chosen for at least so many times the speed of the next higher one."""
 
-UNFIT = "does not fit in memory"
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -48,8 +46,8 @@ def choose(
     known = _read(kept)
     if key in known:
         return Choice(**known[key])
-    choice = _measured(checkpoint, sample, states)
-    if UNFIT in choice.reason:
+    choice, all_fit = _measured(checkpoint, sample, states)
+    if not all_fit:
         return choice  # memory may be free next time
     try:
         make_private(home)
@@ -61,14 +59,15 @@ def choose(
 
 def _measured(
     checkpoint: Checkpoint, sample: Sequence[Tokens], states: Callable[[Any, Sequence[Tokens]], Any]
-) -> Choice:
+) -> tuple[Choice, bool]:
+    """The choice, and whether it was one among all: every precision would fit in memory."""
     import torch
 
     from embedcode.engine import network
 
     free = memory.available()
     exact = None
-    best, speed, told = "", 0.0, []
+    best, speed, told, all_fit = "", 0.0, [], True
     count = sum(entry.used for entry in sample)
     for precision in PRECISIONS:
         trial = network.build(checkpoint, precision, torch.device("cpu"), layers=1)
@@ -78,14 +77,15 @@ def _measured(
         cosine = float(torch.nn.functional.cosine_similarity(found, exact).mean())
         told.append(f"{precision} {rate:,.0f} tokens/s a layer at cosine {cosine:.4f}")
         fits = memory.needed(checkpoint, precision) <= free
+        all_fit = all_fit and fits
         if not fits:
-            told[-1] += f", {UNFIT}"
+            told[-1] += ", does not fit in memory"
         if fits and cosine >= LEAST_COSINE and rate >= speed * (WORTH if best else 0):
             best, speed = precision, rate
     if not best:
         memory.check(checkpoint, "int8")
         raise ModelError(f"{checkpoint.name} is computed well in no precision ({'; '.join(told)}): report this.")
-    return Choice(best, "; ".join(told))
+    return Choice(best, "; ".join(told)), all_fit
 
 
 def _seconds(work: Callable[[], object]) -> float:

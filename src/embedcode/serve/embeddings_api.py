@@ -20,6 +20,7 @@ from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, read
 from embedcode.serve.body import GONE, Bodies, Holding
 from embedcode.serve.embedder import Embedder
+from embedcode.serve.keys import asker
 from embedcode.types import Floats
 
 LARGE_BODY = 200_000
@@ -49,7 +50,7 @@ def route(embedder: Embedder, bodies: Bodies) -> Route:
         else:
             asked = read(body, embedder.model)
         request.state.note |= asked.note
-        key = getattr(request.state, "key", None)
+        key = asker(request)
         spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
         answer = await _unless_gone(request, embedder.embed(asked, spend))
         if answer is None:

@@ -63,6 +63,12 @@ class Key:
         self.left -= tokens
 
 
+def asker(request: Any) -> Key | None:
+    """The key by which a request was let in; None where none is needed."""
+    key: Key | None = getattr(request.state, "key", None)
+    return key
+
+
 class Keys:
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path

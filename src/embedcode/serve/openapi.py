@@ -13,6 +13,7 @@ from embedcode import __version__
 from embedcode.serve import search_api
 from embedcode.serve.asked import ENCODINGS, KINDS, Model
 from embedcode.serve.indexes import searchable
+from embedcode.serve.keys import asker
 from embedcode.types import Content, Mode, Role, Truncate
 
 Schema = dict[str, Any]
@@ -49,7 +50,7 @@ def route(model: Model, indexes: list[str], keys: bool) -> Route:
     content = orjson.dumps(document(model, indexes, keys))
 
     def endpoint(request: Request) -> Response:
-        known = searchable(indexes, getattr(request.state, "key", None))
+        known = searchable(indexes, asker(request))
         mine = content if known == indexes else orjson.dumps(document(model, known, keys))
         return Response(mine, media_type="application/json")
 

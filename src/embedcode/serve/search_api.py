@@ -25,7 +25,7 @@ from embedcode.serve.body import Bodies
 from embedcode.serve.highlight import coloured
 from embedcode.serve.indexes import Indexes
 from embedcode.serve.kept import Answer, Kept
-from embedcode.serve.keys import Key
+from embedcode.serve.keys import Key, asker
 from embedcode.serve.problem import ProblemError, encodable, overloaded
 from embedcode.serve.queue import FullError
 from embedcode.store.terms import query_terms
@@ -87,7 +87,7 @@ def routes(indexes: Indexes, bodies: Bodies) -> list[Route]:
         return {**status_record(kept.status()), "reading": {"done": step.done, "total": step.total} if step else None}
 
     def names(request: Request) -> Response:
-        return _json({"indexes": indexes.names(_key(request))})
+        return _json({"indexes": indexes.names(asker(request))})
 
     return [
         Route("/v1/search/indexes", names, methods=["GET"]),
@@ -109,7 +109,7 @@ def _answering(
     async def endpoint(request: Request) -> Response:
         with bodies.open() as holding:
             asked = _read(await bodies.read(request, holding, MOST_BYTES), fields) if fields else {}
-            key = _key(request)
+            key = asker(request)
             kept = indexes.pick(asked.get("index", request.query_params.get("index", "")), key)
             texts = [asked[name] for name in ASKED if asked[name]] if fields is SEARCH else []
             if (note := getattr(request.state, "note", None)) is not None:
@@ -142,11 +142,6 @@ def _spend(key: Key, cost: int) -> None:
         problem = overloaded(full, 429)
         problem.reason = QUOTA
         raise problem from None
-
-
-def _key(request: Request) -> Key | None:
-    key: Key | None = getattr(request.state, "key", None)
-    return key
 
 
 def _json(value: Values) -> Response:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.indexes import searchable
-from embedcode.serve.keys import Key
+from embedcode.serve.keys import asker
 from embedcode.serve.lately import Lately
 from embedcode.serve.model_api import WORDS
 from embedcode.serve.queue import Lane
@@ -22,7 +22,7 @@ def route(embedder: Embedder, lately: Lately, indexes: list[str]) -> Route:
     """`indexes` are the names of those that are served."""
 
     async def endpoint(request: Request) -> Response:
-        key: Key | None = getattr(request.state, "key", None)
+        key = asker(request)
         lanes = [
             {"name": lane.value, "waiting": embedder.queue.tokens(lane), "running": embedder.at_hand(lane)}
             | lately.latencies(lane)

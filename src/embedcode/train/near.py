@@ -47,8 +47,7 @@ def near(mix: Mix, encode: Callable[[Set, Sequence[str]], Floats], folder: Path)
                 found[one.start + part] = number
                 number += 1
                 _answer(mix, one.start + part, vectors[part], answers)
-    more = {query: of | mix.answers.get(query, frozenset()) for query, of in answers.items()}
-    return replace(mix, near=found, answers=mix.answers | {query: frozenset(of) for query, of in more.items()})
+    return replace(mix, near=found, answers=mix.answers | {query: frozenset(of) for query, of in answers.items()})
 
 
 def halved(vectors: Floats, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -69,6 +68,7 @@ def _answer(mix: Mix, rows: NDArray[np.int64], vectors: Floats, answers: dict[by
     """Note what answers the queries that are nearly the same."""
     alike = vectors @ vectors.T >= ALIKE
     for place in np.flatnonzero(alike.sum(1) > 1):
-        of = answers.setdefault(key(mix.pairs[rows[place]].query), set())
+        query = key(mix.pairs[rows[place]].query)
+        of = answers.setdefault(query, set(mix.answers.get(query, ())))
         for other in rows[alike[place]]:
             of |= {key(text) for text in mix.pairs[other].positives}
