@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +10,7 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.opening import Model, Threads
+from embedcode.cli.progress import ProgressLine
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,10 +64,10 @@ def docstrings(
     repeats, dropped, left = Repeats(), Counter[str](), Counter[str]()
     refused: dict[str, str] = {}
     languages = Counter[str]()
-    with _line() as line, extraction.workers(_threads(threads)) as workers, writing(out) as put:
+    with ProgressLine() as line, extraction.workers(_threads(threads)) as workers, writing(out) as put:
         for number, source in enumerate(sources, 1):
             workers.start()
-            line(f"{number} of {len(sources)} sources, {languages.total():,} pairs")
+            line.draw(f"{number} of {len(sources)} sources, {languages.total():,} pairs")
             mined = mine(source, source.resolve().name, workers, own)
             if mined.refused:
                 refused[str(source)] = mined.refused
@@ -119,13 +118,13 @@ def collect(
 
     wanted = listing.load(sources)
     failed: list[str] = []
-    with _line() as line:
+    with ProgressLine() as line:
 
         def progress(step: Step) -> None:
             if step.failed:
                 failed.append(step.failed)
             last = f", {step.record.source}" if step.record else ""
-            line(f"{step.done:,} of {step.total:,} sources, {step.pairs:,} pairs{last}")
+            line.draw(f"{step.done:,} of {step.total:,} sources, {step.pairs:,} pairs{last}")
 
         seconds = None if minutes is None else minutes * 60
         complete = collecting.collect(wanted, out, _threads(threads), seconds, progress, commits)
@@ -171,13 +170,13 @@ def history(
         output.note(f"skipped {message}")
     tasks, skipped, left = Counter[str](), Counter[str](), Counter[str]()
     refused, commits, used = dict[str, str](), 0, 0
-    with _line() as line, writing(out) as put:
+    with ProgressLine() as line, writing(out) as put:
         for root in repositories:
             mined = mining.Mined(root.resolve().name.removesuffix(".git"))
             for pair in mining.mine(root, tokenizer, mined, known, licence, most):
                 put(pair)
                 tasks[pair.task] += 1
-                line(f"{mined.source}: {mined.commits:,} commits, {tasks.total():,} pairs")
+                line.draw(f"{mined.source}: {mined.commits:,} commits, {tasks.total():,} pairs")
             if mined.refused:
                 refused[str(root)] = mined.refused
             skipped += mined.skipped
@@ -273,7 +272,7 @@ def synthesize(
     writer = writing.Writer(url, os.environ.get("EMBEDCODE_API_KEY", ""))
     given, bad = _all(files)
     bounds = writing.Bounds(answers, tokens, dollars, price_in, price_out, rate)
-    with _line() as line:
+    with ProgressLine() as line:
         spent, complete = writing.synthesize(
             chosen,
             given,
@@ -281,7 +280,7 @@ def synthesize(
             out,
             bounds,
             parallel,
-            lambda spent: line(f"{spent.answers:,} answers, {spent.tokens_in + spent.tokens_out:,} tokens"),
+            lambda spent: line.draw(f"{spent.answers:,} answers, {spent.tokens_in + spent.tokens_out:,} tokens"),
         )
     record = {
         "answers": spent.answers,
@@ -321,7 +320,7 @@ def consistency(
 
     given, bad = _all(files)
     given = drawn(given, most) if most else given
-    with _line() as line:
+    with ProgressLine() as line:
         filtered = consistent(given, _encoder(model, threads), top, pool, told=_told(line))
         pairs.write(out, filtered.kept)
     ranks = filtered.ranks
@@ -368,7 +367,7 @@ def negatives(
         raise UsageError(f"--share {share} must be above 0 and at most 1, such as 0.95")
     given, bad = _all(files)
     rule = Rule("share", share, ceiling) if margin is None else Rule("margin", margin, ceiling)
-    with _line() as line:
+    with ProgressLine() as line:
         mined, passed = mine(given, _encoder(model, threads), count, rule, sample, keep, told=_told(line))
         pairs.write(out, mined)
     found = sum(len(pair.negatives) for pair in mined)
@@ -388,8 +387,8 @@ def merge(
     """
     from embedcode.data.merge import merge as join
 
-    with _line() as line:
-        record, bad = join(files, out, lambda done: line(f"{done:,} pairs read"))
+    with ProgressLine() as line:
+        record, bad = join(files, out, lambda done: line.draw(f"{done:,} pairs read"))
     _tell(bad)
     _put(record, as_json)
 
@@ -460,7 +459,7 @@ def split(
     listed, bad = holdout.load(held), pairs.Bad()
     kept: dict[str, list[Pair]] = {}
     counts = Counter[str]()
-    with _line() as line, pairs.writing(out) as put:
+    with ProgressLine() as line, pairs.writing(out) as put:
         for pair, place in holdout.split(pairs.read_all(files, bad), listed):
             counts["trained" if not place else "left out" if place == "-" else "held out"] += 1
             if not place:
@@ -468,7 +467,7 @@ def split(
             elif place != "-":
                 kept.setdefault(place, []).append(pair)
             if not counts.total() % 1000:
-                line(f"{counts.total():,} pairs read, {counts['held out']:,} held out")
+                line.draw(f"{counts.total():,} pairs read, {counts['held out']:,} held out")
         made: dict[str, int] = {}
         for place, of in sorted(kept.items()):  # before the pairs take their place: whoever has them has the tasks
             part, language = place.split(" ")
@@ -519,14 +518,14 @@ def check(
     sources = holdout.load(held).entries() if held else ()
     known = Evaluations([beir.load(folder) for folder in evaluations or ()], sources)
     report, bad, unlicensed = Report(), pairs.Bad(), 0
-    with _line() as line, nullcontext() if out is None else pairs.writing(out) as keep:
+    with ProgressLine() as line, nullcontext() if out is None else pairs.writing(out) as keep:
         for pair in allowed(pairs.read_all(files, bad), known, report):
             if not licences.allowed(pair.licence):
                 unlicensed += 1
             elif keep is not None:
                 keep(pair)
             if not report.pairs % 1000:
-                line(f"{report.pairs:,} pairs read, {report.forbidden:,} overlap")
+                line.draw(f"{report.pairs:,} pairs read, {report.forbidden:,} overlap")
     _tell(bad)
     if as_json:
         output.put_json(described(report, known) | {"unlicensed": unlicensed, "bad_lines": bad.lines})
@@ -555,8 +554,8 @@ def _encoder(model: str | None, threads: str | None) -> Encoder:
     return engine.configured(settings.load({"model": model, "threads": threads}))
 
 
-def _told(line: _Line) -> Told:
-    return lambda what, done, total: line(f"embedding {done:,} of {total:,} {what}")
+def _told(line: ProgressLine) -> Told:
+    return lambda what, done, total: line.draw(f"embedding {done:,} of {total:,} {what}")
 
 
 def _put(record: Mapping[str, object], as_json: bool) -> None:
@@ -597,40 +596,3 @@ def _threads(threads: str | None) -> int:
     from embedcode import settings
 
     return settings.load({"threads": threads}).threads
-
-
-class _Line:
-    """One line on the terminal; nothing in a pipe."""
-
-    def __init__(self) -> None:
-        import sys
-
-        self._stream = sys.stderr if output.is_terminal(sys.stderr) else None
-        self._drawn = 0.0
-
-    def __call__(self, text: str) -> None:
-        from embedcode.cli.progress import CLEAR_LINE, REDRAW_SECONDS
-
-        now = time.monotonic()
-        if self._stream is not None and now - self._drawn >= REDRAW_SECONDS:
-            import shutil
-
-            self._drawn = now
-            self._stream.write(CLEAR_LINE + output.printable(text)[: shutil.get_terminal_size().columns - 1])
-            self._stream.flush()
-
-    def wipe(self) -> None:
-        from embedcode.cli.progress import CLEAR_LINE
-
-        if self._stream is not None and self._drawn:
-            self._stream.write(CLEAR_LINE)
-            self._stream.flush()
-
-
-@contextmanager
-def _line() -> Iterator[_Line]:
-    line = _Line()
-    try:
-        yield line
-    finally:
-        line.wipe()

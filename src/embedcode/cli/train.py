@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
+from embedcode.cli.progress import ProgressLine
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
     from embedcode.train.run import Outcome, Step
-
-REDRAW_SECONDS = 0.5
 
 
 def train(
@@ -82,8 +78,9 @@ def train(
             return
         from embedcode.train.run import Run
 
-        with _Line() as line:
-            outcome = Run(read, out or Path("runs") / read.name, resume, line.around(output.note), line).go()
+        with ProgressLine() as line:
+            place = out or Path("runs") / read.name
+            outcome = Run(read, place, resume, _around(line), lambda step: line.draw(described(step))).go()
     _report(outcome, as_json)
 
 
@@ -94,13 +91,15 @@ def _train_on(path: Path, out: Path | None, model: str | None, minutes: float, r
     check(str(path))
     if not 0 < minutes <= 24 * 60:
         raise UsageError(f"--minutes {minutes:g} must be above 0, and at most a day")
-    with _extra(), _quiet(), _Line() as line:
+    with _extra(), _quiet(), ProgressLine() as line:
         from embedcode.train import packaged
         from embedcode.train.own import own
 
         place = out or Path("runs") / (path.resolve().name or "own")
-        tell = line.around(output.note)
-        verdict = own(path, place, model or packaged.NAME, minutes, resume, settings.load().threads, tell, line)
+        verdict = own(
+            path, place, model or packaged.NAME, minutes, resume, settings.load().threads, _around(line),
+            lambda step: line.draw(described(step)),
+        )  # fmt: skip
     if as_json:
         from dataclasses import asdict
 
@@ -130,40 +129,14 @@ def _report(outcome: Outcome, as_json: bool) -> None:
     output.put(f"{outcome.folder}: {outcome.steps:,} steps; try it with --model {outcome.folder}")
 
 
-class _Line:
-    """One line on the terminal that says how far the steps are; nothing elsewhere."""
+def _around(line: ProgressLine) -> Callable[[str], None]:
+    """Remarks, with the line out of their way."""
 
-    def __init__(self) -> None:
-        self._live = output.is_terminal(sys.stderr)
-        self._drawn = 0.0
+    def told(text: str) -> None:
+        line.wipe()
+        output.note(text)
 
-    def __call__(self, step: Step) -> None:
-        now = time.monotonic()
-        if self._live and now - self._drawn >= REDRAW_SECONDS:
-            self._drawn = now
-            sys.stderr.write("\r\x1b[2K" + described(step)[: shutil.get_terminal_size().columns - 1])
-            sys.stderr.flush()
-
-    def around(self, tell: Callable[[str], None]) -> Callable[[str], None]:
-        """Remarks, with the line out of their way."""
-
-        def told(text: str) -> None:
-            self.wipe()
-            tell(text)
-
-        return told
-
-    def wipe(self) -> None:
-        if self._drawn:
-            self._drawn = 0.0
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
-
-    def __enter__(self) -> _Line:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.wipe()
+    return told
 
 
 def described(step: Step) -> str:
