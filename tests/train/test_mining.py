@@ -8,13 +8,15 @@ from pathlib import Path
 
 from embedcode.data import pairs
 from embedcode.train.recipe import read
-from embedcode.train.run import Run
+from embedcode.train.run import Run, Step
 
 
 def test_a_run_mines_twice_and_a_resumed_one_not_again(recipe: Callable[..., Path], tmp_path: Path) -> None:
     path = recipe("mined", evaluate=[], in_batch=False, negatives=2, mining={"rounds": 2, "share": 1.0, "kept": 4})
     out = tmp_path / "out"
-    Run(read(path), out, tell=lambda line: None).go()
+    steps: list[Step] = []
+    Run(read(path), out, tell=lambda line: None, progress=steps.append).go()
+    assert [step.what for step in steps if step.what != "step"] == ["embedding passages,", "embedding queries,"] * 2
     rounds = [list(pairs.read(out / f"round-{number}" / "negatives-one.jsonl.gz")) for number in (1, 2)]
     for rows in rounds:
         assert len(rows) == 96

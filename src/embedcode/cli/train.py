@@ -140,7 +140,7 @@ def _around(line: ProgressLine) -> Callable[[str], None]:
 
 
 def described(step: Step) -> str:
-    parts = [f"step {step.done:,} of {step.total:,}"]
+    parts = [f"{step.what} {step.done:,} of {step.total:,}"]
     if step.loss is not None:
         parts.append(f"loss {step.loss:.3f}")
     done = step.done - step.before

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from embedcode.data import filter as consistency
 from embedcode.data import negatives, pairs, scoring
 from embedcode.data.negatives import Rule
+from embedcode.data.scoring import Told
 from embedcode.errors import UsageError
 from embedcode.train.batches import Texts
 from embedcode.train.mix import Mix, Set, limited, with_pairs
@@ -83,7 +84,9 @@ class Trained:
         return scores, places
 
 
-def consistent(mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, folder: Path) -> Mix:
+def consistent(
+    mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, folder: Path, told: Told = lambda *_: None
+) -> Mix:
     """The mix with those pairs only whose positive `model` finds, where a set asks for it; from `folder` where they
     are there already."""
     encoder = Trained(model, texts, first)
@@ -94,7 +97,8 @@ def consistent(mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, f
             if one.data.top:
                 file = folder / f"consistent-{one.data.name}.jsonl.gz"
                 if not file.is_file():
-                    kept = consistency.consistent(own, encoder, one.data.top, instruction=one.data.instruction or None)
+                    said = one.data.instruction or None
+                    kept = consistency.consistent(own, encoder, one.data.top, instruction=said, told=told)
                     if not kept.kept:
                         raise UsageError(
                             f"data set {one.data.name}: the base finds none of its {len(own):,} pairs among the first "
@@ -107,7 +111,9 @@ def consistent(mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, f
     return with_pairs(mix, found())
 
 
-def mined(mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, folder: Path) -> Mix:
+def mined(
+    mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, folder: Path, told: Told = lambda *_: None
+) -> Mix:
     """The mix with negatives mined by `model`, from `folder` where they are there already."""
     rows: list[Pair] = []
     encoder = Trained(model, texts, first)
@@ -118,7 +124,7 @@ def mined(mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, folder
             own = mix.pairs[one.start : one.stop]
             rule = Rule("share", recipe.mining.share)
             said = one.data.instruction or None
-            found, _ = negatives.mine(own, encoder, count, rule, instruction=said, find=encoder.nearest)
+            found, _ = negatives.mine(own, encoder, count, rule, instruction=said, told=told, find=encoder.nearest)
             pairs.write(file, found)
         rows += pairs.read(file)
     return replace(mix, pairs=rows)

@@ -55,14 +55,15 @@ Values = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a round is."""
+    """How far a round is, or the mining before it."""
 
     done: int
     total: int
-    loss: float | None
-    seconds: float
-    before: int
+    loss: float | None = None
+    seconds: float = 0.0
+    before: int = 0
     """Steps that an earlier process did."""
+    what: str = "step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +219,9 @@ class Run:
             return self.mix
         model = network.trainable(checkpoint, None, 0.0, device())
         found = mining.consistent(
-            self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, self.out
-        )
+            self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, self.out,
+            self._embedding,
+        )  # fmt: skip
         for before, after in zip(self.mix.sets, found.sets, strict=True):
             if before.data.top:
                 self.tell(f"data set {before.data.name}: {after.size:,} of {before.size:,} pairs are trained on")
@@ -243,8 +245,12 @@ class Run:
             model = network.trainable(checkpoint, None, 0.0, device())
         self.tell(f"mining negatives for {folder.name}")
         return mining.mined(
-            self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, folder
-        )
+            self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, folder,
+            self._embedding,
+        )  # fmt: skip
+
+    def _embedding(self, what: str, done: int, total: int) -> None:
+        self.progress(Step(done, total, what=f"embedding {what},"))
 
     def _planned(self, collator: Collator, criterion: Any, mixed: Mix) -> dict[str, Any]:
         recipe = self.recipe
