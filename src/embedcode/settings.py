@@ -39,7 +39,7 @@ class Settings:
     precision: str
     """What a checkpoint is computed in: one of PRECISIONS, or "" for what a calibration chooses."""
     device: str
-    """Where a checkpoint is computed: cpu, cuda or cuda:1."""
+    """Where a model is computed: cpu, cuda or tensorrt, a card by its number such as cuda:1, or auto for the best."""
     stream: bool
     """Keep no layer of a checkpoint in memory: each is read from the disk for each pass."""
     threads: int

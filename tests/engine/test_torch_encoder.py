@@ -191,6 +191,16 @@ def test_int8_on_a_card_is_refused_with_the_cure(folder: Path) -> None:
         encoder(folder, "int8", device="cuda").encode(["x"], Role.PASSAGE)
 
 
+@pytest.mark.parametrize(("device", "cards"), [("cuda", 0), ("cuda:1", 1)])
+def test_a_card_that_is_not_there_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, device: str, cards: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    with pytest.raises(ModelError, match=rf"cannot use {device} here \(it finds {cards} cards\): set device to cpu"):
+        encoder(folder, "", device=device).encode(["x"], Role.PASSAGE)
+
+
 @pytest.mark.parametrize("truncate", list(Truncate))
 def test_which_end_is_cut_may_be_a_plain_string(exact: TorchEncoder, truncate: Truncate) -> None:
     texts = ["a b c d e f g h"]

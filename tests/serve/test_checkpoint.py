@@ -17,6 +17,7 @@ from transformers import MistralConfig, MistralModel
 from embedcode import Role, load
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.model.spec import DEFAULT
+from embedcode.serve.golden import compare
 
 from .serving import PATIENCE, Server, serving
 
@@ -102,3 +103,8 @@ def test_the_vector_of_a_known_text_is_kept_and_a_model_that_gives_another_is_ne
     with serving(home, "--model", str(folder), ready=False, EMBEDCODE_PRECISION="fp32") as changed:
         assert changed.process.wait(PATIENCE) == 2
         assert "another vector" in changed.log.read_text()
+
+
+def test_a_home_that_cannot_be_written_keeps_no_vector_and_is_no_trouble(exact: TorchEncoder, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert compare(exact, tmp_path / "file" / "home") == 1

@@ -15,6 +15,7 @@ from embedcode.engine.encoder import LocalEncoder
 from embedcode.serve import embedder as door
 from embedcode.serve.asked import Asked, Model
 from embedcode.serve.embedder import Embedder, Limits
+from embedcode.serve.keys import Key
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import Lane
@@ -146,6 +147,19 @@ def test_what_is_past_its_deadline_before_the_engine_took_it_is_gone_with_its_ca
         assert caught.value.reason == "deadline"
         assert case.embedder._flights == {}
         assert case.embedder._no_room is None
+
+    case.run(work())
+
+
+def test_a_request_that_is_too_large_for_any_time_costs_its_key_nothing() -> None:
+    case, key = Case(timeout=10), Key("k", "", tokens_per_minute=100)
+
+    async def work() -> None:
+        huge = Asked("m", ("a" * 50_000,), Role.PASSAGE, Lane.PASSAGE)
+        with pytest.raises(ProblemError) as caught:
+            await case.embedder.embed(huge, lambda tokens: key.spend(tokens, 1.0))
+        assert caught.value.status == 413
+        key.spend(100, 1.0)  # the whole minute's
 
     case.run(work())
 

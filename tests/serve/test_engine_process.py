@@ -1,12 +1,14 @@
-"""An engine that cannot even be started, since the machine has no more files, processes or threads."""
+"""An engine that cannot be loaded, or not be started, since the machine has no more files, processes or threads."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import multiprocessing
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,10 +16,12 @@ from embedcode.serve import engine_process
 from embedcode.serve.engine_process import EngineProcess
 from embedcode.serve.worker import Load
 
+from .serving import PATIENCE
+
 LOAD = Load("none", "auto", "cpu", False, 1, Path("/nowhere"), 100)
 
 
-def told() -> list[tuple[str, tuple[Any, ...]]]:
+def told(load: Load = LOAD) -> list[tuple[str, tuple[Any, ...]]]:
     """What a start comes to."""
     found: list[tuple[str, tuple[Any, ...]]] = []
 
@@ -29,8 +33,8 @@ def told() -> list[tuple[str, tuple[Any, ...]]]:
             if what == "died":
                 died.set()
 
-        EngineProcess(LOAD, hear).start()
-        await asyncio.wait_for(died.wait(), 5)
+        EngineProcess(load, hear).start()
+        await asyncio.wait_for(died.wait(), PATIENCE)
 
     asyncio.run(run())
     return found
@@ -62,3 +66,11 @@ def test_a_thread_that_cannot_be_had_is_an_engine_that_has_died(monkeypatch: pyt
 
     monkeypatch.setattr(engine_process, "Thread", NoMore)
     assert told()[-1] == ("died", (None,))
+
+
+def test_whatever_goes_wrong_while_it_loads_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    unusable, died = told(replace(LOAD, model=cast(str, None)))
+    assert unusable[0] == "unusable"
+    assert re.fullmatch(r".* cannot be loaded \(AttributeError at __init__\.py:\d+: .*", unusable[1][0])
+    assert died == ("died", (0,))
+    assert capfd.readouterr().err == ""

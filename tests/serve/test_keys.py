@@ -101,6 +101,8 @@ def test_a_quota_fills_up_by_the_minute() -> None:
     large.spend(1500, 1.0)  # more than a minute's: taken when the minute is full, and paid for afterwards
     with pytest.raises(FullError):
         large.spend(1, 61.0)
+    large.spend(-100, 61.0)  # what is given back is taken, however much is owed
+    assert large.left == -200
 
 
 # ---- the server --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,26 @@ def test_repositories_have_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_every_option_can_be_read() -> None:
     assert options._READERS.keys() == set(Options.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("ALLOWED_HOST", r"did you mean EMBEDCODE_SERVE_ALLOWED_HOSTS\?"),
+        ("port", r"did you mean EMBEDCODE_SERVE_PORT\?"),
+        ("MODEL", r"did you mean EMBEDCODE_MODEL\?"),
+        ("XYZ", "take it out; there are EMBEDCODE_SERVE_HOST, EMBEDCODE_SERVE_PORT, "),
+    ],
+)
+def test_a_variable_that_is_no_option_is_named_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, name: str, cure: str
+) -> None:
+    monkeypatch.setenv(f"EMBEDCODE_SERVE_{name}", "a")
+    with pytest.raises(UsageError, match=f"environment EMBEDCODE_SERVE_{name} is no option of the server; {cure}"):
+        options.load({})
+
+
+def test_every_option_is_in_the_docs() -> None:
+    table = (Path(__file__).parents[2] / "docs" / "serve.md").read_text("utf-8").partition("## Options")[2]
+    named = set(re.findall(r"`(?:EMBEDCODE_SERVE)?_(\w+)`", table.partition("\n## ")[0]))
+    assert {name.upper() for name in Options.__dataclass_fields__} <= named

@@ -229,6 +229,13 @@ class TorchEncoder(LocalEncoder):
             raise ModelError(
                 f"{self.checkpoint.name} needs {error.name}; run `pip install '.[torch]'` in your clone of embedcode"
             ) from None
+        if self._device != "cpu":
+            found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            if int(self._device.partition(":")[2] or 0) >= found:
+                raise ModelError(
+                    f"torch {torch.__version__} cannot use {self._device} here (it finds {found} cards): set device to "
+                    "cpu or to a card there is, or install NVIDIA's driver and a torch that is built for CUDA."
+                )
         torch.set_num_threads(self._threads)
 
     @cached_property

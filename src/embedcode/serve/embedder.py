@@ -234,11 +234,11 @@ class Embedder:
             good = {0: good[0]}
         try:
             found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
-        except FullError as full:
+        except (FullError, ProblemError) as refused:
             if spend is not None:
                 spend(-cost)  # nothing was computed for it
-            if asked.lane is Lane.PASSAGE and full.reason == "tokens":
-                self._no_room = min((size, full.retry_after), self._no_room or (size, full.retry_after))
+            if isinstance(refused, FullError) and asked.lane is Lane.PASSAGE and refused.reason == "tokens":
+                self._no_room = min((size, refused.retry_after), self._no_room or (size, refused.retry_after))
             raise
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))

@@ -1,11 +1,13 @@
 """Golden: whether an engine still computes what it did, by one known text. Knows no process and no request.
 
 An exported graph brings the vector of the full-precision model. For a checkpoint the first start in its space and
-precision keeps one in the home folder, and every later start, also that after a crash, is compared with it.
+precision keeps one in the home folder, and every later start, also that after a crash, is compared with it. Where the
+folder cannot be written, no start is.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from embedcode.engine.encoder import PROBE, LocalEncoder
@@ -28,9 +30,10 @@ def compare(encoder: LocalEncoder, home: Path) -> float:
         stored = np.load(path, allow_pickle=False)
         cosine = float(stored @ vector) if stored.shape == vector.shape else 0.0
     except (OSError, ValueError):
-        make_private(path.parent)
-        with replacing(path, 0o600) as file:
-            np.save(file, vector)
+        with suppress(OSError):  # kept at another start
+            make_private(path.parent)
+            with replacing(path, 0o600) as file:
+                np.save(file, vector)
         return 1.0
     if not cosine >= GOLDEN_COSINE:  # nan too
         raise ModelError(

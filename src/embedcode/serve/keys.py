@@ -48,7 +48,10 @@ class Key:
         return not self.indexes or index in self.indexes
 
     def spend(self, tokens: int, now: float) -> None:
-        """FullError where this minute's tokens are used up. A request above a whole minute's waits for a full one."""
+        """FullError where this minute's tokens are used up. A request above a whole minute's waits for a full one.
+
+        Fewer than 0 are given back, which is never refused.
+        """
         if not self.tokens_per_minute:
             return
         most = float(self.tokens_per_minute)
@@ -58,7 +61,7 @@ class Key:
             self.left = min(most, self.left + (now - self.at) * most / 60)
         self.at = now
         wanted = min(float(tokens), most)
-        if self.left < wanted:
+        if tokens > 0 and self.left < wanted:
             raise FullError((wanted - self.left) * 60 / most, "quota")
         self.left -= tokens
 

@@ -14,7 +14,9 @@ from typing import Any
 
 from embedcode.errors import UsageError
 from embedcode.serve.keys import INDEX_NAME
+from embedcode.settings import Settings
 
+OWN = "EMBEDCODE_SERVE_"
 NIM_SETTINGS = {
     "NIM_ENGINE_PRECISION": "precision",
     "NIM_CACHE_PATH": "home",
@@ -85,10 +87,9 @@ def load(flags: Mapping[str, Any]) -> Options:
     for variable, name in NIM.items():
         if raw := os.environ.get(variable):
             values.update(_read(name, raw, variable, nim=True))
-    for one in fields(Options):
-        variable = f"EMBEDCODE_SERVE_{one.name.upper()}"
-        if raw := os.environ.get(variable):
-            values.update(_read(one.name, raw, variable))
+    for variable, raw in os.environ.items():
+        if variable.startswith(OWN) and raw:
+            values.update(_read(_option(variable), raw, variable))
     for name, value in flags.items():
         if value is not None:
             values.update(_read(name, value, f"--{name.replace('_', '-')}"))
@@ -96,6 +97,20 @@ def load(flags: Mapping[str, Any]) -> Options:
     if (options.tls_cert is None) != (options.tls_key is None):
         raise UsageError("TLS needs both files: give tls_cert (the certificate) and tls_key (its key).")
     return options
+
+
+def _option(variable: str) -> str:
+    """The option that a variable of ours is for; UsageError for none: a misspelt one would leave a server as it was."""
+    known = {f"{OWN}{one.name.upper()}": one.name for one in fields(Options)}
+    if variable not in known:
+        from difflib import get_close_matches
+
+        names = {one.name: f"EMBEDCODE_{one.name.upper()}" for one in fields(Settings) if one.name != "sources"}
+        names |= {name: own for own, name in known.items()}
+        near = get_close_matches(variable.removeprefix(OWN).lower(), names, n=1)
+        cure = f"did you mean {names[near[0]]}?" if near else f"take it out; there are {', '.join(known)}"
+        raise UsageError(f"environment {variable} is no option of the server; {cure}")
+    return known[variable]
 
 
 def nim_settings() -> dict[str, str]:

@@ -76,6 +76,10 @@ def run(pipe: Connection, load: Load) -> None:
         pipe.send(("unusable", str(error)))
     except (BrokenPipeError, ConnectionResetError):
         pass
+    except Exception as error:  # while it loads: there is no text yet that its message could hold
+        what = " ".join(f"{_place(error)}: {error}".split())
+        name = load.model or "the packaged model"
+        pipe.send(("unusable", f"{name} cannot be loaded ({what}): put right what that names, or report it."))
 
 
 class Worker:
@@ -145,9 +149,7 @@ class Worker:
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)
         except BaseException as error:  # this process is of no use any more: another one takes its place
-            # Without its message, which may hold what was sent.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            self._send("broken", f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}")
+            self._send("broken", _place(error))  # without its message, which may hold what was sent
             os._exit(1)
 
     def _next(self) -> list[Item]:
@@ -195,6 +197,12 @@ class Worker:
     def _send(self, *message: object) -> None:
         with self._sending:
             self._pipe.send(message)
+
+
+def _place(error: BaseException) -> str:
+    """Its type, and where it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
 
 
 def peak() -> int:
