@@ -16,6 +16,7 @@ from embedcode.train.dry import dry
 from embedcode.train.recipe import read
 
 ROOT = Path(__file__).parents[2]
+HALF = {"name": "one", "files": ["one.jsonl"], "weight": 0.5}
 
 
 def embedcode(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -52,6 +53,14 @@ def test_data_that_is_here_is_read(recipe: Callable[..., Path], world: Path) -> 
     assert not any("not here" in line for line in told)
 
 
+def test_no_set_is_larger_than_its_limit(recipe: Callable[..., Path]) -> None:
+    asked: dict[str, object] = {"top": 3, "limit": 40}  # the base decides which, and is not here
+    sets = [{"name": "one", "files": ["one.jsonl"], **asked}, {"name": "x", "files": ["x.jsonl"], "pairs": 90, **asked}]
+    report = dry(read(recipe("limited", data=sets, steps=0)), lambda line: None)
+    assert [size for _, size, *_ in report.sets] == [40, 40]
+    assert report.steps == 80 / 8
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -60,6 +69,10 @@ def test_data_that_is_here_is_read(recipe: Callable[..., Path], world: Path) -> 
         ({"micro_batch": 4}, "in_batch needs the whole batch"),
         ({"in_batch": False, "symmetric": True}, "symmetric compares queries across a batch"),
         ({"data": []}, "has no data"),
+        ({"data": [HALF, {"name": "two", "files": ["none.jsonl"]}]}, "data set two has no weight and others have"),
+        ({"evaluate": ["toys", "others/toys"]}, "two tasks of evaluate are called toys"),
+        ({"mining": {"rounds": 1}, "negatives": 0}, "negatives is 0: set negatives"),
+        ({"mining": {"rounds": 1, "kept": 2}, "negatives": 3}, "kept 2 is fewer than the 3 negatives"),
         ({"lora": {"targets": ["nothing"]}}, "are no linear maps of this network; it has dense, key, query, value"),
     ],
 )

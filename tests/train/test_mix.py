@@ -31,6 +31,7 @@ def recipe(folder: Path, *rows: dict[str, object]) -> Path:
         "data": [{"name": "stated", "files": ["pairs.jsonl"]},
                  {"name": "asked", "files": ["pairs.jsonl"], "ask": True}],
     }  # fmt: skip
+    (folder / "base").mkdir(exist_ok=True)
     (folder / "recipe.yaml").write_text(json.dumps(values))
     return folder / "recipe.yaml"
 

@@ -103,6 +103,14 @@ def test_too_little_to_learn_from(world: Path, tmp_path: Path) -> None:
         run(tmp_path / "repo", tmp_path / "out", world)
 
 
+def test_what_was_not_divided_to_the_end_is_divided_again(repository: Path, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "held-out").write_text("in the way")
+    with pytest.raises(UsageError, match="held-out cannot be written"):
+        run(repository, tmp_path, world)
+    assert (tmp_path / "steering").is_dir()
+    assert not (tmp_path / "own.jsonl.gz").exists(), "a run that goes on takes it for the end"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -112,6 +120,7 @@ def test_too_little_to_learn_from(world: Path, tmp_path: Path) -> None:
         (("--on", ".", "--dry-run"), "--dry-run is for recipes"),
         (("--on", ".", "--minutes", "0"), "--minutes 0 must be above 0"),
         (("r.yaml", "--model", "x"), "--model is for --on"),
+        (("r.yaml", "--minutes", "25"), "--minutes is for --on"),
     ],
 )
 def test_requests_that_make_no_sense(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
 from embedcode.errors import UsageError
-from embedcode.train import recipe as recipes
-from embedcode.train.recipe import Recipe, read
+from embedcode.train.recipe import Data, Lora, Mining, Recipe, read
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -36,6 +37,9 @@ def written(folder: Path, text: str, name: str = "r.yaml") -> Path:
         ("precision: fp16", "precision = 'fp16' must be one of fp32, bf16"),
         ("in_batch: 1", "in_batch = 1 must be true or false"),
         ("name: [a]", "the key 'name' twice"),
+        ("epochs: .inf", "epochs = inf must be a number"),
+        (f"minutes: 1{'0' * 400}", "must be a number of minutes"),
+        ("dimensions: [64, 0]", "dimensions, entry 2 = 0 must be a whole number from 1"),
         ("lora: {ranks: 4}", "lora: unknown key 'ranks'; did you mean 'rank'?"),
         ("lora: 4", "lora = 4 must be a table"),
         ("lora: {dropout: 1}", "lora: dropout = 1 must be a number from 0 to 0.99"),
@@ -43,7 +47,8 @@ def written(folder: Path, text: str, name: str = "r.yaml") -> Path:
         ("data: [{name: x}]", "data, entry 1 lacks 'files'"),
         ("data: [{name: x, files: [3]}]", "data, entry 1: files, entry 1 = 3 must be text"),
         ("mining: {share: 95}", "mining: share = 95 must be a number of the positive's score from 0 to 1"),
-        ("a: [", "is not valid YAML"),
+        *((line, "is not valid YAML") for line in ("a: [", "[a, b]: 1", "{seed}: 1", "seed: !!int x")),
+        *((f"notes: {value}", "is not valid YAML") for value in ("2024-99-99", "!!bool x", "!!timestamp x")),
     ],
 )
 def test_what_is_wrong_is_said_with_key_value_and_cure(tmp_path: Path, line: str, message: str) -> None:
@@ -135,7 +140,14 @@ def test_an_in_domain_recipe_has_no_licence_to_be_released_under() -> None:
 
 def test_every_key_with_a_unit_is_on_the_page() -> None:
     page = (ROOT / "docs" / "train.md").read_text("utf-8")
-    for name, unit, default in recipes.units():
-        assert f"| `{name}` | {unit} | {default} |" in page
-    assert len(recipes.units()) > 10
-    assert isinstance(Recipe, type)
+    units = {one: one.metadata["unit"] for one in fields(Recipe) if "unit" in one.metadata}
+    for one, unit in units.items():
+        assert f"| `{one.name}` | {unit} | {one.default:g} |" in page
+    assert len(units) > 10
+
+
+def test_every_key_is_on_the_page() -> None:
+    spans = re.findall("`([^`\n]+)`", (ROOT / "docs" / "train.md").read_text("utf-8"))
+    words = set(re.findall(r"\w+", " ".join(spans)))
+    own = [one.name for kind in (Recipe, Data, Lora, Mining) for one in fields(kind) if one.name != "folder"]
+    assert [name for name in own if name not in words] == []

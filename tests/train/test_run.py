@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -10,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -21,8 +24,9 @@ from safetensors.torch import load_file, save_file
 
 import embedcode
 from embedcode.engine import memory
-from embedcode.errors import UsageError
-from embedcode.train import averaging, loop, publish
+from embedcode.errors import EmbedcodeError, UsageError
+from embedcode.files import replacing
+from embedcode.train import averaging, base, loop, near, network, publish, run
 from embedcode.train.recipe import read
 from embedcode.train.run import Outcome, Run
 from embedcode.types import Role
@@ -172,6 +176,30 @@ def test_a_folder_with_a_run_is_not_taken_again_or_by_another_recipe(recipe: Rec
     assert all(torch.equal(one, before[name]) for name, one in weights(out).items())
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"data": [{"name": "one", "files": ["one.jsonl"]}, {"name": "two", "files": ["tow.jsonl"]}]}, "put it there"),
+        ({"evaluate": ["tosy"]}, "tosy/corpus.jsonl does not exist"),
+        ({"base": "/no/bsae"}, "bsae is no folder"),
+    ],
+)
+def test_a_start_that_is_refused_leaves_the_folder_to_the_corrected_recipe(
+    recipe: Recipes, tmp_path: Path, wrong: dict[str, Any], message: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "pairs-mine.jsonl").write_text("of somebody else")
+    with pytest.raises(EmbedcodeError, match=message):
+        go(recipe("refused", **wrong), out)
+    sets = [{"name": "one", "files": ["one.jsonl"], "limit": 20}, {"name": "two", "files": ["two.jsonl"]}]
+    made = Run(read(recipe("refused", data=sets)), out, tell=lambda line: None)
+    assert [one.size for one in made.mix.sets] == [20, 32]
+    with pytest.raises(EmbedcodeError):
+        go(recipe("refused", **wrong), out, resume=True)
+    assert {file.name for file in out.iterdir()} >= {"plan.json", "pairs-one.json", "pairs-mine.jsonl"}
+
+
 def test_a_full_disk_leaves_the_last_whole_checkpoint(recipe: Recipes, tmp_path: Path) -> None:
     path, out = recipe("full", steps=6, save_every=2, evaluate=[]), tmp_path / "out"
     go(recipe("full", steps=6, save_every=2, evaluate=[]), tmp_path / "size")
@@ -229,6 +257,30 @@ def test_a_disk_that_fills_at_the_end_costs_the_model_only(
     assert weights(tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["plan.json", "before.json", "near-one.npy"])
+def test_a_disk_that_fills_at_a_small_file_is_one_sentence(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "out").mkdir()
+
+    def filling(place: Path) -> AbstractContextManager[IO[bytes]]:
+        if place.name == name and (place.exists() or name != "plan.json"):  # the plan is written again with its steps
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replacing(place)
+
+    monkeypatch.setattr(run, "replacing", filling)
+    monkeypatch.setattr(near, "replacing", filling)
+    path = recipe("small", data=[{"name": "one", "files": ["one.jsonl"], "group": "near"}])
+    with pytest.raises(UsageError, match=r"cannot be written \(no space left on device\).*go on with --resume"):
+        go(path, tmp_path / "out")
+
+
+def test_sizes_beyond_the_base_are_refused_when_it_is_opened(recipe: Recipes, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="4096 is more than the 64 that base has"):
+        base.open_base(read(recipe("wide", dimensions=[32, 4096])), tmp_path)
+    assert base.open_base(read(recipe("wide", dimensions=[32, 64])), tmp_path).dim == 64
+
+
 def test_a_base_too_big_is_refused_before_it_is_loaded(
     recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +324,8 @@ def test_averages_are_of_one_model() -> None:
         averaging.average([one, {"b": torch.tensor([1.0])}])
     with pytest.raises(UsageError, match="no checkpoint"):
         averaging.average([])
+    with pytest.raises(UsageError, match="another model: begin another run, by --out"):
+        network.put_weights(torch.nn.Linear(2, 1), one)
 
 
 def test_nothing_of_a_task_is_trained_on(recipe: Recipes, world: Path, tmp_path: Path) -> None:

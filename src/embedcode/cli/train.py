@@ -17,6 +17,9 @@ from embedcode.errors import UsageError
 if TYPE_CHECKING:
     from embedcode.train.run import Outcome, Step
 
+MINUTES = 25.0
+"""Of steps, with --on: with mining, scores and writing it ends within half an hour."""
+
 
 def train(
     recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE.yaml", help="As those in recipes/.")] = None,
@@ -36,7 +39,10 @@ def train(
         str | None,
         typer.Option("--model", metavar="MODEL", help="With --on: a checkpoint in place of the packaged model."),
     ] = None,
-    minutes: Annotated[float, typer.Option("--minutes", metavar="N", help="With --on: time for the steps.")] = 25.0,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", metavar="N", help=f"With --on: time for the steps; {MINUTES:g} if left out."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last whole checkpoint of the run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -57,11 +63,13 @@ def train(
     if on is not None:
         if dry_run:
             raise UsageError("--dry-run is for recipes: leave it out, or leave out --on")
-        _train_on(on, out, model, minutes, resume, as_json)
+        _train_on(on, out, model, MINUTES if minutes is None else minutes, resume, as_json)
         return
     assert recipe is not None
     if model is not None:
         raise UsageError("--model is for --on: a recipe names its base itself")
+    if minutes is not None:
+        raise UsageError("--minutes is for --on: a recipe has a key for it")
     with _extra(), _quiet():
         from embedcode.train import recipe as recipes
 
@@ -160,9 +168,8 @@ def _extra() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The libraries' own remarks and progress bars stay out of the answer, and nothing asks a hub for anything."""
-    for name, value in (("HF_HUB_DISABLE_PROGRESS_BARS", "1"), ("TOKENIZERS_PARALLELISM", "true")):
-        os.environ.setdefault(name, value)
+    """The libraries' own remarks and progress bars stay out of the answer."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import logging
     import warnings
 

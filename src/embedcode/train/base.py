@@ -39,7 +39,12 @@ _CLASSES = {"bert": "BertModel", "mistral": "MistralModel", "llama": "LlamaModel
 def open_base(recipe: Recipe, work: Path) -> Checkpoint:
     """The checkpoint of `recipe.base`, attending, pooling and prompting as the recipe says; `work` takes what has to be
     unpacked."""
-    return as_trained(recipe, published(recipe, work))
+    read = as_trained(recipe, published(recipe, work))
+    if recipe.dimensions and max(recipe.dimensions) > read.dim:
+        raise UsageError(
+            f"dimensions: {max(recipe.dimensions)} is more than the {read.dim} that {recipe.base} has: leave it out."
+        )
+    return read
 
 
 def published(recipe: Recipe, work: Path) -> Checkpoint:

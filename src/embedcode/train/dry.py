@@ -49,7 +49,7 @@ def dry(recipe: Recipe, tell: Callable[[str], None]) -> Report:
     """Check a recipe; UsageError for what is wrong with it."""
     run.check(recipe)
     mixed, here = _mix(recipe)
-    sizes = _sizes(recipe, mixed, here)
+    sizes = _sizes(mixed, here)
     total = sum(sizes)
     shares = [one.data.weight or size for one, size in zip(mixed.sets, sizes, strict=True)]
     sets = tuple(
@@ -114,8 +114,10 @@ def _mix(recipe: Recipe) -> tuple[Mix, list[bool]]:
     return Mix(tuple(sets), rows, mix.answers(rows)), here
 
 
-def _sizes(recipe: Recipe, mixed: Mix, here: list[bool]) -> list[int]:
-    return [one.size if found else one.data.pairs or STAND_IN for one, found in zip(mixed.sets, here, strict=True)]
+def _sizes(mixed: Mix, here: list[bool]) -> list[int]:
+    """At most `limit` of each, which a set with `top` is cut to only when the base has looked at it."""
+    whole = [one.size if found else one.data.pairs or STAND_IN for one, found in zip(mixed.sets, here, strict=True)]
+    return [min(size, one.data.limit or size) for one, size in zip(mixed.sets, whole, strict=True)]
 
 
 def _stand_ins(name: str, negatives: int) -> list[Pair]:
@@ -143,7 +145,6 @@ def _steps(recipe: Recipe, mixed: Mix, batches: MixedBatches, folder: Path) -> t
         query_tokens=min(recipe.query_tokens, MOST_TOKENS),
         passage_tokens=min(recipe.passage_tokens, MOST_TOKENS),
         max_tokens=0,
-        lora=recipe.lora and replace(recipe.lora),
     )
     checkpoint = base.tiny(short, folder)
     model = network.trainable(checkpoint, short.lora, short.dropout)

@@ -77,9 +77,6 @@ class Contrastive(torch.nn.Module):
         each = [contrastive(*side, relation, self.temperature, self.symmetric) for side in sides]
         return torch.stack(each).mean()
 
-    def get_config_dict(self) -> dict[str, Any]:
-        return {"temperature": self.temperature, "symmetric": self.symmetric, "packings": list(self.packings)}
-
 
 def loss(
     model: Any, temperature: float, symmetric: bool, dimensions: Sequence[int], dim: int, packings: Sequence[str] = ()

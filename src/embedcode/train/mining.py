@@ -108,7 +108,7 @@ def consistent(
                 own = list(pairs.read(file))
             yield one, own
 
-    return with_pairs(mix, found())
+    return with_pairs(found())
 
 
 def mined(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -135,8 +135,8 @@ def limited(own: list[Pair], recipe: Recipe, data: Data) -> list[Pair]:
     return random.Random(f"{recipe.seed} {data.name}").sample(own, data.limit)
 
 
-def with_pairs(mix: Mix, found: Iterator[tuple[Set, Sequence[Pair]]]) -> Mix:
-    """The mix with other pairs in its sets."""
+def with_pairs(found: Iterable[tuple[Set, Sequence[Pair]]]) -> Mix:
+    """A mix of sets with other pairs in them."""
     rows: list[Pair] = []
     sets: list[Set] = []
     for one, own in found:
@@ -153,10 +153,6 @@ def _set(data: Data, rows: Sequence[Pair], start: int, forbidden: int, bad: int)
 
 def _shared(sets: Sequence[Set]) -> list[Set]:
     weights = [one.data.weight or float(one.size) for one in sets]
-    mixed = [bool(one.data.weight) for one in sets]
-    if any(mixed) and not all(mixed):
-        odd = next(one.data.name for one, has in zip(sets, mixed, strict=True) if not has)
-        raise UsageError(f"data set {odd} has no weight and others have: give all of them one, or none.")
     return [replace(one, share=weight / sum(weights)) for one, weight in zip(sets, weights, strict=True)]
 
 

@@ -105,7 +105,7 @@ def put_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> 
     """The opposite of `trained_weights`; UsageError where the weights are of another model."""
     own = {name: one for name, one in model.named_parameters() if one.requires_grad}
     if own.keys() != weights.keys() or any(own[name].shape != one.shape for name, one in weights.items()):
-        raise UsageError("the checkpoint of this run is of another model: start again without --resume.")
+        raise UsageError("the checkpoint of this run is of another model: begin another run, by --out.")
     with torch.no_grad():
         for name, one in weights.items():
             own[name].copy_(one)

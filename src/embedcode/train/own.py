@@ -30,8 +30,6 @@ PARTS = 10
 FEWEST = 200
 """Pairs to train on, below which nothing can be learnt that the verdict could tell from chance."""
 FEWEST_HELD_OUT = 20
-MINUTES = 25.0
-"""Of steps; with mining, scores and writing it ends within half an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,6 @@ def own(
     """
     if not resume:
         refuse_taken(out)
-    out.mkdir(parents=True, exist_ok=True)
     if not (resume and (out / "own.jsonl.gz").is_file()):
         _divide(path, out, cores, tell)
     recipe = own_recipe(out, model, minutes)
@@ -121,7 +118,7 @@ def own_recipe(out: Path, model: str, minutes: float) -> Recipe:
 
 
 def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
-    """own.jsonl.gz, and the tasks `steering` and `held-out`, of the repository's functions with docstrings."""
+    """The tasks `steering` and `held-out`, and own.jsonl.gz, of the repository's functions with docstrings."""
     parts: list[list[Pair]] = [[] for _ in range(3)]
     repeats, left = docstrings.Repeats(1), Left()
     files = [File(one.path, one.text, one.path, "") for one in stream(path, left) if _is_code(one.path, one.text)]
@@ -140,9 +137,9 @@ def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
             f"{path} has {sum(map(len, parts)):,} functions with a docstring: at least {FEWEST} to train on and "
             f"{FEWEST_HELD_OUT} each in two other tenths of its files are needed; use a model as it is."
         )
-    pairs.write(out / "own.jsonl.gz", trained)
     _task(out / "steering", steering)
     _task(out / "held-out", held)
+    pairs.write(out / "own.jsonl.gz", trained)  # last: where it is, a run that goes on does not divide again
 
 
 def _is_code(path: str, text: str) -> bool:

@@ -91,8 +91,6 @@ def about(
     import platform
     from importlib.metadata import version
 
-    from embedcode.model.checkpoint import Checkpoint
-
     space = Checkpoint.read(folder).space
     packages = ("torch", "transformers", "sentence-transformers", "peft")
     return {

@@ -7,6 +7,7 @@ that is silently the default costs a night. Reads no pairs and knows no torch.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Data:
     weight: float = field(default=0.0, metadata={"unit": "share", "least": 0})
     """Of a batch, beside the other weights; 0 counts as the number of pairs."""
     most: int = field(default=0, metadata={"unit": "pairs of a language", "least": 0})
-    """At most so many are looked at, drawn by the seed; 0 is all."""
+    """At most so many are looked at, the same ones whatever the seed; 0 is all."""
     top: int = field(default=0, metadata={"unit": "ranks", "least": 0})
     """A pair stays if the base finds its positive so high among 10,000; 0 asks nothing."""
     limit: int = field(default=0, metadata={"unit": "pairs", "least": 0})
@@ -120,7 +121,7 @@ class Recipe:
     symmetric: bool = False
     """Whether documents also look for their query."""
     temperature: float = field(default=0.05, metadata={"unit": "of the cosine", "least": 1e-4})
-    dimensions: tuple[int, ...] = ()
+    dimensions: tuple[int, ...] = field(default=(), metadata={"least": 1})
     """Matryoshka sizes that are trained beside the full one."""
     packings: tuple[Packing, ...] = ()
     """How vectors may be stored, which is trained beside the full ones."""
@@ -224,7 +225,8 @@ def _yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}): give a recipe.") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    # A date or a key that Python cannot have is YAML, and fails with whatever Python says of it.
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise UsageError(f"{path} is not valid YAML ({' '.join(str(error).split())[:200]}): correct it.") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is no recipe: write `key: value` lines, as those in recipes/.")
@@ -292,7 +294,7 @@ def _value(hint: Any, raw: Any, place: str, about: Mapping[str, Any]) -> Any:
     if get_origin(hint) is tuple:
         if not isinstance(raw, list):
             raise UsageError(f"{place} = {_shown(raw)} must be a list.")
-        return tuple(_value(options[0], one, f"{place}, entry {number}", {}) for number, one in enumerate(raw, 1))
+        return tuple(_value(options[0], one, f"{place}, entry {number}", about) for number, one in enumerate(raw, 1))
     if hint is str:
         if not isinstance(raw, str):
             raise UsageError(f"{place} = {_shown(raw)} must be text; put it in quotes.")
@@ -310,8 +312,9 @@ def _number(hint: Any, raw: Any, place: str, about: Mapping[str, Any]) -> int | 
         with suppress(ValueError):
             raw = float(raw)  # YAML 1.1 reads 1e-6 as text
     fits = isinstance(raw, int | float) and not isinstance(raw, bool) and (hint is float or isinstance(raw, int))
+    fits = fits and abs(raw) <= sys.float_info.max  # neither infinite nor no number
     least, most = about.get("least"), about.get("most")
-    if not fits or raw != raw or (least is not None and raw < least) or (most is not None and raw > most):
+    if not fits or (least is not None and raw < least) or (most is not None and raw > most):
         what = "number" if hint is float else "whole number"
         bounds = f" from {least:g}" if least is not None else ""
         bounds += f" to {most:g}" if most is not None else ""
@@ -321,15 +324,6 @@ def _number(hint: Any, raw: Any, place: str, about: Mapping[str, Any]) -> int | 
 
 def _of(unit: str) -> str:
     return unit if unit.startswith("of ") else f"of {unit}"
-
-
-def units() -> list[tuple[str, str, str]]:
-    """(key, unit, default as text) of every key with a unit, for the page that documents them."""
-    return [
-        (one.name, one.metadata["unit"], f"{one.default:g}")
-        for one in dataclasses.fields(Recipe)
-        if "unit" in one.metadata and isinstance(one.default, int | float)
-    ]
 
 
 def _shown(value: object) -> str:

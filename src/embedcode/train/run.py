@@ -28,13 +28,13 @@ import torch
 from embedcode.data import never
 from embedcode.data.overlap import Evaluations
 from embedcode.engine.tokens import TextTokenizer
-from embedcode.errors import UsageError
+from embedcode.errors import EmbedcodeError, UsageError
 from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import answerable
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.spec import sha256
-from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, score
+from embedcode.train import averaging, base, loop, losses, mix, near, network, packaged, publish, score
 from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
 from embedcode.train.recipe import Recipe
@@ -74,8 +74,6 @@ class Outcome:
     before: Values
     after: Values
     steps: int
-    seconds: float
-    """Of the steps that this process did."""
 
 
 class Run:
@@ -87,9 +85,18 @@ class Run:
     ) -> None:  # fmt: skip
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
         check(recipe)
-        self._claim(resume)
-        self._steering = [beir.load(place) for place in self._places(recipe.evaluate)]
-        self.mix = mix.load(recipe, self._forbidden, out, self._against())
+        before = set(out.glob("pairs-*"))
+        begun = self._claim(resume)
+        try:
+            if recipe.base != packaged.NAME:
+                base.locate(recipe)
+            self._steering = [beir.load(place) for place in self._places(recipe.evaluate)]
+            self.mix = mix.load(recipe, self._forbidden, out, self._against())
+        except EmbedcodeError:
+            if begun:  # a path was mistyped, say: the folder is the corrected recipe's, whose pairs may be others
+                for file in {*out.glob("pairs-*"), out / "plan.json"} - before:
+                    file.unlink(missing_ok=True)
+            raise
         for one in self.mix.sets:
             if one.bad or one.forbidden:
                 tell(f"data set {one.data.name}: {one.forbidden:,} pairs of benchmarks left out, {one.bad:,} bad lines")
@@ -114,7 +121,6 @@ class Run:
         return mix.forbidden(self.recipe, [*self._steering, *others])
 
     def go(self) -> Outcome:
-        started = time.monotonic()
         checkpoint = base.open_base(self.recipe, self.out)
         if device() == "cpu":
             network.check(checkpoint, self.recipe.lora)
@@ -125,7 +131,8 @@ class Run:
         model: Any = None
         for number in range(1, rounds + 1):
             folder = self.out / f"round-{number}"
-            folder.mkdir(exist_ok=True)
+            with _writing(folder):
+                folder.mkdir(exist_ok=True)
             mixed = self._mined(model, checkpoint, folder) if self.recipe.mining.rounds else self.mix
             torch.manual_seed(self.recipe.seed + number)  # adapters begin at random
             model = network.trainable(checkpoint, self.recipe.lora, self.recipe.dropout, device())
@@ -136,7 +143,7 @@ class Run:
             self._choose(model, folder, start)
         after = self._scored(judge, model, "after", {"round": rounds})
         steps = int(self._plan()["steps"])
-        outcome = Outcome(self.out / "model", before, after, steps, time.monotonic() - started)
+        outcome = Outcome(self.out / "model", before, after, steps)
         self._publish(model, checkpoint, outcome)
         return outcome
 
@@ -236,7 +243,8 @@ class Run:
             self.tell(f"data set {one.data.name}: {len(queries):,} queries are brought together by what they ask")
             return network.encode(model, read.query(queries), checkpoint.first_position)
 
-        return near.near(found, encode, self.out)
+        with _writing(self.out):
+            return near.near(found, encode, self.out)
 
     def _mined(self, model: Any, checkpoint: Checkpoint, folder: Path) -> Mix:
         from embedcode.train import mining
@@ -275,7 +283,7 @@ class Run:
             if {name: set(values) for name, values in found.items()} == asked:
                 return found
         found = self._scored(judge, model, "before", {"round": 1, "step": 0})
-        with replacing(place) as file:
+        with _writing(place), replacing(place) as file:
             file.write(json.dumps(found).encode())
         return found
 
@@ -304,8 +312,8 @@ class Run:
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
-    def _claim(self, resume: bool) -> None:
-        """Take the folder, or go on in it if it is of the same recipe."""
+    def _claim(self, resume: bool) -> bool:
+        """Take the folder, or go on in it if it is of the same recipe; whether a run begins in it."""
         own = json.loads(json.dumps(asdict(self.recipe) | {"folder": ""}))
         plan = self._plan()
         if not resume:
@@ -319,11 +327,10 @@ class Run:
         if not plan and resume:
             self.tell(f"{self.out} has no run yet: starting one")
         if not plan:
-            try:
+            with _writing(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
-                self._write_plan({"recipe": own})
-            except OSError as error:
-                raise UsageError(f"{self.out} cannot be written ({(error.strerror or str(error)).lower()}).") from None
+            self._write_plan({"recipe": own})
+        return not plan
 
     def _plan(self) -> dict[str, Any]:
         with suppress(FileNotFoundError, ValueError):
@@ -332,7 +339,8 @@ class Run:
         return {}
 
     def _write_plan(self, plan: Mapping[str, Any]) -> None:
-        with replacing(self.out / "plan.json") as file:
+        place = self.out / "plan.json"
+        with _writing(place), replacing(place) as file:
             file.write(json.dumps(plan, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
@@ -380,7 +388,7 @@ def _writing(place: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise UsageError(
-            f"{place} cannot be written ({why.lower()}): free some space and go on with --resume."
+            f"{place} cannot be written ({why.lower()}): free some space, or make it writable, and go on with --resume."
         ) from None
 
 
@@ -392,9 +400,13 @@ def refuse_taken(out: Path) -> None:
 
 def check(recipe: Recipe) -> None:
     """What no single value says: UsageError for values that do not go together."""
-    names = [data.name for data in recipe.data]
-    if twice := next((name for name in names if names.count(name) > 1), ""):
+    if twice := _twice([data.name for data in recipe.data]):
         raise UsageError(f"two data sets are called {twice}: give each a name of its own.")
+    # Figures go by the name that beir.load() gives a task.
+    if twice := _twice([place.resolve().name for place in recipe.tasks(recipe.evaluate)]):
+        raise UsageError(f"two tasks of evaluate are called {twice}: give each folder a name of its own.")
+    if (unweighted := [data.name for data in recipe.data if not data.weight]) and len(unweighted) < len(recipe.data):
+        raise UsageError(f"data set {unweighted[0]} has no weight and others have: give all of them one, or none.")
     if recipe.lora is not None and (recipe.choose == "average" or recipe.blend < 1):
         raise UsageError("the mean of adapters is no adapter of the mean: leave out lora, or choose average and blend.")
     if recipe.choose == "best" and not (recipe.evaluate and recipe.evaluate_every):
@@ -407,10 +419,22 @@ def check(recipe: Recipe) -> None:
         raise UsageError("in_batch needs the whole batch in one pass: leave out micro_batch, or set in_batch to false.")
     if not recipe.in_batch and not recipe.negatives:
         raise UsageError("without in_batch and without negatives nothing is compared: set one of them.")
+    if recipe.mining.rounds and not recipe.negatives:
+        raise UsageError("mining.rounds finds hard negatives and negatives is 0: set negatives, or leave rounds out.")
+    if 0 < recipe.mining.kept < recipe.negatives:
+        raise UsageError(
+            f"mining.kept {recipe.mining.kept} is fewer than the {recipe.negatives} negatives of a query: raise it, or "
+            "leave it out."
+        )
     if recipe.symmetric and not recipe.in_batch:
         raise UsageError("symmetric compares queries across a batch, and in_batch is false: leave one out.")
     if not recipe.data:
         raise UsageError("the recipe has no data: name a data set with its files.")
+
+
+def _twice(names: Sequence[str]) -> str:
+    """A name that comes again, or nothing."""
+    return next((name for name in names if names.count(name) > 1), "")
 
 
 def device() -> str:
