@@ -15,6 +15,7 @@ from embedcode.errors import UsageError
 
 _BINARY = getattr(os, "O_BINARY", 0)
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY
+DEVICES = Path("/dev")
 LIMIT = 1_000_000
 """Bytes; a settings or ignore file has a thousandth of it."""
 
@@ -54,8 +55,12 @@ def make_private(folder: Path) -> None:
 def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """Write beside `path`, then take its place: nobody sees half a file, and an old one survives a failure.
 
-    A new file keeps the mode of the old one; `mode`, less the umask, is that of one that was not there.
+    A new file keeps the mode of the old one; `mode`, less the umask, is that of one that was not there. UsageError
+    where something else than a regular file would lose its place.
     """
+    # /dev/stdout is a link, to a regular file where it was redirected to one; root would replace it for everyone.
+    if path.absolute().parent == DEVICES or (path.exists() and not path.is_file()):
+        raise UsageError(f"{path} is not a regular file: give the name of a file to write.")
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         beside.unlink(missing_ok=True)  # of a process that died; O_EXCL follows no link that was put there since

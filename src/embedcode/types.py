@@ -153,7 +153,7 @@ class Pair:
     negatives: tuple[str, ...] = ()
     """Hard ones, mined; none where the others of a batch are to serve."""
     task: str = ""
-    """What kind of pair it is, such as docstring, commit, issue or sql: batches are mixed by it."""
+    """The kind of pair, such as docstring, commit, issue or sql. Training goes by data set and does not read it."""
     language: str = ""
     """Of the code, as `languages` names it."""
     source: str = ""

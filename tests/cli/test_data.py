@@ -102,6 +102,30 @@ def test_stats_and_merge(tmp_path: Path, call: Run) -> None:
     assert call("data", "stats", "missing.jsonl").returncode == 2
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("filter", "p.jsonl", "--model", "none/", "-o"),
+        ("negatives", "p.jsonl", "--model", "none/", "-o"),
+        ("merge", "none.jsonl", "-o"),
+        ("hold-out", "none.jsonl", "--languages", "go", "-o"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_said_before_the_work(
+    command: tuple[str, ...], tmp_path: Path, call: Run
+) -> None:
+    pairs.write(tmp_path / "p.jsonl", [GOOD, COPY])
+    done = call("data", *command, "missing/file")
+    assert done.returncode == 2 and b"missing/file cannot be written (no such file or directory)" in done.stderr
+
+
+def test_a_list_of_what_was_found_that_cannot_be_written_is_said(tmp_path: Path, call: Run) -> None:
+    (tmp_path / "list.toml").write_text("")
+    assert call("data", "collect", "list.toml", "out", "--found", "out/found.toml").returncode == 0
+    done = call("data", "collect", "list.toml", "out", "--found", "missing/file")
+    assert done.returncode == 2 and b"missing/file cannot be written (no such file or directory)" in done.stderr
+
+
 def test_synthesize_goes_on_where_a_bound_ended_it(serve: Any, tmp_path: Path, call: Run) -> None:
     def answer(asked: Any) -> Any:
         said = f"How do I handle case {len(served.asked)} of an area or a file?"

@@ -120,6 +120,26 @@ def test_debian_sources_are_upstreams_archive_with_debians_version(
     assert [line.rpartition(" ")[2] for line in asked if "--tar-only" in line] == ["y=1:2.0-1"] * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "archive"), [("foo", "foo-1.0.0-beta.1.tgz"), ("@a/foo-bar", "a-foo-bar-1.0.0-beta.1.tgz")]
+)
+def test_a_version_of_npm_may_have_hyphens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, archive: str
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "npm").write_text(f"#!/bin/sh\necho x > {archive}\n")
+    (programs / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    assert sources.fetch(Source("npm", name), tmp_path / "here")[1] == "1.0.0-beta.1"
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UsageError, match=r"out cannot be written \(file exists\)"):
+        collect.collect([], tmp_path / "out", 1)
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """github.com with one repository of two commits, `acme/shapes`."""
@@ -250,7 +270,8 @@ def test_a_run_stops_in_time_and_goes_on(registry: Path) -> None:
 def test_the_list_is_written_again_with_what_was_found(registry: Path) -> None:
     wanted = [*listed("width", "height"), Source("npm", "@a/b", "1.0", "MIT")]
     collect.collect(wanted[:2], registry / "out", 1)
-    sources.write(registry / "found.toml", collect.found(wanted, collect.records(registry / "out")), "Head.\nMore.")
+    found = collect.found(wanted, collect.records(registry / "out"))
+    (registry / "found.toml").write_text(sources.text(found, "Head.\nMore."))
     assert sources.load(registry / "found.toml") == [
         Source("pypi", "width", "1.5", "Apache-2.0"), Source("npm", "@a/b", "1.0", "MIT")
     ]  # fmt: skip

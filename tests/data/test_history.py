@@ -125,6 +125,18 @@ def test_issues_are_the_query_where_they_are_at_hand(
     assert any(first[:12] in pair.source for pair in pairs)
 
 
+@pytest.mark.parametrize("length", [7, 11, 40, 63, 64])
+def test_an_issue_names_its_commit_by_any_beginning_of_the_hash(length: int) -> None:
+    name = "0123456789abcdef" * 4
+    assert Issues({name[:length]: "It fails"}).of(name, "") == "It fails"
+
+
+def test_issues_are_ended_by_line_breaks_alone(tmp_path: Path) -> None:
+    text = "One\u2028two\u2029three\x85four"
+    (tmp_path / "issues.jsonl").write_text(f'{{"text": "{text}", "number": 7}}\r\n', "utf-8")
+    assert read_issues(tmp_path / "issues.jsonl") == (Issues({}, {"7": text}), [])
+
+
 def test_what_says_or_edits_nothing_is_skipped_and_counted(repository: Path, tokenizer: TextTokenizer) -> None:
     commit(repository, "wip", src__shape_py=OLD + "\n\n")
     commit(repository, "Describe how shapes are to be used", README_md="# b\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from embedcode.data.holdout import HeldOut
 from embedcode.data.merge import merge
 from embedcode.data.overlap import Evaluations, Report, allowed, source_names
 from embedcode.data.stats import stats
+from embedcode.errors import UsageError
 from embedcode.evaluate import beir
 from embedcode.types import Pair
 
@@ -183,9 +185,19 @@ def test_merge_leaves_out_copies(tmp_path: Path) -> None:
     pairs.write(tmp_path / "a.jsonl", [Pair("one two three", (CODE,), language="python")])
     same = [Pair("said of many", (f"def f{i}(x):\n    return x + {i}",), language="python") for i in range(5)]
     pairs.write(tmp_path / "b.jsonl", [Pair("other words", (CODE + "# x",)), Pair("near words", (NEAR,)), *same])
-    record, bad = merge([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], tmp_path / "out.jsonl.gz")
+    put: list[Pair] = []
+    record, bad = merge([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], put.append)
     assert record["dropped"] == {
         "same text, other functions": 2, "copy of another's positive": 1, "nearly a copy": 1
     }  # fmt: skip
     assert record["pairs"] == 4 and bad.lines == 0
-    assert [pair.query for pair in pairs.read(tmp_path / "out.jsonl.gz")] == ["one two three", *["said of many"] * 3]
+    assert [pair.query for pair in put] == ["one two three", *["said of many"] * 3]
+
+
+def test_merge_refuses_what_cannot_be_read_twice() -> None:
+    out, into = os.pipe()
+    os.write(into, pairs.line(GOOD))
+    os.close(into)
+    with pytest.raises(UsageError, match="is not a regular file, and files are read twice"):
+        merge([Path(f"/dev/fd/{out}")], print)
+    os.close(out)

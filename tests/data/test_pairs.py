@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedcode.data import pairs
+from embedcode.data.convert import convert
 from embedcode.errors import UsageError
 from embedcode.types import Pair
 
@@ -86,10 +88,21 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         list(pairs.read(tmp_path / "no.jsonl"))
     pairs.write(tmp_path / "p.jsonl.gz", [Pair(str(i), (str(i * i),)) for i in range(1000)])
     raw = (tmp_path / "p.jsonl.gz").read_bytes()
-    for bad in (b"not gzip", raw[: len(raw) // 2]):
+    for bad in (b"not gzip", raw[: len(raw) // 2], raw[:10] + b"\xff" * 20 + raw[30:]):
         (tmp_path / "p.jsonl.gz").write_bytes(bad)
         with pytest.raises(UsageError, match=r"p\.jsonl\.gz cannot be read"):
             list(pairs.read(tmp_path / "p.jsonl.gz"))
+        with pytest.raises(UsageError, match=r"p\.jsonl\.gz cannot be read"):
+            list(convert(tmp_path / "p.jsonl.gz", "query", "positives", PAIR, pairs.Bad()))
+
+
+def test_equal_pairs_give_equal_files_whenever_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs.write(tmp_path / "a.jsonl.gz", [PAIR] * 100)
+    monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
+    pairs.write(tmp_path / "b.jsonl.gz", [PAIR] * 100)
+    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz"])

@@ -37,6 +37,12 @@ def test_a_name_is_asked_for_the_function_with_its_docstring() -> None:
         assert len(tree.body) == 2
 
 
+def test_a_question_of_no_known_language_names_none() -> None:
+    acts, thing = all_of(pair(TEXT, "x", "")), all_of(pair("Size of the file.", "x", ""))
+    assert {found.query for found in acts} == {f"{form}read file in blocks" for form in ("", "how to ", "how can i ")}
+    assert {found.query for found in thing} == {"size of file"}
+
+
 def test_what_a_question_is_of_stays() -> None:
     found = all_of(pair(TEXT, READ))[0]
     assert (found.language, found.source, found.licence, found.task) == ("python", "pypi:x 1.0", "MIT", "question")

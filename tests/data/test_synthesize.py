@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -59,12 +61,13 @@ def good(asked: Any) -> tuple[int, dict[str, str], bytes]:
 
 
 @pytest.fixture
-def server(serve: Any) -> Any:
+def server(serve: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("EMBEDCODE_API_KEY", "secret\n")
     return serve("openai", answer=good)
 
 
 def writer(server: Any) -> Writer:
-    return Writer(f"{server.url}/v1#tiny", "secret")
+    return Writer(f"{server.url}/v1#tiny")
 
 
 def test_a_question_for_each_code(server: Any, tmp_path: Path) -> None:
@@ -178,6 +181,39 @@ def test_access_that_is_denied_ends_the_run(server: Any, tmp_path: Path, status:
     assert "secret" not in str(raised.value), "the key is never shown"
 
 
+def test_an_answer_that_was_under_way_as_the_run_failed_is_kept(server: Any, tmp_path: Path) -> None:
+    denied = threading.Event()
+
+    def answer(asked: Any) -> Any:
+        if topic(asked) == TOPICS[0]:
+            denied.wait(10)
+            time.sleep(0.2)
+            return good(asked)
+        denied.set()
+        return 401, {}, b"{}"
+
+    server.answer = answer
+    out = tmp_path / "q.jsonl"
+    with pytest.raises(ModelError, match="denies access"):
+        synthesize.synthesize("question", PAIRS[:2], writer(server), out, parallel=2)
+    assert [pair.positives for pair in pairs.read(out)] == [PAIRS[0].positives]
+
+
+def test_answers_are_kept_as_a_run_is_interrupted(server: Any, tmp_path: Path) -> None:
+    def interrupted(spent: synthesize.Spent) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "q.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        synthesize.synthesize("question", PAIRS, writer(server), out, parallel=4, told=interrupted)
+    assert len(list(pairs.read(out))) == len(server.asked)
+
+
+def test_code_that_is_no_utf8_is_asked_for_too(server: Any, tmp_path: Path) -> None:
+    given = [Pair(PAIRS[0].query, (PAIRS[0].positives[0] + "# \udcff",))]
+    assert synthesize.synthesize("question", given, writer(server), tmp_path / "q.jsonl")[0].outcomes == {"taken": 1}
+
+
 def test_one_request_that_is_refused_costs_only_itself(server: Any, tmp_path: Path) -> None:
     server.answer = lambda asked: (400, {}, b"too long") if topic(asked) == "files" else good(asked)
     spent, complete = synthesize.synthesize("question", PAIRS, writer(server), tmp_path / "q.jsonl")
@@ -239,5 +275,12 @@ def test_answers_are_checked(kind: synthesize.Kind, answer: str, result: str) ->
 
 def test_an_address_names_its_model() -> None:
     with pytest.raises(UsageError, match="needs the name of a model"):
-        Writer("http://127.0.0.1:1", "")
-    assert Writer("deepseek", "")._chat.address.model == "deepseek-chat"
+        Writer("http://127.0.0.1:1")
+    assert Writer("deepseek")._chat.address.model == "deepseek-chat"
+
+
+def test_the_key_travels_encrypted_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCODE_API_KEY", "secret")
+    with pytest.raises(UsageError, match="unencrypted") as raised:
+        Writer("http://models.example:8000#tiny")
+    assert "secret" not in str(raised.value)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from embedcode.engine.vectors import unit
-from embedcode.errors import EmbedcodeError, EncodeError, ModelError, StoreError
+from embedcode.errors import EmbedcodeError, EncodeError, ModelError, StoreError, UsageError
 from embedcode.evaluate import vectors as module
 from embedcode.evaluate.vectors import embed
 from embedcode.types import Role
@@ -120,6 +120,12 @@ def test_a_damaged_row_is_never_compared(tmp_path: Path) -> None:
         file.write(bytes(DIM * 4))
     with pytest.raises(StoreError, match="the kept vector of 'd2' is damaged"):
         found.block(0, 4)
+
+
+def test_a_home_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "evaluate").write_text("a file")
+    with pytest.raises(UsageError, match=r"evaluate/\w+ cannot be written \(.+\): .*set EMBEDCODE_HOME"):
+        embed(Toy(), texts(4), Role.PASSAGE, tmp_path, what="document")
 
 
 def test_progress_tells_the_time_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,7 @@ def collect(
     commits go to FOLDER/commits. Exit code 1 when some could not be fetched.
     """
     from embedcode.data import collect as collecting
+    from embedcode.data import pairs
     from embedcode.data import sources as listing
 
     wanted = listing.load(sources)
@@ -130,9 +131,9 @@ def collect(
         complete = collecting.collect(wanted, out, _threads(threads), seconds, progress, commits)
     done = collecting.records(out)
     if found is not None:
-        listing.write(
-            found, collecting.found(wanted, done), f"Written by `embedcode data collect --found {found.name}`."
-        )
+        head = f"Written by `embedcode data collect --found {found.name}`."
+        with pairs.saving(found) as save:
+            save(listing.text(collecting.found(wanted, done), head).encode())
     record = collecting.summary(done) | {"complete": complete, "not_fetched": failed}
     _put(record, as_json)
     if failed:
@@ -256,8 +257,6 @@ def synthesize(
     The code and questions are sent to the server. EMBEDCODE_API_KEY is its key. Answers are kept in OUT.journal:
     the same command goes on where it was ended. Exit code 1 where a bound ended it.
     """
-    import os
-
     from embedcode.data import synthesize as writing
 
     chosen = next((one for one in writing.KINDS if one == kind), None)
@@ -269,7 +268,7 @@ def synthesize(
         price_in, price_out = map(float, (price or "0,0").split(","))
     except ValueError:
         raise UsageError(f"--price {output.printable(price or '')} is not IN,OUT, such as 0.3,1.2") from None
-    writer = writing.Writer(url, os.environ.get("EMBEDCODE_API_KEY", ""))
+    writer = writing.Writer(url)
     given, bad = _all(files)
     bounds = writing.Bounds(answers, tokens, dollars, price_in, price_out, rate)
     with ProgressLine() as line:
@@ -320,9 +319,10 @@ def consistency(
 
     given, bad = _all(files)
     given = drawn(given, most) if most else given
-    with ProgressLine() as line:
+    with ProgressLine() as line, pairs.writing(out) as put:
         filtered = consistent(given, _encoder(model, threads), top, pool, told=_told(line))
-        pairs.write(out, filtered.kept)
+        for pair in filtered.kept:
+            put(pair)
     ranks = filtered.ranks
     record = {
         "pairs": len(given),
@@ -367,9 +367,10 @@ def negatives(
         raise UsageError(f"--share {share} must be above 0 and at most 1, such as 0.95")
     given, bad = _all(files)
     rule = Rule("share", share, ceiling) if margin is None else Rule("margin", margin, ceiling)
-    with ProgressLine() as line:
+    with ProgressLine() as line, pairs.writing(out) as put:
         mined, passed = mine(given, _encoder(model, threads), count, rule, sample, keep, told=_told(line))
-        pairs.write(out, mined)
+        for pair in mined:
+            put(pair)
     found = sum(len(pair.negatives) for pair in mined)
     record = {"pairs": len(mined), "negatives": found, **dict(passed.most_common()), "bad_lines": bad.lines}
     _put(record, as_json)
@@ -385,10 +386,11 @@ def merge(
 
     embedcode data merge mined/*.jsonl.gz -o pairs.jsonl.gz
     """
+    from embedcode.data import pairs
     from embedcode.data.merge import merge as join
 
-    with ProgressLine() as line:
-        record, bad = join(files, out, lambda done: line.draw(f"{done:,} pairs read"))
+    with ProgressLine() as line, pairs.writing(out) as put:
+        record, bad = join(files, put, lambda done: line.draw(f"{done:,} pairs read"))
     _tell(bad)
     _put(record, as_json)
 
@@ -414,18 +416,17 @@ def hold_out(
     For the report as asked, and for validation half as many, with two fifths of the functions.
     """
     from embedcode.data import holdout, pairs
-    from embedcode.files import replacing
 
     known = holdout.load(out) if out.exists() else holdout.HeldOut({})
     bad = pairs.Bad()
-    found = holdout.sizes(pairs.read_all(files, bad))
-    _tell(bad)
     wanted = {"reported": (sources, functions), "validation": (max(1, sources // 2), max(1, functions * 2 // 5))}
     more = [name.strip() for name in languages.split(",")]
-    chosen = holdout.choose(found, more, wanted, seed, known)
     head = "Sources that are never trained on, drawn by `embedcode data hold-out`: what is here stays."
-    with replacing(out) as file:
-        file.write(holdout.text(chosen, head).encode())
+    with pairs.saving(out) as save:
+        found = holdout.sizes(pairs.read_all(files, bad))
+        _tell(bad)
+        chosen = holdout.choose(found, more, wanted, seed, known)
+        save(holdout.text(chosen, head).encode())
     record = {
         part: {
             language: {"sources": len(of[language]), "functions": sum(found[language][name] for name in of[language])}

@@ -22,7 +22,6 @@ from embedcode.data.mine import NEVER, Mined, mine
 from embedcode.data.pairs import UnwritableError
 from embedcode.data.sources import Source
 from embedcode.errors import UsageError
-from embedcode.files import replacing
 
 AHEAD = 6
 """Archives that wait to be mined."""
@@ -80,7 +79,10 @@ def collect(
     stays.
     """
     start = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise pairs.unwritable(out, error) from None
     waiting = [source for source in wanted if not (out / f"{source.file_name}.json").exists()]
     done, total = len(wanted) - len(waiting), len(wanted)
     found = sum(record.pairs for record in records(out))
@@ -190,11 +192,8 @@ def _nothing(source: Source, why: str) -> Record:
 
 
 def _write(file: Path, value: dict[str, Any]) -> None:
-    try:
-        with replacing(file) as out:
-            out.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
-    except OSError as error:
-        raise pairs.unwritable(file, error) from None
+    with pairs.saving(file) as save:
+        save(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def records(out: Path) -> list[Record]:

@@ -20,7 +20,6 @@ GENERATED = "generated text"
 BOILERPLATE = "boilerplate"
 FOREIGN = "not English"
 CODE = "code in a comment"
-REASONS = (SHORT, LICENCE, GENERATED, BOILERPLATE, FOREIGN, CODE)
 
 
 def query(comment: str) -> str:

@@ -37,7 +37,7 @@ def convert(file: Path, query: str, positive: str, like: Pair, bad: pairs.Bad) -
         for pair in pairs.rows(file, parse, bad):
             found += 1
             yield pair
-    except (OSError, EOFError) as error:
+    except pairs.UNREADABLE as error:
         raise UsageError(f"{file} cannot be read ({str(error) or 'cut short'}): give a file of JSON lines.") from None
     if not found:
         raise UsageError(f"{file} has no line with texts {query!r} and {positive!r}: name its keys.")

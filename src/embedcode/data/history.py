@@ -32,6 +32,8 @@ TOKENS = 512
 MOST_FILES = 8
 """Files that a commit may edit: more are a reformat or a move, of which its text says nothing."""
 MOST_POSITIVES = 8
+FEWEST_DIGITS = 7
+"""Of a commit's hash; git shortens to no fewer."""
 LONGEST = 2_000
 """Characters of a query: an issue's stack trace may have more, and a model reads 512 tokens."""
 MOST_BYTES = 1_000_000
@@ -83,7 +85,7 @@ class Issues:
     by_number: dict[str, str] = field(default_factory=dict)
 
     def of(self, commit: str, message: str) -> str:
-        for length in (40, 12, 10, 9, 8, 7):
+        for length in range(len(commit), FEWEST_DIGITS - 1, -1):
             if text := self.by_commit.get(commit[:length]):
                 return text
         numbers = _REFERENCE.findall(message)
@@ -94,7 +96,7 @@ def read_issues(file: Path) -> tuple[Issues, list[str]]:
     """Issues from JSON lines {"text": ..., "commit": ... or "number": ...}, and what is wrong with the other lines."""
     issues, wrong = Issues(), []
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8").split("\n")  # splitlines() ends one at U+2028 too, which a text may hold
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read ({error}): give issues in JSON lines.") from None
     for number, line in enumerate(lines, 1):
@@ -128,7 +130,6 @@ def mine(
     issues: Issues | None = None,
     licence: str = "",
     most: int | None = None,
-    tests: bool = False,
 ) -> Iterator[Pair]:
     """The pairs of a repository's history, newest first, of at most so many commits; `mined` is filled as they come.
 
@@ -148,7 +149,7 @@ def mine(
         if most is not None and mined.commits >= most:
             return
         mined.commits += 1
-        found = list(_pairs(root, commit, tokenizer, mined, issues or Issues(), licence, tests))
+        found = list(_pairs(root, commit, tokenizer, mined, issues or Issues(), licence))
         mined.used += bool(found)
         yield from found
 
@@ -172,7 +173,7 @@ def _commits(root: Path) -> Iterator[_Commit]:
 
 
 def _pairs(
-    root: Path, commit: _Commit, tokenizer: TextTokenizer, mined: Mined, issues: Issues, licence: str, tests: bool
+    root: Path, commit: _Commit, tokenizer: TextTokenizer, mined: Mined, issues: Issues, licence: str
 ) -> Iterator[Pair]:
     if len(commit.parents) != 1:
         mined.skipped[MERGE] += 1
@@ -182,9 +183,9 @@ def _pairs(
     if not issue and message_reason(query) is not None:
         mined.skipped[MESSAGE] += 1
         return
-    edits = _edits(root, commit, tests)
-    if edits is None or len(edits) > MOST_FILES:
-        mined.skipped[MANY if edits else NO_CODE] += 1
+    edits = _edits(root, commit)
+    if len(edits) > MOST_FILES:
+        mined.skipped[MANY] += 1
         return
     edited, chunks, languages, foreign = list[str](), list[str](), Counter[str](), False
     contents = git.blobs(root, (f"{commit.parents[0]}:{path}" for path in edits), MOST_BYTES)
@@ -229,8 +230,8 @@ def message_reason(query: str) -> str | None:
     return comments.reason(subject)
 
 
-def _edits(root: Path, commit: _Commit, tests: bool) -> dict[str, list[tuple[int, int]]] | None:
-    """Rows of the parent, 0-based and inclusive, that a commit changes in each code file; None for too many files."""
+def _edits(root: Path, commit: _Commit) -> dict[str, list[tuple[int, int]]]:
+    """Rows of the parent, 0-based and inclusive, that a commit changes in each code file; tests are left out."""
     asked = git.ask(
         root, "diff-tree", "-r", "-p", "-U0", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color",
         "--diff-filter=M", "--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=all", commit.parents[0],
@@ -241,7 +242,7 @@ def _edits(root: Path, commit: _Commit, tests: bool) -> dict[str, list[tuple[int
     edits: dict[str, list[tuple[int, int]]] = {}
     for part in re.split(r"^diff --git ", asked, flags=re.MULTILINE)[1:]:
         path = re.search(r"^--- a/([^\t\n]+)", part, re.MULTILINE)  # names in quotes have no such line
-        if path is None or _language(path[1]) is None or archives.name_reason(path[1], tests) is not None:
+        if path is None or _language(path[1]) is None or archives.name_reason(path[1], tests=False) is not None:
             continue
         ranges = []
         for start, count in _HUNK.findall(part):

@@ -15,6 +15,8 @@ import numpy as np
 from embedcode.data import minhash, pairs
 from embedcode.data.docstrings import REPEATED, Repeats
 from embedcode.data.never import fingerprint_of, tokens
+from embedcode.errors import UsageError
+from embedcode.types import Pair
 
 EXACT = "copy of another's positive"
 NEAR = "nearly a copy"
@@ -22,9 +24,11 @@ _EVERY = 1000
 
 
 def merge(
-    files: Sequence[Path], out: Path, progress: Callable[[int], None] = lambda done: None
+    files: Sequence[Path], put: Callable[[Pair], None], progress: Callable[[int], None] = lambda done: None
 ) -> tuple[dict[str, Any], pairs.Bad]:
-    """Write the pairs of `files` whose positives are no copies of earlier ones, in order; counts, and bad lines."""
+    """Put the pairs of `files` whose positives are no copies of earlier ones, in order; counts, and bad lines."""
+    if piped := next((file for file in files if file.exists() and not file.is_file()), None):
+        raise UsageError(f"{piped} is not a regular file, and files are read twice: write it to one first.")
     signatures: list[minhash.Signatures] = []
     exact: list[bool] = []
     seen: set[bytes] = set()
@@ -39,16 +43,15 @@ def merge(
             progress(len(exact))
     near = minhash.copies(np.stack(signatures)) if signatures else np.zeros(0, np.bool_)
     repeats, dropped, languages, licences = Repeats(), Counter[str](), Counter[str](), Counter[str]()
-    with pairs.writing(out) as put:
-        for number, pair in enumerate(pairs.read_all(files)):
-            if exact[number] or near[number]:
-                dropped[EXACT if exact[number] else NEAR] += 1
-            elif not repeats.admit(pair):
-                dropped[REPEATED] += 1
-            else:
-                put(pair)
-                languages[pair.language] += 1
-                licences[pair.licence] += 1
+    for number, pair in enumerate(pairs.read_all(files)):
+        if exact[number] or near[number]:
+            dropped[EXACT if exact[number] else NEAR] += 1
+        elif not repeats.admit(pair):
+            dropped[REPEATED] += 1
+        else:
+            put(pair)
+            languages[pair.language] += 1
+            licences[pair.licence] += 1
     record = {
         "read": len(exact),
         "pairs": languages.total(),

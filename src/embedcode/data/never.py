@@ -2,7 +2,7 @@
 
 Knows no miner and no training loop: they ask it. A name stops a source before it is fetched; only content counts in
 the end, because code is copied, vendored and renamed. Content is compared exactly here, on fingerprints that
-formatting and comments do not change; near duplicates are a matter for whoever answers `Blocklist.contains` next.
+formatting and comments do not change; near duplicates are `minhash`'s matter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from embedcode.types import digest
 
@@ -81,24 +81,6 @@ def fingerprint(code: str) -> bytes:
     wrong for both copies.
     """
     return fingerprint_of(tokens(code))
-
-
-@dataclass(frozen=True, slots=True)
-class Blocklist:
-    """Functions that may not be trained on, known by their fingerprints."""
-
-    fingerprints: frozenset[bytes]
-
-    @classmethod
-    def of(cls, functions: Iterable[str]) -> Self:
-        """Texts without a token, such as a comment alone, block nothing."""
-        return cls(frozenset(fingerprint_of(found) for found in map(tokens, functions) if found))
-
-    def contains(self, code: str) -> bool:
-        return fingerprint(code) in self.fingerprints
-
-    def __len__(self) -> int:
-        return len(self.fingerprints)
 
 
 def tokens(code: str) -> list[str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +24,8 @@ EXAMPLES = 5
 """Bad lines that are told one by one; the rest are only counted."""
 LONGEST_LINE = 16 << 20
 """Bytes: what is longer is no pair, and is not parsed."""
+UNREADABLE = (OSError, EOFError, zlib.error)
+"""What reading a file raises that is not there, cut short or damaged."""
 
 
 class UnwritableError(UsageError):
@@ -59,7 +62,7 @@ def read(path: Path, bad: Bad | None = None) -> Iterator[Pair]:
         for pair in rows(path, parse, bad):
             found += 1
             yield pair
-    except (OSError, EOFError) as error:
+    except UNREADABLE as error:
         raise UsageError(f"{path} cannot be read ({_why(error)}): give a file of pairs in JSON lines.") from None
     if not found and bad.lines > before:
         raise UsageError(f"{path} holds no pair: {bad.examples[0]}")
@@ -68,7 +71,7 @@ def read(path: Path, bad: Bad | None = None) -> Iterator[Pair]:
 def rows(path: Path, parsed: Callable[[bytes], Pair], bad: Bad) -> Iterator[Pair]:
     """The pairs that `parsed` makes of a file's lines; those for which it raises ValueError go to `bad`.
 
-    OSError or EOFError where the file cannot be read.
+    One of UNREADABLE where the file cannot be read.
     """
     with open_text(path) as file:
         for number, raw in enumerate(file, 1):
@@ -140,24 +143,34 @@ def write(path: Path, pairs: Iterable[Pair]) -> int:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Callable[[Pair], None]]:
-    """`with writing(path) as put: put(pair)`: the file takes its place when the block ends well, and not otherwise.
+    """`with writing(path) as put: put(pair)`: a file of pairs, as saving() writes one."""
+    with saving(path) as save:
+        # gzip's format without its time stamp, so that equal pairs give equal files.
+        zipped = zlib.compressobj(6, wbits=31) if _zipped(path) else None
+        yield lambda pair: save(zipped.compress(line(pair)) if zipped else line(pair))
+        if zipped:
+            save(zipped.flush())
 
-    UsageError where the disk does not take it; what the block itself raises passes through.
+
+@contextmanager
+def saving(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """`with saving(path) as save: save(raw)`: the file takes its place when the block ends well, and not otherwise.
+
+    A place that cannot be written is told before the block begins. UsageError where the disk does not take it; what the
+    block itself raises passes through.
     """
     inner: OSError | None = None
     try:
-        with replacing(path) as file, ExitStack() as closing:
-            # No time stamp, so that equal pairs give equal files.
-            out: Any = closing.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0)) if _zipped(path) else file
+        with replacing(path) as file:
 
-            def put(pair: Pair) -> None:
+            def save(raw: bytes) -> None:
                 try:
-                    out.write(line(pair))
+                    file.write(raw)
                 except OSError as error:
                     raise unwritable(path, error) from None
 
             try:
-                yield put
+                yield save
             except OSError as error:
                 inner = error
                 raise
@@ -168,7 +181,7 @@ def writing(path: Path) -> Iterator[Callable[[Pair], None]]:
 
 
 def unwritable(path: Path, error: OSError) -> UnwritableError:
-    """What to raise where a file of pairs cannot be written."""
+    """What to raise where a file cannot be written."""
     return UnwritableError(f"{path} cannot be written ({_why(error)}): free some space, or write elsewhere.")
 
 

@@ -56,7 +56,8 @@ def asked(pair: Pair, seed: int = 0) -> Pair | None:
     for said, passage in ways:
         if said is not None:
             what, acts = said
-            text = rng.choice(_ACTION if acts else _THING).format(q=" ".join(what), l=spoken)
+            forms = [form for form in (_ACTION if acts else _THING) if spoken or "{l}" not in form]
+            text = rng.choice(forms).format(q=" ".join(what), l=spoken)
             return Pair(text, (passage,), (), TASK, pair.language, pair.source, pair.licence)
     return None
 

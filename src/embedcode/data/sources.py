@@ -31,8 +31,6 @@ from embedcode.index import git
 REGISTRIES = ("pypi", "npm", "debian", "github")
 SECONDS = 120
 """That a client may take for one archive."""
-UNCHECKED = "unchecked"
-"""Stands for the licence of what nobody has mined yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +116,8 @@ def _sources(file: Path, listed: dict[str, Any]) -> Iterator[Source]:
                 yield Source(registry, name, version.strip(), licence)
 
 
-def write(file: Path, sources: list[Source], head: str) -> None:
+def text(sources: list[Source], head: str) -> str:
     """A list that load() reads, in alphabetical order, with `head` as its comment."""
-    from embedcode.files import replacing
-
     lines = [f"# {line}".rstrip() for line in head.strip().split("\n")]
     for registry in REGISTRIES:
         of = sorted((one for one in sources if one.registry == registry), key=lambda one: (one.licence, one.name))
@@ -131,8 +127,7 @@ def write(file: Path, sources: list[Source], head: str) -> None:
             lines.append(f'"{licence}" = [')
             lines += [f'  "{f"{one.name} {one.version}".strip()}",' for one in of if one.licence == licence]
             lines.append("]")
-    with replacing(file) as out:
-        out.write(("\n".join(lines) + "\n").encode())
+    return "\n".join(lines) + "\n"
 
 
 def fetch(source: Source, folder: Path) -> tuple[Path, str]:
@@ -237,4 +232,4 @@ def _version(source: Source, archive: Path) -> str:
     name = archive.name
     if source.registry == "pypi":
         return name.split("-")[1]
-    return name.removesuffix(".tgz").rpartition("-")[2]
+    return name.removesuffix(".tgz").removeprefix(source.name.lstrip("@").replace("/", "-") + "-")

@@ -19,6 +19,7 @@ from threading import Lock
 from typing import Literal
 
 from embedcode.data import comments, minhash, never, pairs
+from embedcode.engine import remote
 from embedcode.engine.address import Address
 from embedcode.engine.chat import Chat
 from embedcode.errors import ModelError, UsageError
@@ -111,14 +112,14 @@ class Spent:
 
 
 class Writer:
-    """Asks one model; safe to use from several threads."""
+    """Asks one model; safe to use from several threads. The key is EMBEDCODE_API_KEY."""
 
-    def __init__(self, url: str, key: str, temperature: float = 0.7) -> None:
+    def __init__(self, url: str, temperature: float = 0.7) -> None:
         """`url` names the model behind #, or is one of PRESETS."""
         address = Address.read(PRESETS.get(url, url))
         if not address.model:
             raise UsageError(f"{address.url} needs the name of a model: write {address.url}#MODEL.")
-        self._chat = Chat(address, key)
+        self._chat = Chat(address, remote.key(address))
         self._temperature = temperature
 
     def ask(self, prompt: str, most: int) -> tuple[str, str, int, int]:
@@ -269,9 +270,9 @@ def _run(
         def settle(least: int) -> None:
             while len(open_) > least:
                 for future in wait(open_, return_when=FIRST_COMPLETED).done:
-                    open_.pop(future)
                     entry = future.result()
                     journal.add(entry)
+                    open_.pop(future)
                     _spend(spent, entry)
                     told(spent)
 
@@ -292,8 +293,10 @@ def _run(
                 open_[pool.submit(ask, key, text)] = cost
             settle(0)
         except BaseException:
-            for future in open_:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)
+            for future in open_:  # what was under way is paid for, too
+                if not future.cancelled() and future.exception() is None:
+                    journal.add(future.result())
             raise
     return True
 

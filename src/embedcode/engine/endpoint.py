@@ -100,7 +100,8 @@ class Endpoint:
         What another status means is the caller's; a redirect is not followed, since it would take the texts along.
         """
         call = call or Call()
-        data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        # Code may hold lone surrogates, which are no UTF-8.
+        data = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         until = time.monotonic() + (0.0 if self._answers is False else PATIENCE)
         pause = FIRST_PAUSE
         while True:

@@ -47,7 +47,6 @@ class Part:
 
 _TABLE = tomllib.loads(Path(__file__).with_name("coir.toml").read_text("utf-8"))
 INSTRUCTION: str = _TABLE["instruction"]
-WHAT: Mapping[str, str] = {name: row["what"] for name, row in _TABLE["tasks"].items()}
 PARTS: Mapping[str, tuple[Part, ...]] = {
     name: tuple(Part(task=name, hub=row["hub"], revision=row["revision"], **part) for part in row["parts"])
     for name, row in _TABLE["tasks"].items()

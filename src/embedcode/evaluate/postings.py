@@ -7,7 +7,6 @@ is present in it. Knows no paths, no git and no queries' weights. numpy only.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -121,10 +120,6 @@ class Postings:
                 scores[units] += weight * idf * counts / (counts + norm[units])
         scores[present == 0] = 0.0
         return scores
-
-
-def counted(terms: Sequence[str]) -> Mapping[str, int]:
-    return Counter(terms)
 
 
 def in_a_byte(lengths: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedcode.errors import EmbedcodeError, EncodeError, ModelError, StoreError
+from embedcode.errors import EmbedcodeError, EncodeError, ModelError, StoreError, UsageError
 from embedcode.files import make_private
 from embedcode.types import Encoder, Role, Truncate, digest
 
 if TYPE_CHECKING:
-    from filelock import FileLock
     from numpy.typing import NDArray
 
     from embedcode.types import Floats
@@ -190,10 +190,9 @@ class _Kept:
         self._dim = encoder.dim
         described = json.dumps(way, indent=1, sort_keys=True)
         self._folder = home / "evaluate" / digest(described).hex()
-        make_private(self._folder)
-        (self._folder / "meta.json").write_text(described, "utf-8")
         self._keys, self._vectors = self._folder / "keys", self._folder / "vectors"
-        with self._lock():
+        with self._writing():
+            (self._folder / "meta.json").write_text(described, "utf-8")
             count = min(self._size(self._keys) // KEY, self._size(self._vectors) // self._row)
             for path, size in ((self._keys, KEY), (self._vectors, self._row)):
                 with path.open("ab") as file:
@@ -204,7 +203,7 @@ class _Kept:
     def append(self, keys: Sequence[bytes], vectors: Floats) -> None:
         if not keys:
             return
-        with self._lock():  # another process may have written since
+        with self._writing():  # another process may have written since
             first = self._size(self._keys) // KEY
             with self._vectors.open("r+b") as file:
                 file.truncate(first * self._row)
@@ -228,7 +227,16 @@ class _Kept:
     def _size(path: Path) -> int:
         return path.stat().st_size if path.exists() else 0
 
-    def _lock(self) -> FileLock:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The folder for this process alone; UsageError where the disk does not take what is written."""
         from filelock import FileLock
 
-        return FileLock(self._folder / "lock", timeout=600)
+        try:
+            make_private(self._folder)
+            with FileLock(self._folder / "lock", timeout=600):
+                yield
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            cure = "free some space, or set EMBEDCODE_HOME to another folder"
+            raise UsageError(f"{self._folder} cannot be written ({why}): {cure}.") from None
