@@ -84,8 +84,8 @@ def _data(recipe: Recipe, mix: Mix) -> str:
     ]
     table = _table(("data set", "pairs", "of a batch", "licences", "languages", "left out"), rows)
     return (
-        f"## Training data\n\n{table}\n\nRegime: {recipe.regime}. Left out are, of the pairs looked at, those in a "
-        "benchmark by source or content (`data/never.toml`, and the texts of the tasks the run was steered by)."
+        f"## Training data\n\n{table}\n\nRegime: {recipe.regime}. Left out are pairs whose source or content is in a "
+        "benchmark (`data/never.toml`, and the documents and queries of the tasks the run was steered by)."
     )
 
 
