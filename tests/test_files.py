@@ -1,4 +1,4 @@
-"""Files that are replaced while others read them."""
+"""Files that are replaced while others read them, and looks at paths that cannot be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from embedcode.errors import UsageError
-from embedcode.files import replacing
+from embedcode.files import is_file, is_folder, replacing
 
 
 def test_a_file_is_replaced_and_a_link_to_one_too(tmp_path: Path) -> None:
@@ -29,3 +29,9 @@ def test_nothing_but_a_file_is_replaced(tmp_path: Path, name: str) -> None:
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe"]
     assert (tmp_path / "link").is_symlink() and (tmp_path / "pipe").is_fifo()
+
+
+def test_a_path_that_cannot_be_is_no_folder_and_no_file(tmp_path: Path) -> None:
+    assert is_folder(tmp_path) and is_file(__file__)
+    for path in ("x" * 300, tmp_path / ("x" * 300), f"{__file__}/x", "a\0b"):
+        assert not is_folder(path) and not is_file(path)

@@ -104,6 +104,8 @@ def test_a_relative_cache_folder_is_ignored(monkeypatch: pytest.MonkeyPatch) -> 
         ("model = 3", ["model", "'3'", "text"]),
         ('log_level = "loud"', ["log_level", "'loud'", "debug, info, warning, error"]),
         ("home = 3", ["home", "'3'", "folder"]),
+        ('home = "a\\u0000b"', ["home", "folder"]),
+        ('home = "~nobody-of-this-name/x"', ["home", "folder"]),
         ("threads = ", ["not valid TOML"]),
     ],
 )

@@ -34,6 +34,16 @@ def read_small(path: Path, limit: int = LIMIT) -> bytes:
     return raw
 
 
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder is there. Path.is_dir() raises for a name that is too long and a place nobody may look into."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: str | Path) -> bool:
+    """The same of a file."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def stamp(path: Path) -> tuple[int, int, int]:
     """Differs from an earlier one where the file was written or replaced since; the same while there is none."""
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.errors import UsageError
-from embedcode.files import read_small
+from embedcode.files import is_folder, read_small
 
 MAX_FILE_BYTES = 1_000_000
 """Larger files are nearly always data or generated."""
@@ -26,6 +26,18 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 REPOSITORY_FILE = ".embedcode.toml"
 REPOSITORY_SETTINGS = ("ignore", "max_file_bytes")
 """What that file may say."""
+_NAMED = "[0-9a-f]" * 16 + "*"
+DERIVED = (
+    "clones/*__*.git*",
+    f"compiled/{_NAMED}",
+    f"embed/{_NAMED}",
+    f"golden/{_NAMED}.npy",
+    f"servers/{_NAMED}.json",
+    "precision.json",
+)
+"""What is kept in `home` beside indexes and vectors and can be made again, as patterns: there may be other things."""
+DERIVED_VECTORS = (f"evaluate/{_NAMED}",)
+"""The same of what takes long to make."""
 MOST_FILE_BYTES = 20_000_000
 """A file is read whole, and chunking it takes some ten times its size."""
 
@@ -172,17 +184,18 @@ def _text(raw: Any, place: str) -> str:
 def _model(raw: Any, place: str) -> str:
     """As it stands, or the whole path of a folder, since an index remembers it."""
     text = _text(raw, place)
-    return str(Path(text).absolute()) if text and Path(text).is_dir() else text
+    return str(Path(text).absolute()) if text and is_folder(text) else text
 
 
 def _folder(raw: Any, place: str) -> Path:
+    given = isinstance(raw, str | Path) and str(raw) and "\0" not in str(raw)
     try:
-        path = Path(raw).expanduser() if isinstance(raw, str | Path) and str(raw) else None
-    except RuntimeError:
+        path = Path(raw).expanduser().absolute() if given else None
+    except (RuntimeError, OSError):  # ~ of no user, or a current folder that is gone
         path = None
     if path is None:
         raise UsageError(f"{place} must be the path of a folder")
-    return path.absolute()
+    return path
 
 
 def _count(raw: Any, place: str, least: int, most: int) -> int:

@@ -65,7 +65,17 @@ def assert_user_error(done: subprocess.CompletedProcess[bytes], *parts: str) -> 
         (["status", ""], ["the path is empty"]),
         (["clean", ""], ["the path is empty"]),
         (["clean", "", "--vectors"], ["the path is empty"]),
+        (["clean", "x" * 5000], ["too long"]),
         (["embed", "--text", "x"], ["--role", "passage"]),
+        (["embed", "--role", "query", "--text", "x", "--model", ""], ["the model is empty"]),
+        (["embed", "--role", "query", "--text", "x", "--model", "x" * 300], ["is no folder and no name on the hub"]),
+        (
+            ["embed", "--role", "query", "--text", "x", "--model", "~nobody-of-this-name/x"],
+            ["is no folder and no name"],
+        ),
+        (["index", "--model", ""], ["the model is empty"]),
+        (["index", "--model", "x" * 300], ["is no folder and no name on the hub"]),
+        (["serve", "--model", ""], ["the model is empty"]),
     ],
 )
 def test_a_mistake_in_the_request(call: Run, arguments: list[str], parts: list[str]) -> None:
@@ -179,6 +189,16 @@ def test_an_empty_path_is_not_the_current_folder(call: Run, repository: Path) ->
     call("index", cwd=repository)
     assert_user_error(call("clean", "", cwd=repository), "the path is empty")
     assert json.loads(call("status", "--json", cwd=repository).stdout)["files"] == 1
+
+
+@pytest.mark.parametrize("verb", ["clean", "related a.py:1", "install claude --dry-run", "mcp", "search x"])
+def test_a_current_folder_that_is_gone(environment: dict[str, str], tmp_path: Path, verb: str) -> None:
+    (tmp_path / "gone").mkdir()
+    shell = f"rmdir ../gone && {sys.executable} -m embedcode {verb}"
+    command = ["/bin/sh", "-c", shell]
+    done = subprocess.run(command, cwd=tmp_path / "gone", env=environment, capture_output=True, check=False)
+    assert_user_error(done, "no such file or directory")
+    assert b"quotes" not in done.stderr
 
 
 def test_closed_streams_do_no_harm(environment: dict[str, str]) -> None:

@@ -85,6 +85,19 @@ def test_figures_are_shown_with_all_they_depend_on(call: Run, task: Path, tmp_pa
     assert record["seconds"].keys() == {"documents", "search"}
 
 
+def test_a_result_of_other_conditions_is_not_replaced(call: Run, tmp_path: Path, task: Path) -> None:
+    for _ in range(2):  # the same conditions are
+        assert call("eval", "beir", str(task), "--model", "bm25").returncode == 0
+    place = tmp_path / "results" / "toy--bm25.json"
+    kept = json.loads(place.read_text())
+    kept["conditions"]["k1"] = 9
+    place.write_text(json.dumps(kept))
+    done = call("eval", "beir", str(task), "--model", "bm25")
+    assert done.returncode == 2
+    assert b"toy--bm25.json holds a result that differs in k1: give another folder with --out" in done.stderr
+    assert json.loads(place.read_text()) == kept
+
+
 def test_a_second_run_embeds_nothing(call: Run, task: Path) -> None:
     first = measured(call, "beir", str(task))
     second = measured(call, "beir", str(task))
@@ -110,6 +123,10 @@ class TestBadInput:
         assert done.returncode == 2
         assert message in done.stderr.decode()
         assert not (task.parent / "results").exists()
+
+    def test_of_a_name_that_is_too_long(self, call: Run) -> None:
+        done = call("eval", "beir", "n" * 300, "--model", "bm25")
+        assert (done.returncode, b"is no folder" in done.stderr) == (2, True)
 
     @pytest.mark.parametrize("name", ["bm25:stemmed", "lexical:raw", ""])
     def test_of_names(self, call: Run, task: Path, name: str) -> None:

@@ -130,7 +130,9 @@ class TestInspect:
         for name in ("architecture", "dim", "pooling", "bytes", "dtypes", "fp32", "int8"):
             assert rows[name] == whole[name]
 
-    @pytest.mark.parametrize("name", ["nowhere", "no/where", "/no/where", ""])
+    @pytest.mark.parametrize(
+        "name", ["nowhere", "no/where", "/no/where", "", "x" * 300, "~nobody-of-this-name/x", "no/--where"]
+    )
     def test_what_is_no_model(self, call: Run, name: str) -> None:
         done = call("models", "inspect", name)
         assert done.returncode == 2
@@ -197,6 +199,15 @@ class TestExport:
             done = call("models", *verb, "out")
             assert done.returncode == 2
             assert b"out is there already: give a folder that is new or empty" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("out", "part"), [("x" * 300, "cannot be written: File name too long"), (".", ". is there already")]
+    )
+    def test_a_place_that_cannot_be(self, call: Run, checkpoint: Path, tmp_path: Path, out: str, part: str) -> None:
+        (tmp_path / "empty").mkdir()
+        done = call("models", "export", str(checkpoint), out, cwd=tmp_path / "empty")
+        assert done.returncode == 2
+        assert part in done.stderr.decode()
 
     @pytest.mark.parametrize("verb", ["export", "quantize"])
     def test_what_is_no_model(self, call: Run, tmp_path: Path, verb: str) -> None:

@@ -382,6 +382,28 @@ def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None
     assert sum(path.stat().st_size for path in (tmp_path / "home").rglob("*") if path.is_file()) < 100_000
 
 
+def test_clean_of_all_takes_what_can_be_made_again_and_nothing_of_the_user_s(call: Run, tmp_path: Path) -> None:
+    home, name = tmp_path / "home", "0123456789abcdef"
+    ours = {f"compiled/{name}/engine": b"xx", f"embed/{name * 2}.lock": b"", "precision.json": b"{}"}
+    ours |= {"clones/django__django.git/HEAD": b"x", f"golden/{name * 2}.npy": b"x", f"servers/{name * 2}.json": b"{}"}
+    vectors = {f"evaluate/{name * 2}/keys": b"xxx"}
+    theirs = {"clones/mine/HEAD": b"x", "evaluate/notes.md": b"x", "golden/mine.npy": b"x", "keys.json": b"{}"}
+    for path, content in (ours | vectors | theirs).items():
+        (home / path).parent.mkdir(parents=True, exist_ok=True)
+        (home / path).write_bytes(content)
+
+    def left() -> set[str]:
+        return {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
+
+    size = sum(map(len, ours.values()))
+    assert answer(call("clean", "--all", "--dry-run", "--json"))["bytes"] == size
+    assert left() == (ours | vectors | theirs).keys()
+    assert answer(call("clean", "--all", "--json"))["bytes"] == size
+    assert left() == (vectors | theirs).keys()
+    assert answer(call("clean", "--all", "--vectors", "--json"))["bytes"] == 3
+    assert left() == theirs.keys()
+
+
 def test_doctor(call: Run) -> None:
     done = call("doctor", "--json")
     found = json.loads(done.stdout)

@@ -274,6 +274,13 @@ class TestDevices:
         folders = {onnx._kept(one)["trt_engine_cache_path"] for one in (spec, other)}
         assert len(folders) == 2
 
+    def test_without_a_home_that_can_be_written_they_are_built_each_time(
+        self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "file" / "home"))
+        assert onnx._kept(Spec.read(exported("sfr-mistral", "onnx", True))) == {}
+
     def test_graphs_for_processors(self, exported: Exported) -> None:
         with pytest.raises(ModelError, match=r"was exported for processors: export it with --batch for cuda"):
             load(str(exported("minilm")), device="cuda").encode(["x"], Role.PASSAGE)

@@ -61,7 +61,7 @@ def test_a_missing_file_is_named(folder, name):
     ("name", "line", "message"),
     [
         ("corpus.jsonl", '{"_id": "c9", "text": "cut', r"corpus\.jsonl, line 5, is not JSON"),
-        ("corpus.jsonl", "[1]", r"corpus\.jsonl, line 5, is not a JSON object"),
+        ("corpus.jsonl", "[1]", r"corpus\.jsonl, line 5, is no object"),
         ("corpus.jsonl", '{"text": "t"}', r"corpus\.jsonl, line 5, has no _id"),
         ("corpus.jsonl", '{"_id": "c0", "text": "t"}', r"corpus\.jsonl, line 5, has the _id 'c0' again"),
         ("corpus.jsonl", '{"_id": "c9"}', r"corpus\.jsonl, line 5, has None for 'text'"),

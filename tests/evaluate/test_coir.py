@@ -123,16 +123,16 @@ def test_languages_are_one_task_and_a_mean_needs_all_of_it() -> None:
 @pytest.mark.parametrize(
     ("file", "row", "message"),
     [
-        ("corpus.jsonl", {"_id": "d9", "title": "", "text": None}, r"corpus\.jsonl, row 5, has None for 'text'"),
-        ("queries.jsonl", {"text": "t"}, r"queries\.jsonl, row 4, has None for '_id'"),
+        ("corpus.jsonl", {"_id": "d9", "title": "", "text": None}, r"corpus\.jsonl, line 5, has None for 'text'"),
+        ("queries.jsonl", {"text": "t"}, r"queries\.jsonl, line 4, has None for '_id'"),
         (
             "qrels/test.jsonl",
             {"query-id": "q0", "corpus-id": "d7", "score": 1},
-            r"row 3, judges 'd7', .* not in the corpus",
+            r"line 3, judges 'd7', .* not in the corpus",
         ),
-        ("qrels/test.jsonl", {"query-id": "q7", "corpus-id": "d1", "score": 1}, r"row 3, judges 'q7', .* the queries"),
-        ("qrels/test.jsonl", {"query-id": "q0", "corpus-id": "d1", "score": 0.5}, r"row 3, has 0\.5 for 'score'"),
-        ("qrels/test.jsonl", [1], r"row 3, is no object"),
+        ("qrels/test.jsonl", {"query-id": "q7", "corpus-id": "d1", "score": 1}, r"line 3, judges 'q7', .* the queries"),
+        ("qrels/test.jsonl", {"query-id": "q0", "corpus-id": "d1", "score": 0.5}, r"line 3, has 0\.5 for 'score'"),
+        ("qrels/test.jsonl", [1], r"line 3, is no object"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path: Path, file: str, row: Any, message: str) -> None:

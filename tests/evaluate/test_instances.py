@@ -76,7 +76,7 @@ def test_the_same_of_json_lines_and_parquet(tmp_path: Path) -> None:
     ("row", "says"),
     [
         ("{", "line 2, is not JSON"),
-        ([], "is not an object"),
+        ([], "line 2, is no object"),
         (ROW, "has the instance_id 'acme__shop-1' again"),
         (ROW | {"instance_id": "b", "problem_statement": " \n"}, r"line 2, \(b\) has an empty problem_statement"),
         (ROW | {"instance_id": "b", "problem_statement": None}, "has None for 'problem_statement'"),
@@ -92,10 +92,10 @@ def test_a_bad_row_is_named(tmp_path: Path, row: Any, says: str) -> None:
 
 
 def test_bad_files(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="does not exist: give JSON lines"):
         instances.read(tmp_path / "none.jsonl")
     with pytest.raises(UsageError, match="has no instance"):
         instances.read(written(tmp_path))
     (tmp_path / "bad.parquet").write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="give a parquet file"):
+    with pytest.raises(UsageError, match=r"cannot be read \(.*\): give JSON lines or a .parquet file"):
         instances.read(tmp_path / "bad.parquet")

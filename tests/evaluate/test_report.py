@@ -12,7 +12,7 @@ import pytest
 from embedcode.errors import UsageError
 from embedcode.evaluate import coir, report
 from embedcode.evaluate.picture import svg
-from embedcode.evaluate.result import Result
+from embedcode.evaluate.result import Result, refuse_another
 
 
 def result(task: str = "toy", system: str = "bm25", value: float = 0.5, **more: Any) -> Result:
@@ -51,7 +51,7 @@ def test_coir_is_a_mean_only_where_all_of_it_is_there() -> None:
         "m",
         pytest.approx(40),
         "abc1234, 2026-11-26",
-        "mteb",
+        "convention: mteb",
     )
     assert measured(report.card(of_coir()[1:])) == []
     assert measured(report.card([replace(of_coir()[0], partial=True), *of_coir()[1:]])) == []
@@ -59,29 +59,97 @@ def test_coir_is_a_mean_only_where_all_of_it_is_there() -> None:
     assert measured(report.card([*of_coir()[:10], *of_coir(convention="coir-eval")[10:]])) == []
 
 
+def test_coir_mixes_no_conditions_but_data() -> None:
+    assert measured(report.card([*of_coir(precision="int8")[:10], *of_coir(precision="fp32")[10:]])) == []
+    rows = measured(report.card([*of_coir(0.4, precision="int8"), *of_coir(0.6, precision="fp32")]))
+    assert [(row.figures["coir"], row.note) for row in rows] == [
+        (pytest.approx(60), "convention: mteb, precision: fp32"),
+        (pytest.approx(40), "convention: mteb, precision: int8"),
+    ]
+    assert len(measured(report.card([*of_coir(data="a")[:10], *of_coir(data="b")[10:]]))) == 1
+    with pytest.raises(UsageError, match="two results are of m on coir/apps and differ in their data only"):
+        report.card([*of_coir(data="a"), *of_coir(data="b")[:1]])
+
+
+def of_swebench(value: float, repositories: int = 12, **conditions: str) -> Result:
+    ids = [f"i{number}" for number in range(300)]
+    return result(
+        "swebench-lite/published",
+        value=value,
+        queries=300,
+        clusters={id: f"r{number % repositories}" for number, id in enumerate(ids)},
+        conditions={"files": "all", "test files": "in", "issue": "raw"} | conditions,
+    )
+
+
 def test_swebench_keeps_raw_and_summarised_issues_apart() -> None:
     rows = measured(
         report.card(
             [
-                result("swebench-lite/published", value=0.4, conditions={"issue": "raw"}),
-                result("swebench-lite/published", value=0.3, conditions={"issue": "summarised by x"}),
+                of_swebench(0.4),
+                of_swebench(0.3, issue="summarised by x"),
             ]
         )
     )
     assert [dict(row.figures) for row in rows] == [{"swebench-lite": 40.0}, {"summarised": 30.0}]
-    assert "published, 10 instances, issue: raw" in rows[0].note
+    assert rows[0].note == "files: all, test files: in, issue: raw"
+
+
+def test_no_other_issues_and_files_stand_beside_the_published_300() -> None:
+    others = [of_swebench(1, 10), of_swebench(1, files="py"), of_swebench(1, **{"test files": "out"})]
+    others += [replace(of_swebench(1), queries=23), result("swebench-lite/search", value=1)]
+    assert measured(report.card(others)) == []
 
 
 def test_results_are_read_once_each(tmp_path: Path) -> None:
     one = result()
-    one.write(tmp_path / "a", {"q0": {"d 1": 2.0, "d2": 1.0}})
+    one.write(tmp_path / "a", {"q0": {"d2": 1.0}})
     assert report.results([tmp_path]) == [one]
-    assert report.ranking(tmp_path / "a.run", "q0") == [("d 1", 2.0), ("d2", 1.0)]
     one.write(tmp_path / "b", {})
     with pytest.raises(UsageError, match="two results are of bm25 on toy under the same conditions"):
         report.results([tmp_path])
     with pytest.raises(UsageError, match="no result is there"):
         report.results([tmp_path / "none-here"] if (tmp_path / "none-here").mkdir() is None else [])
+
+
+def test_names_with_blanks_are_words_of_the_run_file(tmp_path: Path) -> None:
+    run = {"a query": {"d 1": 2.0, "100%": 1.0, "d\u00a02\n": 0.5}, "a": {"d 1": 3.0}}
+    result(system="my model").write(tmp_path / "r", run)
+    lines = (tmp_path / "r.run").read_text("utf-8").splitlines()
+    assert [len(line.split()) for line in lines] == [6] * 4
+    for query, found in run.items():
+        assert report.ranking(tmp_path / "r.run", query) == list(found.items())
+
+
+def test_a_result_and_its_run_are_replaced_together(tmp_path: Path) -> None:
+    result().write(tmp_path / "r", {"q0": {"d": 1.0}})
+    before = (tmp_path / "r.run").read_bytes()
+    (tmp_path / "r.json").unlink()
+    (tmp_path / "r.json").mkdir()  # cannot be written
+    with pytest.raises(UsageError, match="is not a regular file"):
+        result().write(tmp_path / "r", {"q0": {"other": 1.0}})
+    assert (tmp_path / "r.run").read_bytes() == before
+
+
+def test_a_result_under_other_conditions_is_not_replaced(tmp_path: Path) -> None:
+    one = result(conditions={"space": "a", "sizes": (1, 2), "counted later": 3})
+    one.write(tmp_path / "r", {})
+    refuse_another(tmp_path / "r", "toy", "bm25", {"space": "a", "sizes": (1, 2)})
+    refuse_another(tmp_path / "new", "toy", "bm25", {})
+    for task, system, conditions, says in (
+        ("toy", "m", {"space": "b"}, "differs in system, space: give another folder with --out, or remove it"),
+        ("other", "bm25", {"space": "a", "more": 1}, "differs in task, more: "),
+    ):
+        with pytest.raises(UsageError, match=says):
+            refuse_another(tmp_path / "r", task, system, conditions)
+    (tmp_path / "r.json").write_text("{}")
+    with pytest.raises(UsageError, match="is there and no result that can be compared"):
+        refuse_another(tmp_path / "r", "toy", "bm25", {})
+
+
+def test_a_place_that_is_none_is_said() -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        report.results([Path("n" * 300)])
 
 
 def test_a_saturated_task_is_one_at_which_plain_words_are_nearly_right() -> None:
@@ -104,6 +172,21 @@ def test_a_comparison_is_paired_and_claims_what_it_can() -> None:
         report.compare(result(), fewer)
 
 
+def test_a_comparison_draws_clusters_whole() -> None:
+    """All that A gains is of one repository of two, of which a sample may have none."""
+    a, b = ({f"q{i}": float(i < 5) * gain for i in range(10)} for gain in (1, 0))
+    of = {f"q{i}": "one" if i < 5 else "two" for i in range(10)}
+    alone, whole = (
+        report.compare(result(values={"ndcg@10": a}, clusters=own), result(values={"ndcg@10": b}, clusters=own))
+        for own in ({}, of)
+    )
+    assert (alone.clusters, whole.clusters) == (0, 2)
+    assert alone.difference.low > 0 == whole.difference.low
+    single = dict.fromkeys(of, "one")
+    again = report.compare(result(values={"ndcg@10": a}, clusters=single), result(values={"ndcg@10": b}))
+    assert (again.clusters, again.difference) == (0, alone.difference)
+
+
 def test_speed_is_of_tasks_that_all_have_and_of_vectors_that_were_computed() -> None:
     found = [
         result(),
@@ -114,6 +197,10 @@ def test_speed_is_of_tasks_that_all_have_and_of_vectors_that_were_computed() -> 
     kept = replace(found[1], made={"kept": {"documents": 3}})
     assert report.speed([found[0], kept]) == {"bm25": (50.0, 0.5)}
     assert report.speed([found[0], result("other", "m")]) == {}
+    precisions = [replace(found[1], conditions={"precision": one}) for one in ("fp32", "int8")]
+    assert report.speed([found[0], *precisions]).keys() == {"bm25", "m (precision: fp32)", "m (precision: int8)"}
+    across = [replace(precisions[0], task="other"), precisions[1]]
+    assert report.speed([found[0], result("other"), *across]) == {}
 
 
 def test_the_picture_is_svg_with_every_system_in_it() -> None:

@@ -15,6 +15,7 @@ import pytest
 from embedcode.errors import ModelError, UsageError
 from embedcode.evaluate import instances, summaries
 from embedcode.evaluate.instances import Instance
+from embedcode.evaluate.summaries import Summary
 
 ISSUES = [Instance(f"acme__shop-{i}", "acme/shop", "a" * 40, f"Problem number {i}.", ("x.py",)) for i in range(12)]
 Reply = tuple[int, dict[str, str], bytes] | None
@@ -79,15 +80,16 @@ def test_written_read_and_put_in_place_of_issues(chat: Chat, tmp_path: Path) -> 
     told: list[tuple[int, int]] = []
     path = tmp_path / "summaries.jsonl"
     found = summaries.Writer(chat.url).write(ISSUES, path, lambda done, total: told.append((done, total)))
-    assert found == {one.id: f"About {i}." for i, one in enumerate(ISSUES)}
+    assert found == {one.id: Summary(f"About {i}.", "writer-1") for i, one in enumerate(ISSUES)}
     assert summaries.read(path) == found
     assert told[-1] == (12, 12)
-    assert [one.issue for one in instances.summarised(ISSUES, found)] == [f"About {i}." for i in range(12)]
+    texts = {id: summary.text for id, summary in found.items()}
+    assert [one.issue for one in instances.summarised(ISSUES, texts)] == [f"About {i}." for i in range(12)]
     assert {body["model"] for body in chat.asked} == {"writer-1"}
     assert all("acme/shop" in body["messages"][0]["content"] for body in chat.asked)
-    del found[ISSUES[3].id]
+    del texts[ISSUES[3].id]
     with pytest.raises(UsageError, match="no summary of acme__shop-3"):
-        instances.summarised(ISSUES, found)
+        instances.summarised(ISSUES, texts)
 
 
 def test_faults_that_pass_are_waited_for(chat: Chat, tmp_path: Path) -> None:
@@ -143,7 +145,8 @@ def test_an_answer_that_is_no_summary_is_refused(chat: Chat, tmp_path: Path, raw
 
 def test_thoughts_are_no_part_of_it(chat: Chat, tmp_path: Path) -> None:
     chat.answer = lambda text: (200, {}, completion("<think>Let me see.</think>\nIt fails."))
-    assert set(summaries.Writer(chat.url).write(ISSUES, tmp_path / "s.jsonl").values()) == {"It fails."}
+    found = summaries.Writer(chat.url).write(ISSUES, tmp_path / "s.jsonl")
+    assert {one.text for one in found.values()} == {"It fails."}
 
 
 def test_the_key_is_sent_and_its_refusal_named(chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

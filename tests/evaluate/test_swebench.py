@@ -15,7 +15,9 @@ import pytest
 from embedcode import Encoder, load
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.evaluate import clones, metrics, result, swebench
+from embedcode.evaluate.history import Files
 from embedcode.evaluate.swebench import ProtocolName
+from embedcode.model.spec import DEFAULT
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +70,54 @@ def test_protocols_differ_in_files_and_chunks(made: Any, tmp_path: Path, encoder
     assert hybrid.name == "hybrid" and "words and vectors" in hybrid.conditions["ranking"]
 
 
+def test_a_model_is_named_by_what_is_loaded(tmp_path: Path, encoder: Encoder) -> None:
+    loaded: list[str] = []
+    for name, label, place in (
+        ("", "owner/other", "owner/other"),
+        ("packaged", "packaged", str(DEFAULT)),
+        ("hybrid", "hybrid:owner/other", "owner/other"),
+    ):
+        chosen = swebench.system(
+            name,
+            ProtocolName.SEARCH,
+            lambda model: loaded.append(model) or encoder,  # type: ignore[func-returns-value]
+            tmp_path,
+            configured="owner/other",
+        )
+        assert (chosen.name, loaded[-1]) == (label, place)
+        assert (chosen.conditions["model"], chosen.conditions["space"]) == (
+            label.removeprefix("hybrid:"),
+            encoder.space,
+        )
+
+
+@pytest.mark.parametrize("name", ["bm25", "bm25:chunks", "lexical"])
+@pytest.mark.parametrize("protocol", list(ProtocolName))
+def test_only_indexed_files_are_judged_as_an_index_does(tmp_path: Path, name: str, protocol: str) -> None:
+    for files in Files:
+        assert setup(name, protocol, tmp_path, files=files).cutting.judged is (files is Files.INDEXED)
+
+
+def test_a_second_run_says_what_it_found_made(made: Any, tmp_path: Path, encoder: Encoder) -> None:
+    first, second = (measured(made, setup("", "search", tmp_path, encoder)).result for _ in range(2))
+    assert first.made["kept"] == {"chunks": 0, "issues": 0}
+    assert second.made["kept"] == {"chunks": second.conditions["distinct units"], "issues": 6}
+    assert first.clusters == dict.fromkeys(first.values["recall@1"], "acme/shop")
+
+
+def test_a_chunk_that_repositories_share_is_not_of_an_earlier_run(made: Any, tmp_path: Path, encoder: Encoder) -> None:
+    fork = tmp_path / "clones" / "acme__fork"
+    subprocess.run(["git", "clone", "-q", "--bare", str(made.git.root), str(fork)], check=True)
+    both = [*made.instances, *(replace(one, id=f"{one.id}-f", repo="acme/fork") for one in made.instances)]
+    done = measured(replace(made, instances=both), setup("", "search", tmp_path / "home", encoder))
+    assert done.result.made["kept"]["chunks"] == 0
+
+
 def test_names_that_are_no_systems(tmp_path: Path, encoder: Encoder) -> None:
-    with pytest.raises(UsageError, match="a switch that bm25 does not know: they are chunks, paths, stem, stop"):
+    with pytest.raises(UsageError, match="bm25 does not know: it knows chunks, paths, stem, stop"):
         setup("bm25:stems", "search", tmp_path)
+    with pytest.raises(UsageError, match="lexical does not know: it knows none"):
+        setup("lexical:plain", "search", tmp_path)
     with pytest.raises(UsageError, match="bm25 takes no instruction"):
         setup("bm25", "search", tmp_path, instruction="find")
     with pytest.raises(UsageError, match="is no file: give a tokenizer"):
@@ -133,15 +180,19 @@ def test_the_command_writes_a_result_that_can_be_computed_again(made: Any, tmp_p
     assert kept.metrics["recall@1"] == pytest.approx(metrics.mean(metrics.recall_at(1, run, qrels)))
     assert "embedcode eval swebench-lite --system lexical" in kept.command
     summaries = tmp_path / "summaries.jsonl"
-    summaries.write_text("".join(f'{{"instance_id": "{one.id}", "summary": "session"}}\n' for one in made.instances))
-    again = command(tmp_path, "--system", "bm25", *given, "--summaries", str(summaries), "--json")
-    assert json.loads(again.stdout)["conditions"]["issue"] == f"summarised, {summaries}"
+    lines = [{"instance_id": one.id, "summary": "session", "model": "x"} for one in made.instances]
+    summaries.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    nobody = ("--summaries", str(summaries), "--summarise", "http://127.0.0.1:1#y")  # nothing is missing: not asked
+    again = command(tmp_path, "--system", "bm25", *given, *nobody, "--json")
+    assert json.loads(again.stdout)["conditions"]["issue"] == f"summarised, {summaries}, by x"
+    other = command(tmp_path, "--system", "bm25", *given)
+    assert other.returncode == 2 and "bm25.json holds a result that differs in issue: give another" in other.stderr
 
 
 def test_the_command_says_what_is_wrong(made: Any, tmp_path: Path) -> None:
     file = rows(made, tmp_path / "rows.jsonl")
     for given, says in (
-        (("--instances", str(tmp_path / "none.jsonl")), "cannot be read"),
+        (("--instances", str(tmp_path / "none.jsonl")), "does not exist"),
         (("--instances", str(file), "--repos", str(tmp_path / "none")), "is no folder"),
         (("--instances", str(file), "--summarise", "http://127.0.0.1:1"), "needs a file to write into"),
         (("--instances", str(file), "--repos", str(tmp_path)), "has no clone of acme/shop, which acme__shop-0 needs"),

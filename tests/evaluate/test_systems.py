@@ -13,7 +13,8 @@ from embedcode.errors import UsageError
 from embedcode.evaluate.beir import Task
 from embedcode.evaluate.bm25 import BM25
 from embedcode.evaluate.measure import measure
-from embedcode.evaluate.systems import named
+from embedcode.evaluate.systems import SWITCHES, named, parsed
+from embedcode.model.spec import DEFAULT
 from embedcode.search.rank import ALL
 from embedcode.search.search import Signals, search
 from embedcode.store.memory import MemoryStore
@@ -92,8 +93,39 @@ def test_bm25_keeps_the_first_of_equal_scores_also_at_the_cut() -> None:
     assert baseline.search("word", 0) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "setting", "label", "place"),
+    [
+        ("", "", "packaged", str(DEFAULT)),
+        ("packaged", "owner/other", "packaged", str(DEFAULT)),
+        ("hybrid:packaged", "owner/other", "hybrid", str(DEFAULT)),
+        ("", "owner/other", "owner/other", "owner/other"),
+        ("hybrid", "owner/other", "hybrid:owner/other", "owner/other"),
+        ("dense:owner/one", "owner/other", "owner/one", "owner/one"),
+        ("a/model", "", "model", "a/model"),
+        (".", "", "HERE", "."),
+        ("./packaged", "", "./packaged", "./packaged"),
+        ("n" * 300, "", "n" * 300, "n" * 300),
+    ],
+)
+def test_a_name_is_loaded_from_where_its_label_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, setting: str, label: str, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "model").mkdir(parents=True)
+    (tmp_path / "packaged").mkdir()
+    asked = parsed(name, setting, SWITCHES, None)
+    assert (asked.label, asked.place) == (label.replace("HERE", tmp_path.name), place)
+
+
+def test_a_result_says_which_weights_it_is_of(tmp_path: Path) -> None:
+    chosen = settings.load({"home": str(tmp_path), "threads": "1", "model": "owner/not-there"})
+    found = named("packaged", chosen)
+    assert found.name == "packaged" and found.conditions["space"] == embedcode.load().space
+
+
 def test_names_that_are_none(tmp_path: Path) -> None:
-    for name, message in (("bm25:fast", "a switch that bm25 does not know"), ("lexical:x", "is no system")):
+    for name, message in (("bm25:fast", "does not know: it knows stem, stop"), ("lexical:x", "it knows plain")):
         with pytest.raises(UsageError, match=message):
             system(name, tmp_path)
     with pytest.raises(UsageError, match="bm25 takes no instruction"):

@@ -216,6 +216,17 @@ def test_a_stranger_s_filter_runs_no_program(history: Path, write: Write, git: G
     assert not (tmp_path / "trace").exists()
 
 
+def test_what_the_user_has_set_in_the_environment_holds(
+    history: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(history, "config", "filter.x.clean", "cat")  # which is blanked, by the environment too
+    (history / "a.py").chmod(0o755)
+    assert changed_since(history, "HEAD") == {"a.py"}
+    for name, value in (("COUNT", "1"), ("KEY_0", "core.fileMode"), ("VALUE_0", "false")):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    assert changed_since(history, "HEAD") == frozenset()
+
+
 def test_a_search_limited_to_what_changed(history: Path, opened: Open, write: Write) -> None:
     write(history, {"new.py": "def brand_new():\n    return a\n"})
     index = opened(history)

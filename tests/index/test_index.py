@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def test_a_subfolder_opens_its_repository_and_limits_what_is_found(shop: Path, o
     assert (one_file.root, one_file.scope) == (shop, "shop/prices.py")
     assert set(paths(one_file, "session price")) == {"shop/prices.py"}
     assert {hit.chunk.path for hit in opened(shop / "shop").related("shop/session.py", 4)} == {"shop/prices.py"}
+    with pytest.raises(UsageError, match=r"session\.py:4 is no line of an indexed file .it is not in the index"):
+        index.related("shop/session.py", 4)
 
 
 def test_a_scope_is_a_folder_and_no_prefix(tmp_path: Path, write: Write, opened: Open, git: Git) -> None:
@@ -240,6 +243,32 @@ def test_a_model_that_cannot_be_used_leaves_the_words(
         index.search(Query("forget the session", mode=Mode.DENSE))
 
 
+def test_a_model_that_has_moved_leaves_the_words(
+    shop: Path, encoder: GraphEncoder, write: Write, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = shop.parent / "model"
+    model.symlink_to(encoder.spec.folder)
+    monkeypatch.setenv("EMBEDCODE_MODEL", str(model))
+    with Index.open(shop) as index:
+        made = index.update()
+    monkeypatch.delenv("EMBEDCODE_MODEL")
+    model.unlink()
+    with Index.open(shop) as index:
+        assert not index.stop_background()
+        status = index.status()
+        assert (status.chunks, status.embedded, status.space) == (made.chunks, made.chunks, encoder.space)
+        write(shop, {"shop/new.py": "def cheapest_price(prices):\n    return min(prices)\n"})
+        assert index.update(vectors=False).changed == 1
+        assert paths(index, "cheapest price", mode=Mode.LEXICAL)[0] == "shop/new.py"
+        index.embed_few()
+        assert not caplog.records
+        assert paths(index, "cheapest price")[0] == "shop/new.py"
+        assert f"the model cannot be used: {model} is no folder" in caplog.records[0].getMessage()
+        for work in (index.update, lambda: index.search(Query("price", mode=Mode.DENSE))):
+            with pytest.raises(ModelError, match=f"{model} is no folder"):
+                work()
+
+
 def test_the_doctor_looks_at_the_configured_model(
     encoder: GraphEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +405,14 @@ def test_related(shop: Path, opened: Open, write: Write) -> None:
     assert {hit.chunk.path for hit in by_language} == {"web/retry.js"}
 
 
+@pytest.mark.parametrize("given", [("*",) * 201, ("a" * 10_001,)])
+def test_paths_that_would_take_long_to_compile(shop: Path, opened: Open, given: tuple[str, ...]) -> None:
+    index = opened(shop)
+    index.update(vectors=False)
+    with pytest.raises(UsageError, match="give at most 200 of 10,000 together"):
+        index.search(Query("session", where=Filter(paths=given)))
+
+
 @pytest.mark.parametrize(
     ("path", "line", "reason"),
     [("shop/session.py", 400, "it has 7 lines"), ("shop/none.py", 1, "it is not in the index")],
@@ -405,6 +442,34 @@ def test_status(shop: Path, opened: Open, write: Write) -> None:
     assert status.root == shop
     assert status.bytes == sum(path.stat().st_size for path in index.home.rglob("*") if path.is_file()) > 0
     assert status.updated > 0
+
+
+def test_status_of_a_folder_names_what_is_in_it_or_around_it(shop: Path, opened: Open, write: Write, git: Git) -> None:
+    git(shop, "init", "-q")
+    write(
+        shop, {"key.pem": "x", "web/logo.png": "x", "web2/logo.png": "x", ".gitignore": "/web/out/\n", "web/out/a": "x"}
+    )
+    whole = opened(shop)
+    whole.update()
+    status = opened(shop / "web").status()
+    assert set(status.skipped) == {"web/logo.png", "web/out/"}
+    assert (status.files, status.chunks) == (whole.status().files, whole.status().chunks)
+    assert set(opened(shop / "web" / "out").status().skipped) == {"web/out/"}
+
+
+def test_a_folder_that_goes_while_it_is_measured(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = opened(shop)
+    index.update()
+    scandir = os.scandir
+
+    def last_look(place: str | Path | int) -> Iterator[os.DirEntry[str]]:
+        found = scandir(place)
+        if str(place) == str(index.home):  # its folders have been listed, and then another process takes one
+            shutil.rmtree(index.home / "lexical")
+        return found
+
+    monkeypatch.setattr(os, "scandir", last_look)
+    assert index.status().bytes > 0
 
 
 def test_nothing_is_written_into_the_repository(shop: Path, opened: Open, git: Git) -> None:

@@ -208,7 +208,9 @@ def test_background_work_that_cannot_begin_is_not_said_to_go_on(shop: Path, open
     with holding(index.home, "background"):
         (index.home / "background.json").unlink()  # as in the instant in which a process has just taken it
         assert not index.start_background()
-    assert "is still indexing" in (index.home / "background.log").read_text()
+    assert index.status().trouble.startswith(f"another process is still indexing {shop} in the background: wait")
+    assert index.update().embedded
+    assert index.status().trouble == ""  # all are there now
 
 
 def test_background_work_of_a_nice_process_is_as_nice(large: Path, opened: Open) -> None:

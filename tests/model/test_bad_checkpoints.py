@@ -119,6 +119,7 @@ INDEX = "model.safetensors.index.json"
         ("embeddinggemma", removed("3_Dense/config.json"), "3_Dense"),
         ("embeddinggemma", edited("2_Dense/config.json", activation_function="torch.nn.ReLU"), "ReLU"),
         ("embeddinggemma", replaced("modules.json", b'{"a": 1}'), "modules.json"),
+        ("embeddinggemma", replaced("modules.json", b'[{"path": "", "type": 3}]'), "modules.json"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_by_name(

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from embedcode import Index, load
+from embedcode.errors import StoreError
+from embedcode.index.index import clean
 from embedcode.serve import kept
 from embedcode.serve.kept import Kept
-from embedcode.types import Query
+from embedcode.serve.mcp import _told
+from embedcode.types import Mode, Query
 
 
 @pytest.fixture
@@ -45,3 +49,71 @@ def test_who_asks_while_another_s_vectors_do_not_come_is_answered_from_what_ther
     finally:
         stuck.set()
         first.join()
+
+
+def test_an_index_that_was_cleaned_is_made_again(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    asked = Kept(repository)
+    asked.index.update()
+    query = Query("refresh tokens", mode=Mode.LEXICAL)
+    for _ in range(2):
+        assert asked.search(query).hits[0].chunk.path == "tokens.py"
+        clean(repository, vectors=True, dry_run=False)
+    assert asked.status().files == 0
+    assert asked.search(query).hits[0].chunk.path == "tokens.py"
+    asked.index.stop_background()
+    asked.index.close()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_keeps_vectors_from_being_made_is_said_and_not_tried_at_each_answer(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    asked = Kept(repository, load() if own else None)
+    asked.index.update(vectors=False)
+    attempts: list[int] = []
+
+    def start() -> bool:
+        attempts.append(1)
+        (asked.index.home / "background.log").write_text("embedcode: the disk is full: make room.\n")
+        return True
+
+    def fail(*_: object, vectors: bool = True, **__: object) -> None:
+        if vectors:
+            attempts.append(1)
+            raise StoreError("the disk is full: make room.")
+
+    monkeypatch.setattr(asked.index, "start_background", start)
+    monkeypatch.setattr(asked.index, "update", fail)
+    query = Query("refresh tokens", mode=Mode.LEXICAL)
+    answers = []
+    for _ in range(4):
+        answers.append(asked.search(query))
+        if asked._making is not None:
+            asked._making.join()
+    assert [answer.notes for answer in answers[1:]] == [
+        ("0 % of the index has vectors so far, the rest is not being made: the disk is full: make room",)
+    ] * 3
+    assert len(attempts) == 1
+    monkeypatch.setattr(kept, "AGAIN_SECONDS", 0.0)
+    asked.search(query)
+    assert len(attempts) == 2
+    asked.index.close()
+
+
+def test_a_model_that_has_moved_leaves_the_words(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    model = repository.parent / "model"
+    model.symlink_to(load().spec.folder)
+    monkeypatch.setenv("EMBEDCODE_MODEL", str(model))
+    with Index.open(repository) as index:
+        index.update()
+    monkeypatch.delenv("EMBEDCODE_MODEL")
+    model.unlink()
+    asked = Kept(repository)
+    assert "1. tokens.py:1-2" in _told(asked, asked.search(Query("refresh tokens")), 2000)
+    asked.index.close()

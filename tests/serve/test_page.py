@@ -332,6 +332,17 @@ def test_an_index_that_is_being_made_shows_how_far_it_is(open_page: Open, start:
     expect(page.get_by_role("alert")).to_contain_text("The server does not answer. Run `embedcode web` again")
 
 
+def test_a_look_at_the_index_that_fails_is_followed_by_another(open_page: Open, web: Web) -> None:
+    page = open_page()
+    expect(page.locator("#root")).to_have_text("shop")
+    page.route("**/v1/search/status?*", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"), times=2)
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("What answered (502) is not the server")
+    expect(page.locator("#root")).to_have_text("shop")
+    expect(page.locator("#problem")).to_be_hidden()
+    expect(page.locator("#intro")).to_contain_text("files in")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_colour_of_text_can_be_read(open_page: Open, scheme: str) -> None:
     """WCAG AA: a contrast of 4.5 to 1, on each ground that the text stands on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from embedcode.store.filter import matches
@@ -63,10 +65,24 @@ def file(path: str = "a.py", language: str = "python", repo: str = "r") -> File:
         ("", "anything/a.py", True),
         ("**", "anything/a.py", True),
         ("src/a\nb*", "src/a\nbc", True),
+        ("src/**.py", "src/x/a.py", True),
+        ("a*b**/c.py", "axbxb/x/c.py", True),
+        ("a*b**/c.py", "axbxc.py", False),
+        ("*a*b/*c*d", "xaxbxb/ccxd", True),
+        ("**/a*b/**/c", "ab/axb/x/c", True),
+        ("**/**/a/**/**", "x/a/b", True),
     ],
 )
 def test_paths(glob: str, path: str, expected: bool) -> None:
     assert matches(Filter(paths=(glob,)), file(path)) is expected
+
+
+@pytest.mark.parametrize("unit", ["*a", "**a", "**/*a", "**/a*/", "*?", "[a]*", "**", "**/"])
+@pytest.mark.parametrize("path", ["a" * 200, "a/" * 100])
+def test_no_glob_takes_long(unit: str, path: str) -> None:
+    before = time.process_time()
+    assert not matches(Filter(paths=(unit * 20 + "b",)), file(path))
+    assert time.process_time() - before < 5
 
 
 def test_values_are_joined_by_or_and_fields_by_and() -> None:

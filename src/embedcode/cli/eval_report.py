@@ -114,14 +114,16 @@ def compare(
                 "task": first.task, "a": first.system, "b": second.system, "metric": found.metric,
                 "difference": round(difference.mean, 6),
                 "interval": [round(difference.low, 6), round(difference.high, 6)],
-                "p": difference.p, "won": list(found.won), "lost": list(found.lost), "equal": found.equal,
+                "p": difference.p, "clusters": found.clusters,
+                "won": list(found.won), "lost": list(found.lost), "equal": found.equal,
             }
         )  # fmt: skip
         return
     output.put(f"{first.task}, {found.metric}, {first.queries:,} queries")
     for letter, one in (("A", first), ("B", second)):
         output.put(f"  {letter} {one.metrics[found.metric]:.4f}  {_named(one)}")
-    output.put(f"  A - B {_interval(difference)}, p {difference.p:.4f}: {_verdict(difference)}")
+    drawn = f"; {found.clusters} clusters (repositories) of queries are drawn whole" if found.clusters else ""
+    output.put(f"  A - B {_interval(difference)}, p {difference.p:.4f}: {_verdict(difference)}{drawn}")
     output.put(f"  {len(found.won)} queries won, {len(found.lost)} lost, {found.equal} equal")
     for word, queries in (("won", found.won), ("lost", found.lost)):
         if queries:

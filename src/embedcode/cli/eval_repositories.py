@@ -17,6 +17,7 @@ import typer
 
 from embedcode.cli import output
 from embedcode.errors import UsageError
+from embedcode.files import is_file
 
 SCRIPTS = Path("bench") / "repo_search"
 
@@ -49,7 +50,7 @@ def repo_search(
     if half not in ("tuning", "reported", "all"):
         raise UsageError(f"--half {output.printable(half)} is none of tuning, reported, all")
     root = clone or Path(__file__).parents[3]
-    if not (root / SCRIPTS / "run.py").is_file():
+    if not is_file(root / SCRIPTS / "run.py"):
         raise UsageError(
             f"{output.printable(str(root))} holds no {SCRIPTS}: the benchmark is in the clone and not in the package; "
             "give --clone DIR"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +45,7 @@ Name = Annotated[
         "--system",
         metavar="NAME",
         help="bm25 (bm25:chunks,paths,stem,stop), lexical, hybrid (hybrid:MODEL), or a model: a folder, a name on the "
-        "hub, a server's URL; the packaged model if none.",
+        "hub, a server's URL; that of the settings if none.",
     ),
 ]
 
@@ -88,6 +89,7 @@ def swebench_lite(
     A file ranks by its best chunk. Every file version of all commits is read once, every distinct chunk embedded once,
     and vectors are kept: a run that was ended goes on where it was. Clones are only read.
     """
+    from embedcode.engine import configured
     from embedcode.evaluate import instances as reader
     from embedcode.evaluate import swebench
     from embedcode.evaluate.history import Files as Chosen
@@ -105,8 +107,9 @@ def swebench_lite(
         setup = swebench.system(
             name or "",
             swebench.ProtocolName(protocol),
-            lambda model: _loaded(chosen, model),
+            partial(configured, chosen),
             chosen.home,
+            configured=chosen.model,
             files=Chosen(files) if files else None,
             tests=tests,
             tokenizer=tokenizer,
@@ -116,6 +119,7 @@ def swebench_lite(
         )
         origin = str(source) if instances else f"{swebench.HUB}, {split}"
         conditions = {"rows": origin, "issue": form}
+        path = evaluate.place(out, setup.task, setup.name, conditions | dict(setup.conditions))
         if not as_json:
             output.note(_header(len(rows), conditions | dict(setup.conditions)))
         done = swebench.measure(
@@ -127,7 +131,7 @@ def swebench_lite(
             conditions,
             progress,
         )
-    path = evaluate.saved(done, out)
+    evaluate.save(done, path)
     if as_json:
         output.put_json(evaluate.record(done.result, path, done.failed))
     else:
@@ -151,16 +155,15 @@ def _asked(
     if summaries is None:
         return rows, "raw"
     if summarise is None:
-        return summarised(rows, writer.read(summaries)), f"summarised, {summaries}"
-    told = writer.Writer(summarise)
-    found = told.write(rows, summaries, lambda done, total: progress(Moment("summarising issues", done, total, None)))
-    return summarised(rows, found), f"summarised, {summaries}, by {told.model}"
-
-
-def _loaded(chosen: Settings, model: str) -> Any:
-    from embedcode.engine import configured
-
-    return configured(chosen, model)
+        found = writer.read(summaries)
+    else:
+        found = writer.Writer(summarise).write(
+            rows, summaries, lambda done, total: progress(Moment("summarising issues", done, total, None))
+        )
+    asked = summarised(rows, {id: summary.text for id, summary in found.items()})
+    models = sorted({found[one.id].model for one in rows})
+    by = f", by {' and '.join(model or 'an unnamed writer' for model in models)}" if any(models) else ""
+    return asked, f"summarised, {summaries}{by}"
 
 
 def _clone(repo: str, some: Sequence[Instance], repos: Path | None, chosen: Settings) -> Repository:

@@ -19,6 +19,7 @@ from embedcode.cli.eval_report import compare, report
 from embedcode.cli.eval_repositories import repo_search
 from embedcode.cli.opening import Threads
 from embedcode.errors import UsageError
+from embedcode.files import is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ Name = Annotated[
         "--system",
         metavar="NAME",
         help="bm25 (bm25:stem,stop), lexical, hybrid (hybrid:MODEL), or a model: a folder, a name on the hub, a "
-        "server's URL; the packaged model if none.",
+        "server's URL; that of the settings if none.",
     ),
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results and run files are written.")]
@@ -89,14 +90,13 @@ def beir(
     """
     from embedcode.evaluate import beir as reader
 
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(
             f"{output.printable(str(folder))} is no folder: give one with corpus.jsonl, queries.jsonl, qrels.tsv"
         )
     task = reader.load(folder)
     system = named(name, settings_of(precision, threads), instruction)
-    done = measured(system, task, {"text": "title and text, joined by a line break"})
-    path = saved(done, out)
+    done, path = measured(system, task, {"text": "title and text, joined by a line break"}, out)
     if as_json:
         output.put_json(record(done.result, path, done.failed))
     else:
@@ -140,8 +140,7 @@ def coir(
             task = tasks_of.load(part, data, tasks_of.Convention(convention))
         other = tasks_of.differs(part, task)
         conditions = {"convention": str(convention), "data": str(data.name) if data else f"{part.hub}@{part.revision}"}
-        done = measured(system, task, conditions | ({"size": other} if other else {}))
-        path = saved(done, out)
+        done, path = measured(system, task, conditions | ({"size": other} if other else {}), out)
         found.append(done)
         records.append(record(done.result, path, done.failed))
         if other:
@@ -191,11 +190,15 @@ def command() -> str:
     return "".join(added) + shlex.join(["embedcode", *sys.argv[1:]])
 
 
-def measured(system: System, task: Task, conditions: Mapping[str, Any]) -> Measured:
+def measured(system: System, task: Task, conditions: Mapping[str, Any], out: Path) -> tuple[Measured, Path]:
+    """With the path of the result that was written, without suffix."""
     from embedcode.evaluate.measure import measure
 
+    path = place(out, task.name, system.name, {**conditions, **system.conditions})
     with watching(f"{task.name}: ") as progress:
-        return measure(system, task, command(), conditions, progress)
+        done = measure(system, task, command(), conditions, progress)
+    save(done, path)
+    return done, path
 
 
 @contextmanager
@@ -212,15 +215,24 @@ def watching(before: str = "") -> Iterator[Progress]:
         yield say
 
 
-def saved(done: Measured, out: Path) -> Path:
-    """The path of the result that was written, without suffix."""
-    path = out / f"{_slug(done.result.task)}--{_slug(done.result.system)}"
+def place(out: Path, task: str, system: str, conditions: Mapping[str, Any]) -> Path:
+    """Where a result goes, without suffix. UsageError where another one is there, before the work of hours."""
+    from embedcode.evaluate.result import refuse_another
+
+    path = out / f"{_slug(task)}--{_slug(system)}"
+    refuse_another(path, task, system, conditions)
+    return path
+
+
+def save(done: Measured, path: Path) -> None:
+    from embedcode.evaluate.result import refuse_another
+
+    refuse_another(path, done.result.task, done.result.system, done.result.conditions)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         done.result.write(path, done.run)
     except OSError as error:
         raise UsageError(f"{output.printable(str(path))} cannot be written ({error.strerror or error})") from None
-    return path
 
 
 def record(result: Result, path: Path | None = None, failed: Mapping[str, str] | None = None) -> dict[str, Any]:

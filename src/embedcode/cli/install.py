@@ -12,6 +12,7 @@ import typer
 from embedcode.cli import output
 from embedcode.cli.opening import check
 from embedcode.errors import UsageError
+from embedcode.files import is_folder
 
 if TYPE_CHECKING:
     from embedcode.serve.assistants import Assistant, Place
@@ -107,14 +108,17 @@ def _place(assistant: Assistant, path: str | None, user: bool) -> Place:
 
     if path is not None:
         check(path)
-        if not Path(path).is_dir():
+        if not is_folder(path):
             raise UsageError(f"{output.printable(path)} is no folder: give a project's folder")
     if user and not assistant.user_file:
         raise UsageError(
             f"{assistant.title} starts a server of your own configuration in your home folder, without saying which "
             "project is open: leave --user out"
         )
-    return project_place(assistant, path) if assistant.project_file and not user else user_place(assistant)
+    if user or not assistant.project_file:
+        return user_place(assistant)
+    check(path or ".")
+    return project_place(assistant, path)
 
 
 def _notes(place: Place, command: str) -> list[str]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import Threads
+from embedcode.cli.opening import EMPTY_MODEL, Threads
 from embedcode.errors import ModelError, UsageError
+from embedcode.files import is_folder
 
 if TYPE_CHECKING:
     from embedcode.model.checkpoint import Checkpoint
@@ -113,7 +114,7 @@ def export(
     Its vectors are compared with those of torch; a graph that gives others is an error.
     """
     from embedcode.model.checkpoint import Checkpoint
-    from embedcode.model.hub import find
+    from embedcode.model.hub import expanded, find
 
     if batch and form is Format.OPENVINO:
         raise UsageError("--batch is for TensorRT and CUDA, which run ONNX: leave out --format openvino")
@@ -123,7 +124,7 @@ def export(
         from embedcode.engine import export
 
         source = find(model)
-        checkpoint = Checkpoint.read(source, "" if source == Path(model).expanduser() else model)
+        checkpoint = Checkpoint.read(source, "" if source == expanded(model) else model)
         exact = folder.with_name(f"{folder.name}.fp32") if int8 else folder
         try:
             exact.mkdir(exist_ok=True)
@@ -168,17 +169,17 @@ def _quantised(spec: Spec, folder: Path, threads: str | None) -> tuple[Spec, str
 def _found(model: str | None) -> Spec | Checkpoint | Preset:
     """What a name stands for on this machine; nothing is downloaded."""
     from embedcode.model.checkpoint import Checkpoint
-    from embedcode.model.hub import local
+    from embedcode.model.hub import expanded, local
     from embedcode.model.presets import PRESETS
     from embedcode.model.spec import DEFAULT, Spec, is_export
 
     if model == "":
-        raise UsageError("the model is empty, as from a variable that is not set: give a folder, or leave it out")
-    folder = DEFAULT if model is None else Path(model).expanduser()
+        raise UsageError(EMPTY_MODEL)
+    folder = DEFAULT if model is None else expanded(model)
     if is_export(folder):
         return Spec.read(folder)
     assert model is not None
-    if not folder.is_dir():
+    if not is_folder(folder):
         preset = next((one for one in PRESETS if one.name == model), None)
         copy = local(model)
         if copy is None and preset is not None:
@@ -189,7 +190,7 @@ def _found(model: str | None) -> Spec | Checkpoint | Preset:
                 "give a folder, or download it with `hf download`."
             )
         folder = copy
-    return Checkpoint.read(folder, "" if folder == Path(model).expanduser() else model)
+    return Checkpoint.read(folder, "" if folder == expanded(model) else model)
 
 
 def _record(found: Spec | Checkpoint | Preset) -> dict[str, Any]:
@@ -297,10 +298,11 @@ def _threads(threads: str | None) -> int:
 @contextmanager
 def _making(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place when all has gone well, and leaves nothing when not."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{output.printable(str(out))} is there already: give a folder that is new or empty")
-    folder = out.with_name(f".{out.name}.{os.getpid()}.part")
+    folder = out.parent / f".{out.name}.{os.getpid()}.part"
     try:
+        # The current folder has no name, and whoever stands in it would stay in the old one.
+        if not out.name or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+            raise UsageError(f"{output.printable(str(out))} is there already: give a folder that is new or empty")
         folder.mkdir(parents=True)
         yield folder
         folder.rename(out)

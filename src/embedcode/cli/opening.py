@@ -19,16 +19,25 @@ if TYPE_CHECKING:
 
 
 EMPTY_PATH = "the path is empty, as from a variable that is not set: give a folder, or leave it out for the current one"
+EMPTY_MODEL = "the model is empty, as from a variable that is not set: give a folder, or leave it out"
 
 Threads = Annotated[
     str | None, typer.Option(metavar="N", help="Processor threads for embedding; 0 is all that may be used.")
 ]
 
 
+def _checked(model: str | None) -> str | None:
+    if model == "":
+        raise UsageError(EMPTY_MODEL)
+    return model
+
+
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="MODEL", help="A checkpoint's folder, its name on the hub, or a server's URL, not the packaged model."
+        callback=_checked,
+        metavar="MODEL",
+        help="A checkpoint's folder, its name on the hub, or a server's URL, not the packaged model.",
     ),
 ]
 
@@ -55,10 +64,15 @@ def check(path: str, hint: str = "") -> None:
     if not path:
         raise UsageError(EMPTY_PATH)
     try:
-        Path(path).stat()
+        Path(path).absolute().stat()  # a relative one in a folder that is gone leads nowhere
     except OSError as error:
-        shown = path if len(path) <= 200 else f"{path[:200]}…"
-        raise UsageError(f"{output.printable(shown)}: {(error.strerror or 'unusable').lower()}{hint}") from None
+        raise cannot(path, error, hint) from None
+
+
+def cannot(path: str, error: OSError, hint: str = "") -> UsageError:
+    """For a path that cannot be looked at."""
+    shown = path if len(path) <= 200 else f"{path[:200]}…"
+    return UsageError(f"{output.printable(shown)}: {(error.strerror or 'unusable').lower()}{hint}")
 
 
 def set_logging(level: str) -> None:

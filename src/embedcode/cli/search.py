@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from embedcode.cli import output
 from embedcode.cli.opening import Threads, opened
 from embedcode.cli.watch import keep_answering, keep_fresh, until_stopped
 from embedcode.errors import BusyError, UsageError
+from embedcode.files import is_folder
 from embedcode.types import Content, Filter, Hit, Mode, Query
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def search(
             raise UsageError(f"{flag} and --no-update exclude each other; give one of them")
     where = _filter(paths, languages, repositories, content)
     alone = code is None and path is None
-    if watch and alone and (query is None or _is_folder(query)):
+    if watch and alone and (query is None or is_folder(query)):
         if since is not None or why or Query(where=where, top_k=top_k, mode=mode) != Query():
             raise UsageError("--watch without a query shows no hits, so leave out what is about them, or give a query")
         with until_stopped(), opened(query or ".", threads) as index:
@@ -126,11 +126,12 @@ def search(
         if code is not None and path is None
         else "; put a query of several words in quotes"
     )
-    if alone and ("/" in text or text in (".", "..")) and _is_folder(text):
+    if alone and ("/" in text or text in (".", "..")) and is_folder(text):
         raise UsageError(f'{text} is a folder; give the query first: embedcode search "what the code does" {text}')
     if watch and alone and "/" in text:
         output.note(f"{text} is no folder, so it is taken for the query")
     form = _Form(text or f"code of {code}", why, as_json, watch)
+    hint = hint if given is not None else ""
     with until_stopped() if watch else nullcontext(), opened(place, threads, hint) as index:
 
         def now() -> Query:
@@ -169,9 +170,9 @@ def related(
     Exit code 0 with hits, 1 without, 2 for a mistake in the request.
     """
     name, line = _file_and_line(place)
-    file = Path(name).absolute()
     where = _filter(paths, languages, repositories, content)
     with opened(name, threads) as index:
+        file = Path(name).absolute()
         index.scope = ""  # or only the file itself would be searched
         remarks = _bring_up_to_date(index, update=True, wait=False, yes=yes)
         index.embed_few()
@@ -191,10 +192,6 @@ def _file_and_line(place: str) -> tuple[str, int]:
     if found is None or int(found[2]) < 1 or int(found[3] or found[2]) < int(found[2]):
         raise UsageError(f"{output.printable(place)} is not FILE:LINE; write it like src/app.py:42 or src/app.py:42-60")
     return found[1], int(found[2])
-
-
-def _is_folder(text: str) -> bool:
-    return os.path.isdir(text)  # noqa: PTH112 (Path.is_dir raises for a text that is too long for a path)
 
 
 def _code(source: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import EMPTY_PATH, opened
+from embedcode.cli.opening import EMPTY_PATH, cannot, opened
 from embedcode.errors import EmbedcodeError, UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _put(found: Status, verbose: bool) -> None:
         "vectors": f"{found.embedded:,} ({output.share(found.embedded, found.chunks)})",
         "background": f"process {running.pid}, for {output.duration(max(0.0, now - running.started))}"
         if running
-        else "nothing is running",
+        else found.trouble or "nothing is running",
         "left out": by_reason(found.skipped) + more if found.skipped else "nothing",
         "model": found.model or "packaged",
         "index": f"{output.megabytes(found.bytes)} in {found.home}",
@@ -182,7 +182,7 @@ def _home(home: Path) -> list[Check]:
     except OSError as error:
         return [("home", f"{home} cannot be written: {error.strerror}; set EMBEDCODE_HOME to another folder", False)]
     enough = free >= LEAST_FREE_BYTES
-    advice = "" if enough else "; `embedcode clean --all` frees what indexes take"
+    advice = "" if enough else "; `embedcode clean --all` frees what can be made again"
     return [("home", f"{home} can be written", True), ("free disk", output.megabytes(free) + advice, enough)]
 
 
@@ -200,21 +200,31 @@ def clean(
     path: Annotated[
         str | None, typer.Argument(metavar="PATH", help="The repository whose index goes; the current one if left out.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="The indexes of all repositories.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="The indexes of all repositories, and what else can be made again.")
+    ] = False,
     vectors: Annotated[
         bool, typer.Option("--vectors", help="The cached vectors too, which all indexes share; they take long to make.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete an index, and say how much disk that frees. The next search makes it again; your code is not touched."""
+    """Delete an index, and say how much disk that frees. The next search makes it again; your code is not touched.
+
+    What else --all takes: clones that `eval` made, TensorRT's engines, and what was learned of models and servers; with
+    --vectors also the vectors of `eval`.
+    """
     if everything and path is not None:
         raise UsageError(f"give either {output.printable(path)} or --all, not both")
     if path == "":
         raise UsageError(EMPTY_PATH)
     from embedcode.index.index import clean as remove
 
-    gone = remove(None if everything else Path("." if path is None else path), vectors, dry_run)
+    place = "." if path is None else path
+    try:
+        gone = remove(None if everything else Path(place), vectors, dry_run)
+    except OSError as error:
+        raise cannot(str(error.filename or place), error) from None
     total = sum(size for _, size in gone)
     if as_json:
         items = [{"what": what, "bytes": size} for what, size in gone]

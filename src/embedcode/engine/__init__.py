@@ -30,9 +30,8 @@ def load(
     `device` is cpu, cuda, cuda:1, tensorrt (for a graph exported in batches), or auto for the best that works. `stream`
     keeps no layer in memory; `prompts` replace those of the checkpoint.
     """
-    from pathlib import Path
-
     from embedcode.engine.graph import GraphEncoder
+    from embedcode.model.hub import expanded, find
     from embedcode.model.spec import DEFAULT, Spec, is_export
     from embedcode.settings import cores
 
@@ -42,13 +41,12 @@ def load(
 
         return RemoteEncoder(model, settings.load().home, prompts)
     threads = threads or cores()
-    folder = Path(model) if model else DEFAULT
+    folder = expanded(model) if model else DEFAULT
     if is_export(folder):
         return GraphEncoder(Spec.read(folder).prompted(prompts or {}), threads, device, precision)
     from embedcode.engine.torch_encoder import TorchEncoder
     from embedcode.errors import UsageError
     from embedcode.model.checkpoint import Checkpoint
-    from embedcode.model.hub import find
 
     folder = find(model)
     if device.startswith("tensorrt"):

@@ -96,11 +96,15 @@ def _on_card(ort: Any, spec: Spec, wish: str, card: int, threads: int) -> Any:
 
 def _kept(spec: Spec) -> dict[str, Any]:
     """Options that keep TensorRT's engines: building one takes minutes, for each range of shapes. ONNX Runtime tells
-    them apart by names, which all graphs of one architecture share: each graph has a folder of its own."""
+    them apart by names, which all graphs of one architecture share: each graph has a folder of its own. Nothing is
+    kept where home cannot be written."""
     from embedcode import settings
 
     folder = settings.load().home / "compiled" / spec.graph[:16]
-    make_private(folder)
+    try:
+        make_private(folder)
+    except OSError:  # built anew each time
+        return {}
     return {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder), "trt_timing_cache_enable": True}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -276,7 +277,8 @@ class RemoteEncoder:
             return np.concatenate([self._vectors(served, part, at, call) for part, at in halves])
         rows = self._embeddings.rows(answer, len(batch))
         if rows.shape[1] != served.dim:
-            self._kept.unlink(missing_ok=True)
+            with suppress(OSError):  # a home that cannot be written
+                self._kept.unlink(missing_ok=True)
             raise ModelError(
                 f"{self._name(served)} gives {rows.shape[1]} dimensions, and not the {served.dim} that it gave before: "
                 "start again."

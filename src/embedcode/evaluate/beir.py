@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.errors import UsageError
-from embedcode.files import replacing
+from embedcode.evaluate import rows
+from embedcode.files import is_file, replacing
+
+CURE = "a task needs corpus.jsonl, queries.jsonl (objects with _id and text, one a line) and qrels.tsv, in UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ def load(folder: Path) -> Task:
     queries = {query: _text(row, "text", where) for query, row, where in _rows(folder / "queries.jsonl")}
     qrels: dict[str, dict[str, int]] = {}
     file = folder / "qrels.tsv"
-    for query, document, relevance, where in _judgements(file if file.exists() else folder / "qrels" / "test.tsv"):
+    for query, document, relevance, where in _judgements(file if is_file(file) else folder / "qrels" / "test.tsv"):
         for id, known, name in ((query, queries, "queries.jsonl"), (document, corpus, "corpus.jsonl")):
             if id not in known:
                 raise UsageError(f"{where} judges {id!r}, which {name} does not have; add it or drop the line.")
@@ -66,13 +69,7 @@ def write(task: Task, folder: Path) -> None:
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
     """(id, object, "file, line n") of each line that is not blank."""
     seen: set[str] = set()
-    for where, line in _lines(file):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UsageError(f"{where} is not JSON ({error}); each line must be one object.") from error
-        if not isinstance(row, dict):
-            raise UsageError(f"{where} is not a JSON object; write {{'_id': ..., 'text': ...}}.")
+    for row, where in rows.rows(file, CURE):
         id = _text(row, "_id", where)
         if not id or id in seen:
             raise UsageError(f"{where} has {'the _id ' + repr(id) + ' again' if id else 'no _id'}; make ids distinct.")
@@ -89,7 +86,7 @@ def _text(row: dict[str, Any], field: str, where: str) -> str:
 
 def _judgements(file: Path) -> Iterator[tuple[str, str, int, str]]:
     """(query, document, relevance, "file, line n") of each line after the header, which may be absent."""
-    for i, (where, line) in enumerate(_lines(file)):
+    for i, (line, where) in enumerate(rows.lines(file, CURE)):
         fields = line.split("\t")
         if i == 0 and fields[-1] == "score":
             continue
@@ -98,15 +95,3 @@ def _judgements(file: Path) -> Iterator[tuple[str, str, int, str]]:
             yield query, document, int(relevance), where
         except ValueError as error:
             raise UsageError(f"{where} is not 'query-id TAB corpus-id TAB whole number'; correct it.") from error
-
-
-def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield f"{file}, line {number},", line.rstrip("\n")
-    except FileNotFoundError as error:
-        raise UsageError(f"{file} does not exist; a task needs corpus.jsonl, queries.jsonl and qrels.tsv.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read ({error}); it must be a readable UTF-8 file.") from error

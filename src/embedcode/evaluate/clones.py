@@ -13,6 +13,7 @@ from pathlib import Path
 
 from embedcode.errors import UsageError
 from embedcode.evaluate.instances import Instance
+from embedcode.files import is_file, is_folder
 from embedcode.index import git
 from embedcode.index.git import Repository
 
@@ -34,7 +35,7 @@ def find(repo: str, folder: Path) -> Path | None:
 
 def local(repo: str, folder: Path, instances: Sequence[Instance]) -> Repository:
     """The user's clone with every base commit; UsageError names an instance whose commit is not there."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"{folder} is no folder: give the one that holds the clones.")
     place = find(repo, folder)
     if place is None:
@@ -110,4 +111,6 @@ def _more(lost: Sequence[Instance]) -> str:
 
 
 def _is_clone(place: Path) -> bool:
-    return (place / ".git").exists() or ((place / "HEAD").is_file() and (place / "objects").is_dir())
+    if is_folder(place / ".git") or is_file(place / ".git"):
+        return True
+    return is_file(place / "HEAD") and is_folder(place / "objects")

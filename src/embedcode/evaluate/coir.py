@@ -2,24 +2,24 @@
 
 A subtask is a folder, or a pair NAME-queries-corpus and NAME-qrels, of parquet or JSON-lines files called corpus*,
 queries* and test* (judgements), or in folders so called (`go-corpus/…` where a folder holds several languages); rows
-have _id, title and text, or query-id, corpus-id and score. Knows no model. The only file that imports huggingface_hub
-for data, and pyarrow.
+have _id, title and text, or query-id, corpus-id and score. Knows no model.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from embedcode.errors import UsageError
 from embedcode.evaluate.beir import Task
 from embedcode.evaluate.metrics import mean
+from embedcode.evaluate.rows import rows
+from embedcode.files import is_folder
 
 
 class Convention(StrEnum):
@@ -119,7 +119,7 @@ def means(values: Mapping[str, float]) -> dict[str, float]:
 def _local(part: Part, data: Path) -> list[Path]:
     whole = part.hub.rpartition("/")[2]
     for names in ((part.name,), (f"{part.name}-queries-corpus", f"{part.name}-qrels"), (whole,)):
-        if all((data / name).is_dir() for name in names):
+        if all(is_folder(data / name) for name in names):
             return [data / name for name in names]
     raise UsageError(
         f"{data} has no folder {part.name}, nor {part.name}-queries-corpus and {part.name}-qrels: give the folder that "
@@ -172,41 +172,7 @@ def _of(part: Part, files: Sequence[Path], kind: str, folders: Sequence[Path]) -
 
 
 def _rows(files: Sequence[Path]) -> Iterator[tuple[dict[str, Any], str]]:
-    """(row, "file, row n") of each file."""
-    for path in files:
-        rows = _parquet(path) if path.suffix == ".parquet" else _lines(path)
-        for number, row in enumerate(rows, 1):
-            if not isinstance(row, dict):
-                raise UsageError(f"{path}, row {number}, is no object: get the task anew")
-            yield row, f"{path}, row {number},"
-
-
-def _parquet(path: Path) -> Iterator[Any]:
-    try:
-        pyarrow: Any = import_module("pyarrow")
-        parquet: Any = import_module("pyarrow.parquet")
-    except ImportError:
-        raise UsageError(
-            "CoIR's parquet files need pyarrow: run `pip install '.[eval]'` in your clone of embedcode"
-        ) from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UsageError(f"{path} cannot be read ({error}): get the task anew") from None
-
-
-def _lines(path: Path) -> Iterator[Any]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise UsageError(f"{path}, row {number}, is not JSON ({error}): get the task anew") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read ({error}): get the task anew") from None
+    return chain.from_iterable(rows(path, "get the task anew") for path in files)
 
 
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:

@@ -5,15 +5,14 @@ Reads JSON lines or parquet. Knows no clone: whether a commit or a file is there
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from embedcode.errors import UsageError
+from embedcode.evaluate.rows import rows
 
 FIELDS = ("instance_id", "repo", "base_commit", "problem_statement", "patch")
 
@@ -37,7 +36,7 @@ class Instance:
 def read(path: Path) -> list[Instance]:
     """The instances of a .jsonl or .parquet file, in order; UsageError names the row that is wrong."""
     found: dict[str, Instance] = {}
-    for where, row in _parquet(path) if path.suffix == ".parquet" else _lines(path):
+    for row, where in rows(path, f"give JSON lines or a .parquet file of rows with {', '.join(FIELDS)}."):
         instance = _instance(row, where)
         if instance.id in found:
             raise UsageError(f"{where} has the instance_id {instance.id!r} again: make ids distinct.")
@@ -91,9 +90,7 @@ def _unquoted(path: str) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def _instance(row: Any, where: str) -> Instance:
-    if not isinstance(row, dict):
-        raise UsageError(f"{where} is not an object: write one with {', '.join(FIELDS)}.")
+def _instance(row: Mapping[str, Any], where: str) -> Instance:
     for field in FIELDS:
         if not isinstance(row.get(field), str):
             raise UsageError(f"{where} has {row.get(field)!r} for {field!r}: it must be a string.")
@@ -113,33 +110,3 @@ def _instance(row: Any, where: str) -> Instance:
     if not gold:
         raise UsageError(f"{where} ({id}) has a patch that edits no file of its commit: there is nothing to find.")
     return Instance(id, repo, commit, issue, gold)
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    where = f"{path}, line {number},"
-                    try:
-                        row = json.loads(line)
-                    except ValueError as error:
-                        raise UsageError(f"{where} is not JSON ({error}): each line must be one object.") from None
-                    yield where, row
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8 text: give JSON lines, or a file that ends in .parquet.") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}): check the path.") from None
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError:
-        raise UsageError(f"{path} needs pyarrow: `pip install pyarrow`, or give JSON lines.") from None
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (OSError, arrow.ArrowException) as error:
-        raise UsageError(f"{path} cannot be read ({error}): give a parquet file, or JSON lines.") from None
-    for number, row in enumerate(rows, 1):
-        yield f"{path}, row {number},", row

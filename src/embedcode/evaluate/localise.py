@@ -7,8 +7,9 @@ issue on its own commit. Knows no instances' file, no clones and no metric.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from embedcode.evaluate.vectors import Progress, embed
 from embedcode.search.search import Signals, search
 from embedcode.store import fields
 from embedcode.store.contract import Scored
-from embedcode.types import Chunk, Encoder, Filter, Role
+from embedcode.types import Chunk, Encoder, Filter, Role, digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,6 +61,11 @@ class System(Protocol):
         """Whether it embeds."""
         ...
 
+    @property
+    def kept(self) -> Mapping[str, int]:
+        """Vectors that were there from an earlier run, so far."""
+        ...
+
     def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[Answer]:
         """The files of each instance's commit that it finds, at most KEPT."""
         ...
@@ -78,6 +84,7 @@ class Bm25:
     paths: bool = False
     """Whether a unit's path gives terms too."""
     texts = False
+    kept = MappingProxyType[str, int]({})
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -99,6 +106,10 @@ class Model:
     home: Path
     instruction: str | None = None
     progress: Progress = lambda moment: None
+    kept: dict[str, int] = field(default_factory=lambda: {"chunks": 0, "issues": 0})
+    """Vectors that were there from an earlier run, so far."""
+    _seen: set[bytes] = field(default_factory=set)
+    """Chunks of repositories before: repositories share some, whose vectors are then of this run."""
 
     def cosines(
         self, history: History, instances: Sequence[Instance]
@@ -118,6 +129,10 @@ class Model:
         }
         what = f"chunk of {history.repo}"
         units = embed(self.encoder, texts, Role.PASSAGE, self.home, what=what, progress=self.progress)
+        keys = [digest(text) for text in texts.values()]
+        self.kept["chunks"] += units.kept - sum(key in self._seen for key in keys)
+        self.kept["issues"] += queries.kept
+        self._seen.update(keys)
         asked = queries.block(0, len(queries))
         found = np.empty((len(units), len(queries)), np.float32)
         for start in range(0, len(units), BLOCK):
@@ -133,6 +148,10 @@ class Dense:
     fields = ()
     words = Words()
     texts = True
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        return self.model.kept
 
     def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[Answer]:
         cosines, columns, failed = self.model.cosines(history, instances)
@@ -157,6 +176,10 @@ class Searched:
     @property
     def texts(self) -> bool:
         return self.model is not None
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        return self.model.kept if self.model else {}
 
     def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[Answer]:
         cosines, columns, failed = self.model.cosines(history, instances) if self.model else (None, {}, {})

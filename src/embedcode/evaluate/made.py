@@ -8,13 +8,13 @@ from __future__ import annotations
 import datetime
 import platform
 import resource
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from embedcode.engine.processor import features
+from embedcode.index import git
 from embedcode.settings import cores
 
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16")
@@ -77,7 +77,7 @@ def _lines(path: Path) -> list[str]:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        done = git.run(folder, *arguments)
+    except OSError:  # there is no git
         return ""
+    return "" if done.returncode else done.stdout.decode("utf-8", "replace").strip()

@@ -6,16 +6,18 @@ Knows results and published.toml, and nothing of how a result came to be.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from embedcode.errors import UsageError
 from embedcode.evaluate import coir
 from embedcode.evaluate.measure import SATURATED
 from embedcode.evaluate.metrics import Interval, mean, paired_bootstrap
 from embedcode.evaluate.result import Result, read
+from embedcode.files import is_folder
 
 COLUMNS: Mapping[str, str] = {
     "coir": "CoIR, nDCG@10",
@@ -23,6 +25,12 @@ COLUMNS: Mapping[str, str] = {
     "summarised": "the same, summarised",
 }
 """Of the table like a model card's, in hundredths."""
+INSTANCES, REPOSITORIES = 300, 12
+"""Of SWE-bench Lite's test split, which the published figures are of."""
+COMPARABLE = {"files": "all", "test files": "in"}
+"""Conditions of those figures: fewer files to choose from make the task easier."""
+TOLD = 40
+"""Characters of a condition that a label shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ class Comparison:
     """Queries at which A is better, those with the largest difference first."""
     lost: Sequence[str]
     equal: int
+    clusters: int
+    """Such as repositories, drawn whole; 0 where queries are drawn one by one."""
 
 
 def results(paths: Sequence[Path]) -> list[Result]:
@@ -58,7 +68,7 @@ def results(paths: Sequence[Path]) -> list[Result]:
     """
     files: list[Path] = []
     for path in paths:
-        files += sorted(path.glob("*.json")) if path.is_dir() else [path]
+        files += sorted(path.glob("*.json")) if is_folder(path) else [path]
     if not files:
         raise UsageError(f"{', '.join(map(str, paths))}: no result is there; `embedcode eval beir` writes them")
     found = sorted((read(file) for file in files), key=lambda one: (one.task, one.system))
@@ -91,30 +101,61 @@ def published() -> list[Row]:
 def card(found: Sequence[Result]) -> list[Row]:
     """The published rows, then a row for each measured system that has a figure of a column.
 
-    CoIR's is there only where all twenty subtasks are, whole, at their published sizes and under one convention. A
-    system's results under different conditions are not mixed: each set of conditions is a row.
+    CoIR's is there only where all twenty subtasks are, whole, at their published sizes and under the same conditions;
+    SWE-bench Lite's only of the test split's 300 issues, with all files to choose from. A system's results under
+    different conditions are not mixed: each set of conditions is a row. UsageError where a subtask has two figures.
     """
     rows = published()
     for system in sorted({one.system for one in found}):
         own = [one for one in found if one.system == system and not one.partial]
-        for convention in sorted(
-            {str(one.conditions.get("convention")) for one in own if one.task.startswith("coir/")}
-        ):
-            parts = [
-                one for one in own if one.task.startswith("coir/") and one.conditions.get("convention") == convention
-            ]
-            values = {
-                one.task.removeprefix("coir/"): one.metrics["ndcg@10"] for one in parts if "size" not in one.conditions
-            }
+        sized = [one for one in own if one.task.startswith("coir/") and "size" not in one.conditions]
+        for note, parts in _alike(sized, {"convention"} | _differing(sized) - {"data"}):
+            values: dict[str, float] = {}
+            for one in parts:
+                name = one.task.removeprefix("coir/")
+                if name in values:
+                    raise UsageError(
+                        f"two results are of {system} on {one.task} and differ in their data only: give one of them"
+                    )
+                values[name] = one.metrics["ndcg@10"]
             if (figure := coir.means(values).get("coir")) is not None:
-                rows.append(Row(system, "measured", {"coir": 100 * figure}, made(parts), convention))
+                rows.append(Row(system, "measured", {"coir": 100 * figure}, made(parts), note))
         for one in own:
-            if one.task.startswith("swebench-lite"):
+            if _is_published_task(one):
                 issue = str(one.conditions.get("issue", "raw"))
                 column = "summarised" if issue.startswith("summar") else "swebench-lite"
-                note = f"{one.task.partition('/')[2] or 'own protocol'}, {one.queries} instances, issue: {issue}"
+                told = ("protocol", *COMPARABLE, "rows", "issue")
+                note = ", ".join(f"{name}: {one.conditions[name]}" for name in told if name in one.conditions)
                 rows.append(Row(system, "measured", {column: 100 * one.metrics["recall@1"]}, made([one]), note))
     return rows
+
+
+def _is_published_task(one: Result) -> bool:
+    """Whether a result is of SWE-bench Lite's test split, under conditions like those of the published figures."""
+    return (
+        one.task.startswith("swebench-lite")
+        and one.queries == INSTANCES
+        and len(set(one.clusters.values())) == REPOSITORIES
+        and all(one.conditions.get(name) == value for name, value in COMPARABLE.items())
+    )
+
+
+def _differing(found: Sequence[Result]) -> set[str]:
+    """Conditions that are not the same in all."""
+    names = {name for one in found for name in one.conditions}
+    return {name for name in names if any(one.conditions.get(name) != found[0].conditions.get(name) for one in found)}
+
+
+def _alike(found: Sequence[Result], names: Set[str]) -> list[tuple[str, list[Result]]]:
+    """The results in groups under which these conditions are the same, each with a label of them."""
+    groups: dict[str, list[Result]] = {}
+    for one in found:
+        groups.setdefault(repr([one.conditions.get(name) for name in sorted(names)]), []).append(one)
+
+    def label(one: Result) -> str:
+        return ", ".join(f"{name}: {str(one.conditions.get(name))[:TOLD]}" for name in sorted(names))
+
+    return [(label(groups[key][0]), groups[key]) for key in sorted(groups)]
 
 
 def made(parts: Sequence[Result]) -> str:
@@ -139,11 +180,15 @@ def compare(a: Result, b: Result, metric: str = "") -> Comparison:
     for one in (a, b):
         if metric not in one.values:
             raise UsageError(f"{one.system} on {one.task} has no {metric}: its metrics are {', '.join(one.values)}")
-    difference = paired_bootstrap(a.values[metric], b.values[metric])
+    clusters = {**b.clusters, **a.clusters}
+    drawn = len({clusters.get(query) for query in a.values[metric]})
+    if drawn < 2:  # of one cluster there is no interval over clusters
+        clusters, drawn = {}, 0
+    difference = paired_bootstrap(a.values[metric], b.values[metric], clusters=clusters or None)
     by = {query: value - b.values[metric][query] for query, value in a.values[metric].items()}
     won = sorted((query for query in by if by[query] > 0), key=lambda query: (-by[query], query))
     lost = sorted((query for query in by if by[query] < 0), key=lambda query: (by[query], query))
-    return Comparison(metric, difference, won, lost, len(by) - len(won) - len(lost))
+    return Comparison(metric, difference, won, lost, len(by) - len(won) - len(lost), drawn)
 
 
 def ranking(run: Path, query: str) -> list[tuple[str, float]]:
@@ -152,10 +197,9 @@ def ranking(run: Path, query: str) -> list[tuple[str, float]]:
     try:
         with run.open(encoding="utf-8") as lines:
             for line in lines:
-                head, _, score, _ = line.rsplit(" ", 3)  # a document may be a path with blanks
-                asked, _, document = head.split(" ", 2)
-                if asked == query:
-                    found.append((document, float(score)))
+                asked, _, document, _, score, _ = line.split()
+                if unquote(asked) == query:
+                    found.append((unquote(document), float(score)))
     except OSError as error:
         raise UsageError(f"{run} cannot be read ({error.strerror}): it lies beside the result") from None
     except ValueError:
@@ -167,14 +211,21 @@ def speed(found: Sequence[Result]) -> dict[str, tuple[float, float]]:
     """{system: (texts a second, mean main figure)} over the tasks that all systems have; only whole, computed ones.
 
     Texts are documents and queries, seconds those of all stages. A system with vectors of an earlier run has no speed.
+    One that has other weights or precisions, or results of one task under other conditions, is a point for each.
     """
     usable = [one for one in found if not one.partial and one.seconds and not any(_kept(one).values())]
-    systems = {one.system for one in usable}
-    tasks = {one.task for one in usable}
-    shared = {task for task in tasks if {one.system for one in usable if one.task == task} == systems}
+    systems: dict[str, list[Result]] = {}
+    for system in sorted({one.system for one in usable}):
+        own = [one for one in usable if one.system == system]
+        names = _differing(own) & {"space", "precision"}
+        for task in {one.task for one in own}:
+            names |= _differing([one for one in own if one.task == task])
+        systems |= {f"{system} ({told})" if told else system: some for told, some in _alike(own, names)}
+    tasks = [{one.task for one in own} for own in systems.values()]
+    shared = set.intersection(*tasks) if tasks else set()
     points = {}
-    for system in sorted(systems) if shared else []:
-        own = [one for one in usable if one.system == system and one.task in shared]
+    for system, own in systems.items() if shared else ():
+        own = [one for one in own if one.task in shared]
         seconds = sum(sum(one.seconds.values()) for one in own)
         if seconds > 0:
             texts = sum(one.documents + one.queries for one in own)

@@ -7,10 +7,13 @@ again. Knows no model and no task.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from embedcode.errors import UsageError
 from embedcode.evaluate.metrics import Run
@@ -46,16 +49,41 @@ class Result:
     """Version, commit, date and machine."""
     partial: bool = False
     """Whether queries are missing, so that means are not those of the task."""
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    """Of each query, where queries are not independent, such as its repository: intervals draw those whole."""
 
     def write(self, path: Path, run: Run) -> None:
-        """PATH.json and PATH.run; both stand in their place whole, or not at all."""
-        with replacing(path.with_name(f"{path.name}.run")) as file:
+        """PATH.json and PATH.run; both are written whole before either takes its place."""
+        run_file, result_file = (path.with_name(f"{path.name}.{ending}") for ending in ("run", "json"))
+        with replacing(run_file) as ranks, replacing(result_file) as file:
             for query, found in run.items():
                 ranked = sorted(found.items(), key=lambda one: (-one[1], one[0]))
                 for rank, (document, score) in enumerate(ranked, 1):
-                    file.write(f"{query} Q0 {document} {rank} {score!r} {self.system}\n".encode())
-        with replacing(path.with_name(f"{path.name}.json")) as file:
+                    names = _word(query), "Q0", _word(document), str(rank), repr(score), _word(self.system)
+                    ranks.write(" ".join(names).encode() + b"\n")
+            ranks.flush()  # a full disk is met here, and not when the other has its place
             file.write(json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def _word(name: str) -> str:
+    """A name as a run file can have it, whose fields are parted by blanks: those as %20; urllib's unquote undoes it."""
+    return re.sub(r"[\s%]", lambda found: quote(found[0]), name)
+
+
+def refuse_another(path: Path, task: str, system: str, conditions: Mapping[str, Any]) -> None:
+    """UsageError where PATH.json is of another task or system, or was measured under others of these conditions."""
+    file = path.with_name(f"{path.name}.json")
+    if not os.path.lexists(file):
+        return
+    cure = "give another folder with --out, or remove it"
+    try:
+        there = read(file)
+    except UsageError:
+        raise UsageError(f"{file} is there and no result that can be compared with the new one: {cure}") from None
+    known = {"task": there.task, "system": there.system, **there.conditions}
+    wanted = json.loads(json.dumps({"task": task, "system": system, **conditions}))
+    if differ := [name for name, value in wanted.items() if known.get(name) != value]:
+        raise UsageError(f"{file} holds a result that differs in {', '.join(differ)}: {cure}")
 
 
 def read(path: Path) -> Result:

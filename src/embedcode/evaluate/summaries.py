@@ -1,7 +1,7 @@
 """Summaries of issues: read from a file, or written into it by a chat endpoint of OpenAI's kind.
 
-The file is JSON lines of `instance_id` and `summary`. A line is appended as each answer comes, so what was paid for is
-kept whatever happens, and a later run asks for the rest. Knows no model and no ranking.
+The file is JSON lines of `instance_id`, `summary` and the `model` that wrote it, if one did. A line is appended as each
+answer comes, so what was paid for is kept whatever happens, and a later run asks for the rest. Knows no ranking.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 
 from embedcode.engine.address import Address
@@ -18,6 +19,7 @@ from embedcode.engine.endpoint import Call
 from embedcode.engine.remote import key
 from embedcode.errors import EmbedcodeError, ModelError, UsageError
 from embedcode.evaluate.instances import Instance
+from embedcode.files import is_file
 
 PROMPT = (
     "Below is a report of a problem in the repository {repo}. Write a summary of it for someone who has to find the "
@@ -35,9 +37,16 @@ IN_FLIGHT = 4
 _THOUGHT = "</think>"
 
 
-def read(path: Path) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Summary:
+    text: str
+    model: str = ""
+    """That wrote it, where its line says so."""
+
+
+def read(path: Path) -> dict[str, Summary]:
     """Summaries by instance_id; UsageError names the line that is wrong. A last line that was cut off is no summary."""
-    found: dict[str, str] = {}
+    found: dict[str, Summary] = {}
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -56,7 +65,7 @@ def read(path: Path) -> dict[str, str]:
             raise UsageError(f"{where} is no object with instance_id and summary: correct or drop it.") from None
         if not isinstance(id, str) or not isinstance(summary, str) or not summary.strip():
             raise UsageError(f"{where} has no text for instance_id and summary: correct or drop it.")
-        found[id] = summary
+        found[id] = Summary(summary, str(row.get("model") or ""))
     return found
 
 
@@ -86,13 +95,13 @@ class Writer:
 
     def write(
         self, instances: Sequence[Instance], path: Path, told: Callable[[int, int], None] = lambda done, total: None
-    ) -> dict[str, str]:
+    ) -> dict[str, Summary]:
         """The summaries of all instances; those that `path` lacks are asked for and appended to it.
 
         After an issue that cannot be summarised no other is asked for: ModelError names it, and what is done stays.
         """
-        found = {}
-        if path.exists():
+        found: dict[str, Summary] = {}
+        if is_file(path):
             _mend(path)
             found = read(path)
         left = [one for one in instances if one.id not in found]
@@ -105,7 +114,7 @@ class Writer:
                 try:
                     told(0, len(left))
                     for done, (one, summary) in enumerate(self._answers(left, pool, call), 1):
-                        found[one.id] = summary
+                        found[one.id] = Summary(summary, self.model)
                         row = {"instance_id": one.id, "summary": summary, "model": self.model}
                         file.write(json.dumps(row).encode() + b"\n")
                         file.flush()

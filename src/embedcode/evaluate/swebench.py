@@ -9,15 +9,13 @@ Knows no command line. The protocols:
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from embedcode.errors import EmbedcodeError, ModelError, UsageError
 from embedcode.evaluate import history, localise
@@ -29,7 +27,9 @@ from embedcode.evaluate.made import made, peak_mb
 from embedcode.evaluate.measure import Measured, figures
 from embedcode.evaluate.metrics import bootstrap, mean
 from embedcode.evaluate.result import Result
+from embedcode.evaluate.systems import PACKAGED, conditions_of, parsed
 from embedcode.evaluate.vectors import Moment, Progress
+from embedcode.files import is_file, is_folder
 from embedcode.index.git import Repository
 from embedcode.model.spec import DEFAULT
 
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 
 TOKENS = 450
 """Of a published chunk."""
-SWITCHES = ("chunks", "paths", "stem", "stop")
-PACKAGED = "packaged"
+SWITCHES = {"bm25": ("chunks", "paths", "stem", "stop"), "lexical": ()}
 HUB = "princeton-nlp/SWE-bench_Lite"
 
 
@@ -60,6 +59,10 @@ class Setup:
     tests: bool
     conditions: Mapping[str, Any]
 
+    @property
+    def task(self) -> str:
+        return f"swebench-lite/{self.conditions['protocol']}"
+
 
 def system(
     name: str,
@@ -67,6 +70,7 @@ def system(
     encoder: Callable[[str], Encoder],
     home: Path,
     *,
+    configured: str = "",
     files: Files | None = None,
     tests: bool = True,
     tokenizer: Path | None = None,
@@ -74,70 +78,53 @@ def system(
     summarised: bool = False,
     progress: Progress = lambda moment: None,
 ) -> Setup:
-    """Of bm25 (bm25:chunks,paths,stem,stop), lexical, hybrid (hybrid:MODEL) or a model by name ("": the packaged one).
+    """Of bm25 (bm25:chunks,paths,stem,stop), lexical, hybrid (hybrid:MODEL) or a model by name, as systems.py has them.
 
-    `encoder` loads a model by name. UsageError for a switch that is none, or where tokens cannot be counted.
+    `encoder` loads a model, `configured` is that of the settings. UsageError as of `systems.parsed`, or where tokens
+    cannot be counted.
     """
     from embedcode.model.presets import INSTRUCTIONS
 
-    kind, _, detail = name.partition(":")
+    asked = parsed(name, configured, SWITCHES, instruction)
     words, paths, whole = Words(), True, False
     model: localise.Model | None = None
     found: localise.System
     extra: dict[str, Any]
-    if kind in ("bm25", "lexical") and instruction is not None:
-        raise UsageError(f"{kind} takes no instruction: leave it out")
-    if kind == "bm25":
-        switches = {switch for switch in detail.split(",") if switch}
-        if not switches <= set(SWITCHES):
-            raise UsageError(f"{name} has a switch that bm25 does not know: they are {', '.join(SWITCHES)}")
-        words, paths = Words("stem" in switches, "stop" in switches), "paths" in switches
-        whole = "chunks" not in switches
+    if asked.kind == "bm25":
+        words, paths = Words("stem" in asked.switches, "stop" in asked.switches), "paths" in asked.switches
+        whole = "chunks" not in asked.switches
         found = localise.Bm25(words, paths)
         ranking = "BM25 of the whole file" if whole else "the best chunk's BM25"
         extra = {"k1": K1, "b": B, "stem": words.stem, "stop words": not words.stop_words}
-        label = ":".join(filter(None, ("bm25", ",".join(s for s in SWITCHES if s in switches))))
-    elif kind == "lexical":
-        if detail:
-            raise UsageError(f"{name} is no system: write lexical")
-        found, label, extra = localise.Searched(), "lexical", {}
+    elif asked.kind == "lexical":
+        found, extra = localise.Searched(), {}
         ranking = f"embedcode's search by words, the best of {localise.HITS} hits"
     else:
-        chosen = detail if kind in ("hybrid", "dense") else name
-        chosen = "" if chosen == PACKAGED else chosen
-        loaded = encoder(chosen)
+        loaded = encoder(asked.place)
         told = getattr(loaded, "conditions", None)
         takes = told is not None and any("{instruction}" in prompt for prompt in told.prompts.values())
         if instruction is None and takes:
             instruction = INSTRUCTIONS["bug-summary" if summarised else "bug"]
         model = localise.Model(loaded, home, instruction, progress)
-        extra = {
-            "model": chosen or PACKAGED,
-            "precision": loaded.build,
-            "dimensions": loaded.dim,
-            "max_tokens": loaded.max_tokens,
-            "prompts": {str(role): prompt for role, prompt in told.prompts.items()} if told else {},
-            "instruction": instruction,
-        }
-        if kind == "hybrid":
-            found, label = localise.Searched(model), f"hybrid:{chosen}" if chosen else "hybrid"
+        extra = conditions_of(asked.model, loaded, instruction)
+        if asked.kind == "hybrid":
+            found = localise.Searched(model)
             ranking = f"embedcode's search by words and vectors, the best of {localise.HITS} hits"
         else:
-            found, label, ranking = localise.Dense(model), chosen or PACKAGED, "the best chunk's cosine"
+            found, ranking = localise.Dense(model), "the best chunk's cosine"
     prefix = "full path, for words as a field of its own" if isinstance(found, localise.Searched) else "full path"
-    if whole:
-        base, chunking = Cutting("file"), "none, whole files"
-    elif protocol is ProtocolName.SEARCH:
-        base, chunking = Cutting("chunk", judged=True), "embedcode's own, by syntax"
-    else:
-        file = _tokenizer(tokenizer, model)
-        base = Cutting("tokens", tokens=TOKENS, tokenizer=str(file))
-        chunking = f"{TOKENS} tokens, no overlap"
-        extra["tokenizer"] = _named(file)
     if files is None:
         files = Files.ALL if protocol is ProtocolName.PUBLISHED else Files.INDEXED
-    if protocol is ProtocolName.SEARCH and whole:
-        base = replace(base, judged=True)
+    judged = files is Files.INDEXED
+    if whole:
+        base, chunking = Cutting("file", judged=judged), "none, whole files"
+    elif protocol is ProtocolName.SEARCH:
+        base, chunking = Cutting("chunk", judged=judged), "embedcode's own, by syntax"
+    else:
+        file = _tokenizer(tokenizer, model)
+        base = Cutting("tokens", tokens=TOKENS, tokenizer=str(file), judged=judged)
+        chunking = f"{TOKENS} tokens, no overlap"
+        extra["tokenizer"] = _named(file)
     conditions = {
         "protocol": str(protocol),
         "chunking": chunking,
@@ -147,7 +134,7 @@ def system(
         "ranking": ranking,
         **extra,
     }
-    return Setup(label, found, localise.cutting(found, base), files, tests, conditions)
+    return Setup(asked.label, found, localise.cutting(found, base), files, tests, conditions)
 
 
 def measure(
@@ -190,7 +177,7 @@ def measure(
                 if isinstance(ranking, str):
                     failed[one.id] = ranking
                 else:
-                    run[one.id] = {_document(path): score for path, score in ranking.items()}
+                    run[one.id] = dict(ranking)
                 progress(Moment(f"ranking files of {repo}", at, len(some), None))
             seconds["ranking"] += time.perf_counter() - between
         except EmbedcodeError as error:
@@ -209,7 +196,7 @@ def measure(
     answered = [one for one in instances if one.id in run]
     if not answered:
         raise UsageError(f"{setup.name} answers no instance: {next(iter(failed.values()))}")
-    qrels = {one.id: dict.fromkeys(map(_document, one.gold), 1) for one in answered}
+    qrels = {one.id: dict.fromkeys(one.gold, 1) for one in answered}
     values = figures(run, qrels)
     intervals = {}
     clusters = {one.id: one.repo for one in answered}
@@ -218,7 +205,7 @@ def measure(
             interval = bootstrap(each, clusters=clusters)
             intervals[name] = (interval.low, interval.high)
     result = Result(
-        task=f"swebench-lite/{setup.conditions['protocol']}",
+        task=setup.task,
         system=setup.name,
         conditions={
             "instances": len(instances),
@@ -238,7 +225,8 @@ def measure(
         command=command,
         seconds={name: round(spent, 3) for name, spent in seconds.items()},
         peak_mb=round(peak_mb(), 1),
-        made=made(),
+        made=made() | ({"kept": dict(kept)} if (kept := setup.system.kept) else {}),
+        clusters=clusters,
         partial=bool(failed),
     )
     return Measured(result, run, failed)
@@ -267,8 +255,8 @@ def _tokenizer(given: Path | None, model: localise.Model | None) -> Path:
                 "or take --protocol search."
             )
     found = given or DEFAULT
-    found = found / "tokenizer.json" if found.is_dir() else found
-    if not found.is_file():
+    found = found / "tokenizer.json" if is_folder(found) else found
+    if not is_file(found):
         raise UsageError(f"{found} is no file: give a tokenizer.json, or the folder that holds one.")
     return found
 
@@ -277,11 +265,6 @@ def _named(file: Path) -> str:
     """The packaged one by that name, any other by its path; with a part of its hash, since paths say little."""
     name = PACKAGED if file.parent == DEFAULT else str(file)
     return f"{name} (sha256 {sha256(file.read_bytes()).hexdigest()[:12]})"
-
-
-def _document(path: str) -> str:
-    """A path as a run file can have it, whose fields are parted by blanks."""
-    return re.sub(r"[\s%]", lambda found: quote(found[0]), path)
 
 
 def _told(progress: Progress, repo: str) -> Callable[[int, int], None]:

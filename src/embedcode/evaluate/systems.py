@@ -3,16 +3,17 @@
     bm25, bm25:stem, bm25:stop, bm25:stem,stop    the baseline (bm25.py), with stemming, without stop words
     lexical, lexical:plain                        the product's search by words, with its ranking rules or without
     hybrid, hybrid:MODEL                          the product's search by words and vectors, ranked
-    MODEL, dense:MODEL                            a model's vectors alone, compared exactly; "" is the packaged model
+    MODEL, dense:MODEL                            a model's vectors alone, compared exactly
 
-MODEL is what `embedcode --model` takes: a folder, a name on the hub, or the address of a server. Knows no metric.
+MODEL is what `embedcode --model` takes: a folder, a name on the hub, or the address of a server; `packaged` is the
+package's, and without one it is that of the settings. Knows no metric.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,15 +24,17 @@ from embedcode.evaluate import dense
 from embedcode.evaluate.beir import Task
 from embedcode.evaluate.bm25 import BM25, K1, B
 from embedcode.evaluate.vectors import Moment, Progress, Vectors, embed
+from embedcode.files import is_folder
+from embedcode.model.spec import DEFAULT
 from embedcode.types import Chunk, Encoder, File, Role, digest
 
 if TYPE_CHECKING:
     from embedcode.settings import Settings
     from embedcode.store.sqlite import SqliteStore
 
-DEFAULT = "packaged"
+PACKAGED = "packaged"
 """What results call the model that comes with the package."""
-SWITCHES = ("stem", "stop")
+SWITCHES = {"bm25": ("stem", "stop"), "lexical": ("plain",)}
 ADDED = 2000
 """Documents of one transaction."""
 _NAMELESS = str.maketrans("0123456789", "!$%&'()*+,")
@@ -63,35 +66,83 @@ class System(Protocol):
         ...
 
 
-def named(name: str, chosen: Settings, instruction: str | None = None, default: str = "") -> System:
-    """The system of a name; `instruction` is for a model that takes one, and `default` for one that also has none of
-    its own. UsageError for a switch that is none.
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A system's name, taken apart."""
+
+    kind: str
+    """bm25, lexical, hybrid or dense."""
+    label: str
+    """What results call the system."""
+    switches: Sequence[str] = ()
+    """Of bm25 or lexical."""
+    model: str = ""
+    """What results call the model."""
+    place: str = ""
+    """What the model is loaded from."""
+
+
+def parsed(name: str, model: str, switches: Mapping[str, Sequence[str]], instruction: str | None) -> Name:
+    """`model` is that of the settings, which stands where a name has none; `packaged` is the package's whatever it is.
+
+    UsageError for a switch that is not among those of its kind, or an instruction for what takes none.
     """
     kind, _, detail = name.partition(":")
-    if kind in ("bm25", "lexical") and instruction is not None:
-        raise UsageError(f"{kind} takes no instruction: leave it out")
-    if kind == "bm25":
-        switches = [switch for switch in detail.split(",") if switch]
-        if not set(switches) <= set(SWITCHES):
-            raise UsageError(f"{name} has a switch that bm25 does not know: write bm25, bm25:stem, bm25:stop or both")
-        return Words(stem="stem" in switches, stop="stop" in switches)
-    if kind == "lexical":
-        if detail not in ("", "plain"):
-            raise UsageError(f"{name} is no system: write lexical or lexical:plain")
-        return Product(name, rules=not detail)
-    model = detail if kind in ("hybrid", "dense") else name
-    model = "" if model == DEFAULT else model
+    if kind in switches:
+        if instruction is not None:
+            raise UsageError(f"{kind} takes no instruction: leave it out")
+        given = {switch for switch in detail.split(",") if switch}
+        if not given <= set(switches[kind]):
+            known = ", ".join(switches[kind]) or "none"
+            raise UsageError(f"{name} has a switch that {kind} does not know: it knows {known}")
+        found = [switch for switch in switches[kind] if switch in given]
+        return Name(kind, f"{kind}:{','.join(found)}" if found else kind, found)
+    if kind not in ("hybrid", "dense"):
+        kind, detail = "dense", name
+    place = shown = detail or model or PACKAGED
+    if place == PACKAGED:
+        place = str(DEFAULT)
+    elif is_folder(place) and (last := Path(place).resolve().name) != PACKAGED:
+        shown = last
+    label = shown if kind == "dense" else kind if shown == PACKAGED else f"{kind}:{shown}"
+    return Name(kind, label, model=shown, place=place)
+
+
+def named(name: str, chosen: Settings, instruction: str | None = None, default: str = "") -> System:
+    """The system of a name; `instruction` is for a model that takes one, and `default` for one that also has none of
+    its own. UsageError as of `parsed`.
+    """
+    asked = parsed(name, chosen.model, SWITCHES, instruction)
+    if asked.kind == "bm25":
+        return Words(stem="stem" in asked.switches, stop="stop" in asked.switches)
+    if asked.kind == "lexical":
+        return Product(asked.label, rules=not asked.switches)
     from embedcode.engine import configured
 
-    encoder: Encoder = configured(chosen, model)
+    encoder: Encoder = configured(chosen, asked.place)
     known = getattr(encoder, "conditions", None)
     if instruction is None and known and "{instruction}" in known.prompts.get(Role.QUERY, "") and not known.instruction:
         instruction = default or None
-    given = model or chosen.model
-    shown = (Path(given).name if Path(given).is_dir() else given) or DEFAULT
-    if kind == "hybrid":
-        return Product(f"hybrid:{shown}" if given else "hybrid", True, _Model(shown, encoder, chosen.home, instruction))
-    return Dense(shown, encoder, chosen.home, instruction)
+    if asked.kind == "hybrid":
+        return Product(asked.label, True, _Model(asked.model, encoder, chosen.home, instruction))
+    return Dense(asked.model, encoder, chosen.home, instruction)
+
+
+def conditions_of(model: str, encoder: Encoder, instruction: str | None) -> dict[str, Any]:
+    """All of a model, by the name that results give it, that a figure depends on."""
+    known = getattr(encoder, "conditions", None)
+    prompts = {str(role): prompt for role, prompt in known.prompts.items()} if known else {}
+    takes = any("{instruction}" in prompt for prompt in prompts.values())
+    default = known.instruction if known and takes else None
+    return {
+        "model": model,
+        "space": encoder.space,
+        "precision": encoder.build,
+        "dimensions": encoder.dim,
+        "max_tokens": encoder.max_tokens,
+        "prompts": prompts,
+        "instruction": default if instruction is None else instruction,
+    }
 
 
 class Words:
@@ -99,7 +150,7 @@ class Words:
 
     def __init__(self, stem: bool = False, stop: bool = False) -> None:
         self._stem, self._stop = stem, stop
-        switches = ",".join(name for name, on in zip(SWITCHES, (stem, stop), strict=True) if on)
+        switches = ",".join(name for name, on in zip(SWITCHES["bm25"], (stem, stop), strict=True) if on)
         self.name = f"bm25:{switches}" if switches else "bm25"
 
     @property
@@ -127,18 +178,7 @@ class _Model:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        known = getattr(self.encoder, "conditions", None)
-        prompts = {str(role): prompt for role, prompt in known.prompts.items()} if known else {}
-        takes = any("{instruction}" in prompt for prompt in prompts.values())
-        default = known.instruction if known and takes else None
-        return {
-            "model": self.name,
-            "precision": self.encoder.build,
-            "dimensions": self.encoder.dim,
-            "max_tokens": self.encoder.max_tokens,
-            "prompts": prompts,
-            "instruction": default if self.instruction is None else self.instruction,
-        }
+        return conditions_of(self.name, self.encoder, self.instruction)
 
     def embedded(self, task: Task, progress: Progress) -> tuple[Vectors, Vectors, dict[str, float], dict[str, int]]:
         """Vectors of documents and queries, with seconds and what was kept from before."""

@@ -41,8 +41,10 @@ def run(
     """git in a folder, in English; FileNotFoundError where there is no git. `online` lets it ask other machines."""
     environment = _environment(online)
     if configuration:  # by the environment, since `-c NAME=VALUE` ends a name that holds "=" too early
-        environment["GIT_CONFIG_COUNT"] = str(len(configuration))
-        for i, (name, value) in enumerate(configuration.items()):
+        count = environment.get("GIT_CONFIG_COUNT", "")
+        first = int(count) if count.isdecimal() else 0  # behind what the user has set so
+        environment["GIT_CONFIG_COUNT"] = str(first + len(configuration))
+        for i, (name, value) in enumerate(configuration.items(), first):
             environment |= {f"GIT_CONFIG_KEY_{i}": name, f"GIT_CONFIG_VALUE_{i}": value}
     command = ["git", *_SAFE, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, input=given, capture_output=True, check=False)

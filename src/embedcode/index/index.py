@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 MAX_QUERY = 1_000_000
 """Characters; a pasted issue with its logs is a tenth of it."""
+MAX_GLOBS = 200
+"""Of one filter: fewer than `store/filter.py` keeps compiled."""
+MAX_GLOB_CHARACTERS = 10_000
+"""Of all of them, which are compiled in half a second while nothing else runs in this process."""
 UPDATE_WAIT = 600.0
 """Seconds to wait for another process that reads the same checkout; it does the same work."""
 CANDIDATES = 200
@@ -57,7 +61,7 @@ _log = logging.getLogger("embedcode")
 class Index:
     """Several processes may hold one index at once. Use open(), and close() or a `with` block."""
 
-    def __init__(self, root: Path, scope: str, home: Path, settings: Settings, encoder: Encoder) -> None:
+    def __init__(self, root: Path, scope: str, home: Path, settings: Settings, encoder: Encoder | None = None) -> None:
         self.root = root
         """The repository's top folder: the nearest ancestor with .git, else the path itself."""
         self.scope = scope
@@ -65,7 +69,8 @@ class Index:
         self.home = home
         """The folder of this index's own files, outside the repository."""
         self.settings = settings
-        self.encoder = encoder
+        if encoder is not None:
+            self.encoder = encoder
 
     @classmethod
     def open(cls, path: str | Path, encoder: Encoder | None = None) -> Self:
@@ -79,14 +84,21 @@ class Index:
         except OSError as error:
             raise UsageError(f"{path} cannot be read ({error.strerror}): check the path and who may read it.") from None
         settings = configuration.load(root=root)
-        if encoder is None:
+        if encoder is None and settings.model:
             from embedcode.engine import configured
-            from embedcode.store.database import remembered
 
-            # An index is searched with the model it was made with, unless another is asked for.
-            encoder = configured(settings, settings.model or remembered(_home(settings.indexes, root), "source"))
+            encoder = configured(settings)
         scope = "" if place == root else place.relative_to(root).as_posix()
         return cls(root, scope, _home(settings.indexes, root), settings, encoder)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """An index is searched with the model it was made with, unless another is asked for. ModelError where that
+        model has gone: what needs none goes on without it."""
+        from embedcode.engine import configured
+        from embedcode.store.database import remembered
+
+        return configured(self.settings, remembered(self.home, "source"))
 
     def check_root(self) -> None:
         """UsageError where the root holds all that there is, as the user's home folder does: it is not even walked."""
@@ -119,7 +131,7 @@ class Index:
         self.check_root()
         with self._lock("update").held(patience, f"reading {self.root}"):
             self._check_space()
-            changes = bring_up_to_date(self.store, self.root, self.encoder.space, self.settings, progress, yes)
+            changes = bring_up_to_date(self.store, self.root, self._made[0], self.settings, progress, yes)
         with explained(self.home):
             (self.home / "updated").touch()
         if changes.changed and not vectors:
@@ -213,11 +225,12 @@ class Index:
         return changed_since(self.root, revision)
 
     def related(self, path: str, line: int, k: int = 10, where: Filter | None = None) -> list[Hit]:
-        """Chunks most like the one at path:line, which is left out."""
+        """Chunks most like the one at path:line, which is left out. UsageError for what is not in the index, or not in
+        the folder that was opened."""
         from embedcode.index.prepare import embedded_text
         from embedcode.search.search import Signals, search
 
-        chunks = self.store.chunks_of(path)
+        chunks = self.store.chunks_of(path) if self._inside(path) else []
         found = next(((id, c) for id, c in chunks if c.start_line <= line <= c.end_line), None)
         if found is None:
             known = f"it has {chunks[-1][1].end_line} lines" if chunks else "it is not in the index"
@@ -247,37 +260,54 @@ class Index:
         return file, source
 
     @property
+    def replaced(self) -> bool:
+        """Whether another process has deleted what is open here, as `clean` does: close(), and it is opened anew."""
+        with explained(self.home):
+            return "store" in self.__dict__ and self.store.replaced
+
+    @property
     def exists(self) -> bool:
         """Whether anything was ever indexed here."""
         return (self.home / "index.sqlite").exists()
 
     def status(self) -> Status:
+        """Of the whole index; but only paths in the folder that was opened, or around it, are named."""
         if not self.exists:
             return Status(self.root, self.home, "", self.encoder.space, 0, 0, 0, 0.0, 0, {}, {}, None)
         meta = self.store.meta()
         updated = self.home / "updated"
         files = self.store.files().values()
+
+        def told(name: str) -> dict[str, str]:
+            reasons: dict[str, str] = json.loads(meta.manifest.get(name, "{}"))
+            return {path: reason for path, reason in reasons.items() if self._inside(path) or self._around(path)}
+
         return Status(
             root=self.root,
             home=self.home,
             model=meta.manifest.get("model", ""),
-            space=meta.manifest.get("space", self.encoder.space),
+            space=meta.manifest.get("space") or self.encoder.space,
             files=meta.files,
             chunks=meta.chunks,
             embedded=meta.embedded,
             updated=updated.stat().st_mtime if updated.exists() else 0.0,
             bytes=_size(self.home),
             languages=Counter(file.language for file in files),
-            skipped=json.loads(meta.manifest.get("skipped", "{}")),
+            skipped=told("skipped"),
             running=self._lock("background").holder(),
             content=Counter(file.content for file in files),
             repos=Counter(file.repo for file in files),
-            failed=json.loads(meta.manifest.get("failed", "{}")),
+            failed=told("failed"),
+            trouble=self.trouble() if meta.embedded < meta.chunks else "",
         )
 
     def start_background(self) -> bool:
         """Start one niced background `index --wait` for this root unless one runs; True if one was started."""
-        return locks.start_background(self.root, self._lock("background"), self.home / "background.log")
+        return locks.start_background(self.root, self._lock("background"), self._background_log)
+
+    def trouble(self) -> str:
+        """What kept the last background process from its work; "" while one runs, and where nothing did."""
+        return locks.trouble(self._lock("background"), self._background_log)
 
     def stop_background(self) -> bool:
         """Stop it; True if one was running. What it finished is kept."""
@@ -298,24 +328,52 @@ class Index:
     def store(self) -> SqliteStore:
         from embedcode.store.sqlite import SqliteStore
 
-        return SqliteStore.open(self.home, self.encoder.dim)
+        return SqliteStore.open(self.home, self._made[1])
 
     @cached_property
     def _cache(self) -> VectorCache:
         from embedcode.store.cache import VectorCache
 
-        return VectorCache(self.settings.vectors / f"{self.encoder.space}.sqlite", self.encoder.dim)
+        space, dim = self._made
+        return VectorCache(self.settings.vectors / f"{space}.sqlite", dim)
+
+    @property
+    def _made(self) -> tuple[str, int]:
+        """Space and length of the encoder's vectors; where it cannot be used, of those that the index holds."""
+        from embedcode.store.database import dimensions, remembered
+
+        try:
+            return self.encoder.space, self.encoder.dim
+        except ModelError:
+            space = remembered(self.home, "space")
+            if not space:
+                raise
+            return space, dimensions(self.home)
 
     def _lock(self, name: str) -> Lock:
         return Lock(self.home, name)
+
+    @property
+    def _background_log(self) -> Path:
+        return self.home / "background.log"
 
     def _inside(self, path: str) -> bool:
         """Whether a relative path lies in the folder that was opened."""
         return not self.scope or f"{path}/".startswith(f"{self.scope}/")
 
+    def _around(self, path: str) -> bool:
+        """Whether the folder that was opened lies in a relative path that ends in a slash."""
+        return path.endswith("/") and f"{self.scope}/".startswith(path)
+
     def _scoped(self, where: Filter) -> Filter:
         """The filter within the folder that was opened, with languages by the names that chunks have. UsageError for a
-        language or a repository that there is not."""
+        language or a repository that there is not, and for paths that are too many or too long."""
+        characters = sum(map(len, where.paths))
+        if len(where.paths) > MAX_GLOBS or characters > MAX_GLOB_CHARACTERS:
+            raise UsageError(
+                f"the filter has {len(where.paths):,} paths of {characters:,} characters: give at most {MAX_GLOBS} of "
+                f"{MAX_GLOB_CHARACTERS:,} together."
+            )
         if where.languages:
             from embedcode.index.languages import named
 
@@ -378,7 +436,7 @@ class Index:
 
             name = getattr(getattr(self.encoder, "conditions", None), "name", "")
             note(self.store, {"space": self.encoder.space, "model": name, "source": self.settings.model})
-        elif space != self.encoder.space:
+        elif space != self._made[0]:
             raise StoreError(
                 f"the index of {self.root} was made with another model ({manifest.get('model') or space}): "
                 f"use that one, or run `embedcode clean {self.root}` and index again."
@@ -411,7 +469,8 @@ class Index:
 
 
 def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, int]]:
-    """Delete the index of `path` (None: of every root), and with `vectors` the cache; (what, bytes) of each."""
+    """Delete the index of `path` (None: of every root, and what else can be made again), and with `vectors` the
+    cache; (what, bytes) of each."""
     settings = configuration.load()
     if path is None:
         folders = sorted(settings.indexes.iterdir()) if settings.indexes.is_dir() else []
@@ -424,6 +483,9 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
                 f"{path} {'has' if place.exists() else 'does not exist and has'} no index: check the path."
             )
     folders = [folder for folder in folders if folder.is_dir()]
+    if path is None:
+        kept = configuration.DERIVED + (configuration.DERIVED_VECTORS if vectors else ())
+        folders += [place for pattern in kept for place in sorted(settings.home.glob(pattern))]
     if vectors and settings.vectors.is_dir():
         folders.append(settings.vectors)
     freed = []
@@ -432,7 +494,11 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
         if not dry_run:
             if folder.parent == settings.indexes:
                 locks.stop_background(Lock(folder, "background"))
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    folder.unlink()
             size -= _size(folder)
         freed.append((str(folder), size))
     return freed
@@ -462,9 +528,8 @@ def _checked(query: Query) -> str:
 
 def _size(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
+    inside = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    for path in (folder, *inside):
+        with suppress(OSError):  # a derived file that was just replaced
             total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # a derived file that was just replaced
-            continue
     return total

@@ -22,6 +22,8 @@ from embedcode.files import make_private
 from embedcode.index.report import Running
 from embedcode.store.faults import explained
 
+_SAID = "embedcode: "
+"""With which the sentence begins that a process ends with when it fails."""
 BACKGROUND = "EMBEDCODE_BACKGROUND"
 """Set in the environment of a background process."""
 NICENESS = 10
@@ -128,6 +130,17 @@ def start_background(root: Path, lock: Lock, log: Path) -> bool:
         time.sleep(0.02)
     child.returncode = child.returncode or 0  # it outlives this process on purpose: no ResourceWarning about it
     return True
+
+
+def trouble(lock: Lock, log: Path) -> str:
+    """What the last background process said of its end, if it failed and none holds `lock` now; else ""."""
+    if lock.holder():
+        return ""
+    try:
+        last = log.read_text("utf-8", "replace").strip().rpartition("\n")[2]
+    except OSError:
+        return ""
+    return last.removeprefix(_SAID) if last.startswith(_SAID) else ""
 
 
 def stop_background(lock: Lock) -> bool:

@@ -58,4 +58,5 @@ def status_record(status: Status) -> dict[str, Any]:
         "skipped": dict(status.skipped),
         "failed": dict(status.failed),
         "running": {"pid": running.pid, "started": running.started} if running else None,
+        "trouble": status.trouble,
     }

@@ -81,3 +81,5 @@ class Status:
     """Files per repository, by its folder's name."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Files that could not be parsed, as in a Report."""
+    trouble: str = ""
+    """Why vectors lack that nobody makes: what ended the last background process; "" if it is not known."""

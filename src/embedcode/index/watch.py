@@ -64,7 +64,7 @@ def watch(
             index.settings = settings.load(root=index.root)
         except UsageError as error:
             troubles.append(f"{error}; until then the settings from before hold")
-        with closing(Changes(index, polled)) as changes:
+        with closing(_changes(index, polled)) as changes:
             if changes.trouble:
                 troubles.append(changes.trouble)
                 polled = True
@@ -86,6 +86,14 @@ def watch(
             said = troubles
             index.close()  # and opened anew at the next burst: another process may clean it in between
             changes.wait(pause)
+
+
+def _changes(index: Index, polled: bool) -> Changes:
+    """Where the ignore files cannot be read, which the update then says, only the clock tells when to look again."""
+    try:
+        return Changes(index, polled)
+    except EmbedcodeError:
+        return Changes(index, polled=True)
 
 
 def _refreshed(index: Index, changes: Changes, seen: int, progress: Progress | None, yes: bool) -> Iterator[Report]:

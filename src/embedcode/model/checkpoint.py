@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.errors import ModelError
+from embedcode.files import is_file, is_folder
 from embedcode.model import weights
 from embedcode.model.family import FAMILIES, Family, Pooling, family
 from embedcode.model.modules import Dense, Modules
@@ -77,14 +78,14 @@ class Checkpoint:
 
         ModelError says which file or field is wrong and what to do.
         """
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise ModelError(f"{folder} is no folder: give a checkpoint's folder or its name on the hub.")
         adapter, own = None, folder
-        if (folder / "adapter_config.json").is_file():
+        if is_file(folder / "adapter_config.json"):
             folder, adapter = _adapter(folder)
         # What an adapter was trained with may lie beside it, and is nearer to it than its base's.
-        described = own if (own / "modules.json").is_file() else folder
-        tokenized = own if (own / "tokenizer.json").is_file() else folder
+        described = own if is_file(own / "modules.json") else folder
+        tokenized = own if is_file(own / "tokenizer.json") else folder
         published = read_json(folder / "config.json")
         architecture, kind = _architecture(folder, published)
         known = preset(name or folder.name) or Preset("", "", 0, 0)
@@ -185,7 +186,7 @@ def _adapter(folder: Path) -> tuple[Path, Adapter]:
     path = folder / "adapter_config.json"
     config = read_json(path)
     base = Path(str(config.get("base_model_name_or_path") or ""))
-    found = next((place for place in (base, folder / base) if (place / "config.json").is_file()), None)
+    found = next((place for place in (base, folder / base) if is_file(place / "config.json")), None)
     if found is None:
         raise ModelError(
             f"{path} stands on {str(base)!r}, which is no folder here: download it and write its path there."
@@ -250,4 +251,4 @@ def _dimensions(folder: Path, published: Mapping[str, Any], known: tuple[int, ..
 
 def tokenizer_config(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
-    return read_json(path) if path.is_file() else {}
+    return read_json(path) if is_file(path) else {}

@@ -1,11 +1,17 @@
-"""Where a model is: a folder as it stands, or the local copy of a name on the hub, downloaded at first use."""
+"""Where a model is: a folder as it stands, or the local copy of a name on the hub, downloaded at first use.
+
+The hub is asked only where not all of a model is on this machine.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from embedcode.errors import ModelError
+from embedcode.files import is_folder
 
 FILES = ("*.json", "*.safetensors", "*/config.json", "*/*.safetensors")
 """Code and pickles of a checkpoint are never fetched."""
@@ -19,26 +25,56 @@ def local(name: str) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(name, "config.json")
+    try:
+        config = try_to_load_from_cache(name, "config.json")
+    except (OSError, ValueError):  # a cache that may not be read, a name that the hub cannot have
+        return None
     return Path(config).parent if isinstance(config, str) else None
+
+
+def expanded(model: str) -> Path:
+    """What a model is as a path. Path.expanduser() raises for the ~ of a user that there is not."""
+    return Path(os.path.expanduser(model))  # noqa: PTH111
 
 
 def find(model: str) -> Path:
     """The folder of a model; ModelError for what is neither a folder nor a name, and for a failed download."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = expanded(model)
+    if is_folder(folder):
         return folder
     if not _NAME.fullmatch(model) or folder.is_absolute():
         raise ModelError(f"{model} is no folder and no name on the hub: give one, such as Qwen/Qwen3-Embedding-0.6B.")
+    return _whole(model) or _downloaded(model)
+
+
+def _whole(name: str) -> Path | None:
+    """The copy on this machine, where it has all that the hub listed of it: what an interrupted download left has not.
+
+    The hub is not asked, nor whether it has a newer revision, whose vectors would be others.
+    """
+    try:
+        # An older huggingface_hub keeps no list, and without one a part is taken for the whole.
+        from huggingface_hub import get_cached_repo_tree, snapshot_download
+
+        get_cached_repo_tree(name)
+        return Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
+    except Exception:  # whatever is missing, a download is the cure
+        return None
+
+
+def _downloaded(name: str) -> Path:
+    for package in ("torch", "transformers"):  # before gigabytes come that nothing could read
+        if find_spec(package) is None:
+            raise ModelError(f"{name} needs {package}; run `pip install '.[torch]'` in your clone of embedcode")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=list(FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
     except GatedRepoError:
-        raise ModelError(f"{model} needs its licence accepted: do so on its page, then run `hf auth login`.") from None
+        raise ModelError(f"{name} needs its licence accepted: do so on its page, then run `hf auth login`.") from None
     except RepositoryNotFoundError:
-        raise ModelError(f"{model} is not on the hub: check the name, or give a folder.") from None
+        raise ModelError(f"{name} is not on the hub: check the name, or give a folder.") from None
     except Exception as error:  # requests, timeouts, disk: whatever it was, the cure is the same
         what = " ".join(str(error).split())[:200]
-        raise ModelError(f"{model} cannot be downloaded ({what}): give the folder of a local copy.") from None
+        raise ModelError(f"{name} cannot be downloaded ({what}): give the folder of a local copy.") from None

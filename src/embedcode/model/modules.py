@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.errors import ModelError
+from embedcode.files import is_file
 from embedcode.model import weights
 from embedcode.model.family import GEMMA, Pooling
 from embedcode.model.weights import Weights, read_json
@@ -93,14 +94,14 @@ class Modules:
 
 def _dense(folder: Path) -> list[Dense]:
     path = folder / "modules.json"
-    if not path.is_file():
+    if not is_file(path):
         return []
     import json
 
     try:
         listed = json.loads(path.read_text("utf-8"))
         places = [row["path"] for row in listed if row["type"].rpartition(".")[2] == "Dense"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read ({error!r}): download it again.") from None
     found = []
     for place in places:
@@ -112,4 +113,4 @@ def _dense(folder: Path) -> list[Dense]:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+    return read_json(path) if is_file(path) else {}

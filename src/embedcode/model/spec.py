@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedcode.errors import ModelError, UsageError
+from embedcode.files import is_file
 from embedcode.model.family import Pooling
 from embedcode.model.passage import FORMAT
 from embedcode.types import Role, digest
@@ -138,7 +139,7 @@ class Spec:
     def files(self) -> tuple[Path, ...]:
         """Those of the graph; the first is what an engine opens."""
         first, rest = (self.folder / name for name in GRAPHS[self.format])
-        return (first, rest) if rest.exists() else (first,)
+        return (first, rest) if is_file(rest) else (first,)
 
     @property
     def cure(self) -> str:
@@ -152,7 +153,7 @@ class Spec:
 
 def is_export(folder: Path) -> bool:
     """Whether a folder holds an exported graph; what training writes has a meta.json too, beside a config.json."""
-    return (folder / "meta.json").is_file() and not (folder / "config.json").is_file()
+    return is_file(folder / "meta.json") and not is_file(folder / "config.json")
 
 
 def sha256(paths: Iterable[Path]) -> str:

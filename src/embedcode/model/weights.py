@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.errors import ModelError
+from embedcode.files import is_file
 from embedcode.types import digest
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -96,8 +97,8 @@ def read(folder: Path, name: str = "model") -> Weights:
     """
     index = folder / f"{name}.safetensors.index.json"
     single = folder / f"{name}.safetensors"
-    if not index.exists():
-        if not single.exists():
+    if not is_file(index):
+        if not is_file(single):
             old = sorted(path.name for path in folder.glob("*.bin"))
             cure = f"convert {old[0]} to safetensors, since a pickle may run code" if old else "download it again"
             raise ModelError(f"{folder} has no {single.name}: {cure}.")
@@ -108,7 +109,7 @@ def read(folder: Path, name: str = "model") -> Weights:
     found: dict[str, Entry] = {}
     for file in sorted(set(listed.values())):
         path = folder / str(file)
-        if not path.is_file():
+        if not is_file(path):
             raise ModelError(f"{path} is missing: {index.name} lists it, download it too.")
         found.update(_header(path))
     if lost := sorted(set(listed) - set(found)):
@@ -130,12 +131,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _header(path: Path) -> dict[str, Entry]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= min(MOST_HEADER, size - 8):
-            raise ModelError(f"{path} is cut off or no safetensors file ({size:,} bytes): download it again.")
-        raw = file.read(length)
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or not 2 <= length <= min(MOST_HEADER, size - 8):
+                raise ModelError(f"{path} is cut off or no safetensors file ({size:,} bytes): download it again.")
+            raw = file.read(length)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}): check who may read it.") from None
     try:
         header = json.loads(raw)
         entries = {

@@ -19,14 +19,15 @@ MOST_PLACES = 50
 _BACKTICKS = re.compile(r"`([^`\n]{1,200})`")
 _NAME = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::|->|#)[A-Za-z_$][\w$]*)*")
 _CODELIKE = re.compile(r"[a-z0-9][A-Z]|[A-Za-z0-9]_[A-Za-z0-9]|\.\w|::|->|^[A-Z]{2,}[a-z]")
+# Both start only where no character of theirs is before, so that every character is read once.
 _PATH = re.compile(
-    r"(?<![\w/.-])(?:\.{0,2}/)?(?:[\w.@-]++/)*+[\w@-][\w.@-]*\.[A-Za-z]\w{0,9}\b"  # with an extension
-    r"|(?<![\w/.:-])(?:[\w.@-]++/)++[\w.@-]+"  # with a folder
+    r"(?<![\w/.@-])(?:\.{0,2}/)?(?:[\w.@-]++/)*+[\w@-][\w.@-]*\.[A-Za-z]\w{0,9}\b"  # with an extension
+    r"|(?<![\w/.:@-])(?:[\w.@-]++/)++[\w.@-]+"  # with a folder
 )
 _FRAME = re.compile(
-    r"File \"(?P<a>[^\"\n]+)\", line (?P<b>\d+)"  # Python
-    r"|(?P<c>[\w./@\\-]+\.[A-Za-z]\w{0,9}):(?P<d>\d+)"  # most others: path.ext:line
-    r"|\((?P<e>[\w./-]+\.[A-Za-z]+):(?P<f>\d+)\)"
+    r"File \"(?P<a>[^\"\n]+)\", line (?P<b>\d{1,9})"  # Python
+    r"|(?<![\w./@\\-])(?P<c>[\w./@\\-]+\.[A-Za-z]\w{0,9}):(?P<d>\d{1,9})"  # most others: path.ext:line
+    r"|\((?P<e>[\w./-]+\.[A-Za-z]+):(?P<f>\d{1,9})\)"
 )
 _TESTS = frozenset({"test", "tests", "testing", "spec", "specs", "fixture", "fixtures", "mock", "mocks", "benchmark"})
 _PROSE = frozenset(

@@ -26,6 +26,8 @@ EMBED_SECONDS = 0.5
 ANSWER_SECONDS = 1.9
 """After so long an answer says that it has none yet. A coding assistant waits two seconds for a tool without noticing;
 while a large repository is read for the first time, what it is searched in takes a few seconds to catch up."""
+AGAIN_SECONDS = 60.0
+"""So long after an attempt to make the rest of the vectors was seen to have failed, the next one is made."""
 NOTHING_READ = Step("read", 0, 0, 0, 0, 0.0)
 
 T = TypeVar("T")
@@ -46,13 +48,23 @@ class Kept:
 
     def __init__(self, path: Path, encoder: Encoder | None = None) -> None:
         """An `encoder` that is given makes the vectors too, in this process; else a background process does."""
-        self.index = Index.open(path, encoder)
+        self._index = Index.open(path, encoder)
         self._own = encoder is not None
         self._making: _Task[Report] | None = None
+        self._tried = False
+        self._failed = 0.0
         self._mutex = Lock()
         self._embedding = Lock()
         self._reading: _Task[Report] | None = None
         self._step = NOTHING_READ
+
+    @property
+    def index(self) -> Index:
+        """Opened anew where another process has deleted it."""
+        with self._mutex:
+            if self._index.replaced:
+                self._index.close()
+        return self._index
 
     def search(self, query: Query, since: str = "", update: bool = True) -> Answer:
         """The hits there are now. Raises what Index.search raises, and what keeps the repository from being read.
@@ -141,24 +153,39 @@ class Kept:
         self._step = step
 
     def _missing(self) -> list[str]:
-        """What lacks vectors is left to a background process; says how much does."""
+        """What lacks vectors is left to a background process; says how much does, and what keeps it from being made."""
         meta = self.index.store.meta()
         if meta.embedded >= meta.chunks:
             return []
+        trouble = ""
         if self._reading is not None and not self._reading.is_alive():
-            self._make()
+            trouble = self._make()
         share = 100 * meta.embedded // meta.chunks
-        return [f"{share} % of the index has vectors so far, the rest is being made in the background"]
+        rest = f"not being made: {trouble.rstrip('.')}" if trouble else "being made in the background"
+        return [f"{share} % of the index has vectors so far, the rest is {rest}"]
 
-    def _make(self) -> None:
-        """Start making what lacks vectors, unless that is under way."""
+    def _make(self) -> str:
+        """Start making what lacks vectors, unless that is under way, or has just failed: then says why."""
+        index = self.index
+        if self._tried and (trouble := self._trouble()):
+            self._failed = self._failed or time.monotonic()
+            if time.monotonic() < self._failed + AGAIN_SECONDS:
+                return trouble
+        self._tried, self._failed = True, 0.0
         if not self._own:
-            self.index.start_background()
-            return
+            index.start_background()
+            return self._trouble()
         with self._mutex:
             if self._making is None or not self._making.is_alive():
-                self._making = _Task(self.index.update)
+                self._making = _Task(index.update)
                 self._making.start()
+        return ""
+
+    def _trouble(self) -> str:
+        """What ended the last attempt to make the rest, if it failed and none is under way."""
+        if not self._own:
+            return self.index.trouble()
+        return str(self._making.error or "") if self._making is not None and not self._making.is_alive() else ""
 
 
 class _Task(Thread, Generic[T]):
@@ -168,16 +195,17 @@ class _Task(Thread, Generic[T]):
         super().__init__(daemon=True)
         self._work = work
         self._results: list[T] = []
-        self._error: Exception | None = None
+        self.error: Exception | None = None
+        """What it raised."""
 
     def run(self) -> None:
         try:
             self._results.append(self._work())
         except Exception as error:  # whatever it is, it is raised where the outcome is asked for
-            self._error = error
+            self.error = error
 
     def outcome(self) -> T:
         """What it gave, or raises what it raised. For a task that has ended."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return self._results[0]

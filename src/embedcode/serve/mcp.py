@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal, ParamSpec
 
 from embedcode import __version__
-from embedcode.errors import EmbedcodeError, UsageError
+from embedcode.errors import EmbedcodeError, ModelError, UsageError
 from embedcode.serve.kept import Answer, Kept
 from embedcode.types import Filter, Hit, Query, Role, Tokens, Truncate
 
@@ -158,6 +159,7 @@ def _between(value: int, name: str, most: int) -> int:
 def _state(kept: Kept) -> str:
     found = kept.status()
     running = f", process {found.running.pid} is making vectors" if found.running else ""
+    running = running or (f", and the rest is not being made ({found.trouble.rstrip('.')})" if found.trouble else "")
     languages = ", ".join(f"{name} {count}" for name, count in sorted(found.languages.items(), key=lambda i: -i[1])[:8])
     return (
         f"{found.root}: {found.files} files ({languages or 'none read yet'}), {found.chunks} chunks, "
@@ -168,11 +170,16 @@ def _state(kept: Kept) -> str:
 def _told(kept: Kept, answer: Answer, budget: int) -> str:
     """The hits as text: places of all, code of the best as far as so many tokens go, then the remarks."""
     texts = [hit.chunk.text for hit in answer.hits]
+    lengths = list(map(len, texts))
+    with suppress(ModelError):  # without it they are counted as characters
+        entries = kept.index.encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
+        lengths = [
+            entry.original if isinstance(entry, Tokens) else length
+            for entry, length in zip(entries, lengths, strict=True)
+        ]
     parts = []
-    entries = kept.index.encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
-    for rank, (hit, entry) in enumerate(zip(answer.hits, entries, strict=True), 1):
+    for rank, (hit, whole) in enumerate(zip(answer.hits, lengths, strict=True), 1):
         lines = hit.chunk.text.split("\n")
-        whole = entry.original if isinstance(entry, Tokens) else len(hit.chunk.text)
         shown = len(lines) if whole <= budget else len(lines) * budget // whole
         budget = max(0, budget - whole)
         parts.append(f"{rank}. {_place(hit)}{_code(hit.chunk.language, lines, shown)}")

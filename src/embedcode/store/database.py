@@ -198,12 +198,16 @@ class Database:
         status = self.path.stat()
         return status.st_dev, status.st_ino
 
-    def _acquire(self) -> sqlite3.Connection:
+    @property
+    def replaced(self) -> bool:
+        """Whether the file that was opened is no longer there."""
         try:
-            replaced = self._inode() != self._identity
+            return self._inode() != self._identity
         except FileNotFoundError:
-            replaced = True
-        if replaced:
+            return True
+
+    def _acquire(self) -> sqlite3.Connection:
+        if self.replaced:
             raise StoreError(f"the index in {self.folder} was deleted or replaced while it was in use: run again")
         with self._mutex:
             if self._idle is None:
@@ -296,9 +300,18 @@ def _stream(cursor: sqlite3.Cursor) -> Iterator[tuple[int, int, str, str, str]]:
 
 def remembered(folder: Path, name: str) -> str:
     """A value of the manifest of the index in `folder`, whatever its dimensions; "" where there is none to be read."""
+    return str(_peek(folder, "SELECT value FROM manifest WHERE name = ?", name) or "")
+
+
+def dimensions(folder: Path) -> int:
+    """The length of the vectors in it; 0 where it cannot be read."""
+    return int(_peek(folder, "SELECT dim FROM store") or 0)
+
+
+def _peek(folder: Path, query: str, *values: str) -> str | int | None:
     try:
         with closing(sqlite3.connect(f"{(folder / 'index.sqlite').as_uri()}?mode=ro", uri=True)) as connection:
-            row = connection.execute("SELECT value FROM manifest WHERE name = ?", (name,)).fetchone()
+            row = connection.execute(query, values).fetchone()
     except sqlite3.Error:
-        return ""
-    return str(row[0]) if row else ""
+        return None
+    return row[0] if row else None

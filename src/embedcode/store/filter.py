@@ -7,6 +7,9 @@ from functools import lru_cache
 
 from embedcode.types import File, Filter
 
+_ACROSS = {"": "(?:)", "**": ".*", "**/": "(?:[^/]*/)*"}
+"""What crosses folders, as a regex that `?` makes lazy."""
+
 
 def matches(where: Filter, file: File) -> bool:
     """Fields are joined by AND, the values of one field by OR; an empty field does not limit.
@@ -50,14 +53,33 @@ def _compile(glob: str) -> tuple[str, bool, re.Pattern[str]]:
 
 
 def _translate(glob: str) -> str:
-    parts = re.findall(r"\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]/]*\]|.", glob, re.DOTALL)
-    return "".join(map(_piece, parts))
+    """A regex for a glob. Atomic groups keep a hostile one (`*a*a*a*b`) from backtracking: the leftmost match of what
+    follows a wildcard is always good enough, but for the last `*` and the last `**`."""
+    blocks: list[tuple[str, list[str]]] = [("", [""])]  # by the "**" before each; in them, what is between the "*"
+    for part in re.findall(r"(?<![^/])\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]/]*\]|.", glob, re.DOTALL):
+        across, fixed = blocks[-1]
+        if part == "*":
+            fixed.append("")
+        elif part not in _ACROSS:
+            fixed[-1] += _piece(part)
+        elif across and fixed == [""]:  # `**/**` says no more than the wider of the two
+            blocks[-1] = (min(across, part), fixed)
+        else:
+            blocks.append((part, [""]))
+    *before, (across, fixed) = blocks
+    last = f"[^/]*{fixed.pop()}" if len(fixed) > 1 else ""
+    return "".join(f"(?>{_ACROSS[kind]}?{_block(parts)})" for kind, parts in before) + (
+        _ACROSS[across] + _block(fixed) + last
+    )
+
+
+def _block(fixed: list[str]) -> str:
+    return fixed[0] + "".join(f"(?>[^/]*?{part})" for part in fixed[1:])
 
 
 def _piece(part: str) -> str:
-    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    if part in known:
-        return known[part]
+    if part == "?":
+        return "[^/]"
     if len(part) > 1:  # a class; a lone "[" is an ordinary character
         negated = part[1] in "!^"
         inner = part[1 + negated : -1].replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")

@@ -47,6 +47,11 @@ class SqliteStore:
         """Open or create the index in `folder` for vectors of `dim` numbers; `timeout` is in seconds, for writers."""
         return cls(Database(folder, dim, timeout))
 
+    @property
+    def replaced(self) -> bool:
+        """Whether its file has been deleted since it was opened."""
+        return self._database.replaced
+
     @cached_property
     def _lexical(self) -> Lexical:
         from embedcode.store.lexical import Lexical

@@ -106,7 +106,10 @@ async function ask(path, body, signal) {
     throw new Problem("The server does not answer. Run `embedcode web` again, and open the link that it prints.", 0);
   }
   if (answer.headers.has("X-Token")) store.set("token", answer.headers.get("X-Token"));
-  const value = await answer.json();
+  const value = await answer.json().catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(`What answered (${answer.status}) is not the server: something before it failed. Try again.`, answer.status);
+  });
   if (answer.ok) return value;
   const sentence = value.message[0].toUpperCase() + value.message.slice(1);
   throw new Problem(sentence, answer.status, answer.headers.get("Retry-After"));
@@ -403,6 +406,7 @@ function close() {
 
 let watching = 0;
 let known = null; // the last status
+let lost = false; // whether the last look failed, and that is what the page says
 let began = null; // the first look at vectors that are being made: for the time that is left
 
 async function watch() {
@@ -413,9 +417,14 @@ async function watch() {
     if (index !== state.index) return;
     known = { ...status, index };
   } catch (error) {
-    if (!answer) fail(error);
+    clearTimeout(watching);
+    const refused = error.status >= 400 && error.status < 500; // which asking again does not change
+    if (!refused && !document.hidden) watching = setTimeout(watch, POLL);
+    lost = !answer;
+    if (lost) fail(error);
     return;
   }
+  if (lost) [$("problem").hidden, $("intro").hidden, lost] = [true, Boolean(answer), false];
   tell(known);
   const busy = known.reading || known.embedded < known.chunks;
   clearTimeout(watching); // of another look that was under way
