@@ -383,11 +383,10 @@ def test_what_may_not_be_read_is_said_and_the_rest_is_walked(tmp_path: Path, req
 
 def open_to_others(path: Path) -> None:
     """Let any user pass through the folders that pytest keeps private."""
-    while path.stat().st_uid == os.geteuid() and path != Path(path.anchor):
-        path.chmod(path.stat().st_mode | 0o055)
-        path = path.parent
-        if "pytest" not in path.name:
+    for folder in (path, *path.parents):
+        if folder.stat().st_mode & 0o055 == 0o055:
             return
+        folder.chmod(folder.stat().st_mode | 0o055)
 
 
 def test_a_root_that_is_no_folder_is_refused_at_once(root: Path) -> None:
