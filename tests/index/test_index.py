@@ -534,12 +534,18 @@ class Mirrored(GraphEncoder):
         return super()._one(tokens)[::-1]
 
 
-def test_another_space_is_refused(shop: Path, opened: Open, encoder: GraphEncoder) -> None:
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("another", "with another model .embedcode-small.: use that one, or run `embedcode clean {}` and index again"),
+        ("embedcode-small", "with another version of embedcode-small: run `embedcode clean {}` and index again"),
+    ],
+)
+def test_another_space_is_refused(shop: Path, opened: Open, encoder: GraphEncoder, name: str, cure: str) -> None:
     with opened(shop) as index:
         index.update()
-    other = GraphEncoder(replace(encoder.spec, weights="0" * 64, name="another"), 2)
-    index = opened(shop, other)
-    cure = f"with another model .*embedcode-small.: use that one, or run `embedcode clean {shop}` and index again"
+    other = GraphEncoder(replace(encoder.spec, weights="0" * 64, name=name), 2)
+    index, cure = opened(shop, other), cure.format(shop)
     for use in (index.update, lambda: index.search(Query("session")), lambda: index.embed(1, [1])):
         with pytest.raises(StoreError, match=cure):
             use()

@@ -431,12 +431,19 @@ class Index:
         """The index and the encoder must speak of the same space; returns the manifest."""
         manifest = self.store.meta().manifest
         space = manifest.get("space")
+        if space == self._made[0]:
+            return manifest
+        name = getattr(getattr(self.encoder, "conditions", None), "name", "")
         if space is None:
             from embedcode.index.build import note
 
-            name = getattr(getattr(self.encoder, "conditions", None), "name", "")
             note(self.store, {"space": self.encoder.space, "model": name, "source": self.settings.model})
-        elif space != self._made[0]:
+        elif name and manifest.get("model") == name:  # as after an upgrade
+            raise StoreError(
+                f"the index of {self.root} was made with another version of {name}: "
+                f"run `embedcode clean {self.root}` and index again."
+            )
+        else:
             raise StoreError(
                 f"the index of {self.root} was made with another model ({manifest.get('model') or space}): "
                 f"use that one, or run `embedcode clean {self.root}` and index again."
