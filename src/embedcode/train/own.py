@@ -18,6 +18,7 @@ from embedcode.data.docstrings import File
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import Interval, paired_bootstrap
+from embedcode.files import is_folder
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.train import base, network, packaged, score
@@ -94,7 +95,7 @@ def own_recipe(out: Path, model: str, minutes: float) -> Recipe:
     return Recipe(
         folder=out.absolute(),
         name=out.name,
-        base=str(Path(model).absolute()) if model != packaged.NAME and Path(model).is_dir() else model,
+        base=str(Path(model).absolute()) if model != packaged.NAME and is_folder(model) else model,
         query_tokens=64,
         passage_tokens=192,
         max_tokens=512,
