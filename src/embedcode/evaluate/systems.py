@@ -114,7 +114,7 @@ def named(name: str, chosen: Settings, instruction: str | None = None, default: 
     """
     asked = parsed(name, chosen.model, SWITCHES, instruction)
     if asked.kind == "bm25":
-        return Words(stem="stem" in asked.switches, stop="stop" in asked.switches)
+        return Words(asked)
     if asked.kind == "lexical":
         return Product(asked.label, rules=not asked.switches)
     from embedcode.engine import configured
@@ -148,10 +148,9 @@ def conditions_of(model: str, encoder: Encoder, instruction: str | None) -> dict
 class Words:
     """BM25 over whole documents."""
 
-    def __init__(self, stem: bool = False, stop: bool = False) -> None:
-        self._stem, self._stop = stem, stop
-        switches = ",".join(name for name, on in zip(SWITCHES["bm25"], (stem, stop), strict=True) if on)
-        self.name = f"bm25:{switches}" if switches else "bm25"
+    def __init__(self, asked: Name) -> None:
+        self.name = asked.label
+        self._stem, self._stop = "stem" in asked.switches, "stop" in asked.switches
 
     @property
     def conditions(self) -> Mapping[str, Any]:

@@ -158,12 +158,15 @@ def _between(value: int, name: str, most: int) -> int:
 
 def _state(kept: Kept) -> str:
     found = kept.status()
-    running = f", process {found.running.pid} is making vectors" if found.running else ""
-    running = running or (f", and the rest is not being made ({found.trouble.rstrip('.')})" if found.trouble else "")
+    rest = ""
+    if found.running:
+        rest = f", process {found.running.pid} is making vectors"
+    elif found.trouble:
+        rest = f", and the rest is not being made ({found.trouble.rstrip('.')})"
     languages = ", ".join(f"{name} {count}" for name, count in sorted(found.languages.items(), key=lambda i: -i[1])[:8])
     return (
         f"{found.root}: {found.files} files ({languages or 'none read yet'}), {found.chunks} chunks, "
-        f"{found.embedded} of them with vectors{running}; {len(found.skipped)} files and folders left out"
+        f"{found.embedded} of them with vectors{rest}; {len(found.skipped)} files and folders left out"
     )
 
 

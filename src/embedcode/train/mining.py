@@ -84,9 +84,7 @@ class Trained:
         return scores, places
 
 
-def consistent(
-    mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, folder: Path, told: Told = lambda *_: None
-) -> Mix:
+def consistent(mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, folder: Path, told: Told) -> Mix:
     """The mix with those pairs only whose positive `model` finds, where a set asks for it; from `folder` where they
     are there already."""
     encoder = Trained(model, texts, first)
@@ -111,9 +109,7 @@ def consistent(
     return with_pairs(found())
 
 
-def mined(
-    mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, folder: Path, told: Told = lambda *_: None
-) -> Mix:
+def mined(mix: Mix, recipe: Recipe, model: Any, texts: Texts, first: int, folder: Path, told: Told) -> Mix:
     """The mix with negatives mined by `model`, from `folder` where they are there already."""
     rows: list[Pair] = []
     encoder = Trained(model, texts, first)
