@@ -163,8 +163,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Web]]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests in a browser come last: its loop runs on in this thread, where `asyncio.run` then refuses to, and
-    CPython 3.11 loses count of its recursion."""
-    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
+    CPython 3.11 loses count of its recursion. Their files do, too, since a process of several is given whole files."""
+
+    def seen(item: pytest.Item) -> bool:
+        return "browser" in getattr(item, "fixturenames", ())
+
+    files = {item.path for item in items if seen(item)}
+    items.sort(key=lambda item: (item.path in files, seen(item)))
 
 
 @pytest.fixture(scope="session")
