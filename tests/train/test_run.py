@@ -26,7 +26,7 @@ import embedcode
 from embedcode.engine import memory
 from embedcode.errors import EmbedcodeError, UsageError
 from embedcode.files import replacing
-from embedcode.train import averaging, base, loop, near, network, publish, run
+from embedcode.train import averaging, base, loop, mix, near, network, publish, run
 from embedcode.train.recipe import read
 from embedcode.train.run import Outcome, Run
 from embedcode.types import Role
@@ -276,9 +276,13 @@ def test_a_disk_that_fills_at_a_small_file_is_one_sentence(
         go(path, tmp_path / "out")
 
 
-def test_sizes_beyond_the_base_are_refused_when_it_is_opened(recipe: Recipes, tmp_path: Path) -> None:
+def test_sizes_beyond_the_base_are_refused_before_pairs_are_read(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mix, "load", lambda *_: pytest.fail("eight minutes, of the packaged model's pairs"))
     with pytest.raises(UsageError, match="4096 is more than the 64 that base has"):
-        base.open_base(read(recipe("wide", dimensions=[32, 4096])), tmp_path)
+        go(recipe("wide", dimensions=[32, 4096]), tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
     assert base.open_base(read(recipe("wide", dimensions=[32, 64])), tmp_path).dim == 64
 
 
@@ -286,6 +290,7 @@ def test_a_base_too_big_is_refused_before_it_is_loaded(
     recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "available", lambda: 1000)
+    monkeypatch.setattr(mix, "load", lambda *_: pytest.fail("eight minutes, of the packaged model's pairs"))
     with pytest.raises(UsageError, match=r"GB of memory to be trained and 0.0 GB are free: train adapters \(lora\)"):
         go(recipe("big", evaluate=[]), tmp_path / "big")
     with pytest.raises(UsageError, match="free: take a smaller base"):

@@ -34,7 +34,7 @@ from embedcode.evaluate.metrics import answerable
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.spec import sha256
-from embedcode.train import averaging, base, loop, losses, mix, near, network, packaged, publish, score
+from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, score
 from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
 from embedcode.train.recipe import Recipe
@@ -85,17 +85,20 @@ class Run:
     ) -> None:  # fmt: skip
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
         check(recipe)
-        before = set(out.glob("pairs-*"))
+        before = {*out.glob("pairs-*"), *out.glob("base")}
         begun = self._claim(resume)
         try:
-            if recipe.base != packaged.NAME:
-                base.locate(recipe)
+            self._checkpoint = base.open_base(recipe, out)
+            if device() == "cpu":
+                network.check(self._checkpoint, recipe.lora)
             self._steering = [beir.load(place) for place in self._places(recipe.evaluate)]
             self.mix = mix.load(recipe, self._forbidden, out, self._against())
         except EmbedcodeError:
             if begun:  # a path was mistyped, say: the folder is the corrected recipe's, whose pairs may be others
                 for file in {*out.glob("pairs-*"), out / "plan.json"} - before:
                     file.unlink(missing_ok=True)
+                if out / "base" not in before:
+                    shutil.rmtree(out / "base", ignore_errors=True)
             raise
         for one in self.mix.sets:
             if one.bad or one.forbidden:
@@ -121,9 +124,7 @@ class Run:
         return mix.forbidden(self.recipe, [*self._steering, *others])
 
     def go(self) -> Outcome:
-        checkpoint = base.open_base(self.recipe, self.out)
-        if device() == "cpu":
-            network.check(checkpoint, self.recipe.lora)
+        checkpoint = self._checkpoint
         self.mix = self._near(self._consistent(checkpoint), checkpoint)
         judge = score.Judge(self._steering, texts(self.recipe, checkpoint), checkpoint.first_position)
         rounds = max(1, self.recipe.mining.rounds)
