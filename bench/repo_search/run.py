@@ -162,10 +162,12 @@ def table(asked: Sequence[Asked], runs: Runs, times: Mapping[str, Sequence[float
             groups.setdefault(group, []).append(one.id)
     rows: dict[str, Any] = {}
     values: dict[str, dict[str, float]] = {}
+    firsts: dict[str, dict[str, float]] = {}
     shown = {name: run for name, run in runs.items() if whole or name != FILES}
     for name, run in shown.items():
         scores = scored(asked, run, whole)
         values[name] = ndcg = ndcg_at(10, scores, qrels)
+        firsts[name] = recall_at(1, scores, qrels)
         interval = bootstrap(ndcg, clusters=clusters)
         lines = [p.end_line - p.start_line + 1 for places in run.values() for p in places[:10] if p.end_line < 1 << 29]
         rows[name] = {
@@ -182,6 +184,7 @@ def table(asked: Sequence[Asked], runs: Runs, times: Mapping[str, Sequence[float
             by_repository = paired_bootstrap(values[BEST], values[name], clusters=clusters)
             rows[name]["best_minus_this"] = {
                 "mean": _round(by_query.mean), "interval": _interval(by_query),
+                "recall@1": _interval(paired_bootstrap(firsts[BEST], firsts[name])),
                 "interval_clustered": _interval(by_repository),
                 "groups": {
                     group: _interval(paired_bootstrap(_of(ids, values[BEST]), _of(ids, values[name])))
