@@ -20,6 +20,7 @@ import pytest
 
 from embedcode.cli.web import web as verb
 from embedcode.errors import UsageError
+from embedcode.serve.pages import ASSETS
 
 from .conftest import Web, ended, environment, started
 
@@ -139,7 +140,7 @@ def test_without_the_token_nothing_is_said(web: Web, token: str) -> None:
 
 
 def test_the_page_holds_neither_the_token_nor_anything_of_the_repository(web: Web) -> None:
-    for path in ("/", "/app.js", "/style.css"):
+    for path in ("/", *ASSETS):
         status, _, content = web.send(path, token="")
         assert status == 200
         assert web.token.encode() not in content
@@ -164,8 +165,7 @@ def test_other_sites_are_not_answered(web: Web) -> None:
 def test_every_answer_has_the_headers_that_guard_it(web: Web) -> None:
     for path, token in (
         ("/", ""),
-        ("/app.js", ""),
-        ("/style.css", ""),
+        *((path, "") for path in ASSETS),
         ("/v1/search/status", None),
         ("/v1/search/status", "no"),
         ("/x", None),

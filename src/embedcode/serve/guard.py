@@ -23,6 +23,7 @@ from embedcode.serve.journal import Journal
 from embedcode.serve.keys import Key, Keys
 from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
+from embedcode.serve.pages import ASSETS
 from embedcode.serve.problem import ProblemError, encodable, respond
 from embedcode.serve.telemetry import Telemetry
 
@@ -39,7 +40,7 @@ HEALTH = "/v1/health/"
 QUIET = (HEALTH, "/v1/metrics", "/metrics")
 """Asked every few seconds by machines: logged at debug."""
 
-OPEN = (HEALTH, "/app.js", "/status.js", "/docs.js", "/style.css")
+OPEN = (HEALTH, *ASSETS)
 """Needs no key: health, and what is the same for every server."""
 PAGES = ("/", "/docs", "/search")
 """Seen in a browser, which asks for a password: any name, and the key."""

@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+ASSETS = tuple(sorted(f"/{file.name}" for file in PAGE.iterdir() if file.suffix in (".js", ".css")))
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -28,6 +29,6 @@ def route(path: str, name: str) -> Route:
     return Route(path, endpoint, methods=["GET"])
 
 
-def search(path: str) -> list[Route]:
-    """The page of the search API, at `path`."""
-    return [route(path, "index.html"), route("/app.js", "app.js"), route("/style.css", "style.css")]
+def assets() -> list[Route]:
+    """What the pages are made of, the same for every server."""
+    return [route(path, path[1:]) for path in ASSETS]

@@ -241,15 +241,13 @@ class _Serving:
             status_api.route(self._embedder, lately, list(options.index)),
             openapi.route(self._embedder.model, list(options.index), keys is not None),
             pages.route("/", "status.html"),
-            pages.route("/status.js", "status.js"),
             pages.route("/docs", "docs.html"),
-            pages.route("/docs.js", "docs.js"),
-            pages.route("/style.css", "style.css"),
+            *pages.assets(),
         ]
         if options.index:
             inner = InnerEncoder(self._embedder, self._encoder, asyncio.get_running_loop())
             kept = {name: Kept(path, inner) for name, path in options.index.items()}
-            routes += [*pages.search("/search"), *search_api.routes(Indexes(kept), bodies)]
+            routes += [pages.route("/search", "index.html"), *search_api.routes(Indexes(kept), bodies)]
             Thread(target=self._prepare, args=[kept.values()], daemon=True).start()
         paths = frozenset(route.path for route in routes if isinstance(route, Route))
         if options.grpc_port is not None:

@@ -92,7 +92,8 @@ def application(kept: Kept, guard: Guard) -> Starlette:
 
     return Starlette(
         routes=[
-            *pages.search("/"),
+            pages.route("/", "index.html"),
+            *pages.assets(),
             *search_api.routes(Indexes({kept.index.root.name: kept}), Bodies(search_api.MOST_BYTES)),
         ],
         middleware=[Middleware(guard.around)],

@@ -1,6 +1,8 @@
-// The page of `embedcode web`, and of `embedcode serve` at /search. What a repository holds, names included, reaches the document as text, through say().
+// The page of `embedcode web`, and of `embedcode serve` at /search.
 
-const $ = (id) => document.getElementById(id);
+import { $, el, parts, put, say } from "/elements.js";
+import { Problem, ask, store } from "/server.js";
+
 const TYPING = 120; // ms without a key before what was typed is searched: a search takes less
 const POLL = 1500; // ms between looks at an index that is being made
 const ROWS = 100; // lines in a block that a browser skips while it is out of sight
@@ -23,49 +25,6 @@ const MEASURES = [
   [/^vector \((-?[\d.]+)\)$/, (cosine) => [`vector ${(+cosine).toFixed(2)}`, `Cosine of ${cosine} between the vectors of query and chunk: the nearer to 1, the closer in meaning.`]],
 ];
 
-// ---- text and elements ----
-
-// Controls, directions that make code read as what it is not, and halves of surrogate pairs.
-const UNSAFE = /[\0-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\p{Cs}]/gu;
-
-function spelled(char) {
-  const code = char.charCodeAt(0);
-  return code < 256 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16).padStart(4, "0")}`;
-}
-
-function say(node, text) {
-  let from = 0;
-  for (const match of text.matchAll(UNSAFE)) {
-    const shown = document.createElement("span");
-    shown.className = "x";
-    shown.textContent = spelled(match[0]);
-    node.append(text.slice(from, match.index), shown);
-    from = match.index + 1;
-  }
-  node.append(text.slice(from));
-  return node;
-}
-
-function el(tag, attributes, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name in node && typeof value !== "string") node[name] = value;
-    else node.setAttribute(name, value);
-  }
-  for (const child of children) typeof child === "string" ? say(node, child) : node.append(child);
-  return node;
-}
-
-/** A path, which may break behind a slash. */
-function parts(path) {
-  return path.split(/(?<=\/)/).flatMap((part, i) => (i ? [el("wbr", {}), part] : [part]));
-}
-
-function put(node, text) {
-  node.replaceChildren();
-  say(node, text);
-}
-
 const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
 function rows(lines, first) {
@@ -75,44 +34,6 @@ function rows(lines, first) {
     if (!runs.length) code.append("\n"); // so that a copied selection keeps the line
     return el("div", { class: "row" }, el("span", { class: "no", "data-line": `${first + i}` }), code);
   });
-}
-
-// ---- the server ----
-
-class Problem extends Error {
-  constructor(message, status, wait) {
-    super(message);
-    Object.assign(this, { status, wait });
-  }
-}
-
-// Not in sessionStorage: a hit opened in another tab needs it too. It is worth nothing once the server has ended.
-const store = {
-  get: (name) => { try { return localStorage.getItem(name); } catch { return store[`.${name}`]; } },
-  set: (name, value) => { store[`.${name}`] = value; try { localStorage.setItem(name, value); } catch { /* for this page only */ } },
-};
-
-async function ask(path, body, signal) {
-  let answer;
-  try {
-    answer = await fetch(path, {
-      method: body ? "POST" : "GET",
-      body: body && JSON.stringify(body),
-      headers: store.get("token") ? { Authorization: `Bearer ${store.get("token")}` } : {},
-      signal,
-    });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem("The server does not answer. Run `embedcode web` again, and open the link that it prints.", 0);
-  }
-  if (answer.headers.has("X-Token")) store.set("token", answer.headers.get("X-Token"));
-  const value = await answer.json().catch((error) => {
-    if (error.name === "AbortError") throw error;
-    throw new Problem(`What answered (${answer.status}) is not the server: something before it failed. Try again.`, answer.status);
-  });
-  if (answer.ok) return value;
-  const sentence = value.message[0].toUpperCase() + value.message.slice(1);
-  throw new Problem(sentence, answer.status, answer.headers.get("Retry-After"));
 }
 
 // ---- state: what is asked and shown, kept in the address ----

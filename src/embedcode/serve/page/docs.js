@@ -1,13 +1,8 @@
 // The API of the server, from /openapi.json, with a form for each call.
 
-const SHOWN = 4000; // characters of an answer
+import { $, el } from "/elements.js";
 
-function el(tag, attributes, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
+const SHOWN = 4000; // characters of an answer
 
 const resolve = (schema, all) => (schema?.$ref ? all[schema.$ref.split("/").pop()] : schema);
 
@@ -62,9 +57,9 @@ function call(path, method, told, all) {
 }
 
 const told = await (await fetch("/openapi.json")).json();
-document.getElementById("about").textContent = `${told.info.description} Version ${told.info.version}.`;
+$("about").textContent = `${told.info.description} Version ${told.info.version}.`;
 for (const [path, methods] of Object.entries(told.paths)) {
   for (const [method, one] of Object.entries(methods)) {
-    document.getElementById("calls").append(call(path, method, one, told.components.schemas));
+    $("calls").append(call(path, method, one, told.components.schemas));
   }
 }

@@ -1,6 +1,7 @@
 // The page of `embedcode serve`: what /v1/status tells, every second, and a box to try a text.
 
-const $ = (id) => document.getElementById(id);
+import { $, el } from "/elements.js";
+
 const POLL = 1000; // ms
 const SVG = "http://www.w3.org/2000/svg";
 let model = "";
@@ -8,27 +9,14 @@ let model = "";
 const number = (value, unit = "") => `${Math.round(value).toLocaleString("en")}${unit}`;
 const bytes = (value) => `${(value / 1e6).toFixed(1)} MB`;
 
-function el(tag, text, className = "") {
-  const node = document.createElement(tag);
-  node.textContent = text;
-  if (className) node.className = className;
-  return node;
-}
-
 function cards(node, values) {
   node.replaceChildren(...values.map(([name, value, className]) => {
-    const card = document.createElement("div");
-    card.className = "card";
-    card.append(el("dt", name), el("dd", value, className));
-    return card;
+    const shown = el("dd", className ? { class: className } : {}, value);
+    return el("div", { class: "card" }, el("dt", {}, name), shown);
   }));
 }
 
-function row(...cells) {
-  const node = document.createElement("tr");
-  node.append(...cells.map((cell) => el("td", cell)));
-  return node;
-}
+const row = (...cells) => el("tr", {}, ...cells.map((cell) => el("td", {}, cell)));
 
 function ago(seconds) {
   const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"]].find(([one]) => seconds >= 2 * one) ?? [1, "s"];
@@ -114,9 +102,9 @@ $("try").addEventListener("submit", async (event) => {
     const [receipt] = value.embedcode.inputs;
     const cut = receipt.truncated ? `, cut from ${number(receipt.tokens)}` : "";
     const line = `${number(receipt.used)} tokens${cut}, ${value.data[0].embedding.length} dimensions, ${(performance.now() - start).toFixed(0)} ms`;
-    $("tried").replaceChildren(el("p", line), bars(value.data[0].embedding));
+    $("tried").replaceChildren(el("p", {}, line), bars(value.data[0].embedding));
   } catch (error) {
-    $("tried").replaceChildren(el("p", error.message, "bad"));
+    $("tried").replaceChildren(el("p", { class: "bad" }, error.message));
   }
 });
 
