@@ -30,7 +30,7 @@ _NAMED = "[0-9a-f]" * 16 + "*"
 DERIVED = (
     "clones/*__*.git*",
     f"compiled/{_NAMED}",
-    f"embed/{_NAMED}",
+    f"outputs/{_NAMED}",
     f"golden/{_NAMED}.npy",
     f"servers/{_NAMED}.json",
     "precision.json",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from embedcode.cli.alone import alone
 from embedcode.data import holdout, pairs
 from embedcode.evaluate import beir
 from embedcode.types import Pair
@@ -139,6 +140,23 @@ def test_synthesize_goes_on_where_a_bound_ended_it(serve: Any, tmp_path: Path, c
     done = call(*command)
     assert done.returncode == 0 and json.loads(done.stdout)["answers"] == 2
     assert len(list(pairs.read(tmp_path / "q.jsonl"))) == 2
+
+
+@pytest.mark.parametrize("command", [("data", "synthesize", "p.jsonl", "-o"), ("train", "r.yaml", "--out")])
+def test_two_processes_do_not_write_one_output(
+    command: tuple[str, ...], tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would ask, or train, what the other one does, into one journal or one log."""
+    pairs.write(tmp_path / "p.jsonl", [GOOD])
+    (tmp_path / "r.yaml").write_text("{name: x, base: packaged, data: [{name: p, files: [p.jsonl]}], licence: MIT}")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    url = ("--url", "http://127.0.0.1:9#m") if command[0] == "data" else ()
+    with alone(tmp_path / "out"):
+        done = call(*command, "link", *url)
+        assert done.returncode == 2 and not (tmp_path / "out").exists()
+        assert b" is still writing link: wait until it is done, or end that process" in done.stderr
+    assert b"still writing" not in call(*command, "link", *url).stderr
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_npy_holds_what_python_gives(call: Run, passages: Path, tmp_path: Path) 
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, load().encode(TEXTS, Role.PASSAGE), atol=1e-5)
     assert [path.name for path in tmp_path.glob(".*")] == []
-    assert list((tmp_path / "home" / "embed").iterdir()) == []
+    assert list((tmp_path / "home" / "outputs").iterdir()) == []
 
 
 def test_json_lines_keep_order_and_ids_and_every_bit(call: Run, passages: Path, tmp_path: Path) -> None:

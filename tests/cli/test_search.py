@@ -384,7 +384,7 @@ def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None
 
 def test_clean_of_all_takes_what_can_be_made_again_and_nothing_of_the_user_s(call: Run, tmp_path: Path) -> None:
     home, name = tmp_path / "home", "0123456789abcdef"
-    ours = {f"compiled/{name}/engine": b"xx", f"embed/{name * 2}.lock": b"", "precision.json": b"{}"}
+    ours = {f"compiled/{name}/engine": b"xx", f"outputs/{name * 2}.lock": b"", "precision.json": b"{}"}
     ours |= {"clones/django__django.git/HEAD": b"x", f"golden/{name * 2}.npy": b"x", f"servers/{name * 2}.json": b"{}"}
     vectors = {f"evaluate/{name * 2}/keys": b"xxx"}
     theirs = {"clones/mine/HEAD": b"x", "evaluate/notes.md": b"x", "golden/mine.npy": b"x", "keys.json": b"{}"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedcode.cli import output
+from embedcode.cli.alone import alone
 from embedcode.cli.opening import Model, Threads
 from embedcode.cli.progress import ProgressLine
 from embedcode.errors import UsageError
@@ -271,7 +272,7 @@ def synthesize(
     writer = writing.Writer(url)
     given, bad = _all(files)
     bounds = writing.Bounds(answers, tokens, dollars, price_in, price_out, rate)
-    with ProgressLine() as line:
+    with alone(out), ProgressLine() as line:
         spent, complete = writing.synthesize(
             chosen,
             given,

@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
+from embedcode.cli.alone import alone
 from embedcode.cli.growing import Growing, json_lines
 from embedcode.cli.opening import Model, Threads
 from embedcode.errors import EncodeError, UsageError, renumbered
@@ -245,26 +245,11 @@ def _write(out: Path, encoder: Encoder, reader: _Reader, pack: Callable[[Floats]
 
     wanted = reader.wanted
     sample = pack(np.ones((1, encoder.dim), np.float32))
-    with _alone(out), Growing.at(out, len(wanted), key, sample.shape[1], sample.dtype.str) as file:
+    with alone(out), Growing.at(out, len(wanted), key, sample.shape[1], sample.dtype.str) as file:
         if file.done:
             output.note(f"going on after {file.done:,} of {file.rows:,} texts")
         for start, vectors in _blocks(encoder, reader, file.done):
             file.write(pack(vectors), [text.id for text in wanted[start : start + len(vectors)]])
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """The only process that writes `out`; its lock leaves no file, of which there would be one for each output."""
-    from embedcode import settings
-    from embedcode.index.locks import Lock
-
-    folder, name = settings.load().home / "embed", digest(str(out.absolute())).hex()
-    with Lock(folder, name).held(0, f"writing {out}"):
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # while it is held: who locks the file afterwards sees that it is gone
-                (folder / f"{name}.lock").unlink()
 
 
 def _blocks(encoder: Encoder, reader: _Reader, start: int) -> Iterator[tuple[int, Floats]]:

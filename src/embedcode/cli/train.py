@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
+from embedcode.cli.alone import alone
 from embedcode.cli.progress import ProgressLine
 from embedcode.errors import UsageError
 
@@ -86,8 +87,8 @@ def train(
             return
         from embedcode.train.run import Run
 
-        with ProgressLine() as line:
-            place = out or Path("runs") / read.name
+        place = out or Path("runs") / read.name
+        with alone(place), ProgressLine() as line:
             outcome = Run(read, place, resume, _around(line), lambda step: line.draw(described(step))).go()
     _report(outcome, as_json)
 
@@ -99,11 +100,11 @@ def _train_on(path: Path, out: Path | None, model: str | None, minutes: float, r
     check(str(path))
     if not 0 < minutes <= 24 * 60:
         raise UsageError(f"--minutes {minutes:g} must be above 0, and at most a day")
-    with _extra(), _quiet(), ProgressLine() as line:
+    place = out or Path("runs") / (path.resolve().name or "own")
+    with _extra(), _quiet(), alone(place), ProgressLine() as line:
         from embedcode.train import packaged
         from embedcode.train.own import own
 
-        place = out or Path("runs") / (path.resolve().name or "own")
         verdict = own(
             path, place, model or packaged.NAME, minutes, resume, settings.load().threads, _around(line),
             lambda step: line.draw(described(step)),
