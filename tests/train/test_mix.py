@@ -87,13 +87,13 @@ class TestWhatPairsAreCheckedAgainst:
         beir.write(beir.Task(name, {"c": "code"}, {"q": query}, {"q": {"c": 1}}), folder / "tasks" / name)
 
     def test_a_pattern_that_matches_nothing_is_no_check(self, tmp_path: Path) -> None:
-        path = self.changed(recipe(tmp_path, STATED), never=["tasks/reported-*"])
+        path = self.changed(recipe(tmp_path, STATED), base="packaged", never=["tasks/reported-*"])
         with pytest.raises(UsageError, match=r"tasks/reported-\* matches no folder"):
             Run(read(path), tmp_path / "out")
 
     def test_what_was_checked_against_other_tasks_is_not_gone_on_with(self, tmp_path: Path) -> None:
         self.task(tmp_path, "reported-a", "another question")
-        path = self.changed(recipe(tmp_path, STATED), never=["tasks/reported-*"])
+        path = self.changed(recipe(tmp_path, STATED), base="packaged", never=["tasks/reported-*"])
         Run(read(path), tmp_path / "out")
         Run(read(path), tmp_path / "out", resume=True)
         self.task(tmp_path, "reported-b", "one more question")

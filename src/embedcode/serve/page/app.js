@@ -1,6 +1,6 @@
 // The page of `embedcode web`, and of `embedcode serve` at /search.
 
-import { $, el, parts, put, say } from "/elements.js";
+import { $, el, parts, put, say, spell } from "/elements.js";
 import { Problem, ask, store } from "/server.js";
 
 const TYPING = 120; // ms without a key before what was typed is searched: a search takes less
@@ -230,7 +230,7 @@ function relate(where) {
 }
 
 async function copy(place) {
-  const text = place.replace(UNSAFE, spelled); // a line break in a name would run what follows, in a shell
+  const text = spell(place); // a line break in a name would run what follows, in a shell
   try {
     await navigator.clipboard.writeText(text);
     toast(`Copied ${text}`);
@@ -355,7 +355,7 @@ async function watch() {
 function tell(status) {
   const name = status.root.split(/[/\\]/).pop();
   put($("root"), name);
-  document.title = `${name.replace(UNSAFE, spelled)} · embedcode`;
+  document.title = `${spell(name)} · embedcode`;
   facets("lang", status.languages);
   facets("content", status.content);
   facets("repo", status.repos);

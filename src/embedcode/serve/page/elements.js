@@ -10,6 +10,9 @@ function spelled(char) {
   return code < 256 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16).padStart(4, "0")}`;
 }
 
+/** The same text with what UNSAFE finds spelled out. */
+export const spell = (text) => text.replace(UNSAFE, spelled);
+
 export function say(node, text) {
   let from = 0;
   for (const match of text.matchAll(UNSAFE)) {
