@@ -1,11 +1,13 @@
-"""Who leaves an answer unread, in this process, with sockets of ours."""
+"""Who leaves an answer unread, or sends headers without end, in this process, with sockets of ours."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
@@ -49,3 +51,128 @@ def test_an_unread_answer_is_dropped_though_its_connection_is_closing() -> None:
     asyncio.run(run())
     assert closing == [True]
     assert len(lost) == 1
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """How many bytes the body has, once it is there."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size, more = size + len(message["body"]), message["more_body"]
+    said = str(size).encode()
+    headers = [(b"content-length", str(len(said)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": said})
+
+
+def talk(with_server: Talk) -> None:
+    async def run() -> None:
+        config = uvicorn.Config(echo, log_config=None, lifespan="off", ws="none")
+        config.load()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Patient(config, ServerState(), {}), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+        async with asyncio.timeout(20):
+            await with_server(reader, writer)
+        writer.close()
+        server.close()
+
+    asyncio.run(run())
+
+
+async def answered(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return head.split(b"\r\n")[0], await reader.readexactly(length)
+
+
+async def to_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, block: bytes) -> tuple[bytes, int]:
+    """What comes back to `block` sent again and again, and how many bytes the other side took of them."""
+    reading, sent = asyncio.ensure_future(reader.read()), 0
+    try:
+        while not reading.done() and sent < 50_000_000:
+            writer.write(block)
+            await writer.drain()
+            await asyncio.sleep(0)
+            sent += len(block)
+    except ConnectionError:
+        pass
+    try:
+        return await reading, sent
+    except ConnectionError:
+        return b"", sent
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ", b"GET /"],
+    ids=["header", "path"],
+)
+def test_a_head_without_end_is_refused_and_not_kept(begun: bytes) -> None:
+    async def long(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(begun)
+        said, sent = await to_the_end(reader, writer, b"a" * 8192)
+        assert not said or said.startswith(b"HTTP/1.1 400 ")
+        assert sent < 50_000_000
+
+    talk(long)
+
+
+def test_trailers_without_end_are_cut_off() -> None:
+    async def long(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+        said, sent = await to_the_end(reader, writer, b"X-More: " + b"a" * 1000 + b"\r\n")
+        assert said == b""
+        assert sent < 50_000_000
+
+    talk(long)
+
+
+def test_headers_of_a_common_size_are_read() -> None:
+    async def two(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        cookie = b"a" * 12_000
+        for _ in range(2):
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nCookie: " + cookie + b"\r\nContent-Length: 3\r\n\r\nabc")
+            assert await answered(reader) == (b"HTTP/1.1 200 OK", b"3")
+
+    talk(two)
+
+
+def test_a_body_in_many_small_chunks_is_read() -> None:
+    async def small(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(300):
+            writer.write(b"1\r\na\r\n" * 100)
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        assert await answered(reader) == (b"HTTP/1.1 200 OK", b"30000")
+
+    talk(small)
+
+
+def test_requests_sent_at_once_are_answered_in_order() -> None:
+    async def at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        bodies = [b"a" * size for size in (3, 70_000, 1)]
+        for body in bodies:
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        for body in bodies:
+            assert await answered(reader) == (b"HTTP/1.1 200 OK", str(len(body)).encode())
+
+    talk(at_once)
+
+
+def test_an_offer_of_http_2_is_passed_over() -> None:
+    """Java's own client makes it with each connection's first request."""
+
+    async def offering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+        for headers in (offer, b"", b""):
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\n" + headers + b"Content-Length: 3\r\n\r\nabc")
+            assert await answered(reader) == (b"HTTP/1.1 200 OK", b"3")
+
+    talk(offering)
