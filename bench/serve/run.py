@@ -1,6 +1,7 @@
 """The embedding server under load: against peers, beside its own engine, and at its limits.
 
-    python bench/serve/run.py peers --corpus DIR --fastapi E/bin/python [--infinity I/bin/python] --out FILE
+    python bench/serve/run.py peers --corpus DIR --fastapi E/bin/python [--infinity I/bin/python \\
+        --weights MINILM --onnx INT8] --out FILE
     python bench/serve/run.py share|lanes|overload|kills|soak|null --corpus DIR --out FILE [--seconds N]
 
 E and I are made from bench/env/serve_fastapi.txt and serve_infinity.txt. Every server is started as a user starts it,
@@ -126,11 +127,13 @@ def peers(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
         if args.bf16:
             servers.append(stack.enter_context(started.fastapi(args.fastapi, work, "bfloat16")))
         failed: dict[str, str] = {}
-        for engine in args.engines if args.infinity else ():
-            try:
-                servers.append(stack.enter_context(started.infinity(args.infinity, work, args.weights, engine)))
-            except SystemExit as error:
-                failed[engine] = str(error)[-500:]
+        for engine, folder in (("torch", args.weights), ("optimum", args.onnx)):
+            if args.infinity and folder:
+                try:
+                    server = started.infinity(args.infinity.absolute(), work, folder, engine)
+                    servers.append(stack.enter_context(server))
+                except SystemExit as error:
+                    failed[engine] = str(error)[-500:]
         out: dict[str, Any] = {server.name: {} for server in servers}
         for clients in CLIENTS:
             for number in range(args.rounds):
@@ -338,8 +341,8 @@ def main() -> None:
     parser.add_argument("--fastapi", type=Path, help="Python of that environment")
     parser.add_argument("--bf16", action="store_true", help="also the FastAPI server in bf16")
     parser.add_argument("--infinity", type=Path, help="Python of that environment")
-    parser.add_argument("--engines", nargs="+", default=["torch"], help="of infinity")
-    parser.add_argument("--weights", type=Path, help="MiniLM's folder, for infinity")
+    parser.add_argument("--weights", type=Path, help="MiniLM's folder, for infinity's engine torch")
+    parser.add_argument("--onnx", type=Path, help="MiniLM's graphs, for its engine optimum; see env/serve_infinity.txt")
     args = parser.parse_args()
     result = record.context()
     result["note"] = "Two cores, shared by client and server; see machine.flags for what the processor computes fast."

@@ -89,13 +89,20 @@ def free_port() -> int:
 
 @contextmanager
 def started(
-    name: str, command: Sequence[str], port: int, work: Path, health: str, path: str = "/v1/embeddings", **more: str
+    name: str,
+    command: Sequence[str],
+    port: int,
+    work: Path,
+    health: str,
+    path: str = "/v1/embeddings",
+    folder: Path | None = None,
+    **more: str,
 ) -> Iterator[Server]:
     strange = ("EMBEDCODE_", "NIM_")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(strange)} | more
     log = work / f"{name}.log"
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=folder)
     server = Server(name, port, path, process, log)
     end = time.monotonic() + START_SECONDS
     try:
@@ -134,14 +141,16 @@ def fastapi(python: Path, work: Path, dtype: str = "float32") -> Iterator[Server
 
 
 @contextmanager
-def infinity(python: Path, work: Path, folder: Path, engine: str = "torch") -> Iterator[Server]:
+def infinity(python: Path, work: Path, folder: Path, engine: str) -> Iterator[Server]:
+    """Started in the model's folder: its engine `optimum` looks for a file of a path within the path itself."""
     port = free_port()
     command = [
-        str(python.with_name("infinity_emb")), "v2", "--model-id", str(folder), "--served-model-name", MODEL,
+        str(python.with_name("infinity_emb")), "v2", "--model-id", ".", "--served-model-name", MODEL,
         "--engine", engine, "--device", "cpu", "--port", str(port), "--host", "127.0.0.1", "--no-bettertransformer",
+        "--pooling-method", "mean",
     ]  # fmt: skip
     quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
-    with started(f"infinity-{engine}", command, port, work, "/health", "/embeddings", **quiet) as server:
+    with started(f"infinity-{engine}", command, port, work, "/health", "/embeddings", folder, **quiet) as server:
         yield server
 
 
