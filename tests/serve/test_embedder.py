@@ -137,7 +137,6 @@ def test_what_is_past_its_deadline_before_the_engine_took_it_is_gone_with_its_ca
         await case.until(lambda: len(case.engine.has) == 2)
         late = case.ask("c" * 100)
         await case.until(lambda: case.embedder.queue.tokens(Lane.PASSAGE))
-        case.embedder._no_room = (1, 60)
         (waiting,) = (flight for flight in case.embedder._flights.values() if not flight.sent)
         waiting.work.deadline = 0.0
         case.engine.answer()  # and it finds the rest expired
@@ -146,7 +145,29 @@ def test_what_is_past_its_deadline_before_the_engine_took_it_is_gone_with_its_ca
             await late
         assert caught.value.reason == "deadline"
         assert case.embedder._flights == {}
-        assert case.embedder._no_room is None
+
+    case.run(work())
+
+
+def test_what_has_no_room_by_its_length_is_refused_before_it_is_tokenised_and_what_has_is_not() -> None:
+    case = Case(max_tokens=100, most_tokens=150)
+
+    async def work() -> None:
+        ahead = [case.ask(letter * 100) for letter in "ab"]
+        await case.until(lambda: len(case.engine.has) == 2)
+        ahead.append(case.ask("c" * 100))
+        await case.until(lambda: case.embedder.queue.tokens(Lane.PASSAGE) == 100)
+        case.words.go_on.clear()  # what is tokenised now waits
+        with pytest.raises(ProblemError) as caught:
+            await asyncio.wait_for(case.ask("d" * 80), 5)
+        assert (caught.value.status, caught.value.reason) == (429, "tokens")
+        assert caught.value.retry_after
+        ahead += [case.ask("e" * 40), case.ask("f" * 100, lane=Lane.QUERY)]
+        case.words.go_on.set()
+        while not all(one.done() for one in ahead):
+            case.engine.answer()
+            await asyncio.sleep(0.01)
+        assert [(await one).used for one in ahead] == [100, 100, 100, 40, 100]
 
     case.run(work())
 

@@ -91,7 +91,7 @@ def test_a_full_lane_refuses_the_other_stays_open_and_a_caller_who_leaves_costs_
 
 
 def _is_refused_unread(server: Server) -> bool:
-    """Refused before its tokens are counted: no batch has gone since a smaller one was refused."""
+    """Refused before its tokens are counted."""
     count = 'embedcode_stage_seconds_count{stage="tokenize"}'
     before = server.metric(count)
     larger = {"model": MODEL, "input": texts(4, "larger"), "input_type": "passage"}

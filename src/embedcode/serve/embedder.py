@@ -43,6 +43,10 @@ SLACK = 4
 bad moment."""
 CHARACTERS = 4
 """A token of text or code, at most on the mean."""
+SURE = 0.9
+"""Of the tokens a request seems to have, those it is refused by before they are counted."""
+NEWEST = 0.1
+"""What the newest request counts for in the mean of tokens a character."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before an engine that died is started again, by how often it died before it was ready."""
 
@@ -109,9 +113,8 @@ class Embedder:
         self._flights: dict[bytes, _Flight] = {}
         self._sent: dict[int, _Flight] = {}
         self._at_hand: dict[Lane, int] = dict.fromkeys(Lane, 0)
-        self._no_room: tuple[int, int] | None = None
-        """Characters of the smallest bulk request that found no room since there last was more of it, and in how many
-        seconds there would be. Not the exception: raised again it would keep every request it was raised for."""
+        self._density = 0.0
+        """Tokens a character, of what was asked lately."""
         self._busy_since = 0.0
         self._deaths = 0
         self._repaired = 0
@@ -208,8 +211,8 @@ class Embedder:
 
     async def _embed(self, asked: Asked, since: float, spend: Callable[[int], None] | None) -> Answer:
         size = _characters(asked, self.max_tokens)
-        if self._no_room and size >= self._no_room[0] and asked.lane is Lane.PASSAGE:
-            raise FullError(self._no_room[1], "tokens")
+        if asked.lane is Lane.PASSAGE:  # or at ten times the load a quarter of what is refused is tokenised first
+            self.queue.check(asked.lane, int(SURE * self._density * size), self.limits.timeout)
         with self.telemetry.stage("tokenise"):
             entries, doubled = await self._tokenise(asked)
         self.metrics.seconds.labels("tokenize").observe(asyncio.get_running_loop().time() - since)
@@ -224,6 +227,8 @@ class Embedder:
         bad = {error.index for error in errors}
         good = {i: entry for i, entry in enumerate(entries) if isinstance(entry, Tokens) and i not in bad}
         cost = sum(entry.used for entry in good.values())
+        if cost:
+            self._density += (cost / size - self._density) * (NEWEST if self._density else 1.0)
         if spend is not None:
             spend(cost)
         keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
@@ -234,11 +239,9 @@ class Embedder:
             good = {0: good[0]}
         try:
             found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
-        except (FullError, ProblemError) as refused:
+        except (FullError, ProblemError):
             if spend is not None:
                 spend(-cost)  # nothing was computed for it
-            if isinstance(refused, FullError) and asked.lane is Lane.PASSAGE and refused.reason == "tokens":
-                self._no_room = min((size, refused.retry_after), self._no_room or (size, refused.retry_after))
             raise
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))
@@ -349,7 +352,6 @@ class Embedder:
                     del self._flights[flight.work.key]
                 if flight.work.state is State.SENT:
                     gone.append(flight.work.number)
-                self._no_room = None
         if gone:
             self._engine.forget(gone)
         self._count()
@@ -444,7 +446,6 @@ class Embedder:
             return
         for lane in Lane:
             while self._may_send(lane) and (batch := self.queue.take(lane)):
-                self._no_room = None
                 now = asyncio.get_running_loop().time()
                 if not any(self._at_hand.values()):
                     self._busy_since = now
