@@ -97,7 +97,8 @@ def installed() -> list[tuple[str, str, str]]:
     for package in distributions():
         declared = package.metadata.get("License-Expression", "")
         files = [file for file in package.files or () if licences.is_own(file.as_posix(), "")]
-        if declared and len(files) == 1 and Path(str(files[0].locate())).is_file():
+        named = declared and "LicenseRef-" not in declared  # one of NVIDIA's packages is BSD
+        if named and len(files) == 1 and Path(str(files[0].locate())).is_file():
             found.append((package.name, declared, Path(str(files[0].locate())).read_text("utf-8")))
     return found
 
