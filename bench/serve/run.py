@@ -128,12 +128,13 @@ def peers(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
             servers.append(stack.enter_context(started.fastapi(args.fastapi, work, "bfloat16")))
         failed: dict[str, str] = {}
         for engine, folder in (("torch", args.weights), ("optimum", args.onnx)):
-            if args.infinity and folder:
-                try:
-                    server = started.infinity(args.infinity.absolute(), work, folder, engine)
-                    servers.append(stack.enter_context(server))
-                except SystemExit as error:
-                    failed[engine] = str(error)[-500:]
+            if not (args.infinity and folder):
+                continue
+            try:
+                peer = started.infinity(args.infinity.absolute(), work, folder, engine)
+                servers.append(stack.enter_context(peer))
+            except SystemExit as error:
+                failed[engine] = str(error)[-500:]
         out: dict[str, Any] = {server.name: {} for server in servers}
         for clients in CLIENTS:
             for number in range(args.rounds):

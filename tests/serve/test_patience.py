@@ -19,6 +19,13 @@ async def large(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": bytes(20_000_000)})
 
 
+async def listening(app: Any, protocol: type[Patient] = Patient, **options: Any) -> asyncio.Server:
+    config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none", **options)
+    config.load()
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: protocol(config, ServerState(), {}), "127.0.0.1", 0)
+
+
 def test_an_unread_answer_is_dropped_though_its_connection_is_closing() -> None:
     closing: list[bool] = []
     lost: list[Exception | None] = []
@@ -36,10 +43,7 @@ def test_an_unread_answer_is_dropped_though_its_connection_is_closing() -> None:
 
     async def run() -> None:
         # Keep-alive ends at once, as it does before read_seconds in the server.
-        config = uvicorn.Config(large, log_config=None, lifespan="off", timeout_keep_alive=0)
-        config.load()
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Noting(config, ServerState(), {}), "127.0.0.1", 0)
+        server = await listening(large, Noting, timeout_keep_alive=0)
         with socket.create_connection(server.sockets[0].getsockname()[:2]) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             for _ in range(100):
@@ -56,7 +60,7 @@ def test_an_unread_answer_is_dropped_though_its_connection_is_closing() -> None:
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def echo(scope: Any, receive: Any, send: Any) -> None:
+async def sized(scope: Any, receive: Any, send: Any) -> None:
     """How many bytes the body has, once it is there."""
     size, more = 0, True
     while more:
@@ -72,10 +76,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 def talk(with_server: Talk) -> None:
     async def run() -> None:
-        config = uvicorn.Config(echo, log_config=None, lifespan="off", ws="none")
-        config.load()
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Patient(config, ServerState(), {}), "127.0.0.1", 0)
+        server = await listening(sized)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
         async with asyncio.timeout(20):
             await with_server(reader, writer)
