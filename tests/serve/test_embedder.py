@@ -32,13 +32,15 @@ class Words:
     max_tokens = 100
 
     def __init__(self) -> None:
+        self.marks: tuple[int, ...] = ()
         self.go_on = Event()
         self.go_on.set()
 
     def tokenize(self, texts: Sequence[str], role: Role, *_: Any) -> list[Tokens]:
         if role is Role.PASSAGE and texts != ["ready"]:
             self.go_on.wait(10)
-        return [Tokens(tuple(map(ord, text)), len(text), len(text)) for text in texts]
+        found = [(*map(ord, text), *self.marks) for text in texts]
+        return [Tokens(ids, len(ids), len(ids)) for ids in found]
 
 
 class Engine:
@@ -153,6 +155,10 @@ def test_what_has_no_room_by_its_length_is_refused_before_it_is_tokenised_and_wh
     case = Case(max_tokens=100, most_tokens=150)
 
     async def work() -> None:
+        before = case.ask(*("w" * 100,) * 4000)  # a token each letter, as is learnt from it
+        await case.until(lambda: case.engine.has)
+        case.engine.answer()
+        await before
         ahead = [case.ask(letter * 100) for letter in "ab"]
         await case.until(lambda: len(case.engine.has) == 2)
         ahead.append(case.ask("c" * 100))
@@ -168,6 +174,31 @@ def test_what_has_no_room_by_its_length_is_refused_before_it_is_tokenised_and_wh
             case.engine.answer()
             await asyncio.sleep(0.01)
         assert [(await one).used for one in ahead] == [100, 100, 100, 40, 100]
+
+    case.run(work())
+
+
+def test_texts_whose_tokens_are_mostly_marks_keep_no_long_one_out() -> None:
+    case = Case(max_tokens=100, most_tokens=150)
+
+    async def work() -> None:
+        case.words.marks = (1, 2)
+        for number in range(50):
+            short = case.ask(*(chr(100 + 10 * number + place) for place in range(10)), lane=Lane.QUERY)
+            await case.until(lambda: case.engine.has)
+            case.engine.answer()
+            await short
+        case.words.marks = ()
+        tasks = [case.ask(letter * 100) for letter in "ab"]
+        await case.until(lambda: len(case.engine.has) == 2)
+        tasks.append(case.ask("c" * 100))
+        await case.until(lambda: case.embedder.queue.tokens(Lane.PASSAGE) == 100)
+        tasks.append(case.ask("d" * 40))
+        await case.until(lambda: tasks[-1].done() or case.embedder.queue.tokens(Lane.PASSAGE) == 140)
+        while not all(task.done() for task in tasks):
+            case.engine.answer()
+            await asyncio.sleep(0.01)
+        assert [(await task).used for task in tasks] == [100, 100, 100, 40]
 
     case.run(work())
 

@@ -45,8 +45,9 @@ CHARACTERS = 4
 """A token of text or code, at most on the mean."""
 SURE = 0.9
 """Of the tokens a request seems to have, those it is refused by before they are counted."""
-NEWEST = 0.1
-"""What the newest request counts for in the mean of tokens a character."""
+REMEMBERED = 100_000
+"""Characters behind the mean of tokens a character: one text of a few, whose marks are most of its tokens, moves it by
+nothing."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before an engine that died is started again, by how often it died before it was ready."""
 
@@ -113,7 +114,7 @@ class Embedder:
         self._flights: dict[bytes, _Flight] = {}
         self._sent: dict[int, _Flight] = {}
         self._at_hand: dict[Lane, int] = dict.fromkeys(Lane, 0)
-        self._density = 0.0
+        self._density = 1 / CHARACTERS
         """Tokens a character, of what was asked lately."""
         self._busy_since = 0.0
         self._deaths = 0
@@ -227,8 +228,7 @@ class Embedder:
         bad = {error.index for error in errors}
         good = {i: entry for i, entry in enumerate(entries) if isinstance(entry, Tokens) and i not in bad}
         cost = sum(entry.used for entry in good.values())
-        if cost:
-            self._density += (cost / size - self._density) * (NEWEST if self._density else 1.0)
+        self._density += (cost - self._density * size) / (size + REMEMBERED)
         if spend is not None:
             spend(cost)
         keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
