@@ -118,7 +118,6 @@ class Embedder:
         """Tokens a character, of what was asked lately."""
         self._busy_since = 0.0
         self._deaths = 0
-        self._repaired = 0
         self._dropped = 0
         self._hits = self._misses = 0
         self.meter = Meter()
@@ -500,7 +499,6 @@ class Embedder:
         self.facts = facts
         self.trouble = ""
         self._deaths = 0
-        self._repaired = 0
         self._connected = True
         if self.stage is not Stage.DRAINING:
             self._to(Stage.READY)
@@ -508,8 +506,7 @@ class Embedder:
     def _rows(self, numbers: Sequence[int], rows: Floats, seconds: float, repaired: int, padding: float) -> None:
         self.metrics.seconds.labels("compute").observe(seconds)
         self.metrics.padding.set(padding)
-        self.metrics.repaired.inc(repaired - self._repaired)
-        self._repaired = repaired
+        self.metrics.repaired.inc(repaired)
         saturated = sum(self._at_hand.values()) * 2 > self._budget
         size = 0
         requests: list[Any] = []

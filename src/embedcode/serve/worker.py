@@ -97,6 +97,8 @@ class Worker:
         self._turn = Turn(OVERTAKEN * load.budget)
         self._more = Condition()
         self._sending = Lock()
+        self._repaired = 0
+        """Rows that the server has been told of."""
 
     def receive(self) -> None:
         """Take in what comes, while others compute. Runs in a thread of its own."""
@@ -192,7 +194,10 @@ class Worker:
     def _send_rows(self, items: Sequence[Item], rows: Any, since: float) -> None:
         seconds = time.monotonic() - since
         numbers = [item.number for item in items]
-        self._send("rows", numbers, rows, seconds, self._encoder.repaired, self._encoder.padding)
+        with self._sending:  # or another thread's rows would tell of the same ones
+            repaired = self._encoder.repaired
+            self._pipe.send(("rows", numbers, rows, seconds, repaired - self._repaired, self._encoder.padding))
+            self._repaired = repaired
 
     def _send(self, *message: object) -> None:
         with self._sending:
