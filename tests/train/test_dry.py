@@ -53,6 +53,21 @@ def test_data_that_is_here_is_read(recipe: Callable[..., Path], world: Path) -> 
     assert not any("not here" in line for line in told)
 
 
+def test_pairs_whose_negatives_mining_has_yet_to_find_are_compared_in_the_three_steps(
+    recipe: Callable[..., Path], world: Path
+) -> None:
+    rows = [json.loads(line) | {"negatives": []} for line in (world / "one.jsonl").read_text().splitlines()]
+    rows[1::2] = [row | {"query": "one question with many answers"} for row in rows[1::2]]
+    (world / "bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = recipe("bare", data=[{"name": "bare", "files": ["bare.jsonl"]}], in_batch=False, mining={"rounds": 1})
+    told: list[str] = []
+    report = dry(read(path), told.append)
+    assert report.queries == 8 and report.compared == 8 * (1 + 2), "each with two that do not answer it"
+    assert all(loss > 0 for loss in report.losses)
+    assert any(line.endswith("(48 negatives of these steps are lent by other pairs: mining has yet to find them)")
+               for line in told)  # fmt: skip
+
+
 def test_no_set_is_larger_than_its_limit(recipe: Callable[..., Path]) -> None:
     asked: dict[str, object] = {"top": 3, "limit": 40}  # the base decides which, and is not here
     sets = [{"name": "one", "files": ["one.jsonl"], **asked}, {"name": "x", "files": ["x.jsonl"], "pairs": 90, **asked}]

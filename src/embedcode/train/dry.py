@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +19,7 @@ import torch
 from embedcode.evaluate import beir
 from embedcode.train import base, losses, mix, network, run
 from embedcode.train.batches import MixedBatches, steps_of
-from embedcode.train.mix import Mix, Set
+from embedcode.train.mix import Mix, Set, key
 from embedcode.train.recipe import Recipe
 from embedcode.types import Pair
 
@@ -70,10 +71,12 @@ def dry(recipe: Recipe, tell: Callable[[str], None]) -> Report:
     for number, counts in enumerate(shown, 1):
         tell(f"  batch {number}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
     _tell_rest(recipe, tell)
+    mixed, lent = _lent(recipe, mixed, {row for rows in islice(batches, STEPS) for row in rows})
     with TemporaryDirectory() as folder:
         report = _steps(recipe, mixed, batches, Path(folder))
     queries, documents, compared, lost = report
-    tell(f"first batch: {queries} queries, {documents} documents, {compared:,} comparisons")
+    said = f" ({lent:,} negatives of these steps are lent by other pairs: mining has yet to find them)" if lent else ""
+    tell(f"first batch: {queries} queries, {documents} documents, {compared:,} comparisons{said}")
     tell(f"{STEPS} steps on a tiny random {recipe.network}: loss " + ", ".join(f"{one:.4f}" for one in lost))
     return Report(sets, tuple(shown), queries, documents, compared, steps, tuple(lost))
 
@@ -127,6 +130,26 @@ def _stand_ins(name: str, negatives: int) -> list[Pair]:
         return " ".join("".join(rng.choices("abcdefghij", k=5)) for _ in range(12))
 
     return [Pair(words(), (words(),), tuple(words() for _ in range(negatives)), source=name) for _ in range(STAND_IN)]
+
+
+def _lent(recipe: Recipe, mixed: Mix, rows: set[int]) -> tuple[Mix, int]:
+    """The mix with positives of other pairs of the set where `rows` lack negatives, and how many, if they are to be
+    mined: with none of them, and without in_batch, three steps would compare nothing."""
+    if not recipe.mining.rounds:
+        return mixed, 0
+    rng, pairs, lent = random.Random(recipe.seed), list(mixed.pairs), 0
+    for one in mixed.sets:
+        others = {key(text): text for pair in mixed.pairs[one.start : one.stop] for text in pair.positives}
+        names = list(others)
+        for row in sorted(rows & set(range(one.start, one.stop))):
+            pair = pairs[row]
+            own = {*map(key, (*pair.positives, *pair.negatives)), *mixed.answers.get(key(pair.query), ())}
+            missing = max(0, recipe.negatives - len(pair.negatives))
+            drawn = rng.sample(names, min(len(names), missing + len(own)))
+            more = [others[name] for name in drawn if name not in own][:missing]
+            pairs[row] = replace(pair, negatives=(*pair.negatives, *more))
+            lent += len(more)
+    return replace(mixed, pairs=pairs), lent
 
 
 def _compositions(batches: MixedBatches, mixed: Mix) -> list[dict[str, int]]:
