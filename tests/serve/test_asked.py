@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -80,6 +81,26 @@ def test_fields_that_are_null_are_as_if_they_were_left_out() -> None:
 def test_a_size_that_does_not_pack_to_bytes() -> None:
     with pytest.raises(ProblemError, match="multiple of 8"):
         check({"model": "plain", "input": "a", "embedding_type": "binary"}, PLAIN)
+
+
+def test_an_instruction_that_is_too_long_is_told_and_half_a_surrogate_pair_in_one_is_harmless() -> None:
+    body = {"model": f"{MODEL.name}-query", "input": "a"}
+    with pytest.raises(ProblemError, match="instruction has 2,001 characters and at most 2,000") as caught:
+        check({**body, "instruction": "x" * 2001}, MODEL)
+    assert (caught.value.status, caught.value.param) == (400, "instruction")
+    for text in ("x" * 2000, "find \ud800"):
+        asked = check({**body, "instruction": text}, MODEL)
+        assert asked.instruction is not None
+        assert len(asked.instruction.encode()) > 7
+
+
+def test_a_field_name_of_any_size_is_refused_at_once() -> None:
+    name = "x" * 2_000_000
+    start = time.monotonic()
+    with pytest.raises(ProblemError) as caught:
+        check({"model": MODEL.name, "input": "a", name: 1}, MODEL)
+    assert time.monotonic() - start < 0.1
+    assert (caught.value.status, caught.value.param) == (422, "x" * 80)
 
 
 def test_a_prompt_is_found_whatever_its_instruction() -> None:

@@ -11,7 +11,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+import embedcode
 from embedcode.engine.encoder import LocalEncoder
+from embedcode.errors import UsageError
 from embedcode.serve import embedder as door
 from embedcode.serve.asked import Asked, Model
 from embedcode.serve.embedder import Embedder, Limits
@@ -23,6 +25,7 @@ from embedcode.serve.worker import Facts, Item, Load
 from embedcode.types import Role, Tokens
 
 KILLER = "kill"
+LOAD = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
 
 
 class Words:
@@ -83,9 +86,8 @@ def text(item: Item) -> str:
 class Case:
     def __init__(self, **limits: Any) -> None:
         model = Model("m", 4, (), dict.fromkeys(Role, ""))
-        load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
         self.words = Words()
-        self.embedder = Embedder(cast(LocalEncoder, self.words), load, model, Limits(**limits), Metrics())
+        self.embedder = Embedder(cast(LocalEncoder, self.words), LOAD, model, Limits(**limits), Metrics())
         self.engine = cast(Engine, self.embedder._engine)
 
     def ask(self, *texts: str, lane: Lane = Lane.PASSAGE) -> asyncio.Task[Any]:
@@ -114,6 +116,12 @@ class Case:
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "EngineProcess", Engine)
     monkeypatch.setattr(door, "RESTART_SECONDS", (0.0,))
+
+
+def test_a_limit_that_leaves_no_room_for_a_text_is_refused_before_any_engine_starts() -> None:
+    model, limits = Model("m", 384, (), dict.fromkeys(Role, "")), Limits(max_tokens=2)
+    with pytest.raises(UsageError, match=r"^max_tokens 2 leaves no room for a text: give at least 3\.$"):
+        Embedder(cast(LocalEncoder, embedcode.load()), LOAD, model, limits, Metrics())
 
 
 def test_one_request_may_be_under_way_where_one_may_be() -> None:

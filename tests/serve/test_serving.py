@@ -257,7 +257,7 @@ def test_a_model_with_prompts_wants_a_role_and_no_prompt_twice(tmp_path: Path) -
     model = prompted(tmp_path / "model")
     name = "tiny/prompted"
     arguments = ("--model", str(model), "--accept-token-ids")
-    with serving(tmp_path / "home", *arguments, EMBEDCODE_SERVE_TIMEOUT="60") as server:
+    with serving(tmp_path / "home", *arguments, EMBEDCODE_SERVE_MAX_TOKENS="256") as server:
 
         def embed(given: object, **fields: object) -> tuple[int, Any]:
             return server.ask("/v1/embeddings", {"model": name, "input": given, **fields})
@@ -280,6 +280,10 @@ def test_a_model_with_prompts_wants_a_role_and_no_prompt_twice(tmp_path: Path) -
         told = embed("log out", input_type="query", instruction="bug")[1]["data"][0]["embedding"]
         expected = encoder.encode(["log out"], Role.QUERY, INSTRUCTIONS["bug"])[0]
         assert np.allclose(told, expected, atol=1e-6)
+        status, answer = embed("log out", input_type="query", instruction="find the code " * 120)
+        assert (status, answer["error"]["param"]) == (400, "instruction")
+        assert "no room for a text in 256 tokens: shorten it" in answer["message"]
+        assert embed("log out", input_type="query", instruction="\ud800")[0] == 200
         twice = "Instruct: Find the code.\nQuery: how to log out"
         for role in Role:
             status, answer = embed(["fine", twice], input_type=role)

@@ -11,13 +11,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import accumulate, pairwise
 from typing import Any
 
 import orjson
 
+from embedcode.engine.tokens import printable
 from embedcode.model.presets import INSTRUCTIONS
 from embedcode.serve.problem import ProblemError
-from embedcode.serve.queue import Lane
+from embedcode.serve.queue import Lane, Late
 from embedcode.types import Role, Truncate
 
 ENCODINGS = ("float", "base64")
@@ -41,6 +43,8 @@ NO_ROLE = "The model expects an input_type from one of `passage` or `query` but 
 """NVIDIA's words, which clients match."""
 SHOWN = 80
 """Characters of a value that a message shows."""
+MOST_INSTRUCTION = 2000
+"""Characters of an instruction, which is read before each text; the longest published has 120."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,12 @@ class Asked:
     @property
     def inputs(self) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
         return self.ids or self.texts
+
+    @property
+    def file(self) -> Late:
+        """The texts as the parts of one file."""
+        ends = tuple(accumulate(map(len, self.texts), initial=0))
+        return "".join(self.texts), tuple(pairwise(ends))
 
     @property
     def note(self) -> dict[str, Any]:
@@ -130,9 +140,10 @@ def check(given: Mapping[str, Any], model: Model) -> Asked:
     """The same for fields that are read already, as those of gRPC."""
     for key in given:
         if key not in FIELDS:
-            near = get_close_matches(key, FIELDS, n=1)
+            shown = key[:SHOWN]
+            near = get_close_matches(shown, FIELDS, n=1)
             cure = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(FIELDS)}."
-            raise _schema(key[:SHOWN], f"Unknown field {key[:SHOWN]!r}: {cure}")
+            raise _schema(shown, f"Unknown field {shown!r}: {cure}")
     name = _optional_text(given, "model")
     if name is None:
         raise _schema("model", f"model is missing: give the name of a served model, such as {model.name!r}.")
@@ -147,7 +158,6 @@ def check(given: Mapping[str, Any], model: Model) -> Asked:
     partial = _choice(given, "on_error", ("fail", "partial"), "fail") == "partial"
     texts, ids, wrong = _inputs(given, model, partial)
     role = _role(given, known, model)
-    instruction = _optional_text(given, "instruction")
     late = given.get("late_chunking")
     late = False if late is None else late
     if not isinstance(late, bool):
@@ -168,7 +178,7 @@ def check(given: Mapping[str, Any], model: Model) -> Asked:
         dimensions=_dimensions(given, model),
         partial=partial,
         wrong=wrong,
-        instruction=INSTRUCTIONS.get(instruction, instruction) if instruction is not None else None,
+        instruction=_instruction(given),
         late=late,
     )
     _sense(asked, model)
@@ -287,6 +297,19 @@ def _dimensions(given: Mapping[str, Any], model: Model) -> int | None:
     return value
 
 
+def _instruction(given: Mapping[str, Any]) -> str | None:
+    value = _optional_text(given, "instruction")
+    if value is None:
+        return None
+    if len(value) > MOST_INSTRUCTION:
+        raise ProblemError(
+            400,
+            f"instruction has {len(value):,} characters and at most {MOST_INSTRUCTION:,} are taken: shorten it.",
+            "instruction",
+        )
+    return printable(INSTRUCTIONS.get(value, value))
+
+
 def _modality(given: Mapping[str, Any]) -> None:
     value = given.get("modality")
     value = "text" if value is None else value
@@ -347,4 +370,4 @@ class PromptGuard:
     @staticmethod
     def _pattern(prompt: str) -> str:
         head, _, tail = prompt.strip().partition("{instruction}")
-        return r"\s*" + re.escape(head) + (r".{0,2000}?" + re.escape(tail.rstrip()) if tail else "")
+        return r"\s*" + re.escape(head) + (rf".{{0,{MOST_INSTRUCTION}}}?" + re.escape(tail.rstrip()) if tail else "")

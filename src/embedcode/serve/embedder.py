@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Any
 
 from embedcode.engine.encoder import LocalEncoder
-from embedcode.errors import renumbered
+from embedcode.errors import UsageError, renumbered
 from embedcode.serve import recent
 from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, Model, PromptGuard
@@ -30,7 +30,7 @@ from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
 from embedcode.serve.recent import Recent
 from embedcode.serve.telemetry import Telemetry
 from embedcode.serve.worker import Facts, Item, Load
-from embedcode.types import Floats, InputError, Role, Tokens, digest
+from embedcode.types import Floats, InputError, Role, Tokens, Truncate, digest
 
 BLOCK = 32
 """Texts that are tokenised in one go; between two, a request that was dropped ends."""
@@ -90,7 +90,13 @@ class _Flight:
 
 class Embedder:
     def __init__(self, encoder: LocalEncoder, load: Load, model: Model, limits: Limits, metrics: Metrics) -> None:
-        """`encoder` only tokenises here; the engine's process loads its own from `load`."""
+        """`encoder` only tokenises here; the engine's process loads its own from `load`.
+
+        UsageError where `limits.max_tokens` leaves no room for a text.
+        """
+        if limits.max_tokens is not None:
+            for role in Role:
+                encoder.tokenize([], role, None, Truncate.NONE, limits.max_tokens)
         self.model = model
         self.limits = limits
         self.metrics = metrics
@@ -195,17 +201,18 @@ class Embedder:
                 return await self._embed(asked, since, spend)
         except FullError as full:
             raise self._full(full) from None
+        except UsageError:
+            said = f"instruction leaves no room for a text in {self.max_tokens} tokens: shorten it."
+            raise ProblemError(400, said, "instruction") from None
         except TimeoutError:
             self.metrics.refused.labels("deadline").inc()
-            seconds = f"{self.limits.timeout:g}"
-            problem = ProblemError(
+            raise ProblemError(
                 self.limits.overload,
-                f"Not done within {seconds} seconds: send fewer texts, or come back.",
+                f"Not done within {self.limits.timeout:g} seconds: send fewer texts, or come back.",
                 code="deadline",
                 retry_after=self._wait_seconds(asked.lane),
                 reason="deadline",
-            )
-            raise problem from None
+            ) from None
         finally:
             self._open(-1)
 
@@ -233,8 +240,8 @@ class Embedder:
         keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
         late: Late | None = None
         if asked.late:
-            text, late = "".join(asked.texts), _late(asked.texts)
-            keys = {0: digest("late", text, repr(late[1]), self.space)}
+            late = asked.file
+            keys = {0: digest("late", late[0], repr(late[1]), self.space)}
             good = {0: good[0]}
         try:
             found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
@@ -593,14 +600,6 @@ def _characters(asked: Asked, limit: int) -> int:
     if asked.ids:
         return sum(CHARACTERS * min(len(ids), limit) for ids in asked.ids)
     return sum(min(len(text), CHARACTERS * limit) for text in asked.texts)
-
-
-def _late(texts: Sequence[str]) -> Late:
-    spans, end = [], 0
-    for text in texts:
-        spans.append((end, end + len(text)))
-        end += len(text)
-    return "".join(texts), tuple(spans)
 
 
 def _doubled(index: int) -> str:
