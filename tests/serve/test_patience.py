@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -33,9 +34,9 @@ def test_an_unread_answer_is_dropped_though_its_connection_is_closing() -> None:
     class Noting(Patient):
         read_seconds = 0.3
 
-        def _drop(self) -> None:
+        def _drop(self, left: int) -> None:
             closing.append(self.transport.is_closing())
-            super()._drop()
+            super()._drop(left)
 
         def connection_lost(self, exc: Exception | None) -> None:
             lost.append(exc)
@@ -55,6 +56,26 @@ def test_an_unread_answer_is_dropped_though_its_connection_is_closing() -> None:
     asyncio.run(run())
     assert closing == [True]
     assert len(lost) == 1
+
+
+def test_who_reads_slowly_but_steadily_gets_the_whole_answer() -> None:
+    class Hasty(Patient):
+        read_seconds = 0.2
+
+    async def run() -> int:
+        server = await listening(large, Hasty)
+        with socket.create_connection(server.sockets[0].getsockname()[:2]) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            client.setblocking(False)
+            loop, got, since = asyncio.get_running_loop(), 0, time.monotonic()
+            while block := await loop.sock_recv(client, 1_000_000):
+                got += len(block)
+                await asyncio.sleep(0.03)
+        assert time.monotonic() - since > 2 * Hasty.read_seconds
+        server.close()
+        return got
+
+    assert asyncio.run(run()) > 20_000_000
 
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -12,7 +12,7 @@ class Patient(H11Protocol):
     head_seconds = 15.0
     """From the first byte that may be sent to the end of a request's headers."""
     read_seconds = 60.0
-    """That a caller may leave a full answer unread."""
+    """In which a caller has to read something of an answer that waits."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -40,7 +40,7 @@ class Patient(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(self.read_seconds, self._drop)
+        self._await_reader()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -52,6 +52,13 @@ class Patient(H11Protocol):
         if not self.transport.is_closing():
             self.transport.abort()
 
-    def _drop(self) -> None:
-        # Closing or not: uvicorn closes an idle connection sooner than this, which waits until all has been read.
-        self.transport.abort()
+    def _await_reader(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(self.read_seconds, self._drop, left)
+
+    def _drop(self, left: int) -> None:
+        """Unless there is less than was left: writing resumes only when nearly all has been read."""
+        if self.transport.get_write_buffer_size() < left:
+            self._await_reader()
+        else:  # closing or not: uvicorn closes an idle connection sooner than this, which waits until all has been read
+            self.transport.abort()
