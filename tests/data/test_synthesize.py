@@ -16,7 +16,7 @@ from embedcode.data import pairs, synthesize
 from embedcode.data.synthesize import Bounds, Writer, made
 from embedcode.engine import endpoint
 from embedcode.errors import ModelError, UsageError
-from embedcode.types import Pair
+from embedcode.types import Pair, digest
 
 LittleDisk = Callable[[int], AbstractContextManager[None]]
 TOPICS = [
@@ -42,11 +42,11 @@ PAIRS = [
 
 
 def completion(
-    text: str, finish: str = "stop", usage: tuple[int, int] = (100, 10)
+    text: str | None, finish: str = "stop", usage: tuple[int, int] = (100, 10)
 ) -> tuple[int, dict[str, str], bytes]:
     value = {
         "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}],
-        "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+        "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]},
     }
     return 200, {}, json.dumps(value).encode()
 
@@ -152,9 +152,100 @@ def test_faults_are_waited_out(server: Any, tmp_path: Path) -> None:
 
 def test_a_server_that_never_answers_well_costs_no_more_than_its_tries(server: Any, tmp_path: Path) -> None:
     server.answer = lambda asked: (200, {}, b"nonsense")
-    spent, complete = synthesize.synthesize("question", PAIRS[:2], writer(server), tmp_path / "q.jsonl", parallel=1)
-    assert complete and dict(spent.outcomes) == {synthesize.INVALID: 2}
+    with pytest.raises(ModelError, match="completes none of the prompts"):
+        synthesize.synthesize("question", PAIRS[:2], writer(server), tmp_path / "q.jsonl", parallel=1)
     assert len(server.asked) == 2 * synthesize.ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ((400, {}, b'{"error": {"message": "The model tiny does not exist"}}'), "The model tiny does not exist"),
+        ((422, {}, b'{"detail": [{"loc": ["max_tokens"], "msg": "not supported"}]}'), "max_tokens: not supported"),
+        ((301, {"Location": "https://there.example/v1"}, b""), "it redirects to https://there.example/v1"),
+        ((405, {}, b""), "405 Method Not Allowed"),
+        ((501, {}, b""), "501 Not Implemented"),
+        ((200, {}, b"<html>Welcome!</html>" * 500), "<html>Welcome!</html>"),
+    ],
+)
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_a_wrong_setting_is_said_in_the_server_s_words_and_refuses_no_pair_for_good(
+    server: Any, tmp_path: Path, reply: Any, said: str, parallel: int
+) -> None:
+    server.answer = lambda asked: reply
+    out = tmp_path / "q.jsonl"
+    out.write_text("of an earlier run\n")
+    with pytest.raises(ModelError, match="check the address and the model, tiny") as raised:
+        synthesize.synthesize("question", PAIRS, writer(server), out, parallel=parallel)
+    assert said in str(raised.value) and len(str(raised.value)) < 600
+    assert len(server.asked) <= (synthesize.FIRST + parallel - 1) * synthesize.ATTEMPTS
+    assert out.read_text() == "of an earlier run\n"
+    server.answer = good
+    spent, complete = synthesize.synthesize("question", PAIRS, writer(server), out)
+    assert complete and dict(spent.outcomes) == {"taken": 12}
+
+
+def test_pairs_that_are_refused_after_an_earlier_run_s_success_are_refused_for_good(
+    server: Any, tmp_path: Path
+) -> None:
+    server.answer = lambda asked: (400, {}, b"too long") if topic(asked) == "routes" else good(asked)
+    synthesize.synthesize("question", PAIRS[:4], writer(server), tmp_path / "q.jsonl")
+    for _ in range(2):
+        routes = [pair for pair in PAIRS if "routes" in pair.query]
+        spent, complete = synthesize.synthesize("question", PAIRS[:4] + routes, writer(server), tmp_path / "q.jsonl")
+        assert complete and dict(spent.outcomes) == {"taken": 4, synthesize.REFUSED: 1}
+    assert len(server.asked) == 5
+
+
+def test_another_model_is_asked_anew_and_another_address_of_the_same_is_not(server: Any, tmp_path: Path) -> None:
+    out = tmp_path / "q.jsonl"
+    synthesize.synthesize("question", PAIRS, writer(server), out)
+    synthesize.synthesize("question", PAIRS, Writer(f"{server.url}/elsewhere/v1#tiny"), out)
+    assert len(server.asked) == 12
+    synthesize.synthesize("question", PAIRS, Writer(f"{server.url}/v1#large"), out)
+    assert [asked.body["model"] for asked in server.asked[12:]] == ["large"] * 12
+
+
+def test_answers_of_a_journal_without_models_are_not_paid_for_again(server: Any, tmp_path: Path) -> None:
+    rows = [
+        {"key": digest("question", synthesize.prompt("question", pair)).hex(), "reason": reason,
+         "text": "" if reason else f"How can I get at the {pair.query[5:]} of it?", "tokens_in": 100, "tokens_out": 10}
+        for pair, reason in zip(PAIRS, ["", "", "", synthesize.REFUSED], strict=False)
+    ]  # fmt: skip
+    (tmp_path / "q.jsonl.journal").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spent, _ = synthesize.synthesize("question", PAIRS[:4], writer(server), tmp_path / "q.jsonl")
+    assert (spent.answers, len(server.asked)) == (4, 1), "what a wrong setting may have refused is asked again"
+
+
+def empty_after_the_first(server: Any) -> Callable[[Any], Any]:
+    """As a server that counts, and charges for, answers without a text."""
+    return lambda asked: good(asked) if asked is server.asked[0] else completion(None, usage=(100, 100))
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+@pytest.mark.parametrize(
+    "bounds", [Bounds(tokens=900), Bounds(tokens=1500), Bounds(dollars=0.0015, price_in=1.0, price_out=2.0)]
+)
+def test_answers_without_a_text_stay_within_the_bounds_too(
+    server: Any, tmp_path: Path, bounds: Bounds, parallel: int
+) -> None:
+    server.answer = empty_after_the_first(server)
+    out = tmp_path / "q.jsonl"
+    spent, complete = synthesize.synthesize("question", PAIRS, writer(server), out, bounds, parallel=parallel)
+    paid = synthesize.Spent(0, 100 * len(server.asked), 10 + 100 * (len(server.asked) - 1))
+    assert not complete and len(server.asked) > 2
+    assert (spent.tokens_in, spent.tokens_out) == (paid.tokens_in, paid.tokens_out)
+    assert bounds.tokens is None or paid.tokens_in + paid.tokens_out <= bounds.tokens
+    assert bounds.dollars is None or paid.dollars(bounds) <= bounds.dollars
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_the_rate_is_that_of_all_tries(server: Any, tmp_path: Path, parallel: int) -> None:
+    server.answer = empty_after_the_first(server)
+    out, bounds = tmp_path / "q.jsonl", Bounds(a_minute=1200)
+    synthesize.synthesize("question", PAIRS[:3], writer(server), out, bounds, parallel=parallel)
+    times = [asked.at for asked in server.asked]
+    assert len(times) == 7 and max(times) - min(times) >= 6 * 0.05 - 0.03
 
 
 def test_what_is_lost_for_good_is_one_sentence_and_what_was_answered_stays(

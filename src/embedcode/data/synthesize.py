@@ -2,7 +2,8 @@
 summary of an issue.
 
 Every answer, taken or not, goes into a journal beside the output as it comes, so that what was paid for is not asked
-again. A run ends before it would pass its bounds. Knows no model and no prices but those it is told.
+again; only refusals of a server that has completed nothing yet stay out of it, since they are of a wrong address or
+setting. A run ends before it would pass its bounds. Knows no model and no prices but those it is told.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Literal
 
 from embedcode.data import comments, minhash, never, pairs
@@ -48,6 +50,11 @@ DECLINED = "the model declined"
 SHAPE = "not of the form asked for"
 LEAK = "names an identifier"
 DUPLICATE = "duplicate"
+
+NOTHING = (REFUSED, INVALID)
+"""Reasons that say something of a pair only where other prompts are completed."""
+FIRST = 5
+"""Such answers, with no other before them, that end a run."""
 
 _PROMPTS: dict[str, str] = {
     "question": (
@@ -111,6 +118,18 @@ class Spent:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of a prompt: a text, or "" and why there is none."""
+
+    text: str
+    reason: str
+    tokens_in: int
+    tokens_out: int
+    said: str = ""
+    """The server's status and words, where it completed nothing."""
+
+
 class Writer:
     """Asks one model; safe to use from several threads. The key is EMBEDCODE_API_KEY."""
 
@@ -122,25 +141,39 @@ class Writer:
         self._chat = Chat(address, remote.key(address))
         self._temperature = temperature
 
-    def ask(self, prompt: str, most: int) -> tuple[str, str, int, int]:
-        """(text, "" or why there is none, tokens of the prompt, of the answer).
+    @property
+    def model(self) -> str:
+        return self._chat.address.model
+
+    def ask(self, prompt: str, most: int, again: Callable[[int, int], bool] = lambda *_: True) -> Written:
+        """An answer of at most `most` tokens; `again` is told the tokens so far, of prompts and answers, and says
+        whether another try is within the bounds.
 
         ModelError where the server cannot be reached or denies access: nothing else would get an answer either.
         """
         address = self._chat.address
         spent_in = spent_out = 0
-        for _ in range(ATTEMPTS):
+        for left in reversed(range(ATTEMPTS)):
             found = self._chat.ask(address.model, prompt, most, self._temperature)
             answer, text = found.answer, found.text or ""
             if answer.status in (402, 404):
                 raise ModelError(f"{address.url} does not answer ({answer.said}): check the account and the model.")
             if answer.status in (400, 413, 422):
-                return "", REFUSED, spent_in, spent_out
+                return Written("", REFUSED, spent_in, spent_out, answer.said)
             spent_in += len(prompt) // CHARACTERS if found.tokens_in is None else found.tokens_in
             spent_out += len(text) // CHARACTERS if found.tokens_out is None else found.tokens_out
             if found.text is not None:
-                return text, CUT if found.cut else "", spent_in, spent_out
-        return "", INVALID, spent_in, spent_out
+                return Written(text, CUT if found.cut else "", spent_in, spent_out)
+            if not (left and again(spent_in, spent_out)):
+                break
+        return Written("", INVALID, spent_in, spent_out, answer.said)
+
+    def completes_nothing(self, said: str) -> ModelError:
+        url = self._chat.address.url
+        return ModelError(
+            f"{url} completes none of the prompts it was sent first ({said}): check the address and the model, "
+            f"{self.model}, or leave out pairs that are too long for it; they will be asked for again."
+        )
 
 
 def prompt(kind: Kind, pair: Pair) -> str:
@@ -233,10 +266,15 @@ def synthesize(
 ) -> tuple[Spent, bool]:
     """Ask for each pair once and write OUT from all answers, those of earlier runs too; (what was spent, all asked).
 
-    On a ModelError OUT holds what there was until then, and the same call goes on from there.
+    On a ModelError OUT holds what there was until then, and the same call goes on from there; with no answer at all,
+    OUT stays as it is.
     """
-    wanted = {_key(kind, pair): pair for pair in given}
+    wanted = {_key(kind, pair, writer.model): pair for pair in given}
     journal = Journal(out.with_name(f"{out.name}.journal"))
+    for key, pair in wanted.items():  # journals were once without the model
+        entry = journal.entries.get(_key(kind, pair))
+        if entry is not None and entry.reason not in NOTHING:
+            journal.entries.setdefault(key, entry)
     spent = Spent()
     for key, entry in journal.entries.items():
         if key in wanted:
@@ -248,7 +286,8 @@ def synthesize(
     finally:
         journal.close()
         spent.outcomes = Counter()
-        pairs.write(out, _taken(kind, wanted, journal.entries, spent.outcomes))
+        if complete or not wanted.keys().isdisjoint(journal.entries):
+            pairs.write(out, _taken(kind, wanted, journal.entries, spent.outcomes))
     return spent, complete
 
 
@@ -257,51 +296,86 @@ def _run(
     parallel: int, told: Callable[[Spent], None],
 ) -> bool:  # fmt: skip
     most = LONGEST[kind]
-    open_: dict[Future[Entry], int] = {}
+    open_: dict[Future[Written], str] = {}
+    reserved: dict[str, tuple[int, int]] = {}
+    """Of each pair under way, the tokens it may come to with the request that it waits for."""
+    held: dict[str, Written] = {}
+    """What was not completed, while nothing was."""
+    completes, complete = False, True
     pause = 60 / bounds.a_minute if bounds.a_minute else 0.0
     due = time.monotonic()
+    lock, ended = Lock(), Event()
 
-    def ask(key: str, text: str) -> Entry:
-        answer, reason, tokens_in, tokens_out = writer.ask(text, most)
-        return Entry(key, answer, reason, tokens_in, tokens_out)
+    def may_ask(key: str, cost: int, tokens_in: int = 0, tokens_out: int = 0) -> bool:
+        """Whether one more request for a pair, which had so many tokens before, stays within the bounds; waits until
+        its turn comes by the rate."""
+        nonlocal due
+        with lock:
+            others = [one for name, one in reserved.items() if name != key]
+            ahead = Spent(
+                spent.answers + len(others),
+                spent.tokens_in + tokens_in + sum(prompt for prompt, _ in others),
+                spent.tokens_out + tokens_out + sum(answer for _, answer in others),
+            )
+            if not ahead.allows(bounds, cost, most):
+                return False
+            reserved[key] = tokens_in + cost, tokens_out + most
+            start = max(due, time.monotonic())
+            due = start + pause
+        return not ended.wait(start - time.monotonic())
+
+    def keep() -> None:
+        for key, found in held.items():
+            journal.add(Entry(key, found.text, found.reason, found.tokens_in, found.tokens_out))
+        held.clear()
+
+    def take(key: str, found: Written) -> None:
+        nonlocal completes
+        completes = completes or found.reason not in NOTHING
+        held[key] = found
+        if completes:
+            keep()
+
+    def settle(least: int) -> None:
+        while len(open_) > least:
+            for future in wait(open_, return_when=FIRST_COMPLETED).done:
+                found = future.result()
+                key = open_.pop(future)
+                take(key, found)
+                with lock:
+                    del reserved[key]
+                    _spend(spent, found)
+                told(spent)
+                if len(held) == FIRST:
+                    raise writer.completes_nothing(found.said)
 
     with ThreadPoolExecutor(parallel) as pool:
-
-        def settle(least: int) -> None:
-            while len(open_) > least:
-                for future in wait(open_, return_when=FIRST_COMPLETED).done:
-                    entry = future.result()
-                    journal.add(entry)
-                    open_.pop(future)
-                    _spend(spent, entry)
-                    told(spent)
-
         try:
             for key, pair in waiting:
                 text = prompt(kind, pair)
                 cost = len(text) // CHARACTERS + 1
                 settle(parallel - 1)
-                # What is under way counts as if it cost the most it may.
-                ahead = Spent(spent.answers + len(open_), spent.tokens_in + sum(open_.values()),
-                              spent.tokens_out + most * len(open_))  # fmt: skip
-                if not ahead.allows(bounds, cost, most):
+                if not may_ask(key, cost):
                     settle(0)
-                    if not spent.allows(bounds, cost, most):
-                        return False
-                time.sleep(max(0.0, due - time.monotonic()))
-                due = max(due + pause, time.monotonic())
-                open_[pool.submit(ask, key, text)] = cost
+                    complete = may_ask(key, cost)
+                    if not complete:
+                        break
+                open_[pool.submit(writer.ask, text, most, partial(may_ask, key, cost))] = key
             settle(0)
         except BaseException:
+            ended.set()
             pool.shutdown(cancel_futures=True)
-            for future in open_:  # what was under way is paid for, too
+            for future, key in open_.items():  # what was under way is paid for, too
                 if not future.cancelled() and future.exception() is None:
-                    journal.add(future.result())
+                    take(key, future.result())
             raise
-    return True
+    if held and spent.answers == len(held):  # nor was anything completed by an earlier run
+        raise writer.completes_nothing(next(iter(held.values())).said)
+    keep()
+    return complete
 
 
-def _spend(spent: Spent, entry: Entry) -> None:
+def _spend(spent: Spent, entry: Entry | Written) -> None:
     spent.answers += 1
     spent.tokens_in += entry.tokens_in
     spent.tokens_out += entry.tokens_out
@@ -327,5 +401,5 @@ def _taken(kind: Kind, wanted: dict[str, Pair], entries: dict[str, Entry], outco
             yield new
 
 
-def _key(kind: Kind, pair: Pair) -> str:
-    return digest(kind, prompt(kind, pair)).hex()
+def _key(kind: Kind, pair: Pair, *model: str) -> str:
+    return digest(kind, prompt(kind, pair), *model).hex()
