@@ -1,4 +1,4 @@
-"""Body: what a request brings, held to a size and a time: of one request, and of all that are there at a time.
+"""Body: what a request brings and gets, held to a size and a time: of one request, and of all that are there at a time.
 
 Knows no route, and nothing of what a body holds.
 """
@@ -6,17 +6,21 @@ Knows no route, and nothing of what a body holds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from embedcode.serve.problem import ProblemError
 
 SECONDS = 60.0
 """In which a body must have come: who sends it drop by drop holds a connection, and no more than that."""
 HELD = 16
-"""Times the largest body that may be held at a time, of all requests."""
+"""Times the largest body that may be held at a time, of all requests and their answers."""
+BLOCK = 256_000
+"""Bytes of an answer that are sent at a time."""
 GONE = 499
 """Status, in logs and metrics, of a caller who left."""
 
@@ -26,22 +30,24 @@ Holding = Callable[[int], None]
 class Bodies:
     """Those that are being read or answered: many large ones must not take all the memory."""
 
-    def __init__(self, most: int, seconds: float = SECONDS) -> None:
-        """`most` bytes and `seconds` of one."""
+    def __init__(self, most: int, seconds: float = SECONDS, overload: int = 429) -> None:
+        """`most` bytes and `seconds` of one. `overload` is the status where there is no room; 503 is NIM's."""
+        self.overload = overload
         self._most = most
         self._seconds = seconds
         self._bytes = 0
 
     @contextmanager
     def open(self) -> Iterator[Holding]:
-        """Inside, what is called with each piece of the body; ProblemError 429 where there is no room."""
+        """Inside, what is called with the size of each piece that is held, or less than 0 of what no longer is;
+        ProblemError where there is no room. Who is alone is always taken, or a large answer could never be given."""
         mine = 0
 
         def holding(size: int) -> None:
             nonlocal mine
-            if self._bytes + size > HELD * self._most:
+            if self._bytes > mine and self._bytes + size > HELD * self._most:
                 raise ProblemError(
-                    429,
+                    self.overload,
                     "The server holds all the requests it has memory for: come back in a second.",
                     code="overloaded",
                     retry_after=1,
@@ -77,3 +83,25 @@ class Bodies:
         except ClientDisconnect:
             raise ProblemError(GONE, "The caller has gone.") from None
         return bytes(body)
+
+
+class Held:
+    """An endpoint, as ASGI has it, whose bytes count until the caller has read the answer.
+
+    uvicorn takes a last piece of any size at once: 500 callers that read nothing had 10 MB each there, uncounted. With
+    a piece still to come it waits until what was sent is read.
+    """
+
+    def __init__(self, bodies: Bodies, endpoint: Callable[[Request, Holding], Awaitable[Response]]) -> None:
+        self._bodies = bodies
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._bodies.open() as holding:
+            answer = await self._endpoint(Request(scope, receive), holding)
+            content = answer.body
+            await send({"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
+            for start in range(0, len(content), BLOCK):
+                block = bytes(content[start : start + BLOCK])
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})

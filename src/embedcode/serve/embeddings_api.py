@@ -18,7 +18,7 @@ from starlette.routing import Route
 from embedcode.engine import vectors
 from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, read
-from embedcode.serve.body import GONE, Bodies, Holding
+from embedcode.serve.body import GONE, Bodies, Held, Holding
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.keys import asker
 from embedcode.types import Floats
@@ -27,6 +27,8 @@ LARGE_BODY = 200_000
 """Bytes, from which on a body is parsed beside the event loop."""
 LARGE_ANSWER = 20_000
 """Numbers, from which on an answer is written beside it."""
+NUMBER = 16
+"""Bytes of a number in an answer, at most: there is room for all of them before any is computed."""
 PACKERS: dict[str, Callable[[Floats], NDArray[Any]]] = {
     "float": lambda rows: rows,
     "int8": vectors.to_int8,
@@ -37,10 +39,6 @@ PACKERS: dict[str, Callable[[Floats], NDArray[Any]]] = {
 
 
 def route(embedder: Embedder, bodies: Bodies) -> Route:
-    async def endpoint(request: Request) -> Response:
-        with bodies.open() as holding:
-            return await embed(request, holding)
-
     async def embed(request: Request, holding: Holding) -> Response:
         loop = asyncio.get_running_loop()
         since = loop.time()
@@ -52,6 +50,8 @@ def route(embedder: Embedder, bodies: Bodies) -> Route:
         request.state.note |= asked.note
         key = asker(request)
         spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
+        room = NUMBER * embedder.model.dim * len(asked.inputs)
+        holding(room)
         answer = await _unless_gone(request, embedder.embed(asked, spend))
         if answer is None:
             return Response(status_code=GONE)
@@ -60,6 +60,7 @@ def route(embedder: Embedder, bodies: Bodies) -> Route:
             content = await asyncio.to_thread(render, answer, asked, embedder, request.state.id)
         else:
             content = render(answer, asked, embedder, request.state.id)
+        holding(len(content) - room)
         request.state.note |= {"tokens": answer.used, "truncated": answer.truncated, "cached": answer.cached}
         headers = {}
         if answer.truncated:
@@ -72,7 +73,7 @@ def route(embedder: Embedder, bodies: Bodies) -> Route:
         embedder.metrics.latency.labels(asked.lane.value).observe(now - since)
         return Response(content, 200, headers, "application/json")
 
-    return Route("/v1/embeddings", endpoint, methods=["POST"])
+    return Route("/v1/embeddings", Held(bodies, embed), methods=["POST"])
 
 
 async def _unless_gone(request: Request, work: Any) -> Answer | None:

@@ -234,7 +234,7 @@ class _Serving:
     def _application(self) -> tuple[Starlette, Guard]:
         options, lately = self._options, Lately()
         keys = Keys(options.api_keys) if options.api_keys else None
-        bodies = Bodies(options.body_bytes, options.body_seconds)
+        bodies = Bodies(options.body_bytes, options.body_seconds, self._embedder.limits.overload)
         routes: list[BaseRoute] = [
             embeddings_api.route(self._embedder, bodies),
             *model_api.routes(self._embedder, about(self._encoder)),
