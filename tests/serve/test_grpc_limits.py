@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import socket
+import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
+import numpy as np
 import pytest
 
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.serve import grpc_api, keys, kserve
-from embedcode.serve.asked import Model
+from embedcode.serve.answer import Answer
+from embedcode.serve.asked import Asked, Model
 from embedcode.serve.embedder import Embedder, Limits
 from embedcode.serve.grpc_api import GrpcServer
 from embedcode.serve.guard import Guard
@@ -21,21 +27,39 @@ from embedcode.serve.journal import Journal
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.options import Options
 from embedcode.serve.worker import Load
-from embedcode.types import Role
+from embedcode.types import Role, Tokens
 
 PATIENCE = 20.0
 
 
-def run(options: Options, asking: Callable[[Any], Awaitable[None]], given: keys.Keys | None = None) -> None:
-    async def running() -> None:
-        model = Model("m", 4, (), dict.fromkeys(Role, ""))
+class Door(Embedder):
+    """Without an engine: each text's vector is there at once."""
+
+    def __init__(self, dim: int = 4) -> None:
+        model = Model("m", dim, (), dict.fromkeys(Role, ""))
         load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
-        embedder = Embedder(cast(LocalEncoder, None), load, model, Limits(), Metrics())
-        guard = Guard(Journal("error", True, io.StringIO()), Metrics(), frozenset(), frozenset(), given)
-        server = GrpcServer(embedder, guard)
+        super().__init__(cast(LocalEncoder, None), load, model, Limits(), Metrics())
+
+    async def embed(self, asked: Asked, spend: Any = None) -> Answer:
+        count = len(asked.inputs)
+        rows = np.ones((count, self.model.dim), np.float32)
+        return Answer(rows, tuple(range(count)), (Tokens((1,), 1, 1),) * count)
+
+
+def run(
+    options: Options,
+    asking: Callable[[Any], Awaitable[None]],
+    given: keys.Keys | None = None,
+    embedder: Embedder | None = None,
+    log: Any = None,
+) -> None:
+    async def running() -> None:
+        guard = Guard(Journal("info", True, log or io.StringIO()), Metrics(), frozenset(), frozenset(), given)
+        server = GrpcServer(embedder or Door(), guard)
         address = await server.start(options)
         try:
-            async with grpc.aio.insecure_channel(address.removeprefix("grpc://")) as channel:
+            still = [("grpc.http2.bdp_probe", 0)]  # takes no more than 64 KB of what is not read
+            async with grpc.aio.insecure_channel(address.removeprefix("grpc://"), options=still) as channel:
                 await asyncio.wait_for(asking(channel), PATIENCE)
         finally:
             await server.stop(0)
@@ -102,3 +126,80 @@ def test_no_more_calls_are_under_way_than_there_may_be(monkeypatch: pytest.Monke
         await asyncio.gather(*waiting)
 
     run(Options(grpc_port=0, max_requests=1, body_seconds=3.0), asking)
+
+
+def test_who_sends_nothing_keeps_others_out_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_api, "READING", 2)
+    monkeypatch.setattr(grpc_api, "HURRY_SECONDS", 0.5)
+
+    async def asking(channel: Any) -> None:
+        calls = [asyncio.ensure_future(code(silent(channel))) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        since = time.monotonic()
+        await channel.unary_unary(f"/{kserve.SERVICE}/ServerLive")(b"")
+        assert 0.2 < time.monotonic() - since < 5  # no third message is read beside two
+        assert await asyncio.gather(*calls) == [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
+
+    run(Options(grpc_port=0), asking)
+
+
+def infer(texts: int) -> bytes:
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [texts, 1]}
+    content = struct.pack("<I", 1) + b"a"
+    request = kserve.message("ModelInferRequest", model_name="m", inputs=[tensor], raw_input_contents=[content * texts])
+    return bytes(request.SerializeToString())
+
+
+def test_answers_that_nobody_reads_take_no_more_than_the_bound_and_the_next_ones_are_refused() -> None:
+    door = Door(dim=1000)
+
+    async def asking(channel: Any) -> None:
+        async def many() -> AsyncIterator[bytes]:
+            yield infer(100)
+
+        path = f"/{kserve.SERVICE}/ModelInfer"
+        unread = channel.stream_stream(path)(many())
+        await unread.initial_metadata()  # it is answered, with 400 KB
+        for _ in range(3):
+            assert await code(channel.unary_unary(path)(infer(100))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert b'embedcode_refused_requests_total{reason="memory"} 3.0' in door.metrics.text()
+        assert len(await unread.read()) > 400_000
+        assert await unread.code() is grpc.StatusCode.OK
+        assert len(await channel.unary_unary(path)(infer(100))) > 400_000
+
+    # Of 2 MB, an answer wants 1.6 before it is computed, and has 400 KB while it is unread.
+    run(Options(grpc_port=0, body_bytes=250_000), asking, embedder=door)
+
+
+def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    return struct.pack(">I", len(content))[1:] + struct.pack(">BBI", kind, flags, stream) + content
+
+
+def test_a_connection_that_ends_with_its_answer_unread_holds_nothing_and_is_no_mistake_of_the_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    path, log = f"/{kserve.SERVICE}/ModelInfer", io.StringIO()
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "m",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    fields = [b"\0%c%s%c%s" % (len(k), k.encode(), len(v), v.encode()) for k, v in headers.items()]
+    sent = infer(100)
+
+    async def asking(channel: Any) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, b"".join(fields)))
+        writer.write(frame(0, 1, 1, struct.pack(">BI", 0, len(sent)) + sent))
+        await reader.readexactly(60_000)  # of an answer of 400 KB
+        writer.close()
+        await asyncio.sleep(0.2)
+        assert len(await channel.unary_unary(path)(sent)) > 400_000
+        await asyncio.sleep(0.2)  # a thread of its own writes the log
+        lines = [json.loads(line) for line in log.getvalue().splitlines()]
+        assert [(line["event"], line["status"]) for line in lines] == [("request", 499), ("request", 200)]
+
+    run(Options(grpc_port=port, body_bytes=250_000), asking, embedder=Door(dim=1000), log=log)

@@ -23,9 +23,9 @@ from embedcode.errors import UsageError
 from embedcode.serve import kserve
 from embedcode.serve.answer import Answer
 from embedcode.serve.asked import SHOWN, Asked, Model, check
-from embedcode.serve.body import GONE, Bodies
+from embedcode.serve.body import GONE, HELD, Bodies
 from embedcode.serve.embedder import Embedder
-from embedcode.serve.embeddings_api import LARGE_ANSWER, LARGE_BODY, PACKERS
+from embedcode.serve.embeddings_api import LARGE_ANSWER, LARGE_BODY, NUMBER, PACKERS
 from embedcode.serve.guard import QUIET, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
@@ -58,6 +58,11 @@ HEADER_BYTES = 16_384
 """Of the metadata of a call."""
 SPARE_CALLS = 64
 """That may be under way beside max_requests: what asks for health and metadata while all that is taken is computed."""
+READING = HELD // 2
+"""Messages that are read at a time: grpcio tells the size of one when it holds all of it, which may be body_bytes.
+Those that are being answered may take as much again."""
+HURRY_SECONDS = 5.0
+"""In which all of them must have come when no further one can be read: who sends nothing would keep the others out."""
 STREAMS = 128
 """Calls that one connection may have under way; a client's library lets more of them wait."""
 IDLE_SECONDS = 600
@@ -94,13 +99,16 @@ class GrpcServer:
         self._names = {form: name for name in embedder.model.names for form in (mangled(name), name)}
         self._server: Any = None
         self._bodies = Bodies(0)
+        self._reading = asyncio.Semaphore(READING)
+        self._coming: set[asyncio.Timeout] = set()
+        """Until when each message that is being read must have come."""
         self._body_seconds = 0.0
 
     async def start(self, options: Options) -> str:
         """Listens; the address. UsageError where it cannot be had."""
         host, port = options.grpc_host, options.grpc_port
         assert port is not None
-        self._bodies = Bodies(options.body_bytes)
+        self._bodies = Bodies(options.body_bytes * READING // HELD, overload=self._embedder.limits.overload)
         self._body_seconds = options.body_seconds
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=options.max_requests + SPARE_CALLS,
@@ -109,6 +117,10 @@ class GrpcServer:
                 ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
                 ("grpc.max_connection_age_ms", AGE_SECONDS * 1000),
                 ("grpc.max_connection_age_grace_ms", int((options.body_seconds + options.timeout) * 1000)),
+                (
+                    "grpc.keepalive_time_ms",
+                    int(options.read_seconds * 1000),
+                ),  # who does not even answer a ping has gone
                 ("grpc.max_receive_message_length", options.body_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", HEADER_BYTES),
@@ -124,9 +136,11 @@ class GrpcServer:
             "ModelMetadata": self._model_metadata,
             "ModelInfer": self._infer,
         }
-        # Without a deserializer a handler gets the bytes, and says itself what is wrong with them. As a stream, though
-        # of one message, or grpcio would read it before there is a look at the key.
-        handlers = {name: grpc.stream_unary_rpc_method_handler(self._method(name, answering[name])) for name in METHODS}
+        # Without a deserializer a handler gets the bytes, and says itself what is wrong with them. As streams, though
+        # of one message each, or grpcio would read it before there is a look at the key, and keep an answer uncounted.
+        handlers = {
+            name: grpc.stream_stream_rpc_method_handler(self._method(name, call)) for name, call in answering.items()
+        }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(kserve.SERVICE, handlers),))
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -146,19 +160,19 @@ class GrpcServer:
         if self._server is not None:
             await self._server.stop(seconds)
 
-    def _method(self, name: str, answering: Answering) -> Callable[[AsyncIterator[bytes], Any], Awaitable[bytes]]:
+    def _method(self, name: str, answering: Answering) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
         path = f"/{kserve.SERVICE}/{name}"
 
-        async def call(messages: AsyncIterator[bytes], context: Any) -> bytes:
+        async def call(messages: AsyncIterator[bytes], context: Any) -> None:
             headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
             state: dict[str, Any] = {"id": self._guard.request_id(headers), "note": {}}
             quiet = METHODS[name].startswith(QUIET)
             with nullcontext() if quiet else self._guard.traced("gRPC", path, headers, state["note"]):
-                return await answered(messages, context, headers, state)
+                await answered(messages, context, headers, state)
 
         async def answered(
             messages: AsyncIterator[bytes], context: Any, headers: dict[str, str], state: dict[str, Any]
-        ) -> bytes:
+        ) -> None:
             request_id, since = state["id"], time.monotonic()
             try:
                 key = self._guard.authorise(METHODS[name], headers.get("authorization", ""))
@@ -166,9 +180,14 @@ class GrpcServer:
                     state["key"] = key
                     state["note"]["key"] = key.name
                 with self._bodies.open() as holding:
+                    state["holding"] = holding
                     content = await self._message(messages)
                     holding(len(content))
                     response = await answering(kserve.parse(f"{name}Request", content), state)
+                    content = bytes(response.SerializeToString())
+                    holding(len(content))
+                    context.set_trailing_metadata((("x-request-id", request_id), *state.get("trailing", ())))
+                    await self._send(context, content)
             except asyncio.CancelledError:  # the caller has gone, or its deadline has come
                 self._count(path, context, GONE, since, state)
                 raise
@@ -176,27 +195,49 @@ class GrpcServer:
                 problem = self._problem(error, path, request_id)
             else:
                 self._count(path, context, 200, since, state)
-                context.set_trailing_metadata((("x-request-id", request_id), *state.get("trailing", ())))
-                return bytes(response.SerializeToString())
+                return
             state["note"]["error"] = problem.message
             if problem.key:
                 state["note"]["key"] = problem.key
+            if problem.reason in ("role", "memory"):  # the embedder counts its own, and the guard
+                self._embedder.metrics.refused.labels(problem.reason).inc()
             self._count(path, context, problem.status, since, state)
             await context.abort(_code(problem), problem.message, _trailing(problem, request_id))
-            raise AssertionError  # abort raises
 
         return call
 
     async def _message(self, messages: AsyncIterator[bytes]) -> bytes:
         """The one that a call has."""
         try:
-            async with asyncio.timeout(self._body_seconds):
-                return await anext(messages)
+            async with asyncio.timeout(self._body_seconds) as ending, self._reading:
+                self._coming.add(ending)
+                try:
+                    if self._reading.locked():
+                        self._hurry()
+                    return await anext(messages)
+                finally:
+                    self._coming.remove(ending)
         except TimeoutError:
-            said = f"The message did not come within {self._body_seconds:g} seconds: send it again."
+            said = (
+                f"The message did not come within {self._body_seconds:g} seconds, or {HURRY_SECONDS:g} while many are "
+                "read: send it again."
+            )
             raise ProblemError(408, said) from None
         except StopAsyncIteration:
             raise MalformedError("it has no message") from None
+
+    def _hurry(self) -> None:
+        soon = asyncio.get_running_loop().time() + HURRY_SECONDS
+        for ending in self._coming:
+            if not ending.expired():
+                ending.reschedule(min(ending.when() or soon, soon))
+
+    async def _send(self, context: Any, content: bytes) -> None:
+        """Until the caller has read it, or its deadline has come, or its connection ends: grpcio keeps it so long."""
+        try:
+            await context.write(content)
+        except grpc.aio.InternalError:  # how it says that the connection has ended
+            raise asyncio.CancelledError from None
 
     def _problem(self, error: Exception, path: str, request_id: str) -> ProblemError:
         if isinstance(error, ProblemError):
@@ -258,12 +299,15 @@ class GrpcServer:
         state["note"] |= asked.note
         key = state.get("key")
         spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
+        room = NUMBER * embedder.model.dim * len(asked.inputs)
+        state["holding"](room)
         answer = await embedder.embed(asked, spend)
         written = loop.time()
         if answer.vectors.size > LARGE_ANSWER:
             response = await asyncio.to_thread(render, answer, asked, request, wanted)
         else:
             response = render(answer, asked, request, wanted)
+        state["holding"](-room)  # all of the response is counted from here on
         state["note"] |= {"tokens": answer.used, "truncated": answer.truncated, "cached": answer.cached}
         counts = {"x-embedcode-truncated": answer.truncated, "x-embedcode-errors": len(answer.errors)}
         state["trailing"] = [(header, str(count)) for header, count in counts.items() if count]
