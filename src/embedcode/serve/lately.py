@@ -55,8 +55,9 @@ class Lately:
             self.seconds[Lane(lane)].append(seconds)
 
     def told(self, key: Key | None) -> list[dict[str, Any]]:
-        """The last errors, newest first. A key of some indexes has its own: a message may name other indexes."""
-        mine = key.name if key is not None and key.indexes else None
+        """The last errors, newest first. A key of some indexes or none has its own: a message may name others, and what
+        is in them."""
+        mine = key.name if key is not None and (key.indexes or "search" not in key.scopes) else None
         return [error for name, error in reversed(self.errors) if mine is None or name == mine]
 
     def latencies(self, lane: Lane) -> dict[str, float | int]:
