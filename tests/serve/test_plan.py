@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from embedcode import engine, settings
+from embedcode.engine import memory
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.errors import ModelError
 from embedcode.serve import embedder as door
@@ -17,6 +20,7 @@ from embedcode.serve import plan
 from embedcode.serve.asked import Model
 from embedcode.serve.embedder import Embedder, Limits
 from embedcode.serve.metrics import Metrics
+from embedcode.serve.options import Options
 from embedcode.serve.queue import Lane
 from embedcode.serve.worker import Facts, Item, Load
 from embedcode.types import Role, Tokens
@@ -86,3 +90,32 @@ def test_an_engine_that_dies_while_it_is_loaded_is_not_started_again(monkeypatch
 def test_an_engine_that_cannot_compute_is_a_sentence_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"m could not be measured \(The engine ended .* text\): free memory"):
         made(monkeypatch, Limits(), computes=False)
+
+
+@pytest.fixture
+def packaged(monkeypatch: pytest.MonkeyPatch) -> LocalEncoder:
+    """The packaged model, on a machine with 2 GB free."""
+    monkeypatch.setattr(memory, "available", lambda: 2_000_000_000)
+    return cast(LocalEncoder, engine.configured(settings.load({})))
+
+
+@pytest.mark.parametrize("options", [Options(), Options(grpc_port=8001)])
+def test_a_server_as_it_comes_fits_where_2_gb_are_free(packaged: LocalEncoder, options: Options) -> None:
+    assert 700_000_000 < plan.check(packaged, options) < 2_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("options", "sum_", "cure"),
+    [
+        (Options(cache_mb=64_000), "64.7", "CACHE_MB"),
+        (Options(body_bytes=200_000_000), "3.5", "BODY_BYTES"),
+        (Options(body_bytes=60_000_000, grpc_port=0), "2.2", "BODY_BYTES"),
+        (Options(max_queue_tokens=100_000_000), "8.8", "MAX_QUEUE_TOKENS"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_with_the_one_to_lower(
+    packaged: LocalEncoder, options: Options, sum_: str, cure: str
+) -> None:
+    said = f"{sum_} GB in all, and 2.0 GB are free: lower EMBEDCODE_SERVE_{cure}, or stop something else."
+    with pytest.raises(ModelError, match=re.escape(said)):
+        plan.check(packaged, options)

@@ -125,7 +125,7 @@ def _plan(options: Options, configured: Settings, as_json: bool) -> None:
     from embedcode.serve.metrics import Metrics
 
     encoder = server.local(configured)
-    need = plan.check(encoder)
+    need = plan.check(encoder, options)
     found = plan.make(server.embedder(options, configured, encoder, Metrics()), configured.threads, need)
     if as_json:
         output.put_json(found.record())

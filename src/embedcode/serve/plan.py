@@ -19,7 +19,9 @@ from embedcode.engine.samples import samples
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import ModelError
 from embedcode.serve.asked import Asked
+from embedcode.serve.body import HELD
 from embedcode.serve.embedder import Embedder
+from embedcode.serve.options import OWN, Options
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import LEAST_TOKENS, QUEUE_SECONDS, Lane
 from embedcode.serve.worker import peak
@@ -32,6 +34,8 @@ SECONDS = 10.0
 QUERIES = 20
 REQUESTS = 3
 """Under way at a time: two of passages and a query."""
+TOKEN = 40
+"""Bytes of a token that waits: a number of Python's, and its place in a tuple."""
 FULL_SECONDS = 0.05
 """Until passages that found no room are sent again."""
 
@@ -62,8 +66,29 @@ class Plan:
         return asdict(self)
 
 
-def check(encoder: LocalEncoder) -> int:
-    """Bytes it will need; ModelError where they are not free."""
+def check(encoder: LocalEncoder, options: Options) -> int:
+    """Bytes that the model and all that the server may hold beside it need; ModelError where they are not free."""
+    model = _needed(encoder)
+    fronts = 1 if options.grpc_port is None else 2
+    beside = {
+        "cache_mb": options.cache_mb * 1_000_000,
+        "body_bytes": HELD * fronts * options.body_bytes,
+        "max_queue_tokens": TOKEN * len(Lane) * (options.max_queue_tokens or LEAST_TOKENS),
+    }
+    need, free = model + sum(beside.values()), memory.available()
+    streams = isinstance(encoder, TorchEncoder) and encoder.streams_layers  # so that the model need not fit
+    if (need - model if streams else need) > free:
+        parts = ", ".join(f"{size / 1e9:.1f} GB for {name}" for name, size in beside.items())
+        raise ModelError(
+            f"{encoder.conditions.name} needs {model / 1e9:.1f} GB of memory, and the server {parts}: "
+            f"{need / 1e9:.1f} GB in all, and {free / 1e9:.1f} GB are free: lower "
+            f"{OWN}{max(beside, key=lambda name: beside[name]).upper()}, or stop something else."
+        )
+    return need
+
+
+def _needed(encoder: LocalEncoder) -> int:
+    """By the model; ModelError where that is not free."""
     if isinstance(encoder, TorchEncoder):
         precisions = [encoder.asked] if encoder.asked else list(memory.NUMBER)
         need = min(memory.needed(encoder.checkpoint, precision) for precision in precisions)

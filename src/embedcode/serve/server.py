@@ -70,7 +70,7 @@ def serve(options: Options, settings: Settings, announce: Callable[[str], None])
     if options.tls_cert and options.tls_key:
         tls.check(options.tls_cert, options.tls_key)
     encoder = local(settings)
-    plan.check(encoder)
+    plan.check(encoder, options)
     listener = listening(options.host, options.port)
     journal = Journal(settings.log_level if settings.sources["log_level"] != "default" else "info", options.json_logs)
     logging.basicConfig(level=logging.WARNING, handlers=[Lines(journal)], force=True)
