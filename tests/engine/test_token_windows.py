@@ -85,15 +85,16 @@ def test_a_window_gives_what_reading_all_gives(
 
 @given(
     words=st.lists(st.text("ab_ .\n\t'é", min_size=1, max_size=12), min_size=2, max_size=6),
+    between=st.sampled_from([" ", "", "\n", "    ", ";"]),
     times=st.integers(1, 400),
     truncate=st.sampled_from([Truncate.START, Truncate.END]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_text_has_the_same_ids_by_window(
-    pair: tuple[TextTokenizer, Tokenizer], words: list[str], times: int, truncate: Truncate
+    pair: tuple[TextTokenizer, Tokenizer], words: list[str], between: str, times: int, truncate: Truncate
 ) -> None:
     ours, library = pair
-    text = " ".join(words) * times
+    text = between.join(words) * times
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "WHOLE", 64)
         patch.setattr(module, "WINDOW", 3)
@@ -103,10 +104,11 @@ def test_any_text_has_the_same_ids_by_window(
     assert entry.ids == (tuple(whole.ids) if len(whole.ids) <= LIMIT else expected(library, "", text, truncate))
 
 
-def test_the_time_for_a_text_is_bounded_by_the_limit(pair: tuple[TextTokenizer, Tokenizer]) -> None:
-    """Ten megabytes take about as long as a hundred kilobytes."""
+@pytest.mark.parametrize("content", [CODE, CODE.replace(" ", ""), "\t".join(CODE.split()), "".join(CODE.split())])
+def test_the_time_for_a_text_is_bounded_by_the_limit(pair: tuple[TextTokenizer, Tokenizer], content: str) -> None:
+    """Ten megabytes take about as long as a hundred kilobytes: with spaces, in lines, by tabs only, and in one line."""
     ours, _ = pair
-    small, large = (CODE * 20)[:100_000], (CODE * 2000)[:10_000_000]
+    small, large = (content * 20)[:100_000], (content * 2000)[:10_000_000]
     ours([small], "", Truncate.END, None)
 
     def seconds(text: str, truncate: Truncate) -> float:
