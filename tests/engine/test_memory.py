@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ GB = 1 << 30
 
 
 def group(folder: Path, limit: str, used: int, active: int, inactive: int) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{limit}\n")
     (folder / "memory.current").write_text(f"{used}\n")
     (folder / "memory.stat").write_text(
@@ -22,16 +23,52 @@ def group(folder: Path, limit: str, used: int, active: int, inactive: int) -> Pa
     return folder
 
 
+def joined(monkeypatch: pytest.MonkeyPatch, groups: Path, rows: str) -> None:
+    own = groups / "own"
+    own.write_text(f"{rows}\n")
+    monkeypatch.setattr(memory, "GROUPS", groups)
+    monkeypatch.setattr(memory, "OWN", own)
+
+
 def test_a_checkpoint_that_was_just_read_does_not_fill_a_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "GROUP", group(tmp_path, str(2 * GB), used=2 * GB - 4096, active=GB // 2, inactive=GB))
+    joined(monkeypatch, tmp_path, "0::/")
+    group(tmp_path, str(2 * GB), used=2 * GB - 4096, active=GB // 2, inactive=GB)
     assert memory.available() == GB // 2 + GB + 4096
 
 
+def test_a_group_within_a_group_is_bound_by_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined(monkeypatch, tmp_path, "0::/user/session")
+    group(tmp_path / "user", str(GB), used=GB // 2, active=0, inactive=0)
+    inner = group(tmp_path / "user" / "session", "max", used=GB // 2, active=0, inactive=0)
+    assert memory.available() == GB // 2
+    (inner / "memory.max").write_text(f"{GB // 2 + 4096}\n")
+    assert memory.available() == 4096
+
+
+def test_a_group_of_the_first_version_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined(monkeypatch, tmp_path, "9:cpu,cpuacct:/\n4:memory:/box\n0::/")
+    box = tmp_path / "memory" / "box"
+    box.mkdir(parents=True)
+    (box / "memory.limit_in_bytes").write_text(f"{2 * GB}\n")
+    (box / "memory.usage_in_bytes").write_text(f"{GB}\n")
+    (box / "memory.stat").write_text("active_file 1\ntotal_active_file 4096\ntotal_inactive_file 8192\n")
+    assert memory.available() == GB + 4096 + 8192
+
+
+def test_a_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limited(kind: int) -> tuple[int, int]:
+        return (GB, GB) if kind == resource.RLIMIT_DATA else (resource.RLIM_INFINITY,) * 2
+
+    monkeypatch.setattr(resource, "getrlimit", limited)
+    assert 0 <= memory.available() < GB
+
+
 def test_without_a_limit_the_system_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "GROUP", group(tmp_path, "max", used=GB, active=0, inactive=0))
+    joined(monkeypatch, tmp_path, "0::/")
+    group(tmp_path, "max", used=GB, active=0, inactive=0)
     unlimited = memory.available()
-    monkeypatch.setattr(memory, "GROUP", tmp_path / "none")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "none")
     assert unlimited == pytest.approx(memory.available(), rel=0.2)
     assert unlimited > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,15 @@ PACK = 2048
 """Tokens in one pass: matrix products gain no more by more rows, and activations 14,336 wide take 60 MB each."""
 CARD_PACK = 32_768
 """The same on a card, which waits for the launches of a small network at 2,048."""
-GROUP = Path("/sys/fs/cgroup")
-"""Of this process, in a container."""
+GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Where control groups are, and which of them this process is in."""
+NAMES = {
+    "": ("memory.max", "memory.current", "active_file", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_active_file", "total_inactive_file"),
+}
+"""Files of a group's limit and use, and fields of memory.stat for cached pages: in version 2, and in version 1."""
+LIMITS = {resource.RLIMIT_AS: "VmSize:", resource.RLIMIT_DATA: "VmData:"}
+"""Limits of a process, and what /proc/self/status counts against each."""
 NUMBER = {"fp32": 4, "bf16": 2, "int8": 1}
 """Bytes of a weight."""
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
@@ -81,12 +89,34 @@ def needed_by_graph(spec: Spec) -> int:
 
 
 def available() -> int:
-    """Bytes this process may still take, by the system and by its control group."""
+    """Bytes this process may still take, by the system, by each control group it is in, and by its own limits."""
     free = _field(Path("/proc/meminfo"), "MemAvailable:") * 1024
-    limit, used = (_number(GROUP / name) for name in ("memory.max", "memory.current"))
-    # Pages of files count as used, though they are given back when memory is wanted: all of a checkpoint just read.
-    cached = sum(_field(GROUP / "memory.stat", name) for name in ("active_file", "inactive_file"))
-    return min(free or 1 << 62, limit - used + cached if limit else 1 << 62)
+    return max(0, min((free or 1 << 62, *_left_by_groups(), *_left_by_limits())))
+
+
+def _left_by_groups() -> Iterator[int]:
+    try:
+        rows = OWN.read_text().splitlines()
+    except OSError:
+        return
+    for _, controllers, place in (row.split(":", 2) for row in rows):
+        version = "memory" if "memory" in controllers.split(",") else controllers
+        if version not in NAMES:
+            continue
+        most, current, *files = NAMES[version]
+        inner = Path(place.lstrip("/"))
+        for folder in (GROUPS / version / group for group in (inner, *inner.parents)):  # an outer one bounds it too
+            if limit := _number(folder / most):
+                # Pages of files count as used, though they are given back when memory is wanted: all of a checkpoint
+                # just read.
+                yield limit - _number(folder / current) + sum(_field(folder / "memory.stat", name) for name in files)
+
+
+def _left_by_limits() -> Iterator[int]:
+    for kind, used in LIMITS.items():
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            yield limit - _field(Path("/proc/self/status"), used) * 1024
 
 
 def check(checkpoint: Checkpoint, precision: str) -> None:
