@@ -229,7 +229,11 @@ def _switch(raw: Any, place: str) -> bool:
     return value
 
 
-def _device(raw: Any, place: str) -> str:
+def precision_of(raw: Any, place: str) -> str:
+    return _one_of(raw, place, ("", *PRECISIONS))
+
+
+def device_of(raw: Any, place: str) -> str:
     if not isinstance(raw, str) or not re.fullmatch(r"cpu|auto|(?:cuda|tensorrt)(?::\d+)?", raw):
         raise UsageError(f"{place} must be cpu, cuda, tensorrt or auto, or a card by its number such as cuda:1")
     return raw
@@ -238,8 +242,8 @@ def _device(raw: Any, place: str) -> str:
 _READERS: dict[str, Callable[[Any, str], Any]] = {
     "home": _folder,
     "model": _model,
-    "precision": lambda raw, place: _one_of(raw, place, ("", *PRECISIONS)),
-    "device": _device,
+    "precision": precision_of,
+    "device": device_of,
     "stream": _switch,
     "threads": lambda raw, place: _count(raw, place, least=0, most=MOST_THREADS),
     "max_file_bytes": lambda raw, place: _count(raw, place, least=1, most=MOST_FILE_BYTES),

@@ -246,7 +246,6 @@ class TestDevices:
                 ["cannot use tensorrt here", "onnxruntime-gpu", "TensorRT libraries (`pip install"],
             ),
             ("cuda:1", ["cannot use cuda here", "it has ", "CPUExecutionProvider", "onnxruntime-gpu", "cuDNN"]),
-            ("npu", ["device npu is none of auto, tensorrt, cuda, cpu"]),
         ],
     )
     def test_what_is_missing_is_named(self, exported: Exported, device: str, parts: list[str]) -> None:

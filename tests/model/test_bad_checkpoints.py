@@ -21,10 +21,10 @@ from embedcode.errors import ModelError
 Damage = Callable[[Path], object]
 
 
-def fault(folder: Path) -> str:
+def fault(folder: Path, precision: str = "fp32") -> str:
     """What the user reads, at the first use at the latest."""
     with pytest.raises(ModelError) as error:
-        embedcode.load(str(folder), threads=1, precision="fp32").encode(["x"], Role.PASSAGE)
+        embedcode.load(str(folder), threads=1, precision=precision).encode(["x"], Role.PASSAGE)
     message = str(error.value)
     assert "\n" not in message and message.endswith(".") and len(message) < 600, message
     assert "Traceback" not in message
@@ -157,6 +157,12 @@ def test_a_pickle_is_not_loaded(tmp_path: Path, folder: Callable[[str], Path]) -
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     message = fault(copy)
     assert "pytorch_model.bin" in message and "safetensors" in message
+
+
+def test_weights_of_another_shape_are_told_in_int8_too(tmp_path: Path, folder: Callable[[str], Path]) -> None:
+    copy = shutil.copytree(folder("nv-embedcode"), tmp_path / "copy")
+    edited("config.json", intermediate_size=60)(copy)
+    assert "_proj.weight" in fault(copy, "int8")
 
 
 class TestAdapter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 import vocabularies
-from layouts import IMAGE, LAYOUTS
+from layouts import IMAGE, LAYOUTS, WINDOW
 from reference import Reference, merged
 
 import embedcode
 from embedcode import Encoder, Role
-from embedcode.errors import EncodeError, ModelError
+from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.types import InputError, Tokens
 
 CLOSE = 1e-5
@@ -296,3 +297,34 @@ def test_what_lies_beside_an_adapter_goes_before_its_base_s(tmp_path: Path, fold
     texts = ["x", "def f(a): return a"]
     expected = Reference(own, merged(layout.weights(), tensors, scale)).encode(texts, "code: ")
     assert apart(ours.encode(texts, Role.PASSAGE), expected) <= CLOSE
+
+
+@pytest.mark.parametrize("name", ["nv-embedcode", "nv-embed"])
+def test_a_window_in_the_config_counts_for_nothing_where_the_published_code_has_none(
+    name: str, tmp_path: Path, folder: Callable[[str], Path]
+) -> None:
+    copy = shutil.copytree(folder(name), tmp_path / folder(name).name)
+    config = json.loads((copy / "config.json").read_text())
+    (config.get("text_config") or config)["sliding_window"] = WINDOW
+    checkpoints.write_json(copy / "config.json", config)
+    ours = embedcode.load(str(copy), threads=1, precision="fp32")
+    expected = reference(name).encode(TEXTS[5:6], LAYOUTS[name].passage)
+    assert apart(ours.encode(TEXTS[5:6], Role.PASSAGE), expected) <= CLOSE
+
+
+def test_what_the_caller_says_of_pooling_goes_before_the_files(folder: Callable[[str], Path]) -> None:
+    """The paper of NV-EmbedCode leaves the instruction out of the mean; its files have it in."""
+    layout, given = LAYOUTS["e5"], TEXTS[2:5]
+    ours = embedcode.load(str(folder("e5")), threads=1, precision="fp32", pooling="cls")
+    expected = Reference(replace(layout, pooling="cls"), layout.weights()).encode(given, layout.passage)
+    assert apart(ours.encode(given, Role.PASSAGE), expected) <= CLOSE
+    masked = embedcode.load(str(folder("nv-embedcode")), threads=1, precision="fp32", masks_prompt=True)
+    prompt, instruction = asked("nv-embedcode", Role.QUERY)
+    whole = reference("nv-embedcode").encode(given, prompt)
+    assert apart(masked.encode(given, Role.QUERY, instruction), whole) > APART
+    assert apart(masked.encode(given, Role.PASSAGE), reference("nv-embedcode").encode(given, "")) <= CLOSE
+    spaces = {embedcode.load(str(folder("e5")), pooling=one).space for one in ("", "mean", "cls")}
+    assert len(spaces) == 2
+    for model, pooling in ((folder("nv-embed"), "mean"), (folder("e5"), "max"), ("", "mean")):
+        with pytest.raises(UsageError, match="pooling"):
+            embedcode.load(str(model), pooling=pooling)

@@ -20,6 +20,8 @@ def load(
     device: str = "cpu",
     stream: bool = False,
     prompts: Mapping[Role, str] | None = None,
+    pooling: str = "",
+    masks_prompt: bool | None = None,
 ) -> LocalEncoder | RemoteEncoder:
     """The encoder of a model; "" is the packaged default.
 
@@ -28,24 +30,29 @@ def load(
     `prompts` counts. Cheap until it first encodes; `threads` = 0 takes every core this process may use.
     `precision` is fp32, bf16 or int8, "" what a trial on this processor chooses; an exported graph has its own.
     `device` is cpu, cuda, cuda:1, tensorrt (for a graph exported in batches), or auto for the best that works. `stream`
-    keeps no layer in memory; `prompts` replace those of the checkpoint.
+    keeps no layer in memory. `prompts` replace the model's; `pooling` (mean, last, cls) and `masks_prompt`, which
+    leaves a prompt's tokens out of the mean, a checkpoint's. UsageError for what none of these is.
     """
     from embedcode.engine.graph import GraphEncoder
+    from embedcode.errors import UsageError
     from embedcode.model.hub import expanded, find
     from embedcode.model.spec import DEFAULT, Spec, is_export
-    from embedcode.settings import cores
+    from embedcode.settings import cores, device_of, precision_of
 
-    if model.lower().startswith(("http://", "https://")):
-        from embedcode import settings
-        from embedcode.engine.remote import RemoteEncoder
-
-        return RemoteEncoder(model, settings.load().home, prompts)
+    precision, device = precision_of(precision, "precision"), device_of(device, "device")
     threads = threads or cores()
     folder = expanded(model) if model else DEFAULT
-    if is_export(folder):
+    served = model.lower().startswith(("http://", "https://"))
+    if served or is_export(folder):
+        if pooling or masks_prompt is not None:
+            raise UsageError("pooling and masks_prompt are for checkpoints: exported and served models have their own.")
+        if served:
+            from embedcode import settings
+            from embedcode.engine.remote import RemoteEncoder
+
+            return RemoteEncoder(model, settings.load().home, prompts)
         return GraphEncoder(Spec.read(folder).prompted(prompts or {}), threads, device, precision)
     from embedcode.engine.torch_encoder import TorchEncoder
-    from embedcode.errors import UsageError
     from embedcode.model.checkpoint import Checkpoint
 
     folder = find(model)
@@ -55,7 +62,9 @@ def load(
         )
     if device == "auto":
         device = "cuda" if _has_card() else "cpu"
-    return TorchEncoder(Checkpoint.read(folder, model, prompts), precision, threads, device, stream)
+    name = "" if folder == expanded(model) else model
+    checkpoint = Checkpoint.read(folder, name, prompts, pooling, masks_prompt)
+    return TorchEncoder(checkpoint, precision, threads, device, stream)
 
 
 def _has_card() -> bool:

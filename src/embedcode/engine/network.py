@@ -134,8 +134,9 @@ class _Filling:
             if without and f"{place}.".startswith(without):
                 continue
             if self._codes and isinstance(module, torch.nn.Linear):
-                bias = self._read(f"{place}.bias") if module.bias is not None else None
-                part.set_submodule(inner, Int8Linear(self._read(f"{place}.weight"), bias, self._dtype, self._codes))
+                bias = self._as_shaped(f"{place}.bias", module.bias) if module.bias is not None else None
+                weight = self._as_shaped(f"{place}.weight", module.weight)
+                part.set_submodule(inner, Int8Linear(weight, bias, self._dtype, self._codes))
                 self._replaced.setdefault(name, []).append((inner, module))
                 self._tensors.release(self._sources[f"{place}.weight"][0])
                 continue

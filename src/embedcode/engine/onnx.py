@@ -56,8 +56,6 @@ def load(spec: Spec, threads: int, device: str, precision: str) -> Session:
         if name not in ("auto", "cpu") and spec.folder != DEFAULT:
             raise ModelError(f"{spec.folder} was exported for processors: export it with --batch for {device}.")
         name = "cpu"
-    if name not in ("auto", *PROVIDERS):
-        raise ModelError(f"device {device} is none of auto, {', '.join(PROVIDERS)}: set one of them.")
     for wish in PROVIDERS if name == "auto" else [name]:
         if wish == "cpu":
             return Session(_runner(spec, _session(ort, spec, [PROVIDERS["cpu"]], 1)))

@@ -8,6 +8,7 @@ family.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from embedcode.errors import ModelError
+from embedcode.errors import ModelError, UsageError
 from embedcode.files import is_file, is_folder
-from embedcode.model import weights
+from embedcode.model import hub, weights
 from embedcode.model.family import FAMILIES, Family, Pooling, family
 from embedcode.model.modules import Dense, Modules
 from embedcode.model.passage import FORMAT
@@ -32,6 +33,10 @@ _NAMED = {
     "lasttoken": Pooling.LAST,
     "cls": Pooling.CLS,
 }
+
+
+_IDLE = ("transformers_version", "use_cache", "initializer_range")
+"""Fields of a config that no vector depends on, and that are written anew where a checkpoint is saved again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +78,17 @@ class Checkpoint:
     adapter: Adapter | None
 
     @classmethod
-    def read(cls, folder: Path, name: str = "", prompts: Mapping[Role, str] | None = None) -> Checkpoint:
-        """The checkpoint in a folder, in the layout of the hub; `name` is its name there.
+    def read(
+        cls,
+        folder: Path,
+        name: str = "",
+        prompts: Mapping[Role, str] | None = None,
+        pooling: str = "",
+        masks_prompt: bool | None = None,
+    ) -> Checkpoint:
+        """The checkpoint in a folder, in the layout of the hub; `name` is its name there, else that of the folder.
 
-        ModelError says which file or field is wrong and what to do.
+        ModelError says which file or field is wrong and what to do; UsageError, which argument.
         """
         if not is_folder(folder):
             raise ModelError(f"{folder} is no folder: give a checkpoint's folder or its name on the hub.")
@@ -88,7 +100,8 @@ class Checkpoint:
         tokenized = own if is_file(own / "tokenizer.json") else folder
         published = read_json(folder / "config.json")
         architecture, kind = _architecture(folder, published)
-        known = preset(name or folder.name) or Preset("", "", 0, 0)
+        name = name or hub.named(own)
+        known = preset(name) or preset(hub.named(folder)) or Preset("", "", 0, 0)
         config = _stock_config(published, kind)
         if not isinstance(size := config.get("hidden_size"), int):
             raise ModelError(f"{folder / 'config.json'}: hidden_size {size!r} is no size: download it again.")
@@ -104,9 +117,15 @@ class Checkpoint:
         named = published.get("pooling")
         if named is not None and named not in _NAMED:
             raise ModelError(f"{folder / 'config.json'}: pooling {named!r} is none of {', '.join(_NAMED)}.")
-        pooling = modules.pooling or (_NAMED[named] if named else kind.pooling)
+        if pooling and (pooling not in _NAMED or kind.pooling is Pooling.LATENT):
+            its = "pools by its latents only" if pooling in _NAMED else f"takes {', '.join(_NAMED)}"
+            raise UsageError(f"pooling {pooling!r}: {name} {its}.")
+        chosen_pooling = _NAMED[pooling] if pooling else modules.pooling or (_NAMED[named] if named else kind.pooling)
         if kind.pooling is Pooling.LATENT:
-            pooling = kind.pooling  # its sentence-transformers files name the mean that follows the latents
+            chosen_pooling = kind.pooling  # its sentence-transformers files name the mean that follows the latents
+        if masks_prompt is None:
+            included = modules.includes_prompt
+            masks_prompt = kind.masks_prompt if included is None else not included
         first = int(config.get("pad_token_id", 1)) + 1 if kind.offset_positions else 0
         positions = config.get("max_position_embeddings")
         if isinstance(positions, int):
@@ -117,14 +136,14 @@ class Checkpoint:
         return cls(
             folder=folder,
             tokenized=tokenized,
-            name=name or folder.name,
+            name=name,
             architecture=architecture,
             family=kind,
             config=config,
-            head=published.get("latent_attention_config", {}) if pooling is Pooling.LATENT else {},
+            head=published.get("latent_attention_config", {}) if kind.pooling is Pooling.LATENT else {},
             causal=causal,
-            pooling=pooling,
-            masks_prompt=kind.masks_prompt if modules.includes_prompt is None else not modules.includes_prompt,
+            pooling=chosen_pooling,
+            masks_prompt=masks_prompt,
             prompts=chosen,
             instruction=instruction,
             max_tokens=limit,
@@ -177,6 +196,9 @@ class Checkpoint:
         except OSError:
             raise ModelError(f"{self.tokenizer} is missing: download it too, or convert the tokenizer to it.") from None
         conditions = (self.pooling, str(self.causal), str(self.masks_prompt), str(self.adds_eos))
+        network = {name: value for name, value in self.config.items() if name not in _IDLE}  # the base of rotation, say
+        parts += [dense.activation for dense in self.dense]
+        parts.append(json.dumps([network, self.head], sort_keys=True))
         passage = self.prompts[Role.PASSAGE]
         return digest(*parts, tokenizer, passage, *conditions, str(self.dim), str(self.max_tokens), FORMAT).hex()
 
@@ -185,12 +207,14 @@ def _adapter(folder: Path) -> tuple[Path, Adapter]:
     """The base checkpoint's folder, and the adapter."""
     path = folder / "adapter_config.json"
     config = read_json(path)
-    base = Path(str(config.get("base_model_name_or_path") or ""))
-    found = next((place for place in (base, folder / base) if is_file(place / "config.json")), None)
+    if not (base := str(config.get("base_model_name_or_path") or "")):
+        raise ModelError(f"{path} has no base_model_name_or_path: write its base's folder or name there.")
+    found = next((place for place in (Path(base), folder / base) if is_file(place / "config.json")), None)
     if found is None:
-        raise ModelError(
-            f"{path} stands on {str(base)!r}, which is no folder here: download it and write its path there."
-        )
+        try:
+            found = hub.find(base)
+        except ModelError as error:
+            raise ModelError(f"{path} stands on {base!r}: {error}") from None
     if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
         raise ModelError(f"{path} is no plain LoRA adapter: merge it into its base with peft first.")
     if config.get("rank_pattern") or config.get("alpha_pattern"):

@@ -76,13 +76,21 @@ _NOMIC_FIELDS = {
     "n_positions": "max_position_embeddings",
     "layer_norm_epsilon": "layer_norm_eps",
 }
+_WINDOWLESS: Mapping[str, Any] = {"sliding_window": None}
+"""Of published code that masks padding alone, whatever the config says; stock Mistral takes 4,096 unless it says so."""
 _DECODERS = ("MistralModel", "LlamaModel", "Qwen2Model", "Qwen3Model", "Gemma2Model")
 _ENCODERS = ("BertModel", "ModernBertModel", "EuroBertModel")
 
 FAMILIES: Mapping[str, Family] = {
-    "MistralBiDirectionalModel": Family("mistral", query=INSTRUCT),
+    "MistralBiDirectionalModel": Family("mistral", query=INSTRUCT, settings=_WINDOWLESS),
     "NVEmbedModel": Family(
-        "mistral", pooling=Pooling.LATENT, query=INSTRUCT, masks_prompt=True, adds_eos=True, nested="text_config"
+        "mistral",
+        pooling=Pooling.LATENT,
+        query=INSTRUCT,
+        masks_prompt=True,
+        adds_eos=True,
+        nested="text_config",
+        settings=_WINDOWLESS,
     ),
     "LlamaBidirectionalModel": Family("llama", query="query: ", passage="passage: "),
     "CodeXEmbedModel2B": Family("gemma2", causal=True, pooling=Pooling.LAST, query=INSTRUCT),

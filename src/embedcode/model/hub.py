@@ -16,6 +16,8 @@ from embedcode.files import is_folder
 FILES = ("*.json", "*.safetensors", "*/config.json", "*/*.safetensors")
 """Code and pickles of a checkpoint are never fetched."""
 
+KEPT = "models--"
+"""What the hub's cache puts before a name, whose / is -- there."""
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -30,6 +32,15 @@ def local(name: str) -> Path | None:
     except (OSError, ValueError):  # a cache that may not be read, a name that the hub cannot have
         return None
     return Path(config).parent if isinstance(config, str) else None
+
+
+def named(folder: Path) -> str:
+    """What a folder is called: its own name, or the name on the hub whose copy in the hub's cache it is."""
+    for place in (folder.absolute(), folder.resolve()):
+        kept = place.parent.parent.name
+        if place.parent.name == "snapshots" and kept.startswith(KEPT):
+            return kept.removeprefix(KEPT).replace("--", "/")
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name
 
 
 def expanded(model: str) -> Path:

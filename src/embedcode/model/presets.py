@@ -76,7 +76,7 @@ PRESETS: tuple[Preset, ...] = (
 
 
 def preset(name: str) -> Preset | None:
-    """The preset of a name on the hub, or of a folder that is called like one."""
+    """The preset of a name on the hub, or of a folder's that is called like one."""
     last = name.rstrip("/").rpartition("/")[2].lower()
     return next((one for one in PRESETS if one.name.rpartition("/")[2].lower() == last), None)
 
