@@ -288,6 +288,19 @@ def test_a_trial_chooses_a_precision_says_why_and_is_remembered(
     assert encoder(folder, "").choice == chosen
 
 
+def test_a_trial_is_remembered_where_not_every_precision_fits(
+    folder: Path, exact: TorchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a run of hours could not be gone on with: the precision is a condition of the vectors."""
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(processor, "features", lambda: frozenset({"avx512f", "avx512_vnni"}))
+    monkeypatch.setattr(memory, "available", lambda: memory.needed(exact.checkpoint, "bf16"))
+    chosen = encoder(folder, "").choice
+    assert chosen.precision != "fp32" and "does not fit" in chosen.reason
+    monkeypatch.setattr("embedcode.engine.precision._measured", lambda *_: pytest.fail("measured again"))
+    assert encoder(folder, "").choice == chosen
+
+
 def test_a_model_that_does_not_fit_says_what_would(
     folder: Path, exact: TorchEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

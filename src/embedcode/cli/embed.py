@@ -246,6 +246,8 @@ def _write(out: Path, encoder: Encoder, reader: _Reader, pack: Callable[[Floats]
     wanted = reader.wanted
     sample = pack(np.ones((1, encoder.dim), np.float32))
     with alone(out), Growing.at(out, len(wanted), key, sample.shape[1], sample.dtype.str) as file:
+        if file.dropped:
+            output.note(f"what was unfinished of {out} was of other texts, options, model or precision: begun again")
         if file.done:
             output.note(f"going on after {file.done:,} of {file.rows:,} texts")
         for start, vectors in _blocks(encoder, reader, file.done):

@@ -23,6 +23,8 @@ class Growing:
     def __init__(self, path: Path, rows: int, file: IO[bytes], dim: int, dtype: str) -> None:
         self.rows = rows
         self.done = 0
+        self.dropped = False
+        """Whether an unfinished part with another key was there."""
         self._json = path.suffix == ".jsonl"
         self._file = file
         self._header = b"" if self._json else _header(rows, dim, dtype)
@@ -41,12 +43,14 @@ class Growing:
             same = json.loads(note.read_text("utf-8")) == {"key": key}
         except (OSError, ValueError):
             same = False
+        dropped = not same and part.exists()
         if not same:
             part.unlink(missing_ok=True)
             note.write_text(json.dumps({"key": key}), "utf-8")
         part.touch()
         with part.open("r+b") as file:
             grown = cls(path, rows, file, dim, dtype)
+            grown.dropped = dropped
             yield grown
             file.flush()
             os.fsync(file.fileno())

@@ -35,57 +35,72 @@ class Choice:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Of a first layer: tokens a second, and the cosine of its states to fp32's."""
+
+    precision: str
+    rate: float
+    cosine: float
+
+
 def choose(
     checkpoint: Checkpoint, sample: Sequence[Tokens], states: Callable[[Any, Sequence[Tokens]], Any], home: Path
 ) -> Choice:
-    """The precision for a checkpoint on this processor; `states` runs a network over a sample of its texts."""
+    """The precision for a checkpoint on this processor; `states` runs a network over a sample of its texts.
+
+    What was measured is kept, so that another run chooses alike; what fits in memory is looked at each time.
+    """
     import torch
 
     kept = home / "precision.json"
-    key = f"{checkpoint.space} {platform.processor() or platform.machine()} {_processor()} torch {torch.__version__}"
+    key = f"trials {checkpoint.space} {platform.machine()} {_processor()} torch {torch.__version__}"
     known = _read(kept)
-    if key in known:
-        return Choice(**known[key])
-    choice, all_fit = _measured(checkpoint, sample, states)
-    if not all_fit:
-        return choice  # memory may be free next time
-    try:
-        make_private(home)
-        kept.write_text(json.dumps(known | {key: asdict(choice)}, indent=1), "utf-8")
-    except OSError:
-        pass  # measured again next time
-    return choice
+    if key not in known:
+        known[key] = [asdict(trial) for trial in _measured(checkpoint, sample, states)]
+        try:
+            make_private(home)
+            kept.write_text(json.dumps(known, indent=1), "utf-8")
+        except OSError:
+            pass  # measured again next time
+    return _best(checkpoint, [Trial(**one) for one in known[key]])
 
 
 def _measured(
     checkpoint: Checkpoint, sample: Sequence[Tokens], states: Callable[[Any, Sequence[Tokens]], Any]
-) -> tuple[Choice, bool]:
-    """The choice, and whether it was one among all: every precision would fit in memory."""
+) -> list[Trial]:
     import torch
 
     from embedcode.engine import network
 
-    free = memory.available()
     exact = None
-    best, speed, told, all_fit = "", 0.0, [], True
+    found = []
     count = sum(entry.used for entry in sample)
     for precision in PRECISIONS:
-        trial = network.build(checkpoint, precision, torch.device("cpu"), layers=1)
-        found = states(trial, sample).float()  # warms up
-        rate = count / _seconds(lambda trial=trial: states(trial, sample))  # type: ignore[misc]
-        exact = found if exact is None else exact
-        cosine = float(torch.nn.functional.cosine_similarity(found, exact).mean())
-        told.append(f"{precision} {rate:,.0f} tokens/s a layer at cosine {cosine:.4f}")
-        fits = memory.needed(checkpoint, precision) <= free
-        all_fit = all_fit and fits
+        layer = network.build(checkpoint, precision, torch.device("cpu"), layers=1)
+        given = states(layer, sample).float()  # warms up
+        rate = count / _seconds(lambda layer=layer: states(layer, sample))  # type: ignore[misc]
+        exact = given if exact is None else exact
+        cosine = float(torch.nn.functional.cosine_similarity(given, exact).mean())
+        found.append(Trial(precision, rate, cosine))
+    return found
+
+
+def _best(checkpoint: Checkpoint, trials: Sequence[Trial]) -> Choice:
+    free = memory.available()
+    best: Trial | None = None
+    told = []
+    for trial in trials:
+        told.append(f"{trial.precision} {trial.rate:,.0f} tokens/s a layer at cosine {trial.cosine:.4f}")
+        fits = memory.needed(checkpoint, trial.precision) <= free
         if not fits:
             told[-1] += ", does not fit in memory"
-        if fits and cosine >= LEAST_COSINE and rate >= speed * (WORTH if best else 0):
-            best, speed = precision, rate
-    if not best:
+        if fits and trial.cosine >= LEAST_COSINE and (best is None or trial.rate >= WORTH * best.rate):
+            best = trial
+    if best is None:
         memory.check(checkpoint, "int8")
         raise ModelError(f"{checkpoint.name} is computed well in no precision ({'; '.join(told)}): report this.")
-    return Choice(best, "; ".join(told)), all_fit
+    return Choice(best.precision, "; ".join(told))
 
 
 def _seconds(work: Callable[[], object]) -> float:
