@@ -9,6 +9,13 @@ from typing import Any
 
 def ask(app: Any, path: str, body: object = None, **headers: str) -> tuple[int, dict[str, str], Any]:
     """GET, or POST where there is a body: status, headers in lower case, and JSON."""
+    return asyncio.run(answered(app, path, body, **headers))
+
+
+async def answered(
+    app: Any, path: str, body: object = None, gone: bool = False, **headers: str
+) -> tuple[int, dict[str, str], Any]:
+    """The same in a loop that runs; of a caller who has `gone` meanwhile, where it sends no body."""
     content = b"" if body is None else json.dumps(body).encode()
     given = {"host": "localhost", **headers}
     scope = {
@@ -26,11 +33,13 @@ def ask(app: Any, path: str, body: object = None, **headers: str) -> tuple[int, 
     sent: list[Any] = []
 
     async def receive() -> Any:
+        if gone:
+            return {"type": "http.disconnect"}
         return {"type": "http.request", "body": content, "more_body": False}
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))
-    answered = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
-    return sent[0]["status"], answered, json.loads(b"".join(one.get("body", b"") for one in sent[1:]))
+    await app(scope, receive, send)
+    found = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], found, json.loads(b"".join(one.get("body", b"") for one in sent[1:]) or "null")

@@ -51,6 +51,19 @@ def test_who_asks_while_another_s_vectors_do_not_come_is_answered_from_what_ther
         first.join()
 
 
+def test_who_gets_no_answer_in_time_is_told_no_more_than_that(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 0.2)
+    asked = Kept(repository)
+    go_on = threading.Event()
+    monkeypatch.setattr(asked.index, "search", lambda _: go_on.wait(10))
+    answer = asked.search(Query("refresh tokens"), update=False)
+    go_on.set()
+    said = f"{asked.index.root} gave no answer within 0.2 seconds: ask again in a few seconds"
+    assert (answer.ready, answer.notes) == (False, (said,))
+
+
 def test_an_index_that_was_cleaned_is_made_again(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
     monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)

@@ -20,7 +20,7 @@ from embedcode.engine.tokens import printable
 from embedcode.model.presets import INSTRUCTIONS
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import Lane, Late
-from embedcode.types import Role, Truncate
+from embedcode.types import InputError, Role, Truncate
 
 ENCODINGS = ("float", "base64")
 KINDS = ("float", "int8", "uint8", "binary", "ubinary")
@@ -366,6 +366,14 @@ class PromptGuard:
 
     def __call__(self, text: str) -> bool:
         return any(pattern.match(text) for pattern in self._patterns)
+
+    @staticmethod
+    def error(index: int) -> InputError:
+        return InputError(
+            index,
+            f"input {index} begins with this model's prompt, which the server puts before it once more: send the bare "
+            "text with input_type.",
+        )
 
     @staticmethod
     def _pattern(prompt: str) -> str:

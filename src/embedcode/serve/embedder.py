@@ -11,8 +11,9 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -197,22 +198,13 @@ class Embedder:
         since = loop.time()
         self._open(1)
         try:
-            async with asyncio.timeout_at(since + self.limits.timeout):
+            async with self._within(self.limits.timeout, asked.lane):
                 return await self._embed(asked, since, spend)
         except FullError as full:
             raise self._full(full) from None
         except UsageError:
             said = f"instruction leaves no room for a text in {self.max_tokens} tokens: shorten it."
             raise ProblemError(400, said, "instruction") from None
-        except TimeoutError:
-            self.metrics.refused.labels("deadline").inc()
-            raise ProblemError(
-                self.limits.overload,
-                f"Not done within {self.limits.timeout:g} seconds: send fewer texts, or come back.",
-                code="deadline",
-                retry_after=self._wait_seconds(asked.lane),
-                reason="deadline",
-            ) from None
         finally:
             self._open(-1)
 
@@ -227,7 +219,7 @@ class Embedder:
         errors = [entry for entry in entries if isinstance(entry, InputError)]
         if doubled and not self.limits.double_prompts:
             known = {error.index for error in errors}
-            errors += [InputError(index, _doubled(index)) for index in doubled if index not in known]
+            errors += [self._doubled.error(index) for index in doubled if index not in known]
         if errors and not asked.partial:
             first = min(errors, key=lambda error: error.index)
             raise ProblemError(400, first.message, "input", index=first.index)
@@ -278,19 +270,24 @@ class Embedder:
         receipts = (entry, *(replace(entry, ids=(), original=0, used=0, prompt=0) for _ in range(count - 1)))
         return Answer(outcome, tuple(range(count)), receipts)
 
-    async def compute(self, tokens: Sequence[Tokens], lane: Lane) -> Floats:
-        """Vectors [n, dim] of texts of this process's own, such as an index it serves; waits for room where there is
-        none. ProblemError where a text has no vector, with its index, and while the engine is not there."""
+    async def compute(self, tokens: Sequence[Tokens], lane: Lane, seconds: float | None = None) -> Floats:
+        """Vectors [n, dim] of texts of this process's own, such as an index it serves: refused as a request is where
+        they would not be there within `seconds`; without those they wait for room. ProblemError, too, where a text has
+        no vector, with its index, and while the engine is not there."""
         import numpy as np
 
         self._check_ready(lane)
         good = dict(enumerate(tokens))
         keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
+        deadline = math.inf if seconds is None else asyncio.get_running_loop().time() + seconds
         while True:
             try:
-                found, _ = await self._vectors(lane, keys, good, None, math.inf)
+                async with self._within(seconds, lane):
+                    found, _ = await self._vectors(lane, keys, good, None, deadline)
                 break
             except FullError as full:
+                if seconds is not None:
+                    raise self._full(full) from None
                 await asyncio.sleep(full.retry_after)
                 self._check_ready(lane)
         rows = []
@@ -441,8 +438,19 @@ class Embedder:
                 "too_large",
             )
 
-    def _wait_seconds(self, lane: Lane) -> int:
-        return max(1, min(600, round(self.queue.tokens(lane) / self.queue.rate.value)))
+    @asynccontextmanager
+    async def _within(self, seconds: float | None, lane: Lane) -> AsyncIterator[None]:
+        """ProblemError for what is not done by then."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            self.metrics.refused.labels("deadline").inc()
+            wait = max(1, min(600, round(self.queue.tokens(lane) / self.queue.rate.value)))
+            said = f"Not done within {seconds:g} seconds: send less, or come back in {wait} seconds."
+            raise ProblemError(
+                self.limits.overload, said, code="deadline", retry_after=wait, reason="deadline"
+            ) from None
 
     # ---- the engine --------------------------------------------------------------------------------------------
 
@@ -600,13 +608,6 @@ def _characters(asked: Asked, limit: int) -> int:
     if asked.ids:
         return sum(CHARACTERS * min(len(ids), limit) for ids in asked.ids)
     return sum(min(len(text), CHARACTERS * limit) for text in asked.texts)
-
-
-def _doubled(index: int) -> str:
-    return (
-        f"input {index} begins with this model's prompt, which the server puts before it once more: send the bare text "
-        "with input_type."
-    )
 
 
 def _at(problem: ProblemError, index: int) -> ProblemError:

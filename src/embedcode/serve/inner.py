@@ -1,6 +1,8 @@
 """InnerEncoder: the server's engine as an Encoder (types.py), so that an index it serves needs no second model.
 
-Called from threads that are not the event loop's. A query takes the lane of queries, all else that of passages.
+Called from threads that are not the event loop's. What an index is made of (`forward`) takes the lane of passages, and
+waits for room; what is encoded is for a search, takes that of queries, and is refused where it would not be there in
+time.
 """
 
 from __future__ import annotations
@@ -9,11 +11,15 @@ import asyncio
 from collections.abc import Sequence
 
 from embedcode.engine.encoder import Conditions, LocalEncoder, accepted
-from embedcode.errors import EncodeError, ModelError
+from embedcode.errors import BusyError, EncodeError, ModelError
 from embedcode.serve.embedder import Embedder
+from embedcode.serve.kept import ANSWER_SECONDS, EMBED_SECONDS
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import Lane
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate
+
+QUERY_SECONDS = ANSWER_SECONDS - EMBED_SECONDS
+"""How long a search may wait for the vector of its query: so it ends, and says why, before its caller gives it up."""
 
 
 class InnerEncoder:
@@ -70,19 +76,21 @@ class InnerEncoder:
         from embedcode.engine.vectors import cut
 
         tokens = accepted(self.tokenize(texts, role, instruction, truncate, max_tokens))
-        vectors = self._compute(tokens, role)
+        vectors = self._compute(tokens, Lane.QUERY, QUERY_SECONDS)
         return vectors if dimensions is None else cut(vectors, dimensions)
 
-    def _compute(self, tokens: Sequence[Tokens], lane: Lane) -> Floats:
+    def _compute(self, tokens: Sequence[Tokens], lane: Lane, seconds: float | None = None) -> Floats:
         import numpy as np
 
         if not tokens:
             return np.empty((0, self.dim), np.float32)
         try:
-            return asyncio.run_coroutine_threadsafe(self._embedder.compute(tokens, lane), self._loop).result()
+            return asyncio.run_coroutine_threadsafe(self._embedder.compute(tokens, lane, seconds), self._loop).result()
         except ProblemError as problem:
             if problem.index is not None:
                 raise EncodeError(problem.message, problem.index) from None
-            raise ModelError(problem.message) from problem  # with its status
+            # With its status. An engine that is not there leaves a search its words; one with too much to do does not.
+            kind = BusyError if problem.code in ("overloaded", "deadline") else ModelError
+            raise kind(problem.message) from problem
         except RuntimeError as error:  # the loop has ended
             raise ModelError(f"the server is going down ({error})") from None

@@ -127,9 +127,11 @@ class Kept:
         task.start()
         task.join(max(0.0, start + ANSWER_SECONDS - time.monotonic()))
         if task.is_alive():
-            return Answer(
-                [], (f"the index of {self.index.root} is being made ready: ask again in a few seconds",), False
+            why = ", while what has changed in it is read" if self.reading is not None else ""
+            said = (
+                f"{self.index.root} gave no answer within {ANSWER_SECONDS:g} seconds{why}: ask again in a few seconds"
             )
+            return Answer([], (said,), False)
         return Answer(task.outcome(), (*notes, *self._missing()))
 
     def _refresh(self) -> list[str]:

@@ -91,7 +91,7 @@ def routes(embedder: Embedder, about: About) -> list[Route]:
     def version() -> tuple[int, Any]:
         return 200, {"release": __version__, "api": API_VERSION}
 
-    def counted(_: Request) -> Response:
+    async def counted(_: Request) -> Response:
         return Response(embedder.metrics.text(), media_type=metrics.CONTENT_TYPE)
 
     told = {

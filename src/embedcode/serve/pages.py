@@ -23,7 +23,7 @@ def route(path: str, name: str) -> Route:
     content = file.read_bytes()
     headers = {"Content-Security-Policy": POLICY} if file.suffix == ".html" else {}
 
-    def endpoint(_: Request) -> Response:
+    async def endpoint(_: Request) -> Response:
         return Response(content, media_type=KINDS[file.suffix], headers=headers)
 
     return Route(path, endpoint, methods=["GET"])

@@ -5,9 +5,11 @@ Knows no address, no token and no page: an application decides who may ask (`web
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, get_args
 
 from starlette.concurrency import run_in_threadpool
@@ -21,10 +23,10 @@ from embedcode.index.records import answer_record, hit_record, status_record
 from embedcode.search.excerpt import telling
 from embedcode.search.forms import with_forms
 from embedcode.serve.asked import SHOWN, named, whole
-from embedcode.serve.body import Bodies
+from embedcode.serve.body import GONE, Bodies
 from embedcode.serve.highlight import coloured
 from embedcode.serve.indexes import Indexes
-from embedcode.serve.kept import Answer, Kept
+from embedcode.serve.kept import ANSWER_SECONDS, Answer, Kept
 from embedcode.serve.keys import Key, asker
 from embedcode.serve.problem import ProblemError, encodable, overloaded
 from embedcode.serve.queue import FullError
@@ -37,6 +39,8 @@ MOST_HITS = 1000
 COLOURED_BYTES = 1_000_000
 """Of sources that are parsed to colour one answer, which takes 0.2 s: the best hits come first."""
 RETRY_SECONDS = 2
+AT_WORK = 32
+"""Searches at a time, each in a thread of the 40 that there are."""
 
 Values = dict[str, Any]
 
@@ -58,6 +62,7 @@ class NotShownError(UsageError):
 
 def routes(indexes: Indexes, bodies: Bodies) -> list[Route]:
     """POST /v1/search, /v1/search/related and /v1/search/file, GET /v1/search/status and /v1/search/indexes."""
+    turns = asyncio.Semaphore(AT_WORK)
 
     def search(kept: Kept, asked: Values) -> Values:
         if asked["mode"] not in list(Mode):
@@ -86,15 +91,15 @@ def routes(indexes: Indexes, bodies: Bodies) -> list[Route]:
         step = kept.reading
         return {**status_record(kept.status()), "reading": {"done": step.done, "total": step.total} if step else None}
 
-    def names(request: Request) -> Response:
+    async def names(request: Request) -> Response:
         return _json({"indexes": indexes.names(asker(request))})
 
     return [
         Route("/v1/search/indexes", names, methods=["GET"]),
-        Route("/v1/search", _answering(search, SEARCH, indexes, bodies), methods=["POST"]),
-        Route("/v1/search/related", _answering(related, RELATED, indexes, bodies), methods=["POST"]),
-        Route("/v1/search/file", _answering(file, FILE, indexes, bodies), methods=["POST"]),
-        Route("/v1/search/status", _answering(status, {}, indexes, bodies), methods=["GET"]),
+        Route("/v1/search", _answering(search, SEARCH, indexes, bodies, turns), methods=["POST"]),
+        Route("/v1/search/related", _answering(related, RELATED, indexes, bodies, turns), methods=["POST"]),
+        Route("/v1/search/file", _answering(file, FILE, indexes, bodies, turns), methods=["POST"]),
+        Route("/v1/search/status", _answering(status, {}, indexes, bodies, turns), methods=["GET"]),
     ]
 
 
@@ -102,7 +107,7 @@ def routes(indexes: Indexes, bodies: Bodies) -> list[Route]:
 
 
 def _answering(
-    work: Callable[[Kept, Values], Values], fields: Values, indexes: Indexes, bodies: Bodies
+    work: Callable[[Kept, Values], Values], fields: Values, indexes: Indexes, bodies: Bodies, turns: asyncio.Semaphore
 ) -> Callable[[Request], Any]:
     """An endpoint that gives the repository that is asked, and a request's fields, to `work`, in a thread."""
 
@@ -114,19 +119,39 @@ def _answering(
             texts = [asked[name] for name in ASKED if asked[name]] if fields is SEARCH else []
             if (note := getattr(request.state, "note", None)) is not None:
                 note["texts"] = texts
-            spent = 0
-            try:
-                if key is not None and key.tokens_per_minute and texts and asked["mode"] != Mode.LEXICAL:
-                    cost = await run_in_threadpool(_cost, kept, texts)
-                    _spend(key, cost)
-                    spent = cost
-                return _json(await run_in_threadpool(work, kept, asked))
-            except (EmbedcodeError, ProblemError) as error:
-                if key is not None and spent:
-                    key.spend(-spent, time.monotonic())  # there was no answer for it
-                raise _problem(error) if isinstance(error, EmbedcodeError) else error from None
+            async with _turn(turns):
+                if await request.is_disconnected():
+                    return Response(status_code=GONE)
+                return await answer(kept, asked, texts, key)
+
+    async def answer(kept: Kept, asked: Values, texts: list[str], key: Key | None) -> Response:
+        spent = 0
+        try:
+            if key is not None and key.tokens_per_minute and texts and asked["mode"] != Mode.LEXICAL:
+                cost = await run_in_threadpool(_cost, kept, texts)
+                _spend(key, cost)
+                spent = cost
+            return _json(await run_in_threadpool(work, kept, asked))
+        except (EmbedcodeError, ProblemError) as error:
+            if key is not None and spent:
+                key.spend(-spent, time.monotonic())  # there was no answer for it
+            raise _problem(error) if isinstance(error, EmbedcodeError) else error from None
 
     return endpoint
+
+
+@asynccontextmanager
+async def _turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
+    """ProblemError 429 where it does not come while an answer would be waited for."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await turns.acquire()
+    except TimeoutError:
+        raise overloaded(FullError(RETRY_SECONDS, "searches"), 429) from None
+    try:
+        yield
+    finally:
+        turns.release()
 
 
 def _cost(kept: Kept, texts: list[str]) -> int:

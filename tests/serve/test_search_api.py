@@ -1,0 +1,193 @@
+"""Search beside an engine that has too much to do, or does not answer, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from embedcode import Index, load
+from embedcode.engine.encoder import LocalEncoder
+from embedcode.errors import BusyError
+from embedcode.serve import embedder as door
+from embedcode.serve import inner, search_api
+from embedcode.serve.asked import Model
+from embedcode.serve.body import Bodies
+from embedcode.serve.embedder import Embedder, Limits
+from embedcode.serve.guard import Guard
+from embedcode.serve.indexes import Indexes
+from embedcode.serve.inner import InnerEncoder
+from embedcode.serve.journal import Journal
+from embedcode.serve.kept import Kept
+from embedcode.serve.metrics import Metrics
+from embedcode.serve.queue import Lane
+from embedcode.serve.server import application
+from embedcode.serve.worker import Facts, Item, Load
+from embedcode.types import Role, Tokens
+
+from .asgi import answered, ask
+
+WAITING = 200
+"""Tokens that a lane may hold."""
+
+
+class Engine:
+    """In the place of an EngineProcess: takes what comes, and answers nothing."""
+
+    pid = None
+
+    def __init__(self, _: Load, told: Any) -> None:
+        self.told = told
+
+    def start(self) -> None:
+        self.told("ready", (Facts(384, load().build, 1e6, 0.1, 1.0, 0),))
+
+    def send(self, lane: Lane, items: Sequence[Item]) -> None:
+        pass
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        self.told("gone", (numbers,))
+
+    def stop(self) -> None:
+        pass
+
+
+def served(kept: Any) -> Any:
+    routes = search_api.routes(Indexes({"shop": kept}), Bodies(1_000_000))
+    guard = Guard(Journal("error", True, io.StringIO()), Metrics(), frozenset(), frozenset())
+    return application(list(routes), guard, Metrics())
+
+
+@dataclass
+class Shop:
+    app: Any
+    embedder: Embedder
+    loop: asyncio.AbstractEventLoop
+
+    def occupy(self, *sizes: int) -> None:
+        """The lane of queries, by texts of so many tokens."""
+        for number, size in enumerate(sizes):
+            tokens = Tokens((number,) * size, size, size)
+            asyncio.run_coroutine_threadsafe(self.embedder.compute([tokens], Lane.QUERY), self.loop)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(door, "EngineProcess", Engine)
+    root = tmp_path / "shop"
+    (root / ".git").mkdir(parents=True)
+    (root / "a.py").write_text("def forget_visitor(session):\n    session.flush()\n")
+    local = cast(LocalEncoder, load())
+    with Index.open(root, local) as index:
+        index.update()
+    model, limits = Model("m", 384, (), dict.fromkeys(Role, "")), Limits(most_tokens=WAITING)
+    made = Embedder(local, Load("m", "auto", "cpu", False, 1, tmp_path, 100), model, limits, Metrics())
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start() -> None:
+        made.start()
+
+    async def stop() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    asyncio.run_coroutine_threadsafe(start(), loop).result()
+    kept = Kept(root, InnerEncoder(made, local, loop))
+    yield Shop(served(kept), made, loop)
+    kept.index.close()
+    asyncio.run_coroutine_threadsafe(stop(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    made.stop()
+
+
+def test_a_search_whose_query_has_no_room_is_told_when_to_come_back(shop: Shop) -> None:
+    shop.occupy(101, 100, 99)  # the first is the engine's, the others wait
+    for body in ({"query": "log a visitor out"}, {"query": "log a visitor out", "mode": "dense"}):
+        status, headers, answer = ask(shop.app, "/v1/search", body)
+        assert (status, answer["error"]["code"]) == (429, "overloaded"), answer
+        assert headers["retry-after"] == "1"
+        assert answer["message"] == "The server has all the work it can take: come back in 1 seconds."
+    assert ask(shop.app, "/v1/search", {"query": "visitor", "mode": "lexical"})[0] == 200
+
+
+def test_a_search_whose_query_the_engine_does_not_reach_ends_and_leaves_nothing_behind(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inner, "QUERY_SECONDS", 0.3)
+    status, headers, answer = ask(shop.app, "/v1/search", {"query": "log a visitor out"})
+    assert (status, headers["retry-after"], answer["error"]["code"]) == (429, "1", "deadline")
+    assert answer["message"] == "Not done within 0.3 seconds: send less, or come back in 1 seconds."
+    assert shop.embedder._flights == {}
+    assert shop.embedder.at_hand(Lane.QUERY) == 0
+
+
+class Slow:
+    """A repository that says how it is when it is told to go on."""
+
+    reading = None
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go_on = threading.Event()
+
+    def status(self) -> Any:
+        self.asked += 1
+        self.go_on.wait(10)
+        raise BusyError("it is busy.")
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Slow, Any]]:
+    """One that one may ask at a time."""
+    monkeypatch.setattr(search_api, "AT_WORK", 1)
+    kept = Slow()
+    yield kept, served(kept)
+    kept.go_on.set()
+
+
+def test_where_others_are_at_work_a_search_is_refused_in_time(
+    slow: tuple[Slow, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_api, "ANSWER_SECONDS", 0.1)
+    kept, app = slow
+
+    async def both() -> list[tuple[int, dict[str, str], Any]]:
+        first = asyncio.create_task(answered(app, "/v1/search/status"))
+        await asyncio.sleep(0)
+        second = await answered(app, "/v1/search/status")
+        kept.go_on.set()
+        return [await first, second, await answered(app, "/v1/search/status")]
+
+    first, second, third = asyncio.run(both())
+    assert (first[0], second[0], third[0]) == (503, 429, 503)
+    assert second[1]["retry-after"] == "2"
+    assert second[2]["error"]["code"] == "overloaded"
+    assert kept.asked == 2
+
+
+def test_who_has_gone_before_its_turn_is_not_searched_for(slow: tuple[Slow, Any]) -> None:
+    kept, app = slow
+
+    async def both() -> tuple[int, int]:
+        first = asyncio.create_task(answered(app, "/v1/search/status"))
+        second = asyncio.create_task(answered(app, "/v1/search/status", gone=True))
+        while not kept.asked:
+            await asyncio.sleep(0.01)
+        kept.go_on.set()
+        return (await first)[0], (await second)[0]
+
+    assert asyncio.run(both()) == (503, 499)
+    assert kept.asked == 1
