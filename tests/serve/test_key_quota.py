@@ -1,0 +1,57 @@
+"""What a search that is refused for lack of room is told, in this process and without an index."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from embedcode.serve import keys, search_api
+from embedcode.serve.body import Bodies
+from embedcode.serve.guard import Guard
+from embedcode.serve.indexes import Indexes
+from embedcode.serve.journal import Journal
+from embedcode.serve.kept import Kept
+from embedcode.serve.metrics import Metrics
+from embedcode.serve.server import application
+from embedcode.types import Tokens
+
+from .asgi import ask
+
+
+class Ten:
+    """Ten tokens a text."""
+
+    def tokenize(self, texts: list[str], *_: Any, **__: Any) -> list[Tokens]:
+        return [Tokens((1,) * 10, 10, 10)] * len(texts)
+
+
+@pytest.mark.parametrize("overload", [429, 503])
+def test_a_search_that_is_refused_has_the_status_of_an_overload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overload: int
+) -> None:
+    path, metrics = tmp_path / "keys.toml", Metrics()
+    made = {"authorization": f"Bearer {keys.add(path, 'reader', tokens_per_minute=10)}"}
+    known = keys.Keys(path)
+    cast(keys.Key, known.find(made["authorization"][7:])).spend(10, time.monotonic())
+    kept = cast(Kept, SimpleNamespace(index=SimpleNamespace(encoder=Ten())))
+    guard = Guard(Journal("error", True, io.StringIO()), metrics, frozenset(), frozenset(), known)
+
+    def asked() -> tuple[int, dict[str, str], Any]:
+        routes = search_api.routes(Indexes({"shop": kept}), Bodies(1000, overload=overload))
+        return ask(application(list(routes), guard, metrics), "/v1/search", {"query": "x"}, **made)
+
+    status, headers, answer = asked()
+    assert (status, answer["error"]["code"]) == (overload, "overloaded")
+    assert "This key has used up its tokens" in answer["message"]
+    assert 1 <= int(headers["retry-after"]) <= 60
+    monkeypatch.setattr(search_api, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(search_api, "AT_WORK", 0)  # as if others were
+    status, headers, answer = asked()
+    assert (status, headers["retry-after"]) == (overload, "2")
+    for reason in ("search_quota", "searches"):
+        assert f'embedcode_refused_requests_total{{reason="{reason}"}} 1.0' in metrics.text().decode()
