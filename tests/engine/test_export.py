@@ -18,7 +18,7 @@ from layouts import LAYOUTS
 from reference import Reference
 
 from embedcode import Role, Truncate, load
-from embedcode.engine import onnx
+from embedcode.engine import memory, onnx
 from embedcode.engine.export import export
 from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.quantise import quantise
@@ -230,6 +230,16 @@ def test_a_head_that_a_graph_cannot_have(tmp_path: Path) -> None:
     write_json(folder / "2_Dense" / "config.json", config | {"activation_function": "torch.nn.modules.activation.Tanh"})
     with pytest.raises(ModelError, match="has a head with tanh, which is not exported: run it on torch"):
         export(Checkpoint.read(folder), tmp_path, "onnx", False, 1)
+
+
+def test_an_export_that_does_not_fit_is_refused_before_it_is_loaded(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = load(str(exported("sfr-mistral", "onnx", True)))
+    monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+    with pytest.raises(ModelError, match=r"needs .* GB of memory and 0\.0 GB are free: .* smaller export"):
+        ours.encode(["x"], Role.PASSAGE)
+    assert load().encode(["x"], Role.PASSAGE).shape == (1, 384)
 
 
 class TestDevices:

@@ -176,5 +176,9 @@ class GraphEncoder(LocalEncoder):
 
     @cached_property
     def _session(self) -> Session:
+        if self.spec.folder != DEFAULT and self._device == "cpu":  # the packaged one takes as much as importing does
+            from embedcode.engine import memory
+
+            memory.check_graph(self.spec)
         session: Session = self._library.load(self.spec, self._threads, self._device, self._precision)
         return session

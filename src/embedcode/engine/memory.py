@@ -132,6 +132,16 @@ def check(checkpoint: Checkpoint, precision: str) -> None:
     )
 
 
+def check_graph(spec: Spec) -> None:
+    """ModelError where an exported model will not fit."""
+    need, have = needed_by_graph(spec), available()
+    if need > have:
+        raise ModelError(
+            f"{spec.name} needs {_gb(need)} of memory and {_gb(have)} are free: stop something else, or take a smaller "
+            "export."
+        )
+
+
 def _gb(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 

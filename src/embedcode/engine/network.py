@@ -195,13 +195,15 @@ def _sources(network: Any, checkpoint: Checkpoint, layers: int) -> Mapping[str, 
         name = key
         for pattern, replacement in checkpoint.family.renamed:
             name = re.sub(pattern, replacement, name)
+        places: list[tuple[str, slice | None]] = [(name, None)]
         for part, others in checkpoint.family.split.items():
             if part in name:
                 rows = entry.shape[0] // len(others)
-                for number, other in enumerate(others):
-                    found[name.replace(part, other)] = (entry, slice(number * rows, (number + 1) * rows))
-                break
-        else:
+                places = [
+                    (name.replace(part, other), slice(number * rows, (number + 1) * rows))
+                    for number, other in enumerate(others)
+                ]
+        for name, cut in places:
             place = next((n for n in _unprefixed(name) if n in wanted), None)
             if place is None and not any(map(_OTHERS.search, _unprefixed(key))):
                 raise ModelError(
@@ -209,7 +211,7 @@ def _sources(network: Any, checkpoint: Checkpoint, layers: int) -> Mapping[str, 
                     "are of two models, download both again."
                 )
             if place is not None:
-                found[place] = (entry, None)
+                found[place] = (entry, cut)
     if lost := [name for name in wanted if name not in found]:
         raise ModelError(f"{checkpoint.folder} has no weights for {lost[0]}: download the checkpoint again.")
     return found

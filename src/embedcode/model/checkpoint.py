@@ -100,6 +100,10 @@ class Checkpoint:
         tokenized = own if is_file(own / "tokenizer.json") else folder
         published = read_json(folder / "config.json")
         architecture, kind = _architecture(folder, published)
+        for field, alone in kind.computed.items():
+            if (value := published.get(field, alone)) != alone:
+                place = folder / "config.json"
+                raise ModelError(f"{place}: {field} {value!r} is not computed here, {alone!r} is: take another model.")
         name = name or hub.named(own)
         known = preset(name) or preset(hub.named(folder)) or Preset("", "", 0, 0)
         config = _stock_config(published, kind)

@@ -53,6 +53,8 @@ class Family:
     """Field of the published config to field of the stock one."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the stock config that the published one has under no name."""
+    computed: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the published config that the stock network computes at this value only."""
     offset_positions: bool = False
     """Positions count from the padding id + 1, as in RoBERTa."""
 
@@ -101,6 +103,7 @@ FAMILIES: Mapping[str, Family] = {
         split={".Wqkv.": (".q_proj.", ".k_proj.", ".v_proj.")},
         fields=_NOMIC_FIELDS,
         settings={"hidden_act": "silu"},
+        computed={"activation_function": "swiglu", "prenorm": False, "rotary_emb_fraction": 1.0},
     ),
     "RobertaModel": Family("roberta", offset_positions=True),
     "XLMRobertaModel": Family("xlm-roberta", offset_positions=True),

@@ -96,13 +96,8 @@ def _needed(encoder: LocalEncoder) -> int:
             memory.check(encoder.checkpoint, min(precisions, key=lambda one: memory.NUMBER[one]))
         return need
     assert isinstance(encoder, GraphEncoder)
-    need, free = memory.needed_by_graph(encoder.spec), memory.available()
-    if need > free:
-        raise ModelError(
-            f"{encoder.conditions.name} needs {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: stop "
-            "something else, or serve a smaller export."
-        )
-    return need
+    memory.check_graph(encoder.spec)
+    return memory.needed_by_graph(encoder.spec)
 
 
 def make(embedder: Embedder, threads: int, need: int) -> Plan:
