@@ -92,6 +92,11 @@ def test_late_chunking_gives_each_part_a_vector_of_the_whole_file(server: Server
         "/v1/embeddings", {"model": f"{NAME}-passage", "input": ["a b " * 4000], "late_chunking": True}
     )
     assert (status, "exceeds maximum allowed token size 4096" in answer["message"]) == (400, True)
+    for part in ("", " \n"):
+        body = {"model": f"{NAME}-passage", "input": [*PARTS, part, "y"], "late_chunking": True}
+        status, answer = server.ask("/v1/embeddings", body)
+        assert (status, answer["detail"]["index"]) == (400, 2)
+        assert answer["message"].startswith("Input 2 is the span ")
 
 
 def test_the_vector_of_a_known_text_is_kept_and_a_model_that_gives_another_is_never_ready(

@@ -266,8 +266,42 @@ def test_a_text_that_kills_the_engine_costs_nobody_else_an_answer() -> None:
         assert [task.exception() for task in (*good, query, new)] == [None] * 4
         caught = bad.exception()
         assert isinstance(caught, ProblemError)
-        assert caught.status == 500
+        assert (caught.status, caught.index) == (500, 0)
+        assert caught.message == "The engine ended while it computed this text (input 0)."
         # Each alone, and twice what it dies of again; what came later only when all of them are told apart.
         assert case.engine.sent == [["query"], ["a"], ["b"], [KILLER], [KILLER], ["new"]]
+
+    case.run(work())
+
+
+def test_a_text_that_kills_the_engine_is_told_by_its_place_and_the_others_are_answered_where_that_is_asked_for() -> (
+    None
+):
+    case = Case()
+
+    async def work() -> None:
+        partial = Asked("m", ("a", KILLER, "b"), Role.PASSAGE, Lane.PASSAGE, partial=True)
+        task = asyncio.create_task(case.embedder.embed(partial))
+        while not task.done():
+            case.engine.answer()
+            await asyncio.sleep(0.01)
+        answer = await task
+        assert answer.places == (0, 2)
+        assert [error.index for error in answer.errors] == [1]
+        assert "(input 1)" in answer.errors[0].message
+
+    case.run(work())
+
+
+def test_a_part_of_a_file_without_a_token_is_told_by_its_place() -> None:
+    case = Case()
+
+    async def work() -> None:
+        task = asyncio.create_task(case.embedder.embed(Asked("m", ("a", " "), Role.PASSAGE, Lane.PASSAGE, late=True)))
+        await case.until(lambda: case.engine.has)
+        case.engine.told("bad", (case.engine.has[0].number, "Input 1 is the span 1:2, which has no token.", 1))
+        with pytest.raises(ProblemError) as caught:
+            await task
+        assert (caught.value.status, caught.value.index) == (400, 1)
 
     case.run(work())

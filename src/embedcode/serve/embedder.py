@@ -247,7 +247,7 @@ class Embedder:
         for index, key in list(keys.items()):
             outcome = found[key]
             if isinstance(outcome, ProblemError):
-                if not asked.partial or outcome.status != 400:
+                if not asked.partial or outcome.param != "input":
                     raise _at(outcome, index)
                 errors.append(InputError(index, _at(outcome, index).message))
                 del good[index]
@@ -491,9 +491,9 @@ class Embedder:
             case "rows":
                 self._rows(*rest)
             case "bad":
-                number, message = rest
+                number, message, part = rest
                 if flight := self._took(number):
-                    self._land(flight, ProblemError(400, message, "input"))
+                    self._land(flight, ProblemError(400, message, "input", index=part))
             case "gone":
                 for number in rest[0]:
                     if self._took(number):
@@ -612,9 +612,9 @@ def _characters(asked: Asked, limit: int) -> int:
 
 def _at(problem: ProblemError, index: int) -> ProblemError:
     """A problem of a text, at its place in this request: the engine knew another. One of the server stays as it is."""
-    if problem.status != 400:
+    if problem.param != "input":
         return problem
     message = re.sub(r"^Input \d+\b", f"Input {index}", problem.message)
     if message == problem.message:
-        message = f"{message} (input {index})"
+        message = f"{message.rstrip('.')} (input {index})."
     return ProblemError(problem.status, message, "input", index=index)

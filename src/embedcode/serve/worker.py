@@ -178,14 +178,14 @@ class Worker:
                 try:
                     rows: Any = self._encoder.late(*item.late)
                 except EmbedcodeError as error:
-                    self._send("bad", item.number, str(error))
+                    self._send("bad", item.number, str(error), error.index if isinstance(error, EncodeError) else None)
                 else:
                     self._send_rows([item], [rows], since)
         while plain:
             try:
                 vectors = self._encoder.forward([item.tokens for item in plain])
             except EncodeError as error:
-                self._send("bad", plain[error.index].number, str(error))
+                self._send("bad", plain[error.index].number, str(error), None)
                 plain = [*plain[: error.index], *plain[error.index + 1 :]]
             else:
                 self._send_rows(plain, vectors, since)
