@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -26,8 +28,9 @@ import embedcode
 from embedcode.engine import memory
 from embedcode.errors import EmbedcodeError, UsageError
 from embedcode.files import replacing
+from embedcode.model.checkpoint import Checkpoint
 from embedcode.train import averaging, base, loop, mix, near, network, publish, run
-from embedcode.train.recipe import read
+from embedcode.train.recipe import Lora, read
 from embedcode.train.run import Outcome, Run
 from embedcode.types import Role
 
@@ -295,6 +298,52 @@ def test_a_base_too_big_is_refused_before_it_is_loaded(
         go(recipe("big", evaluate=[]), tmp_path / "big")
     with pytest.raises(UsageError, match="free: take a smaller base"):
         go(recipe("large", evaluate=[], lora={"rank": 4, "targets": ["query"]}), tmp_path / "large")
+
+
+def test_a_base_too_big_for_the_card_is_refused_whatever_the_machine_has(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (600_000_000, 80_000_000_000))
+    with pytest.raises(UsageError, match=r"to be trained and 0.6 GB are free on the card: train adapters \(lora\)"):
+        go(recipe("card", evaluate=[]), tmp_path / "card")
+
+
+def test_merging_adapters_adds_them_to_a_copy_and_never_writes_the_model(world: Path) -> None:
+    """A card has no room for a second copy, and what is added and taken away is not the same to the bit."""
+    model = network.trainable(Checkpoint.read(world / "base"), Lora(4, targets=("query", "value")), 0.0)
+    built = network.body(model).network
+    for adapter in network.trained_weights(model).values():
+        torch.nn.init.normal_(adapter, std=0.02)
+    before = {name: (one.clone(), one._version) for name, one in built.named_parameters()}
+    found = network.merged(model)
+    for name, one in built.named_parameters():
+        assert torch.equal(one, before[name][0]) and one._version == before[name][1], name
+    for layer in built.modules():
+        if isinstance(layer, LoraLayer):
+            layer.merge()  # as the library does
+    expected = {name.replace(".base_layer.", "."): one for name, one in built.state_dict().items()}
+    assert found.keys() == {name for name in expected if ".lora_" not in name}
+    assert all(torch.equal(one, expected[name]) for name, one in found.items())
+    base = load_file(world / "base" / "model.safetensors")
+    assert sum(not torch.equal(one, base[name]) for name, one in found.items()) == 4, "two maps of two layers"
+
+
+def test_a_round_begins_without_a_network_of_before_in_memory(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Any]] = []
+    real = network.network.build
+
+    def build(*arguments: Any) -> Any:
+        assert all(one() is None for one in made), "a card would hold both"
+        built = real(*arguments)
+        made.append(weakref.ref(built))
+        return built
+
+    monkeypatch.setattr(network.network, "build", build)
+    go(recipe("rounds", negatives=1, mining={"rounds": 2}, evaluate=[]), tmp_path / "out")
+    assert len(made) == 3, "one to mine with, then one a round"
 
 
 def test_a_filter_that_leaves_nothing_says_so(recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ is what the encoder will compute. Knows no data and no loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import gc
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,17 +52,21 @@ class Packed(Module):
 
 
 def check(checkpoint: Checkpoint, lora: Lora | None) -> None:
-    """UsageError where training a checkpoint will not fit in memory: beside its weights in fp32 there are, of all that
-    is trained, a gradient and two moments of Adam."""
-    need, have = memory.needed(checkpoint, "fp32") + (0 if lora else 12 * checkpoint.weights.count), memory.available()
+    """UsageError where training a checkpoint will not fit in memory, a card's where there is one: beside its weights
+    in fp32 there are, of all that is trained, a gradient and two moments of Adam."""
+    need = memory.needed(checkpoint, "fp32") + (0 if lora else 12 * checkpoint.weights.count)
+    where, have = "", memory.available()
+    if torch.cuda.is_available():
+        where, have = " on the card", torch.cuda.mem_get_info()[0]
     if need > have:
         cure = "take a smaller base" if lora else "train adapters (lora), or take a smaller base"
-        sizes = f"{need / 1e9:.1f} GB of memory to be trained and {have / 1e9:.1f} GB are free"
+        sizes = f"{need / 1e9:.1f} GB of memory to be trained and {have / 1e9:.1f} GB are free{where}"
         raise UsageError(f"{checkpoint.name} needs {sizes}: {cure}.")
 
 
 def trainable(checkpoint: Checkpoint, lora: Lora | None, dropout: float, device: str = "cpu") -> SentenceTransformer:
     """The model [Packed] of a checkpoint, in fp32: all its weights trainable, or with LoRA those of the adapters."""
+    gc.collect()  # a model and its trainer name each other, so that one of before is still in memory
     built = network.build(checkpoint, "fp32", torch.device(device))
     for parameter in built.parameters():
         parameter.data = parameter.data.clone()  # they are views of a file that must not be written
@@ -111,33 +115,24 @@ def put_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> 
             own[name].copy_(one)
 
 
+@torch.no_grad()
 def merged(model: SentenceTransformer) -> dict[str, torch.Tensor]:
-    """The stock network's weights by name, adapters in them; the model is as before afterwards."""
-    built = body(model).network
-    with _merged(built):
-        return {
-            name.replace(".base_layer.", "."): tensor.detach().clone().contiguous()
-            for name, tensor in built.state_dict().items()
-            if ".lora_" not in name
-        }
+    """The stock network's weights by name, in the machine's memory, adapters in them; the model is never written.
 
-
-@contextmanager
-def _merged(built: Any) -> Iterator[None]:
-    from peft.tuners.lora import LoraLayer
-
-    layers: list[Any] = [part for part in built.modules() if isinstance(part, LoraLayer)]
-    kept = [(layer.get_base_layer().weight, layer.get_base_layer().weight.detach().clone()) for layer in layers]
-    for layer in layers:
-        layer.merge()
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.unmerge()
-        with torch.no_grad():
-            for weight, before in kept:  # adding and subtracting does not give the same number again
-                weight.copy_(before)
+    One tensor at a time: two more copies of 7 B weights in fp32, 56 GB, are more than an 80 GB card has left.
+    """
+    built, found = body(model).network, {}
+    for name, tensor in built.state_dict().items():
+        if ".lora_" in name:
+            continue
+        weight = tensor.detach().to("cpu", copy=True).contiguous()
+        place, adapted, kind = name.rpartition(".base_layer.")
+        if adapted and kind == "weight":
+            layer = built.get_submodule(place)
+            for adapter in layer.active_adapters:
+                weight += layer.get_delta_weight(adapter).cpu()
+        found[f"{place}.{kind}" if adapted else name] = weight
+    return found
 
 
 def encode(model: SentenceTransformer, tokens: Sequence[Tokens], first: int = 0) -> Floats:

@@ -89,8 +89,7 @@ class Run:
         begun = self._claim(resume)
         try:
             self._checkpoint = base.open_base(recipe, out)
-            if device() == "cpu":
-                network.check(self._checkpoint, recipe.lora)
+            network.check(self._checkpoint, recipe.lora)
             self._steering = [beir.load(place) for place in self._places(recipe.evaluate)]
             self.mix = mix.load(recipe, self._forbidden, out, self._against())
         except EmbedcodeError:
@@ -135,6 +134,7 @@ class Run:
             with _writing(folder):
                 folder.mkdir(exist_ok=True)
             mixed = self._mined(model, checkpoint, folder) if self.recipe.mining.rounds else self.mix
+            model = None  # or the next round's network is beside the one of this
             torch.manual_seed(self.recipe.seed + number)  # adapters begin at random
             model = network.trainable(checkpoint, self.recipe.lora, self.recipe.dropout, device())
             before = before or self._base_scores(judge, model)
