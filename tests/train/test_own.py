@@ -153,6 +153,24 @@ def test_a_model_is_judged_and_trained_with_its_own_prompts_and_pooling(world: P
         assert getattr(ours, name) == getattr(theirs, name), name
 
 
+def test_of_a_large_repository_only_so_many_functions_are_scored_and_always_the_same(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores come every 50 steps, beside the minutes that are planned for the steps."""
+    told: list[str] = []
+    own._divide(repository, tmp_path / "whole", 1, told.append)
+    monkeypatch.setattr(own, "MOST_HELD_OUT", 21)
+    for name in ("some", "again"):
+        own._divide(repository, tmp_path / name, 1, told.append)
+    assert told[1] == told[2] and told[1].endswith("21 to steer, 21 held out")
+    whole, some, again = (tmp_path / name for name in ("whole", "some", "again"))
+    for name in ("steering", "held-out"):
+        drawn = beir.load(some / name).corpus
+        assert drawn == beir.load(again / name).corpus and len(drawn) == 21
+        assert set(drawn.values()) < set(beir.load(whole / name).corpus.values())
+    assert list(pairs.read(some / "own.jsonl.gz")) == list(pairs.read(whole / "own.jsonl.gz"))
+
+
 def test_a_folder_with_a_run_keeps_what_it_has(repository: Path, world: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     (tmp_path / "own.jsonl.gz").write_bytes(b"as it was")
