@@ -338,6 +338,35 @@ def test_a_source_enters_by_its_own_licence(tmp_path: Path) -> None:
     assert len(own.pairs) == len(taken.pairs) and not own.refused
 
 
+def test_a_folder_under_another_licence_is_left_out_and_counted(tmp_path: Path) -> None:
+    apache = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
+    own, code = source(tmp_path / "a", apache), SOURCES["a.py"]
+    deep = "src/a/b/c/d"
+    files = {
+        f"{deep}/LICENSE": "Acme Enterprise License\n", f"{deep}/e/one.py": code.replace("squares", "first"),
+        "open/LICENSE": apache, "open/two.py": code.replace("squares", "second"),
+        "enterprise/z.py": code, "enterprise/zLICENSE.py": code.replace("squares", "third"),
+        "enterprise/COPYING": "GNU GENERAL PUBLIC LICENSE\n",
+    }  # fmt: skip
+    for name, text in files.items():
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / name).write_text(text)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:  # here a licence comes behind the files it is of
+        for name in sorted((file.relative_to(own).as_posix() for file in own.rglob("*.*")), reverse=True):
+            archive.write(own / name, f"a-1/{name}")
+        for name in ("LICENSE", *(name for name in files if name.endswith(("LICENSE", "COPYING")))):
+            archive.write(own / name, f"a-1/{name}")
+    with docstrings.workers(1) as workers:
+        for path in (own, tmp_path / "a.zip"):
+            mined = mine(path, "a 1", workers)
+            assert mined.left.counts["folder under another licence"] == 3, path
+            assert mined.files == len(SOURCES) + 1
+            assert {pair.licence for pair in mined.pairs} == {"Apache-2.0"}
+            code_mined = "\n".join(pair.positives[0] for pair in mined.pairs)
+            assert "second" in code_mined and not {"first", "third"} & set(code_mined.split("("))
+        assert mine(own, "a 1", workers, own=True).left.counts["folder under another licence"] == 0
+
+
 def test_what_an_evaluation_uses_is_never_mined(tmp_path: Path) -> None:
     with docstrings.workers(1) as workers:
         for name in ("django", "flask-2.0.1", "libgson-java_2.8"):

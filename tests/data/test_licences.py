@@ -159,6 +159,8 @@ def test_every_licence_file_of_a_source_must_be_known() -> None:
     pointer = "This software is made available under the terms of either of the licenses found in LICENSE-MIT or ..."
     assert licences.of({"LICENSE": pointer, "LICENSE-MIT": MIT}) == "MIT"
     assert licences.of({"LICENSE": pointer}) is None
+    paid = "This software is under the licenses found in LICENSE-MIT while your company has fewer than ten employees."
+    assert licences.of({"LICENSE": paid, "LICENSE-MIT": MIT}) is None
     assert licences.of({"LICENSE": MIT, "COPYING": "GNU GENERAL PUBLIC LICENSE"}) is None
     assert licences.of({}) is None
 
@@ -203,6 +205,14 @@ def test_which_files_are_licences(path: str, top: str, own: bool) -> None:
         "Any use is fine except in weapons.",
         "Military use is prohibited.",
         "Use by competitors is not permitted.",
+        "You must display our logo in every product built on this software.",
+        "Companies with more than 50 employees need to buy a license from us.",
+        "Use for training machine learning models is reserved.",
+        "The directory enterprise/ is under the Acme Enterprise License, see enterprise/LICENSE.",
+        "Attribution in the user interface is mandatory.",
+        "Every deployed copy displays a visible badge.",
+        "See https://example.org/terms because a fee is due for hosting.",
+        "This is free for individuals, others write to sales@example.org.",
     ],
 )
 @pytest.mark.parametrize("text", [MIT, ISC, BSD, ZLIB, APACHE])
@@ -213,7 +223,16 @@ def test_a_condition_counts_however_short_it_is(text: str, condition: str) -> No
 
 
 @pytest.mark.parametrize(
-    "remark", ["Do not edit: made by a template.", "Except where otherwise noted, this is the licence of all files."]
+    "remark",
+    [
+        "Do not edit: made by a template.",
+        "Except where otherwise noted, this is the licence of all files.",
+        "This project is licensed under the MIT License, see LICENSE or https://example.org/a/b for the full text.",
+        "Parts of src/sort.c are derived from the Quick project, and were written by its authors and contributors.",
+        "Jane Doe <jane@example.org>\nJohn van Doe, Some Street 12, 3000 Bern, Switzerland\nhttps://example.org/~john",
+        "pycparser -- A C parser in Python",
+        "You may use this software under either of the following licenses:",
+    ],
 )
 def test_a_remark_is_no_condition(remark: str) -> None:
     assert licences.identify(f"{remark}\n{MIT}") == "MIT"
@@ -221,9 +240,53 @@ def test_a_remark_is_no_condition(remark: str) -> None:
 
 def test_headers_of_files_count() -> None:
     assert licences.foreign_header("/* This is free software under the GNU General Public License */\nint a;")
-    assert licences.foreign_header("// SPDX-License-Identifier: GPL-2.0-only\n")
-    assert not licences.foreign_header("// SPDX-License-Identifier: Apache-2.0\n")
     assert not licences.foreign_header("int a;\n" * 100 + "// the GNU General Public License\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "foreign"),
+    [
+        ("GPL-2.0-only", True),
+        ("GPL-2.0-only AND MIT", True),
+        ("(GPL-2.0 AND BSD-3-Clause)", True),
+        ("MIT AND (GPL-2.0-only OR LGPL-2.1-only)", True),
+        ("BSD-4-Clause", True),
+        ("CC-BY-NC-4.0 (c) Smith", True),
+        ("Apache-2.0 WITH Commons-Clause", True),
+        ("MIT, GPL-2.0", True),
+        ("LicenseRef-MIT", True),
+        ("(" * 4_000, True),
+        ("", True),
+        ("Apache-2.0", False),
+        ("MIT (c) Smith", False),
+        ("GPL-2.0-only OR (BSD-3-Clause AND ISC)", False),
+        ("Apache-2.0 WITH LLVM-exception", False),
+        ("mit or gpl-3.0-or-later", False),
+    ],
+)
+def test_an_expression_in_a_header_needs_a_permitted_choice(said: str, foreign: bool) -> None:
+    for line in (f"// SPDX-License-Identifier: {said}", f"/* SPDX-License-Identifier: {said} */"):
+        assert licences.foreign_header(f"{line}\nint a;\n") is foreign, line
+
+
+@pytest.mark.parametrize(
+    ("said", "foreign"),
+    [
+        ("GNU GPL v3 or later", True),
+        ("Licensed under the GPLv2", True),
+        ("LGPL-2.1", True),
+        ("Elastic License 2.0", True),
+        ("Business Source License 1.1", True),
+        ("Server Side Public License", True),
+        ("PolyForm Noncommercial License", True),
+        ("From an answer under CC BY-SA 4.0", True),
+        ("Dual licensed under the MIT or GPL Version 2 licenses", False),
+        ("Licensed under the Apache License, Version 2.0", False),
+        ("Reads GPLs", False),
+    ],
+)
+def test_words_in_a_header_name_another_licence(said: str, foreign: bool) -> None:
+    assert licences.foreign_header(f"# {said}\nimport os\n") is foreign
 
 
 def test_expressions() -> None:

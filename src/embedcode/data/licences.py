@@ -1,8 +1,9 @@
 """Which licence a licence file grants, by its words. Only those of ALLOWED are recognised; all else is None.
 
-A file may hold several texts (two licences, or those of parts); each must be one of these, and little else may stand
-beside them. So an added condition, such as "for good, not evil", "no commercial use" or "may not be used to train",
-makes a file unknown. Knows no archive: it is given names and texts.
+A file may hold several texts (two licences, or those of parts); each must be one of these, and beside them may stand
+names and remarks on where something is from. So an added condition, such as "for good, not evil", "companies need to
+buy it" or "our logo is to be shown", makes a file unknown, however it is worded. Knows no archive: it is given names
+and texts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cache
 
 ALLOWED = ("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "Unlicense", "Zlib")
 """SPDX identifiers. All allow any use, with attribution at most."""
+_LOWER = frozenset(map(str.lower, ALLOWED))
 
 MOST_OTHER_WORDS = 60
 """Beside the licence itself: a title, the holders, a note on where a part is from."""
@@ -23,11 +25,43 @@ _CONDITION = re.compile(
     r"|requires?|except|unless)\b"
 )
 _RESTRICTION = re.compile(
-    r"\b(?:(?:may|must|shall|can|will|should|do) (?:not|never|neither)|cannot|not (?:permitted|allowed|for)|only"
-    r"|except(?! (?:as|when|where) otherwise)|prohibit\w*|forbid\w*|restrict\w*)\b(?! (?:edit|pertain)\b)"
+    r"\b(?:(?:may|must|shall|can|will|should|do|does) (?:not|never|neither)|cannot|not (?:permitted|allowed|for)|only"
+    r"|except(?! (?:as|when|where) otherwise)|prohibit\w*|forbid\w*|restrict\w*|must|shall|ha(?:ve|s) to|needs? to"
+    r"|mandatory|required|oblig\w+|excluded|reserves|(?:is|are|be) reserved|consent|pay|pays|paid|payment|buy"
+    r"|purchase\w*|royalt\w+|revenue|training|use (?:is|in|by|for)|free for"
+    r"|(?:personal|private|internal|academic) use)\b"
 )
-"""Words of what one may not do: no remark beside a licence is too short for them. "Do not edit" is no condition, nor
-what a clause of Apache's says, whose "(c)" looks like a holder's."""
+"""Words of what one may not or has to do: no remark beside a licence is too short for them."""
+_REMARK = frozenset(
+    """
+    above adapted added addition additional additions affiliates after agreeing algorithm algorithms all also
+    alterations an and any applies are as at attribution author authors automatically available based be been below
+    benchmarking both builds bundle bundled bundles but by can cleanup code collection complete conditions contact
+    contained contains contributed contributing contribution contributions contributor contributors copied copies
+    copy copying copyright copyrighted corresponding covered created current data de den der derivative derived des
+    design details developed developer developers developing di different directly directories directory distributed
+    documentation done downloaded downloading du dual each earlier either email english even extended extension
+    extensions external extracted file files first following for fork forked forks form found from full function
+    functions gave generated had has have he here holder holders homepage ie implementation implemented in include
+    included includes including incorporated individual information inlined inspired instead into is it its itself
+    known la laid later le libraries library licence licences license licensed licenses licensing like linked list
+    listed located made maintained manual many members method methods modification modifications modified module
+    modules most my name names new noted notes notice notices number obtained of on optimised or original originally
+    originates other others otherwise our out over owned owner package packages page parser part parts party patches
+    permission piece please port ported portions ports present previously printing product program project projects
+    provided public published pull rather record records refactoring refer registered released remain repo
+    repositories repository reproduced requests respective rights same sample second section see separate several
+    similar since software some source sources specific standard subdirectory subject such summary support taken
+    team terms test tests text texts thanks that the their then there these they third this those to tool trademark
+    two under unit unless upstream url used uses using van version versions via vocabulary von was we website well
+    were wheel when where which while who with within word work works written you your
+    """.split()  # noqa: SIM905
+)
+"""What remarks on where something is from, and on who made it, are written in. A word that is not one of these, and
+that stands in small letters, may belong to a condition."""
+_MOST_STRANGE_WORDS = 2
+"""Names are written in small letters too: "pycparser, a parser", "angus croll"."""
+_OTHER_LICENCE = re.compile(r"\b(?:under|terms of|subject to|see) ((?:\w+ ){1,5}?)(?:licen[cs]es?|agreement)\b")
 _PARTS = re.compile(
     r"\s*(?:\w+\s+){0,20}?(?:includes|contains) a number of subcomponents with separate copyright notices"
 )
@@ -35,7 +69,8 @@ _PARTS = re.compile(
 _FOREIGN = re.compile(
     r"\b(?:general public|lgpl|agpl|gpl|mozilla public|eclipse public|creative commons|cc by|commons clause|commercial"
     r"|business source|server side public|elastic license|proprietary|all rights reserved to|confidential|evil"
-    r"|noncommercial|non commercial|gnu|cddl|cecill|shareware|evaluation|research only|educational)\b"
+    r"|noncommercial|non commercial|gnu|cddl|cecill|shareware|evaluation|research only|educational|psf|perl itself"
+    r"|eula|terms of (?:service|use))\b"
 )
 """Words that no short remark beside an open licence has by chance."""
 
@@ -50,11 +85,13 @@ _OTHER_NAMES = re.compile(r"$|authors|notice|credits|contributors|readme|.*third
 _DEPTH = 3
 _HEADER_LINES = 40
 _HEADER = re.compile(
-    r"general\s+public\s+licen|mozilla\s+public\s+licen|SPDX-License-Identifier:\s*(?![^\n]*(?:MIT|BSD|Apache|ISC|Zlib|Unlicense))"
-    r"|creative\s?commons|eclipse\s+public\s+licen|common\s+development\s+and\s+distribution"
+    r"(?:general|mozilla|eclipse|server\s+side)\s+public\s+licen|(?:business\s+source|elastic|polyform\W+\w+)\s+licen"
+    r"|creative\s?commons|\bCC[ -]BY\b|commons\s+clause|common\s+development\s+and\s+distribution|\bCeCILL\b"
+    r"|\b(?:GNU|under|under\s+the|terms\s+of\s+the)\s+[AL]?GPL|(?<!\bor )(?<!/)\b[AL]?GPL[ -]?v?[23]\b"
     r"|proprietary|all\s+rights\s+reserved\.?\s+(?:no\s+part|unauthori)",
     re.IGNORECASE,
 )
+_SPDX = re.compile(r"SPDX-License-Identifier:([^\n]*)", re.IGNORECASE)
 
 
 def may_be(path: str) -> bool:
@@ -86,6 +123,11 @@ def of_part(path: str) -> bool:
     licence file of the source itself may stand. In a wheel's metadata such a folder holds the wheel's own."""
     folders = path.split("/")[:-1]
     return bool(folders) and folders[-1].lower() in _FOLDERS and not any(map(is_metadata, folders))
+
+
+def of_folder(path: str) -> bool:
+    """Whether a file is the licence of all in its folder, by its name, however deep it lies."""
+    return _NAMES.fullmatch(path.rpartition("/")[2]) is not None and not of_part(path)
 
 
 def is_metadata(folder: str) -> bool:
@@ -125,15 +167,36 @@ def identify(text: str) -> str | None:
             found.add(name)
     if not found:
         return None
-    words = _TITLES.sub(" ", words)
+    words = _TITLES.sub(" ", _REMARKS.sub(" ", words))
     others = len(words.split())
-    lists_parts = "Apache-2.0" in found and _PARTS.match(words)
-    notices = _plain(" ".join(_COPYRIGHT.findall(_lines(text))))  # a condition may stand behind a holder
-    if _FOREIGN.search(words) or others > MOST_OTHER_NAMES or _RESTRICTION.search(f"{words} {notices}"):
+    lists_parts = "Apache-2.0" in found and _PARTS.match(words) is not None
+    if others > MOST_OTHER_NAMES or not _harmless(words, text, lists_parts):
         return None
     if others > MOST_OTHER_WORDS and _CONDITION.search(words) and not lists_parts:
         return None
     return " AND ".join(sorted(found))
+
+
+def _harmless(words: str, text: str, lists_parts: bool = False) -> bool:
+    """Whether `words`, what is left of `text` without its licences, names things and says where they are from."""
+    notices = _COPYRIGHT.findall(_lines(text))  # a condition may stand behind a holder
+    beside = f"{words} {_TITLES.sub(' ', _plain(' '.join(notices)))}"
+    if _FOREIGN.search(beside) or _RESTRICTION.search(beside):
+        return False
+    if any(len(_strange(_plain(line), line)) > _MOST_STRANGE_WORDS for line in notices):
+        return False
+    if lists_parts:
+        return True
+    if any(set(named.split()) - _REMARK for named in _OTHER_LICENCE.findall(beside)):
+        return False
+    others = _COPYRIGHT.sub(" ", _lines(text))
+    small = "\n".join(line.lower() if line.isupper() else line for line in others.split("\n"))
+    return len(_strange(words, small)) + len(_UNREAD.findall(others)) <= _MOST_STRANGE_WORDS
+
+
+def _strange(words: str, text: str) -> set[str]:
+    """Those of `words` that are no remark's and that `text` has in small letters outside addresses and paths."""
+    return {word for word in _SMALL.findall(text) if len(word) > 1}.intersection(words.split()) - _REMARK
 
 
 def known(text: str) -> bool:
@@ -145,12 +208,33 @@ def points(text: str) -> bool:
     """Whether a file grants nothing itself: "under either of the licenses found in LICENSE.APACHE or LICENSE.MIT"."""
     words = _words(text)
     short = len(words.split()) <= MOST_OTHER_WORDS
-    return "found in" in words and short and not _FOREIGN.search(words) and not _RESTRICTION.search(words)
+    return "found in" in words and short and _harmless(words, text)
 
 
 def foreign_header(text: str) -> bool:
     """Whether a source file says at its top that it is under another licence than those of ALLOWED."""
-    return _HEADER.search("\n".join(text[:6000].split("\n", _HEADER_LINES)[:_HEADER_LINES])) is not None
+    head = "\n".join(text[:6000].split("\n", _HEADER_LINES)[:_HEADER_LINES])
+    return _HEADER.search(_SPDX.sub("", head)) is not None or not all(map(_may_be_chosen, _SPDX.findall(head)))
+
+
+def _may_be_chosen(expression: str) -> bool:
+    """Whether an SPDX expression can be met by licences of ALLOWED: all of those joined by AND, of OR one. What is
+    behind it on its line, such as the end of a comment, does not count."""
+    expression = re.sub(r"(?<=\w)[,/] *(?=\w)", " and ", expression.lower())
+    while "(" in expression:
+        before = expression
+        expression = re.sub(
+            r"\(([^()]*)\)", lambda inner: " mit " if _may_be_chosen(inner[1]) else " none ", expression
+        )
+        if expression == before:
+            break
+    choices = re.split(r"\sor(?:\s|$)", expression)
+    return any(all(map(_is_allowed, re.split(r"\sand(?:\s|$)", choice))) for choice in choices)
+
+
+def _is_allowed(part: str) -> bool:
+    name, *more = [word.strip("-.") for word in re.findall(r"[\w.+-]+", part)] or [""]
+    return name in _LOWER and (more[:1] != ["with"] or more[1:2] == ["llvm-exception"])
 
 
 def allowed(expression: str) -> bool:
@@ -159,14 +243,18 @@ def allowed(expression: str) -> bool:
 
 
 _COPYRIGHT = re.compile(
-    r"^[^\w\n(]*(?:Portions\s+)?(?:Copyright(?:\s*\([cC]\)|\s*©|\s+\d{4}|\s+[A-Z]|:)|\([cC]\)\s|©).*$", re.MULTILINE
+    r"^[^\w\n(]*(?:Portions\s+)?(?:Copyright(?:\s*\([cC]\)|\s*©|\s+\d{4}|\s+[A-Z]|:)|\([cC]\)\s(?!You must)|©).*$",
+    re.MULTILINE,
 )
-"""Not the word within a licence, where a line happens to begin with it."""
+"""Not the word within a licence, where a line happens to begin with it, nor clause (c) of Apache's."""
 _TITLES = re.compile(
     r"\b(?:the )?(?:simplified |modified |new |revised |zero clause )?"
     r"(?:mit|isc|bsd|zlib|apache|expat|unlicense|(?:2|3) clause|0bsd)\b"
-    r"|\b(?:licen[cs]es?|all rights reserved|spdx identifier)\b|https? \S+(?: \w{2,12}){0,5}"
+    r"|\b(?:all rights reserved|spdx licen[cs]e identifier)\b"
 )
+_SMALL = re.compile(r"(?<![\w./@:-])[a-z]+(?![\w/@:-]|\.\w)")
+_UNREAD = re.compile(r"[^\W\d_\x00-\u024f]{2,}")
+"""Words in other letters than Latin ones, which no pattern here reads."""
 
 
 def _words(text: str) -> str:
@@ -182,6 +270,20 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", text.lower().replace("’", "'").replace("'", "")))
 
 
+_REMARKS = re.compile(
+    # How a file is made; which licence one may choose; X.org's; fmt's and LLVM's exception, which allows more; what
+    # protoc writes; Kuhn's wcwidth; PyTorch's on Caffe2.
+    r"\bdo not edit\b"
+    r"|\byou may use this software under (?:either|any osi approved open source)\b"
+    r"|\bagreed upon by most contributors copyright holders of new code should use this license statement where"
+    r" possible they may also add themselves to the list below\b"
+    r"|\bif as a result of your compiling your source code portions of this software are embedded into .{100,300}?"
+    r"without including the (?:above )?copyright and permission notices?\b"
+    r"|\bcode generated by the protocol buffer compiler is owned by .{100,200}? itself covered by\b"
+    r"|\bpermission to use copy modify and distribute this software for any purpose and without fee is hereby granted"
+    r" the author disclaims all warranties with regard to this software\b"
+    r"|\beach contributor holds copyright over their contributions .{200,300}? when it is committed\b"
+)
 _WARRANTY = (
     "any express or implied warranties including but not limited to the implied warranties of merchantability and"
     " fitness for a particular purpose are disclaimed in no event shall {any} be liable for any direct indirect"

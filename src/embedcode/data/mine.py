@@ -23,6 +23,7 @@ NEVER = "never trained on"
 NO_LICENCE = "no licence file"
 UNKNOWN_LICENCE = "licence not of the allow-list"
 FOREIGN_HEADER = "file under another licence"
+FOREIGN_FOLDER = "folder under another licence"
 COPIES = "copy of another function"
 
 
@@ -36,7 +37,7 @@ class Mined:
     """Why the whole source was refused; then there are no pairs."""
     pairs: list[Pair] = field(default_factory=list)
     files: int = 0
-    """That were parsed."""
+    """That were parsed and may be used."""
     left: Left = field(default_factory=Left)
     """Files left out."""
     dropped: Counter[str] = field(default_factory=Counter)
@@ -56,18 +57,22 @@ def mine(
         mined.refused = f"{NEVER}: {entry.why}"
         return mined
     reader = _Reader(path, name, mined, own)
+    found = list(workers.done(reader))  # the licence of a folder may come behind its files
+    if not reader.settle():
+        return mined
     seen: set[bytes] = set()
-    for extracted in workers.done(reader):
+    for path_inside, extracted in zip(reader.paths, found, strict=True):
+        if path_inside.startswith(tuple(reader.foreign)):
+            mined.left.add(FOREIGN_FOLDER, path_inside)
+            continue
+        mined.files += 1
         mined.dropped += extracted.refused
         for pair, known in zip(extracted.pairs, extracted.prints, strict=True):
             if known in seen:
                 mined.dropped[COPIES] += 1
             else:
                 seen.add(known)
-                mined.pairs.append(pair)
-    reader.settle()
-    if mined.refused:
-        mined.pairs = []
+                mined.pairs.append(replace(pair, licence=mined.licence))
     return mined
 
 
@@ -80,6 +85,10 @@ class _Reader:
         self._tops: set[str] = set()
         """Of an archive, its outermost folders."""
         self._licences: dict[str, str] = {}
+        self.paths: list[str] = []
+        """Of the files given, in their order."""
+        self.foreign: set[str] = set()
+        """Folders, with a slash behind, whose own licence file is not of the allow-list."""
 
     def __iter__(self) -> Iterator[File]:
         archive = not self._path.is_dir()
@@ -93,7 +102,10 @@ class _Reader:
                 if not (self._own or licences.of_part(member.path) or licences.known(member.text)):
                     return
             elif (file := self._file(member)) is not None:
+                self.paths.append(file.path)
                 yield file
+            elif not self._own and licences.of_folder(member.path) and not licences.known(member.text):
+                self.foreign.add(member.path.rpartition("/")[0] + "/")
 
     def _file(self, member: Member) -> File | None:
         if docstrings.language(member.path, member.text) is None:
@@ -101,19 +113,17 @@ class _Reader:
         if not self._own and licences.foreign_header(member.text):
             self._mined.left.add(FOREIGN_HEADER, member.path)
             return None
-        self._mined.files += 1
         return File(member.path, member.text, self._name, "")
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
+        """Whether the source enters."""
         mined = self._mined
+        mined.licence = licences.of(self._licences) or ""
         if entry := self._renamed():
             mined.refused = f"{NEVER}: {entry.why}"
-            return
-        mined.licence = licences.of(self._licences) or ""
-        if self._own or mined.licence:
-            mined.pairs = [replace(pair, licence=mined.licence) for pair in mined.pairs]
-        else:
+        elif not (self._own or mined.licence):
             mined.refused = UNKNOWN_LICENCE if self._licences else NO_LICENCE
+        return not mined.refused
 
     def _renamed(self) -> never.Entry | None:
         """What never.toml has on the one folder that holds all of an archive, which itself may be called anything. Not
