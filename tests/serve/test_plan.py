@@ -88,7 +88,9 @@ def test_an_engine_that_dies_while_it_is_loaded_is_not_started_again(monkeypatch
 
 
 def test_an_engine_that_cannot_compute_is_a_sentence_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match=r"m could not be measured \(The engine ended .* text\): free memory"):
+    with pytest.raises(
+        ModelError, match=r"m could not be measured \(The engine ended .* text \(input 0\)\): free memory"
+    ):
         made(monkeypatch, Limits(), computes=False)
 
 

@@ -145,7 +145,7 @@ def embedder(options: Options, settings: Settings, encoder: LocalEncoder, metric
 
 def public(name: str) -> str:
     """What requests call a model: its name on the hub, and not the folder it lies in."""
-    if not is_folder(name):
+    if "/" in name and not is_folder(name):
         return name
     known = preset(name)
     return known.name if known else Path(name).resolve().name
