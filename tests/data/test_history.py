@@ -148,6 +148,17 @@ def test_what_says_or_edits_nothing_is_skipped_and_counted(repository: Path, tok
     assert mined.skipped == {history.MERGE: 1, history.MESSAGE: 1, history.NO_CODE: 3, history.MANY: 1}
 
 
+def test_an_edit_in_too_many_places_is_skipped_and_counted(repository: Path, tokenizer: TextTokenizer) -> None:
+    words = "first second third fourth " * 30
+    steps = [f"def step_{n}(value):\n    # {words}\n    return value + {n}\n\n\n" for n in range(40)]
+    many = "".join(steps)
+    commit(repository, "Add the steps that shapes are made by", steps_py=many)
+    commit(repository, "Count the steps of shapes from one on", steps_py=many.replace("value + ", "value + 1 + "))
+    _, mined = found(repository, tokenizer)
+    assert mined.skipped[history.MANY_PLACES] == 1
+    assert mined.commits == mined.used + mined.skipped.total()
+
+
 def test_files_under_another_licence_are_left_out_and_counted(repository: Path, tokenizer: TextTokenizer) -> None:
     foreign = f"# This is free software under the GNU General Public License, version 3.\n{OLD}"
     commit(repository, "Add the shapes of somebody else", src__foreign_py=foreign)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from embedcode.data import scoring
+from embedcode.data import negatives, scoring
 from embedcode.data.filter import consistent
 from embedcode.data.negatives import ANSWERS, CLOSE, FEW, Rule, mine
 from embedcode.types import Pair, Role, Tokens
@@ -122,7 +122,18 @@ def test_copies_of_an_answer_are_no_negatives() -> None:
 def test_a_second_round_replaces_or_adds() -> None:
     pairs = [Pair("read file", ("read file path",), ("old",)), Pair("write file", ("write file path",))]
     assert mine(pairs, Words(), count=1)[0][0].negatives == ("write file path",)
-    assert mine(pairs, Words(), count=1, keep=True)[0][0].negatives == ("old", "write file path")
+    assert mine(pairs, Words(), count=1, keep=True)[0][0].negatives == ("write file path", "old")
+
+
+def test_a_query_that_all_is_close_to_has_its_negatives_from_further_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As to a network that is not trained yet; without in-batch negatives a pair that has none teaches nothing."""
+    monkeypatch.setattr(negatives, "DEPTH", 4)
+    monkeypatch.setattr(negatives, "SCORES", 8)
+    pairs = [Pair("a b", ("a b",)), *(Pair(f"q{i}", (f"a b {'a b ' * i}",)) for i in range(40))]
+    pairs += [Pair("u", ("a c c",)), Pair("v", ("a d d",))]
+    mined, passed = mine(pairs, Words(), count=2, rule=Rule("share", 0.9))
+    assert mined[0].negatives == ("a c c", "a d d")
+    assert passed[CLOSE] >= 40
 
 
 def test_sampling_draws_among_the_allowed_and_is_repeatable() -> None:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from embedcode.errors import UsageError
 from embedcode.index import exclude, git, walk, words
@@ -27,8 +27,15 @@ NAMES = TAR_NAMES + ZIP_NAMES
 ESCAPES = "path outside the archive"
 LINK = "link"
 ENCRYPTED = "encrypted"
+PACKED = "packed in a way that is not bounded"
 TESTS = "tests"
 
+LONGEST_HEADER = 1 << 20
+"""Bytes of a member's name or attributes."""
+_ABOUT = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
+"""Members that are about the next one."""
 _VENDORED = words("extern external externals deps bundled _vendored subprojects submodules vendors thirdparties")
 """What sources of packages call what they took from others, beside the names that an index leaves out anyway."""
 _TEST_FOLDERS = words("""
@@ -191,6 +198,8 @@ def _zip(file: Path, left: Left, limits: Limits) -> Iterator[tuple[str, bytes | 
                 left.add(LINK, path)
             elif info.flag_bits & 1:
                 left.add(ENCRYPTED, path)
+            elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                left.add(PACKED, path)  # bzip2 and LZMA unpack at once whatever they hold, however little is asked for
             elif info.file_size > limits.file:  # not unpacked, so it need not be honest
                 left.add(_too_large(limits), path)
             else:
@@ -205,7 +214,7 @@ def _zip(file: Path, left: Left, limits: Limits) -> Iterator[tuple[str, bytes | 
 
 def _tar(file: Path, left: Left, limits: Limits, inner: IO[bytes] | None = None) -> Iterator[tuple[str, bytes | str]]:
     meter = _Meter(file, limits)
-    with tarfile.open(file if inner is None else None, "r:*", fileobj=inner) as archive:
+    with tarfile.open(file if inner is None else None, "r:*", fileobj=inner, tarinfo=_Header) as archive:
         # tarfile passes over a member by unpacking it, so that its size has to be counted before that.
         while (info := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # or it would keep every header
@@ -225,6 +234,17 @@ def _tar(file: Path, left: Left, limits: Limits, inner: IO[bytes] | None = None)
                 yield path, _read(archive, info, limits.file)
 
 
+class _Header(tarfile.TarInfo):
+    """tarfile reads the whole of a long name or of a member's attributes before anyone can count it."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _ABOUT and found.size > LONGEST_HEADER:
+            raise tarfile.ReadError(f"a name or attributes of {found.size:,} bytes")
+        return found
+
+
 def _read(archive: tarfile.TarFile, info: tarfile.TarInfo, most: int) -> bytes:
     member = archive.extractfile(info)
     assert member is not None
@@ -242,7 +262,7 @@ def _guarded(file: Path, members: Iterator[tuple[str, bytes | str]]) -> Iterator
 
     damaged: tuple[Any, ...] = (
         OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError,
-        ValueError, OverflowError,
+        ValueError, OverflowError, RecursionError,
     )  # fmt: skip
     while True:
         try:

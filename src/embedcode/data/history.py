@@ -41,6 +41,7 @@ MOST_BYTES = 1_000_000
 MERGE = "merge, or first commit"
 MESSAGE = "message says too little"
 MANY = "too many files"
+MANY_PLACES = "too many places"
 NO_CODE = "no code edited"
 NEW = "nothing that was there before"
 
@@ -204,6 +205,9 @@ def _pairs(
         languages[language.name] += len(edited) + len(chunks) - before
     if not edited and not chunks:
         mined.skipped[FOREIGN_HEADER if foreign else NEW if edits else NO_CODE] += 1
+        return
+    if min(len(one) for one in (edited, chunks) if one) > MOST_POSITIVES:
+        mined.skipped[MANY_PLACES] += 1
         return
     task, source = ("issue" if issue else "commit"), f"git:{mined.source}@{commit.hash[:12]}"
     language_name = languages.most_common(1)[0][0]

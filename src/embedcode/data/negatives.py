@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,8 +20,10 @@ from embedcode.data.never import fingerprint
 from embedcode.data.scoring import Passages, Told, embed, nearest, own
 from embedcode.types import Encoder, Floats, Pair, Role
 
-DEPTH = 100
-"""Passages of each query that are looked at."""
+DEPTH, DEEPER = 100, 8
+"""Passages of each query that are looked at, and how many times as many where all of them are too good."""
+SCORES = 1 << 23
+"""Scores that are held at a time: 100 MB with their places."""
 SEED = 20261126
 
 Nearest = Callable[[Floats, Floats, int], tuple[Floats, NDArray[np.int64]]]
@@ -61,7 +63,7 @@ def mine(
     """The pairs with up to `count` negatives each, hardest first, and why candidates were passed over.
 
     Passages of all pairs of the same language are candidates. `sample` draws from those allowed instead of taking the
-    hardest; `keep` adds to the negatives that a pair has instead of replacing them.
+    hardest; `keep` has the negatives that a pair has stand behind the new ones instead of replacing them.
     """
     result = list(pairs)
     passed = Counter[str]()
@@ -71,15 +73,15 @@ def mine(
         passages = Passages.of(mine)
         vectors = embed(encoder, passages.texts, Role.PASSAGE, told, instruction)
         queries = embed(encoder, [pair.query for pair in mine], Role.QUERY, told, instruction)
-        scores, places = find(queries, vectors, DEPTH)
         positives = own(queries, vectors, passages.of_pair)
         prints = [fingerprint(text) for text in passages.texts]
-        for i, (number, pair) in enumerate(zip(chosen, mine, strict=True)):
+        limits = [rule.limit(float(one.min())) for one in positives]
+        for i, scores, places in _nearest(queries, vectors, find, limits, 2 * count):
+            pair, limit = mine[i], limits[i]
             answers = passages.of_query[pair.query]
             known = {prints[place] for place in answers}
-            limit = rule.limit(float(positives[i].min()))
             allowed: list[str] = []
-            for score, place in zip(scores[i].tolist(), places[i].tolist(), strict=True):
+            for score, place in zip(scores.tolist(), places.tolist(), strict=True):
                 if place in answers or prints[place] in known:
                     passed[ANSWERS] += 1
                 elif score >= limit:
@@ -94,5 +96,26 @@ def mine(
                 allowed = [allowed[place] for place in sorted(drawn)]
             passed[FEW] += len(allowed) < count
             old = pair.negatives if keep else ()
-            result[number] = replace(pair, negatives=tuple(dict.fromkeys((*old, *allowed))))
+            result[chosen[i]] = replace(pair, negatives=tuple(dict.fromkeys((*allowed, *old))))
     return result, passed
+
+
+def _nearest(
+    queries: Floats, vectors: Floats, find: Nearest, limits: Sequence[float], enough: int
+) -> Iterator[tuple[int, Floats, NDArray[np.int64]]]:
+    """(query, scores, places of its nearest passages): DEPTH or more, `enough` of them below the query's limit, or all.
+
+    Where a model finds everything alike, as one that is not trained yet does, the first hundred may all be too good.
+    """
+    left, depth = list(range(len(queries))), max(DEPTH, 2 * enough)
+    while left:
+        short = []
+        block = max(1, SCORES // depth)
+        for start in range(0, len(left), block):
+            rows = left[start : start + block]
+            for i, scores, places in zip(rows, *find(queries[rows], vectors, depth), strict=True):
+                if depth < len(vectors) and int((scores < limits[i]).sum()) < enough:
+                    short.append(i)
+                else:
+                    yield i, scores, places
+        left, depth = short, min(depth * DEEPER, len(vectors))

@@ -253,10 +253,14 @@ class Run:
         if model is None:
             model = network.trainable(checkpoint, None, 0.0, device())
         self.tell(f"mining negatives for {folder.name}")
-        return mining.mined(
+        found = mining.mined(
             self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, folder,
             self._embedding,
         )  # fmt: skip
+        wanted = self.recipe.negatives
+        if few := sum(len(pair.negatives) < wanted for pair in found.pairs):
+            self.tell(f"{few:,} of {len(found.pairs):,} pairs have fewer than {wanted} negatives")
+        return found
 
     def _embedding(self, what: str, done: int, total: int) -> None:
         self.progress(Step(done, total, what=f"embedding {what},"))
