@@ -149,20 +149,66 @@ def test_members_that_unpack_without_a_bound_are_left_out(tmp_path: Path, kind: 
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
-def test_a_name_of_megabytes_is_refused_before_it_is_read(tmp_path: Path, kind: bytes) -> None:
+@pytest.mark.parametrize(("size", "count"), [(64 << 20, 1), (700_000, 90)])
+def test_a_tar_that_says_megabytes_of_a_member_is_refused_before_they_are_read(
+    tmp_path: Path, kind: bytes, size: int, count: int
+) -> None:
+    about = tarfile.TarInfo("long")
+    about.type, about.size = kind, size
     with gzip.open(tmp_path / "p.tar.gz", "wb") as out:
         out.write(tarfile.TarInfo("empty.py").tobuf(tarfile.GNU_FORMAT))
-        info = tarfile.TarInfo("long")
-        info.type, info.size = kind, 64 << 20
-        out.write(info.tobuf(tarfile.GNU_FORMAT))
-        out.write(b"a" * (64 << 20))
+        for _ in range(count):  # each is about the next one
+            out.write(about.tobuf(tarfile.GNU_FORMAT) + f"{size} comment=".encode().ljust(size, b"a"))
+            out.write(bytes(-size % tarfile.BLOCKSIZE))
+    refused_within(16 << 20, tmp_path / "p.tar.gz", "says more than 1 MB of one member: refused as an archive bomb")
+
+
+def test_the_map_of_a_sparse_file_is_no_way_around_that(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("sparse.py")
+    info.type = tarfile.GNUTYPE_SPARSE
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[482] = 1  # the map goes on behind the header
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    with gzip.open(tmp_path / "p.tar.gz", "wb") as out:
+        out.write(head + (b"00000000001\0" * 42 + b"\1" + bytes(7)) * (4 << 11))
+    refused_within(12 << 20, tmp_path / "p.tar.gz", "says more than 1 MB of one member: refused as an archive bomb")
+
+
+def test_attributes_of_a_whole_tar_are_not_gathered(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "p.tar", "w") as archive:
+        for number in range(30):
+            names = {f"{number}.{i}": "" for i in range(400)}
+            info = tarfile.TarInfo(f"{number}.py")
+            archive.fileobj.write(tarfile.TarInfo.create_pax_global_header(names))  # type: ignore[union-attr]
+            archive.addfile(info)
+            archive.offset = archive.fileobj.tell()  # type: ignore[union-attr]
     tracemalloc.start()
     try:
-        with pytest.raises(UsageError, match=r"a name or attributes of 67,108,864 bytes"):
-            list(stream(tmp_path / "p.tar.gz"))
-        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        assert len(list(stream(tmp_path / "p.tar"))) == 30
+        assert tracemalloc.get_traced_memory()[1] < 1_700_000
     finally:
         tracemalloc.stop()
+
+
+def refused_within(most: int, archive: Path, why: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match=why):
+            list(stream(archive))
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+
+
+def test_headers_count_as_what_an_archive_unpacks_to(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "p.tar.gz", "wb") as out:
+        for number in range(8):
+            info = tarfile.TarInfo(f"{number}.py")
+            info.pax_headers = {"comment": "a" * 900_000}
+            out.write(info.tobuf(tarfile.PAX_FORMAT))
+    with pytest.raises(UsageError, match="unpacks to more than 5 MB"):
+        list(stream(tmp_path / "p.tar.gz", limits=Limits(bytes=5_000_000)))
 
 
 def test_one_large_member_of_zeros_costs_no_memory(tmp_path: Path) -> None:

@@ -7,15 +7,19 @@ files too large are left out and counted. Knows no language and no licence.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, cast
 
 from embedcode.errors import UsageError
 from embedcode.index import exclude, git, walk, words
@@ -31,11 +35,7 @@ PACKED = "packed in a way that is not bounded"
 TESTS = "tests"
 
 LONGEST_HEADER = 1 << 20
-"""Bytes of a member's name or attributes."""
-_ABOUT = (
-    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
-)  # fmt: skip
-"""Members that are about the next one."""
+"""Bytes of all that a tar says of one member, such as a long name: 20 MB in memory where they are many attributes."""
 _VENDORED = words("extern external externals deps bundled _vendored subprojects submodules vendors thirdparties")
 """What sources of packages call what they took from others, beside the names that an index leaves out anyway."""
 _TEST_FOLDERS = words("""
@@ -214,35 +214,65 @@ def _zip(file: Path, left: Left, limits: Limits) -> Iterator[tuple[str, bytes | 
 
 def _tar(file: Path, left: Left, limits: Limits, inner: IO[bytes] | None = None) -> Iterator[tuple[str, bytes | str]]:
     meter = _Meter(file, limits)
-    with tarfile.open(file if inner is None else None, "r:*", fileobj=inner, tarinfo=_Header) as archive:
-        # tarfile passes over a member by unpacking it, so that its size has to be counted before that.
-        while (info := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # or it would keep every header
-            path = _checked(file, info.name)
-            meter.member()
-            meter.add(info.size)
-            if info.isdir():
-                continue
-            if not info.isreg():
-                left.add(LINK if info.issym() or info.islnk() else walk.SPECIAL, path)
-            elif path in ("data.tar.gz", "data.tar.xz") and inner is None:  # a gem keeps its files in there
-                packed = _read(archive, info, limits.bytes)
-                yield from _tar(file, left, limits, io.BytesIO(packed))
-            elif info.size > limits.file:
-                left.add(_too_large(limits), path)
-            else:
-                yield path, _read(archive, info, limits.file)
+    with inner or file.open("rb") as packed, _unpacked(packed) as unpacked:
+        given = _Given(file, unpacked)
+        with tarfile.open(fileobj=cast(IO[bytes], given), mode="r:") as archive:
+            # tarfile passes over a member by unpacking it, so that its size has to be counted before that.
+            counted = 0
+            while (info := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # or it would keep every header
+                archive.pax_headers = {}  # those of the whole archive, which may be set again before every member
+                path = _checked(file, info.name)
+                meter.member()
+                meter.add(max(info.size, archive.offset - counted))
+                counted = archive.offset
+                if info.isreg():
+                    given.left = limits.bytes
+                    yield from _member(file, left, limits, archive, info, path, inner is not None)
+                elif not info.isdir():
+                    left.add(LINK if info.issym() or info.islnk() else walk.SPECIAL, path)
+                given.left = LONGEST_HEADER
 
 
-class _Header(tarfile.TarInfo):
-    """tarfile reads the whole of a long name or of a member's attributes before anyone can count it."""
+def _member(
+    file: Path, left: Left, limits: Limits, archive: tarfile.TarFile, info: tarfile.TarInfo, path: str, inside: bool
+) -> Iterator[tuple[str, bytes | str]]:
+    if path in ("data.tar.gz", "data.tar.xz") and not inside:  # a gem keeps its files in there
+        yield from _tar(file, left, limits, io.BytesIO(_read(archive, info, limits.bytes)))
+    elif info.size > limits.file:
+        left.add(_too_large(limits), path)
+    else:
+        yield path, _read(archive, info, limits.file)
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        found = super().frombuf(buf, encoding, errors)
-        if found.type in _ABOUT and found.size > LONGEST_HEADER:
-            raise tarfile.ReadError(f"a name or attributes of {found.size:,} bytes")
-        return found
+
+def _unpacked(packed: IO[bytes]) -> IO[bytes]:
+    head = packed.read(6)
+    packed.seek(0)
+    if head.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.open(packed))
+    if head.startswith(b"BZh"):
+        return cast(IO[bytes], bz2.open(packed))
+    if head.startswith((b"\xfd7zXZ", b"]\0\0")):
+        return cast(IO[bytes], lzma.open(packed))
+    return packed
+
+
+class _Given:
+    """What tarfile reads from: it gives up to `left` bytes. tarfile takes the whole of a long name, of attributes or of
+    a sparse file's map, and of what is about these, before anyone can count it."""
+
+    def __init__(self, file: Path, unpacked: IO[bytes]) -> None:
+        self._file = file
+        self.left = LONGEST_HEADER
+        self.read_from, self.seek, self.tell = unpacked.read, unpacked.seek, unpacked.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self.left:
+            raise UsageError(
+                f"{self._file} says more than {LONGEST_HEADER / 1e6:,.0f} MB of one member: refused as an archive bomb."
+            )
+        self.left -= size
+        return self.read_from(size)
 
 
 def _read(archive: tarfile.TarFile, info: tarfile.TarInfo, most: int) -> bytes:
@@ -257,9 +287,6 @@ def _read(archive: tarfile.TarFile, info: tarfile.TarInfo, most: int) -> bytes:
 
 def _guarded(file: Path, members: Iterator[tuple[str, bytes | str]]) -> Iterator[tuple[str, bytes | str]]:
     """What the libraries raise for a damaged archive, as one sentence."""
-    import lzma
-    import zlib
-
     damaged: tuple[Any, ...] = (
         OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError,
         ValueError, OverflowError, RecursionError,
