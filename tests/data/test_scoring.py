@@ -136,6 +136,14 @@ def test_a_query_that_all_is_close_to_has_its_negatives_from_further_down(monkey
     assert passed[CLOSE] >= 40
 
 
+def test_answers_of_a_query_below_its_limit_do_not_use_up_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(negatives, "DEPTH", 4)
+    pairs = [Pair("a b", ("a b",)), *(Pair("a b", (f"a b {f'x{i} ' * 3}",)) for i in range(20))]
+    pairs += [Pair("u", ("a c c c c",)), Pair("v", ("a d d d d",))]
+    mined, _ = mine(pairs, Words(), count=2)
+    assert mined[0].negatives == ("a c c c c", "a d d d d")
+
+
 def test_sampling_draws_among_the_allowed_and_is_repeatable() -> None:
     pairs = [Pair(f"a w{i}", (f"a w{i} v{i}",)) for i in range(15)]
     hardest = mine(pairs, Words(), count=3)[0]

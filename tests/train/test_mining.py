@@ -29,3 +29,11 @@ def test_a_run_mines_twice_and_a_resumed_one_not_again(recipe: Callable[..., Pat
     Run(read(path), out, resume=True, tell=told.append).go()
     assert times == [(out / f"round-{number}" / "negatives-one.jsonl.gz").stat().st_mtime_ns for number in (1, 2)]
     assert json.loads((out / "model" / "meta.json").read_text())["recipe"]["mining"]["rounds"] == 2
+
+
+def test_pairs_with_too_few_negatives_are_told(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    """Without in-batch negatives a pair that has none trains nothing."""
+    path = recipe("few", evaluate=[], in_batch=False, negatives=90, steps=1, mining={"rounds": 1, "share": 1.0})
+    told: list[str] = []
+    Run(read(path), tmp_path / "out", tell=told.append).go()
+    assert "128 of 128 pairs have fewer than 90 negatives" in told

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,7 +21,8 @@ from embedcode.data.scoring import Passages, Told, embed, nearest, own
 from embedcode.types import Encoder, Floats, Pair, Role
 
 DEPTH, DEEPER = 100, 8
-"""Passages of each query that are looked at, and how many times as many where all of them are too good."""
+"""Passages of each query that are looked at, and how many times as many where they hold too few negatives: to a model
+that is not trained yet all are alike, and the first hundred all too good."""
 SCORES = 1 << 23
 """Scores that are held at a time: 100 MB with their places."""
 SEED = 20261126
@@ -74,48 +75,47 @@ def mine(
         vectors = embed(encoder, passages.texts, Role.PASSAGE, told, instruction)
         queries = embed(encoder, [pair.query for pair in mine], Role.QUERY, told, instruction)
         positives = own(queries, vectors, passages.of_pair)
-        prints = [fingerprint(text) for text in passages.texts]
-        limits = [rule.limit(float(one.min())) for one in positives]
-        for i, scores, places in _nearest(queries, vectors, find, limits, 2 * count):
-            pair, limit = mine[i], limits[i]
-            answers = passages.of_query[pair.query]
-            known = {prints[place] for place in answers}
-            allowed: list[str] = []
-            for score, place in zip(scores.tolist(), places.tolist(), strict=True):
-                if place in answers or prints[place] in known:
-                    passed[ANSWERS] += 1
-                elif score >= limit:
-                    passed[CLOSE] += 1
-                else:
-                    known.add(prints[place])
-                    allowed.append(passages.texts[place])
-                    if len(allowed) == count and not sample:
-                        break
-            if sample and len(allowed) > count:
-                drawn = random.Random(f"{SEED} {pair.query}").sample(range(len(allowed)), count)
-                allowed = [allowed[place] for place in sorted(drawn)]
-            passed[FEW] += len(allowed) < count
-            old = pair.negatives if keep else ()
-            result[chosen[i]] = replace(pair, negatives=tuple(dict.fromkeys((*allowed, *old))))
+        _, prints = np.unique([fingerprint(text) for text in passages.texts], return_inverse=True)
+        left, depth = list(range(len(mine))), DEPTH
+        while left:
+            short = []
+            block = max(1, SCORES // depth)
+            for start in range(0, len(left), block):
+                rows = left[start : start + block]
+                for i, scores, places in zip(rows, *find(queries[rows], vectors, depth), strict=True):
+                    pair, limit = mine[i], rule.limit(float(positives[i].min()))
+                    known = prints[list(passages.of_query[pair.query])]
+                    allowed, why = _allowed(scores, prints[places], known, limit, len(places) if sample else count)
+                    if len(allowed) < count and depth < len(vectors):
+                        short.append(i)
+                        continue
+                    if sample and len(allowed) > count:
+                        drawn = random.Random(f"{SEED} {pair.query}").sample(range(len(allowed)), count)
+                        allowed = [allowed[place] for place in sorted(drawn)]
+                    passed += why
+                    passed[FEW] += len(allowed) < count
+                    found = (passages.texts[places[rank]] for rank in allowed)
+                    old = pair.negatives if keep else ()
+                    result[chosen[i]] = replace(pair, negatives=tuple(dict.fromkeys((*found, *old))))
+            left, depth = short, depth * DEEPER
     return result, passed
 
 
-def _nearest(
-    queries: Floats, vectors: Floats, find: Nearest, limits: Sequence[float], enough: int
-) -> Iterator[tuple[int, Floats, NDArray[np.int64]]]:
-    """(query, scores, places of its nearest passages): DEPTH or more, `enough` of them below the query's limit, or all.
-
-    Where a model finds everything alike, as one that is not trained yet does, the first hundred may all be too good.
-    """
-    left, depth = list(range(len(queries))), max(DEPTH, 2 * enough)
-    while left:
-        short = []
-        block = max(1, SCORES // depth)
-        for start in range(0, len(left), block):
-            rows = left[start : start + block]
-            for i, scores, places in zip(rows, *find(queries[rows], vectors, depth), strict=True):
-                if depth < len(vectors) and int((scores < limits[i]).sum()) < enough:
-                    short.append(i)
-                else:
-                    yield i, scores, places
-        left, depth = short, min(depth * DEEPER, len(vectors))
+def _allowed(
+    scores: Floats, prints: NDArray[np.int64], answers: NDArray[np.int64], limit: float, most: int
+) -> tuple[list[int], Counter[str]]:
+    """The ranks of up to `most` negatives, and why those above were passed over. Copies count once, by their prints."""
+    known = set(answers.tolist())
+    first = int(np.count_nonzero(scores >= limit))  # best first
+    above = int(np.isin(prints[:first], answers).sum())
+    passed = Counter({ANSWERS: above, CLOSE: first - above})
+    allowed: list[int] = []
+    for rank, one in enumerate(prints[first:].tolist(), first):
+        if len(allowed) == most:
+            break
+        if one in known:
+            passed[ANSWERS] += 1
+        else:
+            known.add(one)
+            allowed.append(rank)
+    return allowed, passed
