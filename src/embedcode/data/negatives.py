@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcode.data.never import fingerprint
-from embedcode.data.scoring import Passages, Told, embed, nearest, own
+from embedcode.data.scoring import Passages, Told, embed, nearest, own, ranks
 from embedcode.types import Encoder, Floats, Pair, Role
 
 DEPTH, DEEPER = 100, 8
 """Passages of each query that are looked at, and how many times as many where they hold too few negatives: to a model
 that is not trained yet all are alike, and the first hundred all too good."""
-SCORES = 1 << 23
-"""Scores that are held at a time: 100 MB with their places."""
+SCORES = 1 << 21
+"""Scores that are sorted at a time: 150 MB with all that sorting takes."""
 SEED = 20261126
 
 Nearest = Callable[[Floats, Floats, int], tuple[Floats, NDArray[np.int64]]]
@@ -75,7 +75,9 @@ def mine(
         vectors = embed(encoder, passages.texts, Role.PASSAGE, told, instruction)
         queries = embed(encoder, [pair.query for pair in mine], Role.QUERY, told, instruction)
         positives = own(queries, vectors, passages.of_pair)
+        limits = np.array([rule.limit(float(one.min())) for one in positives], np.float32)
         _, prints = np.unique([fingerprint(text) for text in passages.texts], return_inverse=True)
+        reasons = [Counter[str]() for _ in mine]
         left, depth = list(range(len(mine))), DEPTH
         while left:
             short = []
@@ -83,21 +85,23 @@ def mine(
             for start in range(0, len(left), block):
                 rows = left[start : start + block]
                 for i, scores, places in zip(rows, *find(queries[rows], vectors, depth), strict=True):
-                    pair, limit = mine[i], rule.limit(float(positives[i].min()))
+                    pair, most = mine[i], len(places) if sample else count
                     known = prints[list(passages.of_query[pair.query])]
-                    allowed, why = _allowed(scores, prints[places], known, limit, len(places) if sample else count)
-                    if len(allowed) < count and depth < len(vectors):
+                    allowed, reasons[i] = _allowed(scores, prints[places], known, limits[i], most)
+                    if len(allowed) < count:
+                        reasons[i][FEW] = 1
                         short.append(i)
-                        continue
                     if sample and len(allowed) > count:
                         drawn = random.Random(f"{SEED} {pair.query}").sample(range(len(allowed)), count)
                         allowed = [allowed[place] for place in sorted(drawn)]
-                    passed += why
-                    passed[FEW] += len(allowed) < count
                     found = (passages.texts[places[rank]] for rank in allowed)
                     old = pair.negatives if keep else ()
                     result[chosen[i]] = replace(pair, negatives=tuple(dict.fromkeys((*found, *old))))
-            left, depth = short, depth * DEEPER
+            if short and depth == DEPTH:  # sorting all passages takes hours: not where none is below the limit
+                worse = len(vectors) + 1 - ranks(queries[short], vectors, limits[short])
+                short = [i for i, some in zip(short, worse > 0, strict=True) if some]
+            left, depth = short if depth < len(vectors) else [], depth * DEEPER
+        passed += sum(reasons, Counter())
     return result, passed
 
 
