@@ -61,8 +61,9 @@ def mine(
     if not reader.settle():
         return mined
     seen: set[bytes] = set()
+    foreign = tuple(reader.foreign)
     for path_inside, extracted in zip(reader.paths, found, strict=True):
-        if path_inside.startswith(tuple(reader.foreign)):
+        if path_inside.startswith(foreign):
             mined.left.add(FOREIGN_FOLDER, path_inside)
             continue
         mined.files += 1

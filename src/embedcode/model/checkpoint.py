@@ -124,9 +124,9 @@ class Checkpoint:
         if pooling and (pooling not in _NAMED or kind.pooling is Pooling.LATENT):
             its = "pools by its latents only" if pooling in _NAMED else f"takes {', '.join(_NAMED)}"
             raise UsageError(f"pooling {pooling!r}: {name} {its}.")
-        chosen_pooling = _NAMED[pooling] if pooling else modules.pooling or (_NAMED[named] if named else kind.pooling)
-        if kind.pooling is Pooling.LATENT:
-            chosen_pooling = kind.pooling  # its sentence-transformers files name the mean that follows the latents
+        how = kind.pooling
+        if how is not Pooling.LATENT:  # whose sentence-transformers files name the mean that follows the latents
+            how = _NAMED[pooling] if pooling else modules.pooling or (_NAMED[named] if named else kind.pooling)
         if masks_prompt is None:
             included = modules.includes_prompt
             masks_prompt = kind.masks_prompt if included is None else not included
@@ -146,7 +146,7 @@ class Checkpoint:
             config=config,
             head=published.get("latent_attention_config", {}) if kind.pooling is Pooling.LATENT else {},
             causal=causal,
-            pooling=chosen_pooling,
+            pooling=how,
             masks_prompt=masks_prompt,
             prompts=chosen,
             instruction=instruction,

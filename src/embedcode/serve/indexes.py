@@ -17,7 +17,7 @@ SHOWN = 80
 
 def searchable(names: Iterable[str], key: Key | None) -> list[str]:
     """Those of `names` that a key may search, and so may know of; all where none is needed."""
-    return [name for name in names if key is None or ("search" in key.scopes and key.searches(name))]
+    return [name for name in names if key is None or key.searches(name)]
 
 
 class Indexes:

@@ -45,7 +45,7 @@ class Key:
     at: float = field(default=0.0, compare=False)
 
     def searches(self, index: str) -> bool:
-        return not self.indexes or index in self.indexes
+        return "search" in self.scopes and (not self.indexes or index in self.indexes)
 
     def spend(self, tokens: int, now: float) -> None:
         """FullError where this minute's tokens are used up. A request above a whole minute's waits for a full one.

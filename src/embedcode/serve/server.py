@@ -187,13 +187,8 @@ def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Star
             error = ProblemError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
         assert isinstance(error, ProblemError)
         request.state.note["error"] = error.message
-        if error.reason in (
-            "role",
-            "memory",
-            "scope",
-            search_api.QUOTA,
-            search_api.SEARCHES,
-        ):  # the embedder counts its own
+        # The embedder counts its own.
+        if error.reason in ("role", "memory", "scope", search_api.QUOTA, search_api.SEARCHES):
             metrics.refused.labels(error.reason).inc()
         return respond(error, request.state.id, headers)
 
