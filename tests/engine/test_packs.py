@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedcode.engine.packs import BULK, CALL, batches, packs
-from embedcode.types import Tokens
+from embedcode.types import Tokens, digest
 
 SOURCES = sorted(Path(__file__).parents[2].glob("src/**/*.py"))
 
@@ -22,13 +21,14 @@ def computed(groups: list[list[int]], lengths: list[int]) -> int:
 
 @pytest.fixture(scope="module")
 def lengths() -> list[int]:
-    """Of the definitions in this package, as the packaged tokenizer counts them, in an order of no meaning."""
+    """Of the definitions in this package, as the packaged tokenizer counts them, in an order of no meaning, in which an
+    edited definition moves alone: of all orders one in eight has eight texts in a row that take five batches."""
     from embedcode import Role, Truncate, load
 
     texts = [part for path in SOURCES for part in path.read_text("utf-8").split("\n\n\n") if part.strip()]
+    texts.sort(key=digest)
     entries = load().tokenize(texts, Role.PASSAGE, truncate=Truncate.END)
     found = [entry.used for entry in entries if isinstance(entry, Tokens)]
-    random.Random(1).shuffle(found)
     assert len(found) > 500 and max(found) == 512 and min(found) < 30
     return found
 
