@@ -79,7 +79,7 @@ def context() -> dict[str, Any]:
             "python": platform.python_version(),
             "flags": [name for name in FEATURES if name in features()],
         },
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | {"sqlite": sqlite3.sqlite_version},
+        "versions": {name: _version(name) for name in PACKAGES} | {"sqlite": sqlite3.sqlite_version},
     }
 
 
@@ -105,8 +105,19 @@ def peak_mb(pid: int | str = "self") -> float:
 
 
 def _git(*arguments: str) -> str:
+    """Empty in a copy of the tree, which a machine with a card is lent."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _field(name: str) -> str:

@@ -166,9 +166,12 @@ def share(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
         "for line in sys.stdin:\n t = json.loads(line)\n s = time.perf_counter()\n"
         " e.encode(t, Role.PASSAGE, truncate=Truncate.END)\n print(time.perf_counter() - s, flush=True)\n"
     )
-    environment = os.environ | {"EMBEDCODE_HOME": str(work / "offline"), "XDG_CONFIG_HOME": str(work / "config")}
+    chosen = dict(one.split("=", 1) for one in args.set)
+    environment = (
+        os.environ | {"EMBEDCODE_HOME": str(work / "offline"), "XDG_CONFIG_HOME": str(work / "config")} | chosen
+    )
     with (
-        started.embedcode(work) as server,
+        started.embedcode(work, **chosen) as server,
         subprocess.Popen(
             [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         ) as offline,
@@ -186,7 +189,7 @@ def share(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
         offline.stdin.close()
         shares = [one["server"]["tokens_per_second"] / one["offline_tokens_per_second"] for one in rounds]
         return {"share": round(statistics.median(shares), 3), "shares": [round(x, 3) for x in shares], "rounds": rounds,
-                "build": build(server)}  # fmt: skip
+                "set": chosen, "build": build(server)}  # fmt: skip
 
 
 def lanes(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]:
@@ -337,6 +340,9 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, help="file that keeps the requests between runs")
     parser.add_argument("--seconds", type=float, default=20, help="of a part")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, for share: EMBEDCODE_DEVICE=cuda"
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kill", action="store_true", help="kill the engine once during the soak")
     parser.add_argument("--fastapi", type=Path, help="Python of that environment")

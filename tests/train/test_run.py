@@ -309,6 +309,69 @@ def test_a_base_too_big_for_the_card_is_refused_whatever_the_machine_has(
         go(recipe("card", evaluate=[]), tmp_path / "card")
 
 
+def decoder(folder: Path, dtype: torch.dtype) -> Checkpoint:
+    """A tiny random Mistral whose weights are stored in `dtype`."""
+    from safetensors.torch import save_file
+
+    from embedcode.train import base
+    from embedcode.train.recipe import Recipe
+
+    base.tiny(Recipe(folder.parent, "tiny", "none", network="mistral"), folder)
+    file = folder / "model.safetensors"
+    save_file({name: one.to(dtype) for name, one in load_file(file).items()}, file, {"format": "pt"})
+    return Checkpoint.read(folder)
+
+
+def test_a_base_in_bf16_stays_so_under_adapters_and_what_is_published_is_exact(tmp_path: Path) -> None:
+    """7 B frozen weights in fp32 are 28 GB of a card; adapters in bf16 would lose every step of 1e-6."""
+    checkpoint = decoder(tmp_path / "half", torch.bfloat16)
+    model = network.trainable(checkpoint, Lora(4), 0.0, precision="bf16")
+    types = {name: one.dtype for name, one in network.body(model).network.named_parameters()}
+    assert {one for name, one in types.items() if ".lora_" in name} == {torch.float32}
+    assert {one for name, one in types.items() if ".lora_" not in name} == {torch.bfloat16}
+    for adapter in network.trained_weights(model).values():
+        torch.nn.init.normal_(adapter, std=0.02)
+    layer = network.body(model).network.layers[0].self_attn.q_proj
+    delta = layer.lora_B.default.weight @ layer.lora_A.default.weight * layer.scaling["default"]
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    found = network.merged(model)
+    assert {one.dtype for one in found.values()} == {torch.float32}
+    torch.testing.assert_close(
+        found["layers.0.self_attn.q_proj.weight"], stored["layers.0.self_attn.q_proj.weight"].float() + delta
+    )
+    assert torch.equal(found["embed_tokens.weight"], stored["embed_tokens.weight"].float())
+    whole = network.trainable(
+        checkpoint, None, 0.0, precision="bf16"
+    )  # all of it is trained: by steps too small for bf16
+    assert {one.dtype for one in whole.parameters()} == {torch.float32}
+    fine = network.trainable(decoder(tmp_path / "fine", torch.float32), Lora(4), 0.0, precision="bf16")
+    assert {one.dtype for one in fine.parameters()} == {torch.float32}, "bf16 would round what is stored in fp32"
+
+
+def test_layers_that_are_computed_again_give_the_same_gradients(tmp_path: Path) -> None:
+    checkpoint = decoder(tmp_path / "decoder", torch.float32)
+    batch = {
+        "input_ids": torch.arange(5, 17)[None],
+        "position_ids": torch.tensor([[*range(7), *range(5)]]),
+        "borders": [0, 7, 12],
+    }
+    gradients, passes = [], []
+    for again in (False, True):
+        torch.manual_seed(1)
+        model = network.trainable(checkpoint, Lora(4), 0.0, checkpointing=again)
+        for name, one in network.trained_weights(model).items():
+            torch.nn.init.normal_(one, std=0.1, generator=torch.Generator().manual_seed(len(name)))
+        runs: list[int] = []
+        network.body(model).network.layers[0].mlp.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
+        network.body(model)(batch)["sentence_embedding"].square().sum().backward()
+        gradients.append({name: one.grad for name, one in model.named_parameters() if one.grad is not None})
+        passes.append(len(runs))
+    assert passes == [1, 2]
+    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) == 28
+    for name, one in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], one, msg=name)
+
+
 def test_merging_adapters_adds_them_to_a_copy_and_never_writes_the_model(world: Path) -> None:
     """A card has no room for a second copy, and what is added and taken away is not the same to the bit."""
     model = network.trainable(Checkpoint.read(world / "base"), Lora(4, targets=("query", "value")), 0.0)

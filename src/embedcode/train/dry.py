@@ -170,7 +170,7 @@ def _steps(recipe: Recipe, mixed: Mix, batches: MixedBatches, folder: Path) -> t
         max_tokens=0,
     )
     checkpoint = base.tiny(short, folder)
-    model = network.trainable(checkpoint, short.lora, short.dropout)
+    model = network.trainable(checkpoint, short.lora, short.dropout, checkpointing=short.gradient_checkpointing)
     collator = run.collates(short, checkpoint, mixed)
     criterion = losses.loss(
         model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim, recipe.packings

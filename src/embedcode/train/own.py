@@ -68,7 +68,7 @@ def own(
     checkpoint = base.open_base(recipe, out)
     judge = score.Judge([task], texts(recipe, checkpoint), checkpoint.first_position)
     values = [
-        judge.values(network.trainable(one, None, 0.0, device()))[task.name]
+        judge.values(network.untrained(one, device()))[task.name]
         for one in (checkpoint, base.as_trained(recipe, Checkpoint.read(done.folder)))
     ]
     before, after = (sum(one.values()) / len(one) for one in values)

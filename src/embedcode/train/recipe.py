@@ -138,6 +138,8 @@ class Recipe:
     precision: Precision = "fp32"
     micro_batch: int = field(default=0, metadata={"unit": "queries", "least": 0})
     """Queries in one pass; 0 is the whole batch. Without in-batch negatives the gradient is the same."""
+    gradient_checkpointing: bool = False
+    """Layers are computed again in the backward pass, not kept: a third more work, and a large base on one card."""
     dropout: float = field(default=0.0, metadata={"least": 0, "most": 0.99})
     """Of the network itself; LoRA has its own."""
     evaluate_every: int = field(default=0, metadata={"unit": "steps", "least": 0})

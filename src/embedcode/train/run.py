@@ -89,7 +89,7 @@ class Run:
         begun = self._claim(resume)
         try:
             self._checkpoint = base.open_base(recipe, out)
-            network.check(self._checkpoint, recipe.lora)
+            network.check(self._checkpoint, recipe.lora, precision(recipe))
             self._steering = [beir.load(place) for place in self._places(recipe.evaluate)]
             self.mix = mix.load(recipe, self._forbidden, out, self._against())
         except EmbedcodeError:
@@ -136,7 +136,10 @@ class Run:
             mixed = self._mined(model, checkpoint, folder) if self.recipe.mining.rounds else self.mix
             model = None  # or the next round's network is beside the one of this
             torch.manual_seed(self.recipe.seed + number)  # adapters begin at random
-            model = network.trainable(checkpoint, self.recipe.lora, self.recipe.dropout, device())
+            model = network.trainable(
+                checkpoint, self.recipe.lora, self.recipe.dropout, device(), precision(self.recipe),
+                self.recipe.gradient_checkpointing,
+            )  # fmt: skip
             before = before or self._base_scores(judge, model)
             start = network.trained_weights(model)
             start = {name: one.clone() for name, one in start.items()} if self.recipe.blend < 1 else {}
@@ -225,7 +228,7 @@ class Run:
 
         if not any(one.top for one in self.recipe.data):
             return self.mix
-        model = network.trainable(checkpoint, None, 0.0, device())
+        model = network.untrained(checkpoint, device(), precision(self.recipe))
         found = mining.consistent(
             self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, self.out,
             self._embedding,
@@ -238,7 +241,7 @@ class Run:
     def _near(self, found: Mix, checkpoint: Checkpoint) -> Mix:
         if not any(one.group == "near" for one in self.recipe.data):
             return found
-        model, read = network.trainable(checkpoint, None, 0.0, device()), texts(self.recipe, checkpoint)
+        model, read = network.untrained(checkpoint, device(), precision(self.recipe)), texts(self.recipe, checkpoint)
 
         def encode(one: mix.Set, queries: Sequence[str]) -> Floats:
             self.tell(f"data set {one.data.name}: {len(queries):,} queries are brought together by what they ask")
@@ -251,7 +254,7 @@ class Run:
         from embedcode.train import mining
 
         if model is None:
-            model = network.trainable(checkpoint, None, 0.0, device())
+            model = network.untrained(checkpoint, device(), precision(self.recipe))
         self.tell(f"mining negatives for {folder.name}")
         found = mining.mined(
             self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, folder,
