@@ -3,7 +3,7 @@
     python bench/encoder/card.py --out results.json --minilm DIR --qwen DIR --seven DIR
     python bench/encoder/card.py --out results.json --minilm DIR --graph DIR    # with onnxruntime-gpu
 
-The folders are as make.py writes them: minilm-l6, qwen3-0.6b, and mistral-7b with `--slice 2` and `--slice 32`, whose
+The folders are as make.py writes them: minilm-l6, qwen3-0.6b, and mistral-7b with `--slice 4` and `--slice 32`, whose
 peers are beside them; `--graph` is `embedcode models export --batch` of MiniLM. Both sides have the same card, process
 and torch. Texts are the 64 committed chunks, over and over. Padding is the peer's at its best batch size of BATCHES.
 """
@@ -180,9 +180,10 @@ def main() -> None:
     if args.qwen:
         steps["qwen3-0.6b"] = lambda: rates(args.qwen, 12, ("bf16",), args.qwen)
     if args.seven:
-        slices = {n: args.seven.with_name(f"{args.seven.name}-{n}") for n in (2, 32)}
+        # whole files of make.py, which has four layers in each
+        slices = {n: args.seven.with_name(f"{args.seven.name}-{n}") for n in (4, 32)}
         precisions = ("bf16", "fp32")
-        steps["agreement of two layers of 7B"] = lambda: agreement(slices[2], slices[2], precisions, CHUNKS[:SIXTEEN])
+        steps["agreement of four layers of 7B"] = lambda: agreement(slices[4], slices[4], precisions, CHUNKS[:SIXTEEN])
         steps["first vector of 7B"] = lambda: first(slices[32])
         steps["mistral-7b"] = lambda: rates(slices[32], 4, ("bf16",), slices[32].with_name(f"{slices[32].name}-peer"))
     for name, step in steps.items():

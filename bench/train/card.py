@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import sys
 import time
 from itertools import pairwise
@@ -69,33 +68,31 @@ def main() -> None:
     recipe = read(args.folder / "card.yaml")
     write(args.pairs, args.folder / "pairs.jsonl", recipe.batch * 3, recipe.negatives)
     at: list[float] = []
+    cards = torch.cuda.is_available()
+    told: dict[str, Any] = {
+        "card": torch.cuda.get_device_name() if cards else "none", "torch": torch.__version__, "batch": recipe.batch,
+        "negatives": recipe.negatives, "micro_batch": recipe.micro_batch,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+    }  # fmt: skip
 
     def stepped(step: Step) -> None:
         at.append(time.perf_counter())
-        print(step, flush=True)
+        peak = torch.cuda.max_memory_allocated() / 1e9 if cards else 0.0
+        told.update(steps=step.done, seconds_of_steps=[b - a for a, b in pairwise(at)], peak_gb=peak)
+        args.out.write_text(json.dumps(told, indent=1) + "\n")  # a card is lent by the minute: what works is kept
+        print(step, peak, flush=True)
 
-    run = Run(recipe, args.folder / "run", tell=print, progress=stepped)
     begun = time.perf_counter()
-    outcome = run.go()
-    whole = time.perf_counter() - begun
-    each = [later - sooner for sooner, later in pairwise(at)]
-    found: dict[str, Any] = {
-        "card": torch.cuda.get_device_name() if torch.cuda.is_available() else "none", "torch": torch.__version__,
-        "batch": recipe.batch, "negatives": recipe.negatives, "micro_batch": recipe.micro_batch,
-        "gradient_checkpointing": recipe.gradient_checkpointing, "steps": outcome.steps,
-        "seconds_a_step": statistics.median(each), "seconds_of_steps": each,
-        "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0,
-        "seconds_of_all": whole,
-    }  # fmt: skip
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found), flush=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    outcome = Run(recipe, args.folder / "run", tell=print, progress=stepped).go()
+    told["seconds_of_all"] = time.perf_counter() - begun
+    args.out.write_text(json.dumps(told, indent=1) + "\n")
+    device = "cuda" if cards else "cpu"
     encoder, before = (embedcode.load(str(one), device=device, precision="bf16") for one in (outcome.folder, args.base))
     texts = ["def close(session):\n    session.end()", "where are tokens refreshed?"]
-    vectors = [one.encode(texts, embedcode.Role.QUERY) for one in (encoder, before)]
-    found["published_cosine_to_base"] = [float(value) for value in (vectors[0] * vectors[1]).sum(1)]
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found), flush=True)
+    vectors = [one.encode(texts, embedcode.Role.PASSAGE) for one in (encoder, before)]
+    told["published_cosine_to_base"] = [float(value) for value in (vectors[0] * vectors[1]).sum(1)]
+    args.out.write_text(json.dumps(told, indent=1) + "\n")
+    print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

@@ -213,6 +213,8 @@ class TorchEncoder(LocalEncoder):
         self._prepare()
         with memory.loading():
             built = network.build(self.checkpoint, precision, torch.device(self._device), stream=stream)
+            if self._device != "cpu":
+                network.fuse(built)
         rows = built.get_input_embeddings().weight.shape[0]
         if self._tokenizer.vocabulary > rows:
             raise ModelError(

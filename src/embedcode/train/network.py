@@ -93,7 +93,7 @@ def trainable(
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
     if lora is not None:
-        _adapt(built, lora)
+        _adapt(built, lora, device)
     if checkpointing:
         # Older transformers have it by its name of before, which newer ones warn of.
         name = "activation_checkpointing_enable"
@@ -118,7 +118,7 @@ def _packed(checkpoint: Checkpoint, built: Any, device: str) -> SentenceTransfor
     return SentenceTransformer(modules=[Packed(built, checkpoint.pooling, checkpoint.masks_prompt)], device=device)
 
 
-def _adapt(built: Any, lora: Lora) -> None:
+def _adapt(built: Any, lora: Lora, device: str) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     alpha: Any = lora.alpha  # the library divides by the rank, and takes fractions
@@ -135,6 +135,9 @@ def _adapt(built: Any, lora: Lora) -> None:
     for name, parameter in built.named_parameters():
         if ".lora_" in name:  # the library makes them of the base's type, in which a step of 1e-6 is lost
             parameter.data = parameter.data.float()
+    for module in built.modules() if device != "cpu" else ():
+        if hasattr(module, "lora_A"):  # which autocast gives bf16 anyhow: what goes in need not be fp32 in between
+            module.cast_input_dtype_enabled = False
 
 
 def body(model: SentenceTransformer) -> Packed:
