@@ -15,13 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoints import write
+from layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
 from transformers import MistralConfig, MistralModel
 
 from embedcode import Role, Truncate, cut, load
-from embedcode.engine import memory, processor
+from embedcode.engine import memory, network, processor
+from embedcode.engine.tokens import TextTokenizer
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import EncodeError, ModelError, UsageError
+from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.spec import DEFAULT
 from embedcode.types import Tokens
 
@@ -97,6 +101,45 @@ def test_many_texts_keep_their_order(exact: TorchEncoder) -> None:
     texts = [f"value {n % 7}" for n in range(600)]
     found = passages(exact, texts)
     np.testing.assert_allclose(found, passages(exact, texts[:7])[[n % 7 for n in range(600)]], atol=1e-6)
+
+
+@pytest.mark.parametrize(("layout", "norms"), [("nv-embedcode", True), ("qwen3-embedding", True), ("sfr-code", False)])
+def test_norms_that_are_one_kernel_give_the_same_states(layout: str, norms: bool, tmp_path: Path) -> None:
+    """As on a card. Gemma adds 1 to its weights, so that its norms stay as they are written."""
+    checkpoint = Checkpoint.read(write(LAYOUTS[layout], tmp_path))
+    built = network.build(checkpoint, "fp32", torch.device("cpu"))
+    names = [name for name, _ in built.named_modules() if name.endswith("norm")]
+    with torch.no_grad():
+        for name in names:  # published ones are not ones
+            weight = built.get_submodule(name).weight
+            weight.copy_(torch.rand(weight.shape, generator=torch.Generator().manual_seed(len(name))) + 0.5)
+        batch = {"input_ids": torch.arange(3, 15)[None], "position_ids": torch.tensor([[*range(7), *range(5)]])}
+        before = built(**batch, borders=[0, 7, 12]).last_hidden_state
+        network.fuse(built)
+        after = built(**batch, borders=[0, 7, 12]).last_hidden_state
+    assert len(names) > 4
+    assert all(("forward" in vars(built.get_submodule(name))) == norms for name in names)
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+
+
+def test_several_readers_share_a_short_list_and_keep_its_order(
+    folder: Path, exact: TorchEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before a card, where 400 texts were two blocks, read by two threads of sixteen."""
+    many = [f"def f{number}(x): return x * {number}" for number in range(300)]
+    shared = encoder(folder, "fp32")
+    shared._readers = 4
+    expected, call, parts = exact.encode(many, Role.PASSAGE), TextTokenizer.__call__, []
+
+    def read(self: TextTokenizer, texts: list[str], *rest: object) -> object:
+        parts.append(len(texts))
+        return call(self, texts, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TextTokenizer, "__call__", read)
+    np.testing.assert_array_equal(shared.encode(many, Role.PASSAGE), expected)
+    assert sorted(parts) == [44, 64, 64, 64, 64]
+    with pytest.raises(EncodeError, match="Input 219 "):
+        shared.encode([*many[:219], 3, *many[220:]], Role.PASSAGE)  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

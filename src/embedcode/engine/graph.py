@@ -46,7 +46,8 @@ class GraphEncoder(LocalEncoder):
 
     def __init__(self, spec: Spec, threads: int, device: str = "cpu", precision: str = "") -> None:
         conditions = Conditions(spec.name, spec.dim, spec.max_tokens, spec.prompts, spec.instruction, spec.dimensions)
-        super().__init__(conditions, TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos))
+        tokenizer = TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
+        super().__init__(conditions, tokenizer, device if spec.batched else "cpu")
         self.spec = spec
         if spec.batched:
             self._block = SORTED

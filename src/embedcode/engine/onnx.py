@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import redirect_stdout
+from ctypes import CDLL
 from importlib import metadata
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from embedcode.engine.graph import Session
@@ -22,7 +24,10 @@ PROVIDERS = {
 """The wish list, best first."""
 BUDGET = 16_384
 """Tokens of a batch on a card."""
-_LIBRARIES = {"tensorrt": "NVIDIA's TensorRT libraries (`pip install tensorrt`)", "cuda": "CUDA and cuDNN"}
+_LIBRARIES = {
+    "tensorrt": "NVIDIA's TensorRT libraries (`pip install 'tensorrt<11'`)",
+    "cuda": "CUDA and cuDNN (`pip install 'onnxruntime-gpu[cuda,cudnn]'`)",
+}
 
 
 def library() -> Any:
@@ -69,26 +74,30 @@ def load(spec: Spec, threads: int, device: str, precision: str) -> Session:
 
 def _on_card(ort: Any, spec: Spec, wish: str, card: int, threads: int) -> Any:
     """The session on a card; ModelError where the provider is missing, or is there without the libraries it needs."""
-    why = f"it has {', '.join(ort.get_available_providers())}"
-    if PROVIDERS[wish] in ort.get_available_providers():
+    listed = ort.get_available_providers()
+    why = f"it has {', '.join(listed)}"
+    if PROVIDERS[wish] in listed:
         options: dict[str, Any] = {"device_id": card}
         providers: list[Any] = [(PROVIDERS["cuda"], options), PROVIDERS["cpu"]]
         if wish == "tensorrt":
             providers = [(PROVIDERS["tensorrt"], options | _kept(spec)), *providers]
         try:
-            with redirect_stdout(sys.stderr):  # where it prints what it misses
+            ort.set_default_logger_severity(4)  # of what it misses it tells its own log, in colours, and of plug-ins
+            with redirect_stdout(StringIO()):  # and prints
                 ort.preload_dlls()  # CUDA's and cuDNN's own packages, where they are installed
-                session = _session(ort, spec, providers, threads)
-        except ModelError as error:
-            why = str(error)
+                session = _opened(ort, spec, providers, threads)
+        except Exception as error:
+            why = _missing(ort, wish) or _line(error)
         else:
-            # A provider whose libraries are missing is left out with no more than a line in the log.
+            # A provider whose libraries are missing may be left out, with no more than a line in the log.
             if PROVIDERS[wish] in session.get_providers():
                 return session
-            why = "its libraries are missing"
+            why = _missing(ort, wish) or "its libraries are missing"
+        finally:
+            ort.set_default_logger_severity(2)
+    instead = "" if PROVIDERS[wish] in listed else "onnxruntime-gpu in the place of onnxruntime, and "
     raise ModelError(
-        f"ONNX Runtime cannot use {wish} here ({why}): install onnxruntime-gpu in the place of onnxruntime, and "
-        f"{_LIBRARIES[wish]}, or set device to cpu."
+        f"ONNX Runtime cannot use {wish} here ({why}): install {instead}{_LIBRARIES[wish]}, or set device to cpu."
     )
 
 
@@ -106,16 +115,32 @@ def _kept(spec: Spec) -> dict[str, Any]:
     return {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder), "trt_timing_cache_enable": True}
 
 
+def _missing(ort: Any, wish: str) -> str:
+    """The library that the provider's own needs and the system does not find; "" where it finds all."""
+    try:
+        CDLL(str(Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{wish}.so"))
+    except OSError as error:
+        return str(error) if "cannot open" in str(error) else ""
+    return ""
+
+
 def _session(ort: Any, spec: Spec, providers: list[Any], threads: int) -> Any:
+    try:
+        return _opened(ort, spec, providers, threads)
+    except Exception as error:
+        raise ModelError(f"{spec.files[0]} cannot be loaded ({_line(error)}): {spec.cure}.") from None
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]
+
+
+def _opened(ort: Any, spec: Spec, providers: list[Any], threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    path = spec.files[0]
-    try:
-        return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
-    except Exception as error:
-        raise ModelError(f"{path} cannot be loaded ({str(error).splitlines()[0][:200]}): {spec.cure}.") from None
+    return ort.InferenceSession(str(spec.files[0]), options, providers=providers, enable_fallback=0)
 
 
 def _runner(spec: Spec, session: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -45,15 +44,13 @@ class TorchEncoder(LocalEncoder):
             checkpoint.dimensions,
         )
         tokenizer = TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos, checkpoint.rows)
-        super().__init__(conditions, tokenizer)
+        super().__init__(conditions, tokenizer, device)
         self.checkpoint = checkpoint
         self.asked = precision
         """The precision that was asked for; "" leaves it to the trial."""
         self.streams_layers = stream
         self._threads = threads
         self._device = device
-        if device != "cpu":  # which is faster than one core reads: MiniLM on a card by ten times
-            self._readers = max(1, len(os.sched_getaffinity(0)) - 1)
         self._loading = Lock()
         self._passing = Lock()
 
