@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import MistralConfig, MistralModel
 
 from embedcode import Role, Truncate, cut, load
-from embedcode.engine import memory, network, processor
+from embedcode.engine import memory, network, packed, processor
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import EncodeError, ModelError, UsageError
@@ -120,6 +120,25 @@ def test_norms_that_are_one_kernel_give_the_same_states(layout: str, norms: bool
     assert len(names) > 4
     assert all(("forward" in vars(built.get_submodule(name))) == norms for name in names)
     torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("window", [None, 6])
+def test_bounded_scores_are_those_of_the_whole_text_some_rows_at_a_time(
+    causal: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores of Gemma 2 as written in its publication: 8,192 tokens took 2 GB for each tensor of a layer."""
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn((1, heads, 17, 8), generator=draw) for heads in (4, 2, 2))
+    scores = torch.tanh(q @ k.repeat_interleave(2, 1).transpose(2, 3) * 0.3 / 5.0) * 5.0
+    ahead = torch.arange(17)[None] - torch.arange(17)[:, None]
+    hidden = (ahead > 0 if causal else ahead > 16) | (ahead.abs() >= (window or 17))
+    expected = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v.repeat_interleave(2, 1)
+    monkeypatch.setattr(packed, "ROWS", 5)
+    module = torch.nn.Module()
+    module.is_causal = causal  # type: ignore[assignment]
+    found, _ = packed.attention(module, q, k, v, None, borders=[0, 17], scaling=0.3, sliding_window=window, softcap=5.0)
+    torch.testing.assert_close(found[0].transpose(0, 1)[None], expected)
 
 
 def test_several_readers_share_a_short_list_and_keep_its_order(

@@ -19,6 +19,8 @@ from torch.nn import functional
 NAME = "embedcode_packed"
 FLASH = (torch.bfloat16, torch.float16)
 """What the kernel of one call for all texts computes in."""
+ROWS = 512
+"""Tokens whose scores are in memory at a time, where they are bounded."""
 
 
 def register() -> None:
@@ -60,10 +62,10 @@ def attention(
     parts = zip(*(torch.split(part, sizes, 2) for part in (query, key, value)), strict=True)
     for (start, stop, texts), part in zip(runs, parts, strict=True):
         q, k, v = (_apart(one, texts) for one in part)
-        near = _near((stop - start) // texts, sliding_window, causal, query.device)
         if softcap is not None:
-            row = _capped(q, k, v, near, causal, scaling, softcap)
+            row = _capped(q, k, v, sliding_window, causal, scaling, softcap)
         else:
+            near = _near((stop - start) // texts, sliding_window, causal, query.device)
             row = functional.scaled_dot_product_attention(
                 q, k, v, near, is_causal=causal and near is None, scale=scaling, enable_gqa=k.shape[1] != q.shape[1]
             )
@@ -138,8 +140,12 @@ def _near(length: int, window: int | None, causal: bool, device: torch.device) -
     """Which tokens see which, bool [length, length]; None where the window does not bite."""
     if window is None or length <= window:
         return None
-    place = torch.arange(length, device=device)
-    distance = place[:, None] - place[None, :]
+    return _seen(range(length), length, window, causal, device)
+
+
+def _seen(rows: range, length: int, window: int, causal: bool, device: torch.device) -> torch.Tensor:
+    """Which of `length` tokens those of `rows` see, bool [rows, length]."""
+    distance = torch.arange(rows.start, rows.stop, device=device)[:, None] - torch.arange(length, device=device)
     return (distance < window) & ((distance >= 0) if causal else (distance > -window))
 
 
@@ -147,17 +153,20 @@ def _capped(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    near: torch.Tensor | None,
+    window: int | None,
     causal: bool,
     scaling: float | None,
     softcap: float,
 ) -> torch.Tensor:
-    groups = q.shape[1] // k.shape[1]
+    """Some rows of scores at a time: all of a text of 8,192 tokens are 2 GB a tensor for the 8 heads of Gemma 2."""
+    groups, length = q.shape[1] // k.shape[1], q.shape[2]
     k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    scores = (q @ k.transpose(2, 3)).float() * (scaling if scaling is not None else q.shape[-1] ** -0.5)
-    scores = torch.tanh(scores / softcap) * softcap
-    if causal and near is None:
-        near = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    if near is not None:
-        scores = scores.masked_fill(~near, -torch.inf)
-    return scores.softmax(-1).to(v.dtype) @ v
+    found = []
+    for first in range(0, length, ROWS):
+        rows = range(first, min(first + ROWS, length))
+        scores = (q[:, :, rows.start : rows.stop] @ k.transpose(2, 3)).float()
+        scores = torch.tanh(scores * (scaling if scaling is not None else q.shape[-1] ** -0.5) / softcap) * softcap
+        if causal or window is not None:
+            scores = scores.masked_fill(~_seen(rows, length, window or length, causal, q.device), -torch.inf)
+        found.append(scores.softmax(-1).to(v.dtype) @ v)
+    return torch.cat(found, 2)
