@@ -18,7 +18,7 @@ from embedcode.errors import BusyError
 from embedcode.serve import embedder as door
 from embedcode.serve import inner, search_api
 from embedcode.serve.asked import Model
-from embedcode.serve.body import Bodies
+from embedcode.serve.body import HELD, Bodies
 from embedcode.serve.embedder import Embedder, Limits
 from embedcode.serve.guard import Guard
 from embedcode.serve.indexes import Indexes
@@ -58,8 +58,8 @@ class Engine:
         pass
 
 
-def served(kept: Any) -> Any:
-    routes = search_api.routes(Indexes({"shop": kept}), Bodies(1_000_000))
+def served(kept: Any, bodies: Bodies | None = None) -> Any:
+    routes = search_api.routes(Indexes({"shop": kept}), bodies or Bodies(1_000_000))
     guard = Guard(Journal("error", True, io.StringIO()), Metrics(), frozenset(), frozenset())
     return application(list(routes), guard, Metrics())
 
@@ -69,6 +69,7 @@ class Shop:
     app: Any
     embedder: Embedder
     loop: asyncio.AbstractEventLoop
+    bodies: Bodies
 
     def occupy(self, *sizes: int) -> None:
         """The lane of queries, by texts of so many tokens."""
@@ -104,13 +105,25 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
 
     asyncio.run_coroutine_threadsafe(start(), loop).result()
     kept = Kept(root, InnerEncoder(made, local, loop))
-    yield Shop(served(kept), made, loop)
+    bodies = Bodies(1_000_000)
+    yield Shop(served(kept, bodies), made, loop, bodies)
     kept.index.close()
     asyncio.run_coroutine_threadsafe(stop(), loop).result()
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
     made.stop()
+
+
+def test_an_answer_counts_beside_what_others_hold(shop: Shop) -> None:
+    """A file of a repository may be as large as any answer of vectors."""
+    with shop.bodies.open() as other:
+        other(HELD * 1_000_000 - 100)
+        status, headers, said = ask(shop.app, "/v1/search/status")
+        assert (status, headers["retry-after"], said["error"]["code"]) == (429, "1", "overloaded")
+    for _ in range(2):
+        assert ask(shop.app, "/v1/search/status")[0] == 200
+    assert shop.bodies._bytes == 0
 
 
 def test_a_search_whose_query_has_no_room_is_told_when_to_come_back(shop: Shop) -> None:

@@ -23,7 +23,7 @@ from embedcode.index.records import answer_record, hit_record, status_record
 from embedcode.search.excerpt import telling
 from embedcode.search.forms import with_forms
 from embedcode.serve.asked import SHOWN, named, whole
-from embedcode.serve.body import GONE, Bodies
+from embedcode.serve.body import GONE, Bodies, Held, Holding
 from embedcode.serve.highlight import coloured
 from embedcode.serve.indexes import Indexes
 from embedcode.serve.kept import ANSWER_SECONDS, Answer, Kept
@@ -108,21 +108,22 @@ def routes(indexes: Indexes, bodies: Bodies) -> list[Route]:
 
 def _answering(
     work: Callable[[Kept, Values], Values], fields: Values, indexes: Indexes, bodies: Bodies, turns: asyncio.Semaphore
-) -> Callable[[Request], Any]:
+) -> Held:
     """An endpoint that gives the repository that is asked, and a request's fields, to `work`, in a thread."""
 
-    async def endpoint(request: Request) -> Response:
-        with bodies.open() as holding:
-            asked = _read(await bodies.read(request, holding, MOST_BYTES), fields) if fields else {}
-            key = asker(request)
-            kept = indexes.pick(asked.get("index", request.query_params.get("index", "")), key)
-            texts = [asked[name] for name in ASKED if asked[name]] if fields is SEARCH else []
-            if (note := getattr(request.state, "note", None)) is not None:
-                note["texts"] = texts
-            async with _turn(turns, bodies.overload):
-                if await request.is_disconnected():
-                    return Response(status_code=GONE)
-                return await answer(kept, asked, texts, key)
+    async def endpoint(request: Request, holding: Holding) -> Response:
+        asked = _read(await bodies.read(request, holding, MOST_BYTES), fields) if fields else {}
+        key = asker(request)
+        kept = indexes.pick(asked.get("index", request.query_params.get("index", "")), key)
+        texts = [asked[name] for name in ASKED if asked[name]] if fields is SEARCH else []
+        if (note := getattr(request.state, "note", None)) is not None:
+            note["texts"] = texts
+        async with _turn(turns, bodies.overload):
+            if await request.is_disconnected():
+                return Response(status_code=GONE)
+            found = await answer(kept, asked, texts, key)
+        holding(len(found.body))
+        return found
 
     async def answer(kept: Kept, asked: Values, texts: list[str], key: Key | None) -> Response:
         spent = 0
@@ -137,7 +138,7 @@ def _answering(
                 key.spend(-spent, time.monotonic())  # there was no answer for it
             raise _problem(error) if isinstance(error, EmbedcodeError) else error from None
 
-    return endpoint
+    return Held(bodies, endpoint)
 
 
 @asynccontextmanager
