@@ -70,7 +70,7 @@ class TestList:
         folders = {row["name"]: row["folder"] for row in rows if row["folder"]}
         assert folders == {"BAAI/bge-small-en-v1.5": str(copy), "embedcode-small": "packaged"}
         assert shown(call("models", "inspect", "BAAI/bge-small-en-v1.5"))["folder"] == str(copy)
-        assert all(row["licence"] and row["parameters"] > 1e6 and row["dim"] >= 384 for row in rows)
+        assert all(row["licence"] and row["parameters"] > 1e6 and row["dim"] >= 320 for row in rows)
 
 
 class TestInspect:

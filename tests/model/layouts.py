@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 
 # fmt: off
 INSTRUCT = "Instruct: {instruction}\nQuery: "
+QUESTION = "Instruct: Given a question, retrieve passages that can help answer the question.\nQuery: "
 WEB = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 NOMIC = "Represent this query for searching relevant code: "
 JINA = {
@@ -275,6 +276,25 @@ def _qwen3_embedding() -> Layout:
     )
 
 
+def _f2llm() -> Layout:
+    """Trained on ids with <|im_end|> behind them, which its tokenizer is told nowhere to put there."""
+    tokenizer = vocabularies.byte_level(QWEN_TOKENS)
+    config = _qwen(tokenizer, "Qwen3Model", "qwen3", head_dim=16, attention_bias=False, max_position_embeddings=40960)
+    norms = {f"self_attn.{name}_norm.weight": (16,) for name in "qk"}
+    return Layout(
+        "codefuse-ai/F2LLM-v2-80M",
+        "Qwen3Model",
+        config,
+        decoder(config, "", norms),
+        tokenizer,
+        causal=True, pooling="last", query=QUESTION, padding="left", adds_eos="<|im_end|>", dtype=torch.bfloat16,
+        files={
+            **sentence_transformers("lasttoken", 40960, 32, {"query": QUESTION, "document": ""}, include_prompt=True),
+            **tokenizer_config("Qwen2Tokenizer", 131072, pad_token="<|endoftext|>", eos_token="<|im_end|>"),
+        },
+    )
+
+
 def _jina_code() -> Layout:
     tokenizer = vocabularies.byte_level(QWEN_TOKENS)
     config = _qwen(tokenizer, "Qwen2ForCausalLM", "qwen2", matryoshka_dims=[8, 16, 32])
@@ -435,6 +455,7 @@ LAYOUTS: dict[str, Layout] = {
     "sfr-mistral-2": _sfr_mistral("Salesforce/SFR-Embedding-2_R", "<s> $A"),
     "sfr-code": _sfr_code(),
     "qwen3-embedding": _qwen3_embedding(),
+    "f2llm": _f2llm(),
     "jina-code": _jina_code(),
     "embeddinggemma": _embedding_gemma(),
     "minilm": _bert("sentence-transformers/all-MiniLM-L6-v2", "mean_tokens", 256),

@@ -153,7 +153,7 @@ class Checkpoint:
             max_tokens=limit,
             first_position=first,
             dimensions=_dimensions(folder, published, known.dimensions),
-            adds_eos=kind.adds_eos or bool(tokenizer_config(tokenized).get("add_eos_token")),
+            adds_eos=kind.adds_eos or known.adds_eos or bool(tokenizer_config(tokenized).get("add_eos_token")),
             dense=modules.dense,
             weights=weights.read(folder),
             adapter=adapter,

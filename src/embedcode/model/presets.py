@@ -34,6 +34,8 @@ class Preset:
     passage: str | None = None
     dimensions: tuple[int, ...] = ()
     """Matryoshka sizes its authors declare."""
+    adds_eos: bool = False
+    """Whether the end of a text was in what it was trained on, and its tokenizer puts none there."""
 
 
 PRESETS: tuple[Preset, ...] = (
@@ -61,6 +63,13 @@ PRESETS: tuple[Preset, ...] = (
         "jinaai/jina-code-embeddings-1.5b", "CC-BY-NC-4.0", 1544, 1536,
         "Find the most relevant code snippet given the following query:\n", "Candidate code snippet:\n",
         (128, 256, 512, 1024, 1536),
+    ),
+    *(
+        Preset(f"codefuse-ai/F2LLM-v2-{name}", "Apache-2.0", parameters, dim, INSTRUCT, "", adds_eos=True)
+        for name, parameters, dim in (
+            ("80M", 80, 320), ("160M", 159, 640), ("330M", 334, 896), ("0.6B", 596, 1024), ("1.7B", 1721, 2048),
+            ("4B", 4022, 2560), ("8B", 7568, 4096), ("14B", 13990, 5120),
+        )
     ),
     Preset("google/embeddinggemma-300m", "Gemma terms", 303, 768, dimensions=(128, 256, 512, 768)),
     Preset("Alibaba-NLP/gte-modernbert-base", "Apache-2.0", 149, 768),
