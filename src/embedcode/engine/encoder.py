@@ -5,7 +5,6 @@ An engine adds `forward`, `space` and `build`. Knows no network and no format of
 
 from __future__ import annotations
 
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from threading import Lock
 
 from embedcode.engine.tokens import TOGETHER, TextTokenizer
 from embedcode.errors import EncodeError, ModelError, UsageError
+from embedcode.settings import cores
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate
 
 PROBE = "src/session.py Session.refresh\ndef refresh(self, token):\n    return self.store.renew(token, hours=1)"
@@ -58,7 +58,7 @@ class LocalEncoder(ABC):
         self._tokenizer = tokenizer
         self._block = BLOCK
         # A card computes faster than one core reads: MiniLM by ten times.
-        self._readers = 1 if device == "cpu" else max(1, len(os.sched_getaffinity(0)) - 1)
+        self._readers = max(1, cores() - 1) if device.startswith(("cuda", "tensorrt")) else 1
         """Threads that tokenise at a time."""
         self._counting = Lock()
         self.repaired = 0
@@ -202,6 +202,7 @@ class LocalEncoder(ABC):
         if len(texts) <= part:
             yield read(0)
             return
+        _ = self._tokenizer.vocabulary  # or each reader loads it: from Python 3.12 on cached_property has no lock
         starts = iter(range(0, len(texts), part))
         with ThreadPoolExecutor(self._readers) as beside:
             first = islice(starts, max(self._readers, self._block // part))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from ctypes import CDLL
 from importlib import metadata
 from io import StringIO
@@ -28,6 +28,7 @@ _LIBRARIES = {
     "tensorrt": "NVIDIA's TensorRT libraries (`pip install 'tensorrt<11'`)",
     "cuda": "CUDA and cuDNN (`pip install 'onnxruntime-gpu[cuda,cudnn]'`)",
 }
+_ELSE = "set device to cpu"
 
 
 def library() -> Any:
@@ -75,29 +76,33 @@ def load(spec: Spec, threads: int, device: str, precision: str) -> Session:
 def _on_card(ort: Any, spec: Spec, wish: str, card: int, threads: int) -> Any:
     """The session on a card; ModelError where the provider is missing, or is there without the libraries it needs."""
     listed = ort.get_available_providers()
-    why = f"it has {', '.join(listed)}"
-    if PROVIDERS[wish] in listed:
-        options: dict[str, Any] = {"device_id": card}
-        providers: list[Any] = [(PROVIDERS["cuda"], options), PROVIDERS["cpu"]]
-        if wish == "tensorrt":
-            providers = [(PROVIDERS["tensorrt"], options | _kept(spec)), *providers]
-        try:
-            ort.set_default_logger_severity(4)  # of what it misses it tells its own log, in colours, and of plug-ins
-            with redirect_stdout(StringIO()):  # and prints
-                ort.preload_dlls()  # CUDA's and cuDNN's own packages, where they are installed
-                session = _opened(ort, spec, providers, threads)
-        except Exception as error:
-            why = _missing(ort, wish) or _line(error)
-        else:
-            # A provider whose libraries are missing may be left out, with no more than a line in the log.
-            if PROVIDERS[wish] in session.get_providers():
-                return session
-            why = _missing(ort, wish) or "its libraries are missing"
-        finally:
-            ort.set_default_logger_severity(2)
-    instead = "" if PROVIDERS[wish] in listed else "onnxruntime-gpu in the place of onnxruntime, and "
+    if PROVIDERS[wish] not in listed:
+        instead = f"install onnxruntime-gpu in the place of onnxruntime, and {_LIBRARIES[wish]}"
+        raise ModelError(f"ONNX Runtime cannot use {wish} here (it has {', '.join(listed)}): {instead}, or {_ELSE}.")
+    options: dict[str, Any] = {"device_id": card}
+    providers: list[Any] = [(PROVIDERS["cuda"], options), PROVIDERS["cpu"]]
+    if wish == "tensorrt":
+        providers = [(PROVIDERS["tensorrt"], options | _kept(spec)), *providers]
+        with suppress(ImportError):  # it loads the libraries that pip put where the system does not look
+            import tensorrt  # type: ignore[import-not-found]  # noqa: F401
+    try:
+        ort.set_default_logger_severity(4)  # of what it misses it tells its own log, in colours, and of plug-ins
+        with redirect_stdout(StringIO()):  # and prints
+            ort.preload_dlls()  # CUDA's and cuDNN's own packages, where they are installed
+        session = _opened(ort, spec, providers, threads)
+        why = ""
+    except Exception as error:
+        session, why = None, _line(error)
+    finally:
+        ort.set_default_logger_severity(2)
+    # A provider whose libraries are missing may also be left out, with no more than a line in the log.
+    if session is not None and PROVIDERS[wish] in session.get_providers():
+        return session
+    if lost := _missing(ort, wish):
+        raise ModelError(f"ONNX Runtime cannot use {wish} here ({lost}): install {_LIBRARIES[wish]}, or {_ELSE}.")
     raise ModelError(
-        f"ONNX Runtime cannot use {wish} here ({why}): install {instead}{_LIBRARIES[wish]}, or set device to cpu."
+        f"{spec.files[0]} cannot be run on {wish} ({why or 'ONNX Runtime left it out'}): {spec.cure}, see that card "
+        f"{card} is there and has room, or {_ELSE}."
     )
 
 

@@ -181,16 +181,20 @@ def _measure(source: Path, linears: Mapping[str, Linear], weights: int, ids: Seq
     count, kept, every = sum(map(len, ids)), 0, max(1, len(ids) // KEPT)
     rows = max(LOUDEST, WORK // KEPT // max(1, weights))
     for number, text in enumerate(ids):
-        values = session.run(names, {"input_ids": np.array(text)})
-        size = sum(value.nbytes for value in values)
-        keep = number % every == 0 and (not kept or kept + size <= KEPT_BYTES)
+        values = [value.reshape(-1, value.shape[-1]) for value in session.run(names, {"input_ids": np.array(text)})]
         for name, value in zip(names, values, strict=True):
-            flat, linear = value.reshape(-1, value.shape[-1]), linears[name]
-            linear.largest = np.maximum(linear.largest, np.abs(flat).max(0))
-            linear.mean = linear.mean + flat.sum(0) / count
-            if keep:
-                linear.texts.append(_thinned(flat, rows))
-        kept += size if keep else 0
+            linear = linears[name]
+            linear.largest = np.maximum(linear.largest, np.abs(value).max(0))
+            linear.mean = linear.mean + value.sum(0) / count
+        if number % every:
+            continue
+        thin = [_thinned(value, rows) for value in values]
+        size = sum(one.nbytes for one in thin)
+        if kept and kept + size > KEPT_BYTES:
+            continue
+        kept += size
+        for name, one in zip(names, thin, strict=True):
+            linears[name].texts.append(one)
 
 
 def _thinned(x: Floats, rows: int) -> Floats:

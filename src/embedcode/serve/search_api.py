@@ -121,18 +121,18 @@ def _answering(
         async with _turn(turns, bodies.overload):
             if await request.is_disconnected():
                 return Response(status_code=GONE)
-            found = await answer(kept, asked, texts, key)
-        holding(len(found.body))
-        return found
+            return await answer(kept, asked, texts, key, holding)
 
-    async def answer(kept: Kept, asked: Values, texts: list[str], key: Key | None) -> Response:
+    async def answer(kept: Kept, asked: Values, texts: list[str], key: Key | None, holding: Holding) -> Response:
         spent = 0
         try:
             if key is not None and key.tokens_per_minute and texts and asked["mode"] != Mode.LEXICAL:
                 cost = await run_in_threadpool(_cost, kept, texts)
                 _spend(key, cost, bodies.overload)
                 spent = cost
-            return _json(await run_in_threadpool(work, kept, asked))
+            found = _json(await run_in_threadpool(work, kept, asked))
+            holding(len(found.body))
+            return found
         except (EmbedcodeError, ProblemError) as error:
             if key is not None and spent:
                 key.spend(-spent, time.monotonic())  # there was no answer for it

@@ -66,8 +66,8 @@ def check(checkpoint: Checkpoint, lora: Lora | None, precision: str) -> None:
 
 
 def frozen(checkpoint: Checkpoint, precision: str) -> str:
-    """What weights that are not trained are held in: bf16 where the run computes in it and they are stored so, since
-    fp32 would add nothing but its size, 14 GB of a base of 7 B weights."""
+    """What weights that are not trained are held in: bf16 where the run computes in it and they are stored so, since a
+    base of 7 B weights takes 14 GB more in fp32. States between layers are then bf16 too, as the encoder has them."""
     stored = set(checkpoint.weights.dtypes) - {"I64"}  # of ids of places
     return "bf16" if precision == "bf16" and stored == {"BF16"} and checkpoint.adapter is None else "fp32"
 
@@ -102,7 +102,7 @@ def trainable(
 
 
 def untrained(checkpoint: Checkpoint, device: str = "cpu", precision: str = "fp32") -> SentenceTransformer:
-    """The same to embed with, in a run that computes in `precision`; `trainable` without adapters may be written to."""
+    """The same to embed with, in a run that computes in `precision`."""
     return _packed(checkpoint, _built(checkpoint, device, frozen(checkpoint, precision)), device).eval()
 
 

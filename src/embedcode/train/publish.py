@@ -141,6 +141,8 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     said = dict(tokenizer_config(checkpoint.folder))
     said["model_max_length"] = checkpoint.max_tokens
     said.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    if checkpoint.adds_eos:  # which the name of the base may have told, and a run has another
+        said["add_eos_token"] = True
     if "pad_token" not in said:  # batches need one; what it is makes no difference behind a mask
         said["pad_token"] = said.get("eos_token") or said.get("unk_token") or "[PAD]"
     return said
