@@ -279,6 +279,20 @@ class TestDevices:
         assert load(folder, device="auto").build.endswith(" cpu")
         assert capsys.readouterr() == ("", ""), "what is missing is said once, in the error"
 
+    def test_a_card_that_fails_otherwise_is_not_told_to_install_what_is_there(
+        self, exported: Exported, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise RuntimeError("CUDA failure 2: out of memory ; GPU=0\nand more")
+
+        monkeypatch.setattr(onnx.library(), "get_available_providers", lambda: list(onnx.PROVIDERS.values()))
+        monkeypatch.setattr(onnx, "_missing", lambda *_: "")
+        monkeypatch.setattr(onnx, "_opened", full)
+        with pytest.raises(ModelError) as error:
+            load(str(exported("sfr-mistral", "onnx", True)), device="cuda").encode(["x"], Role.PASSAGE)
+        assert "cannot be run on cuda (CUDA failure 2: out of memory ; GPU=0): " in str(error.value)
+        assert "card 0 is there and has room" in str(error.value) and "install" not in str(error.value)
+
     def test_compiled_engines_of_two_graphs_do_not_share_a_folder(self, exported: Exported) -> None:
         """ONNX Runtime would take one for the other: their files and nodes have the same names."""
         spec = Spec.read(exported("sfr-mistral", "onnx", True))

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,6 +141,36 @@ def test_bounded_scores_are_those_of_the_whole_text_some_rows_at_a_time(
     module.is_causal = causal  # type: ignore[assignment]
     found, _ = packed.attention(module, q, k, v, None, borders=[0, 17], scaling=0.3, sliding_window=window, softcap=5.0)
     torch.testing.assert_close(found[0].transpose(0, 1)[None], expected)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_card_is_given_the_keys_of_a_group_once(named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's kernel takes them so, from 2.12 on by a name for it."""
+    given: list[tuple[int, dict[str, object]]] = []
+
+    def plain(
+        q: Any, k: Any, v: Any, starts: Any, _: Any, most: int, __: int, *, scale: float, window_size: Any, **more: Any
+    ) -> Any:
+        given.append((k.shape[1], more))
+        assert (most, window_size) == (7, (-1, 0))
+        rows = [slice(*pair) for pair in pairwise(starts.tolist())]
+        parts = ([part[row].transpose(0, 1)[None] for part in (q, k, v)] for row in rows)
+        attend = partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True, scale=scale, enable_gqa=True)
+        out = [attend(*one) for one in parts]
+        return torch.cat([one[0].transpose(0, 1) for one in out])
+
+    def with_name(*arguments: Any, enable_gqa: bool = False, **more: Any) -> Any:
+        return plain(*arguments, enable_gqa=enable_gqa, **more)
+
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn((1, heads, 12, 8), generator=draw) for heads in (4, 2, 2))
+    module = torch.nn.Module()
+    module.is_causal = True  # type: ignore[assignment]
+    expected, _ = packed.attention(module, q, k, v, None, borders=[0, 7, 12], scaling=0.3)
+    kernel = with_name if named else plain
+    found = packed._together(kernel, q, k, v, [0, 7, 12], True, 0.3, None)
+    torch.testing.assert_close(found, expected)
+    assert given == [(2, {"enable_gqa": True} if named else {})]
 
 
 def test_several_readers_share_a_short_list_and_keep_its_order(

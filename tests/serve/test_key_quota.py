@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from embedcode.serve import keys, search_api
-from embedcode.serve.body import Bodies
+from embedcode.serve.body import HELD, Bodies
 from embedcode.serve.guard import Guard
 from embedcode.serve.indexes import Indexes
 from embedcode.serve.journal import Journal
@@ -55,3 +55,21 @@ def test_a_search_that_is_refused_has_the_status_of_an_overload(
     assert (status, headers["retry-after"]) == (overload, "2")
     for reason in ("search_quota", "searches"):
         assert f'embedcode_refused_requests_total{{reason="{reason}"}} 1.0' in metrics.text().decode()
+
+
+def test_an_answer_that_finds_no_room_costs_its_key_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, metrics, bodies = tmp_path / "keys.toml", Metrics(), Bodies(1000)
+    made = {"authorization": f"Bearer {keys.add(path, 'reader', tokens_per_minute=10)}"}
+    known = keys.Keys(path)
+    kept = cast(Kept, SimpleNamespace(index=SimpleNamespace(encoder=Ten()), search=lambda *_: None))
+    monkeypatch.setattr(search_api, "_record", lambda *_: {"hits": "x" * 500})
+    guard = Guard(Journal("error", True, io.StringIO()), metrics, frozenset(), frozenset(), known)
+    app = application(list(search_api.routes(Indexes({"shop": kept}), bodies)), guard, metrics)
+    with bodies.open() as other:
+        other(HELD * 1000 - 100)
+        for _ in range(2):  # for ten tokens of ten
+            status, _, answer = ask(app, "/v1/search", {"query": "x"}, **made)
+            assert (status, answer["error"]["code"]) == (429, "overloaded")
+            assert "memory" in answer["message"]
+    assert ask(app, "/v1/search", {"query": "x"}, **made)[0] == 200
+    assert ask(app, "/v1/search", {"query": "x"}, **made)[0] == 429

@@ -20,6 +20,8 @@ from typing import IO, Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import write
+from layouts import LAYOUTS
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -465,6 +467,22 @@ def test_nothing_of_a_task_is_trained_on(recipe: Recipes, world: Path, tmp_path:
     made = Run(read(path), tmp_path / "out", tell=lambda line: None)
     assert [pair.query for pair in made.mix.pairs] == ["a fair question"]
     assert made.mix.sets[0].forbidden == 5
+
+
+def test_what_only_the_name_of_the_base_told_is_published(world: Path, tmp_path: Path) -> None:
+    """Texts of F2LLM-v2 end with a token: trained on with it and loaded without, a model would pool another one."""
+    place = write(LAYOUTS["f2llm"], tmp_path)
+    values = {
+        "name": "tuned", "base": str(place), "causal": True, "pooling": "last", "query_tokens": 32,
+        "passage_tokens": 32,
+        "data": [{"name": "one", "files": [str(world / "one.jsonl")]}], "batch": 4, "steps": 1, "warmup": 0,
+        "learning_rate": 1e-9, "query_prompt": "Instruct: {instruction}\nQuery: ",
+    }  # fmt: skip
+    (tmp_path / "r.yaml").write_text(json.dumps(values))
+    made = go(tmp_path / "r.yaml", tmp_path / "out")
+    assert Checkpoint.read(made.folder).eos == Checkpoint.read(place).eos == "<|im_end|>"
+    before, after = (embedcode.load(str(one), threads=1, precision="fp32") for one in (place, made.folder))
+    np.testing.assert_allclose(after.encode(TEXTS, Role.PASSAGE), before.encode(TEXTS, Role.PASSAGE), atol=1e-4)
 
 
 def test_a_decoder_is_made_bidirectional_and_stays_so(world: Path, tmp_path: Path) -> None:
