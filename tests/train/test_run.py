@@ -473,8 +473,8 @@ def test_what_only_the_name_of_the_base_told_is_published(world: Path, tmp_path:
     """Texts of F2LLM-v2 end with a token: trained on with it and loaded without, a model would pool another one."""
     place = write(LAYOUTS["f2llm"], tmp_path)
     values = {
-        "name": "tuned", "base": str(place), "causal": True, "pooling": "last", "query_tokens": 32,
-        "passage_tokens": 32,
+        "name": "tuned", "base": str(place), "causal": True, "pooling": "last", "query_tokens": 128,
+        "passage_tokens": 128,
         "data": [{"name": "one", "files": [str(world / "one.jsonl")]}], "batch": 4, "steps": 1, "warmup": 0,
         "learning_rate": 1e-9, "query_prompt": "Instruct: {instruction}\nQuery: ",
     }  # fmt: skip
@@ -482,7 +482,7 @@ def test_what_only_the_name_of_the_base_told_is_published(world: Path, tmp_path:
     made = go(tmp_path / "r.yaml", tmp_path / "out")
     assert Checkpoint.read(made.folder).eos == Checkpoint.read(place).eos == "<|im_end|>"
     before, after = (embedcode.load(str(one), threads=1, precision="fp32") for one in (place, made.folder))
-    np.testing.assert_allclose(after.encode(TEXTS, Role.PASSAGE), before.encode(TEXTS, Role.PASSAGE), atol=1e-4)
+    np.testing.assert_allclose(after.encode(TEXTS[:2], Role.PASSAGE), before.encode(TEXTS[:2], Role.PASSAGE), atol=1e-4)
 
 
 def test_a_decoder_is_made_bidirectional_and_stays_so(world: Path, tmp_path: Path) -> None:
