@@ -44,6 +44,15 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def in_turns(work: dict[str, Callable[[], Any]], tokens: int) -> dict[str, float]:
+    """Tokens a second of each, medians of ROUNDS."""
+    spent: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(ROUNDS):
+        for name, one in work.items():
+            spent[name].append(seconds(one))
+    return {name: tokens / statistics.median(each) for name, each in spent.items()}
+
+
 def limit() -> float:
     """The highest rate over the weight shapes of Mistral 7B, in 10^12 operations a second."""
     best = 0.0
@@ -100,27 +109,17 @@ def rates(folder: Path, times: int, precisions: tuple[str, ...], peer: Path) -> 
             )
     for one in work.values():
         one()
-    spent: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(ROUNDS):
-        for name, one in work.items():
-            spent[name].append(seconds(one))
-    rate = {name: used / statistics.median(each) for name, each in spent.items()}
+    rate = in_turns(work, used)
     best = {p: max(v for n, v in rate.items() if n.startswith(f"sentence-transformers {p}")) for p in precisions}
     fastest = next(batch for batch in BATCHES if rate[f"sentence-transformers bf16 {batch}"] == best["bf16"])
     return {
         "tokens": used,
         "tokens_a_second": {name: round(value) for name, value in rate.items()},
         "ratio": {precision: rate["ours"] / value for precision, value in best.items()},
-        "peer_padding": padding([entry.used for entry in tokens], fastest),
+        "peer_padding": worker.padding([entry.used for entry in tokens], fastest),
         "tera_operations": 2 * linear * rate["ours, of tokens"] / 1e12,
         "memory_gb": memory / 1e9,
     }
-
-
-def padding(lengths: list[int], batch: int) -> float:
-    ordered = sorted(lengths, reverse=True)  # as the peer sorts them
-    parts = [ordered[i : i + batch] for i in range(0, len(ordered), batch)]
-    return 1 - sum(lengths) / sum(len(part) * part[0] for part in parts)
 
 
 def first(folder: Path) -> dict[str, Any]:
@@ -144,12 +143,8 @@ def graph(minilm: Path, folder: Path) -> dict[str, Any]:
         encoder.forward(tokens)
         if name == "graph":
             found["padding"] = encoder.padding
-    spent: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(ROUNDS):
-        for name, one in work.items():
-            spent[name].append(seconds(one))
     used = sum(entry.used for entry in tokens)
-    found["tokens_a_second"] = {name: round(used / statistics.median(each)) for name, each in spent.items()}
+    found["tokens_a_second"] = {name: round(value) for name, value in in_turns(work, used).items()}
     chosen = load(str(folder), device="auto")
     chosen.encode(["close a session"], Role.QUERY)
     found["auto"] = chosen.build

@@ -113,15 +113,20 @@ def sentence_transformers(model: str, precision: str, batch: int, count: int) ->
     start = now()
     vectors = network.encode(chosen, batch_size=batch, normalize_embeddings=True, show_progress_bar=False)
     seconds = now() - start
-    ordered = sorted(lengths, reverse=True)  # as its encode() sorts them
-    padded = sum(len(part) * part[0] for part in (ordered[i : i + batch] for i in range(0, len(ordered), batch)))
     return {
         "tokens": sum(lengths),
         "rate": sum(lengths) / seconds,
-        "padding": 1 - sum(lengths) / padded,
+        "padding": padding(lengths, batch),
         "vectors": vectors.round(4).tolist() if vectors.shape[1] <= 1024 else [],
         "peak_mb": peak_mb(),
     }
+
+
+def padding(lengths: list[int], batch: int) -> float:
+    """The share of what the peer computes in batches, sorted as its encode() does."""
+    ordered = sorted(lengths, reverse=True)
+    padded = sum(len(part) * part[0] for part in (ordered[i : i + batch] for i in range(0, len(ordered), batch)))
+    return 1 - sum(lengths) / padded
 
 
 def first(model: str, precision: str) -> dict[str, object]:

@@ -258,41 +258,36 @@ def _qwen(tokenizer: Tokenizer, architecture: str, kind: str, **more: Any) -> di
     }
 
 
-def _qwen3_embedding() -> Layout:
-    tokenizer = vocabularies.byte_level(QWEN_TOKENS, "$A <|endoftext|>")
-    config = _qwen(tokenizer, "Qwen3ForCausalLM", "qwen3", head_dim=16, attention_bias=False)
-    norms = {f"self_attn.{name}_norm.weight": (16,) for name in "qk"}
+def _qwen3(
+    name: str, architecture: str, positions: int, query: str, tokenizer: Tokenizer, adds_eos: str = ""
+) -> Layout:
+    config = _qwen(
+        tokenizer, architecture, "qwen3", head_dim=16, attention_bias=False, max_position_embeddings=positions
+    )
+    norms = {f"self_attn.{side}_norm.weight": (16,) for side in "qk"}
     return Layout(
-        "Qwen/Qwen3-Embedding-0.6B",
+        name,
         "Qwen3Model",
         config,
         decoder(config, "", norms),
         tokenizer,
-        causal=True, pooling="last", query=WEB, padding="left", dtype=torch.bfloat16,
+        causal=True, pooling="last", query=query, padding="left", adds_eos=adds_eos, dtype=torch.bfloat16,
         files={
-            **sentence_transformers("lasttoken", 32768, 32, {"query": WEB, "document": ""}, include_prompt=True),
+            **sentence_transformers("lasttoken", positions, 32, {"query": query, "document": ""}, include_prompt=True),
             **tokenizer_config("Qwen2Tokenizer", 131072, pad_token="<|endoftext|>", eos_token="<|im_end|>"),
         },
     )
+
+
+def _qwen3_embedding() -> Layout:
+    tokenizer = vocabularies.byte_level(QWEN_TOKENS, "$A <|endoftext|>")
+    return _qwen3("Qwen/Qwen3-Embedding-0.6B", "Qwen3ForCausalLM", 32768, WEB, tokenizer)
 
 
 def _f2llm() -> Layout:
     """Trained on ids with <|im_end|> behind them, which its tokenizer is told nowhere to put there."""
     tokenizer = vocabularies.byte_level(QWEN_TOKENS)
-    config = _qwen(tokenizer, "Qwen3Model", "qwen3", head_dim=16, attention_bias=False, max_position_embeddings=40960)
-    norms = {f"self_attn.{name}_norm.weight": (16,) for name in "qk"}
-    return Layout(
-        "codefuse-ai/F2LLM-v2-80M",
-        "Qwen3Model",
-        config,
-        decoder(config, "", norms),
-        tokenizer,
-        causal=True, pooling="last", query=QUESTION, padding="left", adds_eos="<|im_end|>", dtype=torch.bfloat16,
-        files={
-            **sentence_transformers("lasttoken", 40960, 32, {"query": QUESTION, "document": ""}, include_prompt=True),
-            **tokenizer_config("Qwen2Tokenizer", 131072, pad_token="<|endoftext|>", eos_token="<|im_end|>"),
-        },
-    )
+    return _qwen3("codefuse-ai/F2LLM-v2-80M", "Qwen3Model", 40960, QUESTION, tokenizer, "<|im_end|>")
 
 
 def _jina_code() -> Layout:

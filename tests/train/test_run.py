@@ -32,7 +32,7 @@ from embedcode.errors import EmbedcodeError, UsageError
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.train import averaging, base, loop, mix, near, network, publish, run
-from embedcode.train.recipe import Lora, read
+from embedcode.train.recipe import Lora, Recipe, read
 from embedcode.train.run import Outcome, Run
 from embedcode.types import Role
 
@@ -313,11 +313,6 @@ def test_a_base_too_big_for_the_card_is_refused_whatever_the_machine_has(
 
 def decoder(folder: Path, dtype: torch.dtype) -> Checkpoint:
     """A tiny random Mistral whose weights are stored in `dtype`."""
-    from safetensors.torch import save_file
-
-    from embedcode.train import base
-    from embedcode.train.recipe import Recipe
-
     base.tiny(Recipe(folder.parent, "tiny", "none", network="mistral"), folder)
     file = folder / "model.safetensors"
     save_file({name: one.to(dtype) for name, one in load_file(file).items()}, file, {"format": "pt"})
@@ -488,10 +483,7 @@ def test_what_only_the_name_of_the_base_told_is_published(world: Path, tmp_path:
 def test_a_decoder_is_made_bidirectional_and_stays_so(world: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
-    from embedcode.train import base
-    from embedcode.train.recipe import Recipe
-
-    base.tiny(Recipe(tmp_path, "tiny", "none", network="mistral"), tmp_path / "decoder")
+    decoder(tmp_path / "decoder", torch.float32)
     values = {
         "name": "decoder", "base": str(tmp_path / "decoder"), "network": "mistral", "query_tokens": 32,
         "passage_tokens": 32, "data": [{"name": "one", "files": [str(world / "one.jsonl")]}], "batch": 4,

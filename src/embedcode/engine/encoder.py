@@ -202,7 +202,6 @@ class LocalEncoder(ABC):
         if len(texts) <= part:
             yield read(0)
             return
-        _ = self._tokenizer.vocabulary  # or each reader loads it: from Python 3.12 on cached_property has no lock
         starts = iter(range(0, len(texts), part))
         with ThreadPoolExecutor(self._readers) as beside:
             first = islice(starts, max(self._readers, self._block // part))

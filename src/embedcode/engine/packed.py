@@ -88,16 +88,15 @@ def _together(
     window: int | None,
 ) -> torch.Tensor:
     """All texts by one kernel (FlashAttention-2, arXiv 2307.08691): text by text a card waits for its next launch."""
-    # A key serves the heads of its group as it is: copied for each, a 7B read 4 % fewer tokens. torch 2.11 has no name
-    # for it and asks nothing; its vectors and gradients are those of copies.
-    grouped = {"enable_gqa": True} if "enable_gqa" in signature(varlen).parameters else {}
     q, k, v = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
     longest = max(end - begin for begin, end in pairwise(borders))
     starts = _starts(tuple(borders), query.device)
     back = -1 if window is None or longest <= window else window - 1
     # A window that looks back to the start and not ahead is what the kernel knows as causal.
     sees = (back, 0 if causal else back)
-    out: torch.Tensor = varlen(q, k, v, starts, starts, longest, longest, scale=scaling, window_size=sees, **grouped)
+    out: torch.Tensor = varlen(
+        q, k, v, starts, starts, longest, longest, scale=scaling, window_size=sees, **_grouped(varlen)
+    )
     return out[None]
 
 
@@ -109,6 +108,15 @@ def _varlen() -> Any:
     except ImportError:
         return None
     return varlen_attn if "window_size" in signature(varlen_attn).parameters else None
+
+
+@lru_cache(maxsize=4)
+def _grouped(varlen: Any) -> dict[str, bool]:
+    """What has the kernel serve the heads of a group by one key: with a copy for each a 7B read 4 % fewer tokens.
+
+    torch 2.11 has no name for it and asks nothing; its vectors and gradients are those of copies.
+    """
+    return {"enable_gqa": True} if "enable_gqa" in signature(varlen).parameters else {}
 
 
 @lru_cache(maxsize=4)
@@ -161,11 +169,12 @@ def _capped(
     """Some rows of scores at a time: all of a text of 8,192 tokens are 2 GB a tensor for the 8 heads of Gemma 2."""
     groups, length = q.shape[1] // k.shape[1], q.shape[2]
     k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    scale = scaling if scaling is not None else q.shape[-1] ** -0.5
     found = []
     for first in range(0, length, ROWS):
         rows = range(first, min(first + ROWS, length))
         scores = (q[:, :, rows.start : rows.stop] @ k.transpose(2, 3)).float()
-        scores = torch.tanh(scores * (scaling if scaling is not None else q.shape[-1] ** -0.5) / softcap) * softcap
+        scores = torch.tanh(scores * scale / softcap) * softcap
         if causal or window is not None:
             scores = scores.masked_fill(~_seen(rows, length, window or length, causal, q.device), -torch.inf)
         found.append(scores.softmax(-1).to(v.dtype) @ v)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -66,7 +67,7 @@ class SmoothQuant:
         self._model = onnx.load(str(source))
         self._constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
         linears = self._linears()
-        weights = sum(self._weight(linear).size for linear in linears.values())
+        weights = sum(prod(self._constants[name].dims) for one in linears.values() for name, _, _ in one.parts)
         _measure(source, linears, weights, ids)
         for linear in linears.values():
             linear.smooth, linear.loss = _smoothing(self._weight(linear), linear)

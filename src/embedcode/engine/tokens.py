@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from embedcode.errors import ModelError, UsageError
@@ -47,9 +48,16 @@ class TextTokenizer:
         self._max_tokens = max_tokens
         self._eos = eos
         self._rows = rows
+        self._loading = Lock()
 
     @cached_property
     def _model(self) -> Any:
+        with self._loading:  # readers come together, and from Python 3.12 on cached_property has no lock
+            if "_model" not in self.__dict__:
+                self.__dict__["_model"] = self._loaded()
+            return self.__dict__["_model"]
+
+    def _loaded(self) -> Any:
         from tokenizers import Tokenizer
 
         # Threads of its own would take the engine's cores, and it warns of them where a process is forked later.
