@@ -223,6 +223,45 @@ def test_a_condition_counts_however_short_it_is(text: str, condition: str) -> No
 
 
 @pytest.mark.parametrize(
+    "condition",
+    [
+        "The Work may be used for non-commercial purposes only.",
+        "You may not use the Work to train machine learning models.",
+        "Every company with more than ten employees must buy a licence from us.",
+        "Words that are no condition by themselves and that still make of this text another one than the one it is "
+        "called after, since there are so many of them put into the middle of it.",
+    ],
+)
+@pytest.mark.parametrize(
+    "place",
+    [
+        '"License" shall mean',
+        "2. Grant of Copyright",
+        "4. Redistribution.",
+        "6. Trademarks.",
+        "APPENDIX",
+        "7. Disclaimer",
+    ],
+)
+def test_a_condition_inside_of_apache_s_text_makes_it_another(condition: str, place: str) -> None:
+    assert place in APACHE
+    assert licences.identify(APACHE.replace(place, f"{condition}\n\n{place}", 1)) is None
+
+
+def test_what_is_left_out_of_apache_s_text_makes_it_another() -> None:
+    begin, end = APACHE.index("You may reproduce"), APACHE.index("You may add Your own")
+    assert licences.identify(APACHE[:begin] + APACHE[end:]) is None
+    assert licences.identify(APACHE[: APACHE.index("APPENDIX")]) == "Apache-2.0"
+    assert licences.identify(APACHE.replace("1. Definitions.", "Definitions.").replace("(a)", "1.")) == "Apache-2.0"
+
+
+def test_a_condition_in_the_place_of_a_name_counts() -> None:
+    holder = "the authors, whose work only paying members are to use,"
+    assert licences.identify(MIT.replace("THE\nAUTHORS OR COPYRIGHT HOLDERS", "THE\nAuthors of Acme")) == "MIT"
+    assert licences.identify(MIT.replace("THE\nAUTHORS OR COPYRIGHT HOLDERS", holder)) is None
+
+
+@pytest.mark.parametrize(
     "remark",
     [
         "Do not edit: made by a template.",
@@ -236,6 +275,26 @@ def test_a_condition_counts_however_short_it_is(text: str, condition: str) -> No
 )
 def test_a_remark_is_no_condition(remark: str) -> None:
     assert licences.identify(f"{remark}\n{MIT}") == "MIT"
+
+
+MPL = """This Source Code Form is subject to the terms of the Mozilla Public
+License, v. 2.0. If a copy of the MPL was not distributed with this
+file, You can obtain one at http://mozilla.org/MPL/2.0/.
+"""
+GPL = """This program is free software; it comes under the GNU General
+Public License, as its second version says.
+"""
+
+
+@pytest.mark.parametrize("text", [MPL, GPL])
+@pytest.mark.parametrize(
+    "mark", [("/* ", " * "), ("# ", "# "), ("// ", "// "), ("-- ", "-- "), (";; ", ";; "), ("<!-- ", "  "), ("", "")]
+)
+def test_a_header_may_go_on_behind_the_mark_of_the_next_line(text: str, mark: tuple[str, str]) -> None:
+    first, *others = text.splitlines()
+    head = "\n".join([mark[0] + first, *(mark[1] + line for line in others)])
+    assert licences.foreign_header(f"{head}\n\nint a;\n")
+    assert licences.foreign_header(head.replace("\n", "\r\n"))
 
 
 def test_headers_of_files_count() -> None:

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 from functools import cache
+
+from embedcode.model.spec import DEFAULT
 
 ALLOWED = ("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "Unlicense", "Zlib")
 """SPDX identifiers. All allow any use, with attribution at most."""
@@ -18,6 +21,8 @@ _LOWER = frozenset(map(str.lower, ALLOWED))
 
 MOST_OTHER_WORDS = 60
 """Beside the licence itself: a title, the holders, a note on where a part is from."""
+MOST_OTHERWISE = 24
+"""Words put into Apache's text, or left out of it, by those who number its clauses or name themselves in it."""
 MOST_OTHER_NAMES = 400
 """The same where none of them can be a condition: some list every contributor."""
 _CONDITION = re.compile(
@@ -87,6 +92,7 @@ _HEADER_LINES = 40
 _HEADER = re.compile(
     r"(?:general|mozilla|eclipse|server\s+side)\s+public\s+licen|(?:business\s+source|elastic|polyform\W+\w+)\s+licen"
     r"|creative\s?commons|\bCC[ -]BY\b|commons\s+clause|common\s+development\s+and\s+distribution|\bCeCILL\b"
+    r"|\bMPL[ -/]?v?[12]\.[01]\b|mozilla\.org/MPL|\bEPL[ -]v?[12]\.0\b"
     r"|\b(?:GNU|under|under\s+the|terms\s+of\s+the)\s+[AL]?GPL|(?<!\bor )(?<!/)\b[AL]?GPL[ -]?v?[23]\b"
     r"|proprietary|all\s+rights\s+reserved\.?\s+(?:no\s+part|unauthori)",
     re.IGNORECASE,
@@ -162,9 +168,14 @@ def identify(text: str) -> str | None:
     words = _words(text)
     found: set[str] = set()
     for name, pattern in _patterns():
-        words, count = pattern.subn(" ", words)
-        if count:
+        for match in pattern.finditer(words):
+            if "whole" in match.groupdict():
+                if not _is_apache(match["whole"].split()):
+                    return None
+            elif any(map(_binds, filter(None, match.groups()))):
+                return None
             found.add(name)
+        words = pattern.sub(" ", words)
     if not found:
         return None
     words = _TITLES.sub(" ", _REMARKS.sub(" ", words))
@@ -177,11 +188,35 @@ def identify(text: str) -> str | None:
     return " AND ".join(sorted(found))
 
 
+def _is_apache(words: list[str]) -> bool:
+    """Whether a text under Apache's headings is that licence, with nothing of weight put in or left out."""
+    whole = _apache()
+    if words == whole:
+        return True
+    put_in, left_out = list[str](), 0
+    for step, first, end, begin, until in SequenceMatcher(None, whole, words, autojunk=False).get_opcodes():
+        if step != "equal":
+            put_in += words[begin:until]
+            left_out += 0 if end == len(whole) else end - first  # the appendix may be missing
+    return max(len(put_in), left_out) <= MOST_OTHERWISE and not _binds(" ".join(put_in))
+
+
+def _binds(words: str) -> bool:
+    """Whether words between those of a licence, or beside it, may be a condition."""
+    return _FOREIGN.search(words) is not None or _RESTRICTION.search(words) is not None
+
+
+@cache
+def _apache() -> list[str]:
+    # The packaged model's own licence.
+    return _words((DEFAULT / "LICENSE").read_text("utf-8")).split()
+
+
 def _harmless(words: str, text: str, lists_parts: bool = False) -> bool:
     """Whether `words`, what is left of `text` without its licences, names things and says where they are from."""
     notices = _COPYRIGHT.findall(_lines(text))  # a condition may stand behind a holder
     beside = f"{words} {_TITLES.sub(' ', _plain(' '.join(notices)))}"
-    if _FOREIGN.search(beside) or _RESTRICTION.search(beside):
+    if _binds(beside):
         return False
     if any(len(_strange(_plain(line), line)) > _MOST_STRANGE_WORDS for line in notices):
         return False
@@ -214,7 +249,9 @@ def points(text: str) -> bool:
 def foreign_header(text: str) -> bool:
     """Whether a source file says at its top that it is under another licence than those of ALLOWED."""
     head = "\n".join(text[:6000].split("\n", _HEADER_LINES)[:_HEADER_LINES])
-    return _HEADER.search(_SPDX.sub("", head)) is not None or not all(map(_may_be_chosen, _SPDX.findall(head)))
+    # A name may go on behind the comment's mark on the next line: "Mozilla Public\n * License".
+    said = re.sub(r"\s*\n[\s*#/;%!'-]*", " ", _SPDX.sub("", head))
+    return _HEADER.search(said) is not None or not all(map(_may_be_chosen, _SPDX.findall(head)))
 
 
 def _may_be_chosen(expression: str) -> bool:
@@ -237,9 +274,14 @@ def _is_allowed(part: str) -> bool:
     return name in _LOWER and (more[:1] != ["with"] or more[1:2] == ["llvm-exception"])
 
 
+def names(expression: str) -> list[str]:
+    """The licences of an SPDX expression, whichever way it joins them."""
+    return re.split(r" (?:AND|OR) ", expression)
+
+
 def allowed(expression: str) -> bool:
     """Whether every licence of an SPDX expression is of the allow-list."""
-    return all(name in ALLOWED for name in re.split(r" (?:AND|OR) ", expression))
+    return all(name in ALLOWED for name in names(expression))
 
 
 _COPYRIGHT = re.compile(
@@ -337,23 +379,29 @@ _ZLIB = (
 _UNLICENSE = (
     "this is free and unencumbered software released into the public domain anyone is free to copy modify publish use"
     " compile sell or distribute this software either in source code form or as a compiled binary for any purpose"
-    " commercial or non commercial and by any means in jurisdictions that recognize copyright laws .{200,1500}?"
-    " arising from out of or in connection with the software or the use or other dealings in the software"
-    "(?: for more information please refer to https? (?:www )?unlicense org)?"
+    " commercial or non commercial and by any means in jurisdictions that recognize copyright laws the author or"
+    " authors of this software dedicate any and all copyright interest in the software to the public domain we make"
+    " this dedication for the benefit of the public at large and to the detriment of our heirs and successors we intend"
+    " this dedication to be an overt act of relinquishment in perpetuity of all present and future rights to this"
+    " software under copyright law the software is provided as is without warranty of any kind express or implied"
+    " including but not limited to the warranties of merchantability fitness for a particular purpose and non ?"
+    "infringement in no event shall {any} be liable for any claim damages or other liability whether in an action of"
+    " contract tort or otherwise arising from out of or in connection with the software or the use or other dealings in"
+    " the software(?: for more information please refer to https? (?:www )?unlicense org)?"
 )
 _APACHE = (
-    "(?:apache license )?version 2 0 january 2004 (?:https? www apache org licenses (?:license 2 0 )?)?terms and"
-    " conditions for use reproduction and distribution (?:1 )?definitions license shall mean .{1000,4500}?"
-    "grant of copyright license .{200,900}?grant of patent license .{500,1600}?"
-    "redistribution .{900,2800}?submission of contributions .{200,900}?"
-    "trademarks .{100,500}?disclaimer of warranty .{300,1000}?limitation of liability .{300,1200}?accepting warranty or"
-    " additional liability .{300,900}?warranty or additional liability(?: end of terms and conditions)?"
-    "(?: appendix how to apply .{300,1500}?limitations under the license)?"
+    "(?P<whole>(?:apache license )?version 2 0 january 2004 (?:https? www apache org licenses (?:license 2 0 )?)?terms"
+    " and conditions for use reproduction and distribution (?:1 )?definitions .{8000,14000}?"
+    "accepting warranty or additional liability .{300,900}?warranty or additional liability"
+    "(?: end of terms and conditions)?(?: appendix how to apply .{300,1500}?limitations under the license)?)"
 )
+"""Its words are compared one by one (_is_apache)."""
 _APACHE_NOTICE = (
-    "licensed under the apache license version 2 0 the license you may not use this \\w+ except in"
-    " compliance with the license you may obtain a copy of the license at .{10,90}? unless required by applicable law"
-    " .{100,400}?limitations under the license"
+    "licensed under the apache license version 2 0 the license you may not use this \\w+ except in compliance with the"
+    " license you may obtain a copy of the license at (?:https? )?(?:www )?apache org licenses license 2 0 (?:txt |html"
+    " )?unless required by applicable law or agreed to in writing software distributed under the license is distributed"
+    " on an as is basis without warranties or conditions of any kind either express or implied see the license for the"
+    " specific language governing permissions and limitations under the license"
 )
 
 
@@ -376,6 +424,6 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
         ("Zlib", _ZLIB),
     )
     return tuple(
-        (name, re.compile(r"\b" + text.replace("{any}", ".{1,160}?").replace("{n}", r"(?:\w{1,3} )?") + r"\b"))
+        (name, re.compile(r"\b" + text.replace("{any}", "(.{1,160}?)").replace("{n}", r"(?:\w{1,3} )?") + r"\b"))
         for name, text in texts
     )
