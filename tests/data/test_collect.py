@@ -188,6 +188,34 @@ def test_a_repository_gives_docstrings_and_commits(hub: Path) -> None:
     assert not collect.collect([Source("github", "acme/none")], out, 1), "what is not there is tried again"
 
 
+def test_commits_are_mined_where_only_the_files_were(hub: Path) -> None:
+    out, wanted = hub / "out", [Source("github", "acme/shapes")]
+    steps = list[collect.Step]()
+    assert collect.collect(wanted, out, 1)
+    assert collect.records(out)[0].commit_pairs == 0
+    assert collect.collect(wanted, out, 1, commits=10, progress=steps.append)
+    [record] = collect.records(out)
+    assert (record.commits, record.commit_pairs, record.pairs) == (10, 2, 1)
+    assert [(step.done, step.pairs) for step in steps] == [(1, 1)], "its pairs are counted once"
+    assert collect.collect(wanted, out, 1, commits=10, progress=steps.append) and len(steps) == 1
+
+
+def test_a_folder_under_another_licence_gives_no_commits(hub: Path) -> None:
+    root = hub / "hub" / "acme" / "shapes"
+    paid = root / "enterprise"
+    paid.mkdir()
+    (paid / "LICENSE").write_text("Acme Enterprise License: buy it.")
+    for step, message in (("1", "Add what is to be paid for"), ("2", "Take twice as much of everybody")):
+        (paid / "pay.py").write_text(f"def pay(amount):\n    total = amount * {step}\n    return total\n")
+        command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
+        subprocess.run([*command, "add", "."], cwd=root, check=True)
+        subprocess.run([*command, "commit", "-qm", message], cwd=root, check=True)
+    assert collect.collect([Source("github", "acme/shapes")], hub / "out", 1, commits=10)
+    [record] = collect.records(hub / "out")
+    assert (record.licence, record.commit_pairs) == ("Apache-2.0", 2)
+    assert record.commits_left == {"folder under another licence": 1}
+
+
 Little = Callable[[int], AbstractContextManager[None]]
 
 
@@ -301,6 +329,10 @@ def test_a_record_that_is_none_is_said(tmp_path: Path) -> None:
         collect.records(tmp_path)
 
 
-def test_the_list_of_the_recipe_is_one() -> None:
-    listed = sources.load(Path(__file__).parents[2] / "recipes" / "sources.toml")
+def test_the_list_of_the_recipe_has_a_licence_of_each_and_what_is_unchecked_is_another() -> None:
+    recipes = Path(__file__).parents[2] / "recipes"
+    listed, others = (sources.load(recipes / name) for name in ("sources.toml", "more_sources.toml"))
     assert len(listed) >= 150 and {source.registry for source in listed} == set(sources.REGISTRIES)
+    assert "unchecked" not in {source.licence for source in listed}
+    assert {source.licence for source in others} == {"unchecked"}
+    assert not {source.file_name for source in listed} & {source.file_name for source in others}

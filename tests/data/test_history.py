@@ -177,6 +177,26 @@ def test_files_under_another_licence_are_left_out_and_counted(repository: Path, 
     assert len(own) == 4, "one's own code may be under any licence"
 
 
+def test_a_licence_that_the_repository_does_not_grant_is_refused(repository: Path, tokenizer: TextTokenizer) -> None:
+    commit(repository, "Take twice the scale for every area", src__shape_py=OLD.replace("* scale\n", "* scale * 2\n"))
+    assert len(found(repository, tokenizer)[0]) == 2, "where it has no licence file its owner knows"
+    (repository / "LICENSE").write_text("GNU GENERAL PUBLIC LICENSE, version 3")
+    commit(repository, "Say under which licence the shapes are")
+    pairs, mined = found(repository, tokenizer)
+    assert pairs == [] and mined.refused == "licence not of the allow-list: LICENSE does not grant MIT"
+    assert len(list(mine(repository, tokenizer, Mined("shapes"), licence="GPL-3.0-only"))) == 2
+
+
+def test_an_edited_line_is_of_the_chunk_that_holds_its_words(tokenizer: TextTokenizer) -> None:
+    """A run of 512 tokens ends where the next token begins: behind the indentation of a line that lies in the next."""
+    text = "".join(f"    total_{i} = first_{i} + second_{i}\n" for i in range(200))
+    rows = text.split("\n")[:-1]
+    for row in range(200):
+        places = list(history._chunks("a.py", text, [(row, row)], tokenizer))
+        words = {*rows[row].split()} - {"=", "+"}
+        assert places and all(words & {*place.split()} for place in places), row
+
+
 @pytest.mark.parametrize("byte", ["\x01", "\x02", "\x1e"])
 def test_a_message_may_hold_any_byte(repository: Path, tokenizer: TextTokenizer, byte: str) -> None:
     new = OLD.replace("* scale\n", "* scale * 2\n")

@@ -44,6 +44,8 @@ class Record:
     files: int = 0
     left: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    commits: int = 0
+    """Of a repository's history, the newest so many were looked at."""
     commit_pairs: int = 0
     commits_skipped: dict[str, int] = field(default_factory=dict)
     commits_refused: str = ""
@@ -75,17 +77,25 @@ def collect(
 ) -> bool:
     """Mine what has no record in `out` yet; whether all is done. Stops between two sources after `seconds`.
 
-    Of a repository the newest so many commits are paired too. UsageError where the disk is full; what was done before
-    stays.
+    Of a repository the newest so many commits are paired too, also where it was mined for fewer of them. UsageError
+    where the disk is full; what was done before stays.
     """
     start = time.monotonic()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise pairs.unwritable(out, error) from None
-    waiting = [source for source in wanted if not (out / f"{source.file_name}.json").exists()]
+    known = {(record.registry, record.name): record for record in records(out)}
+
+    def is_done(source: Source) -> bool:
+        record = known.get((source.registry, source.name))
+        more = source.registry == "github" and record is not None and record.licence and record.commits < commits
+        return record is not None and not more
+
+    waiting = [source for source in wanted if not is_done(source)]
     done, total = len(wanted) - len(waiting), len(wanted)
-    found = sum(record.pairs for record in records(out))
+    again = {(source.registry, source.name) for source in waiting}
+    found = sum(record.pairs for place, record in known.items() if place not in again)
     folder = out / "downloads"
     with docstrings.workers(cores) as workers:
         for source, arrived in _ahead(waiting, folder):
@@ -180,9 +190,9 @@ def _history(record: Record, clone: Path, out: Path, most: int) -> Record:
     except UnwritableError:
         raise
     except UsageError as error:
-        return replace(record, commits_refused=f"{UNREADABLE_HISTORY}: {error}")
+        return replace(record, commits=most, commits_refused=f"{UNREADABLE_HISTORY}: {error}")
     return replace(
-        record, commit_pairs=count, commits_skipped=dict(mined.skipped), commits_refused=mined.refused,
+        record, commits=most, commit_pairs=count, commits_skipped=dict(mined.skipped), commits_refused=mined.refused,
         commits_left=dict(mined.left),
     )  # fmt: skip
 

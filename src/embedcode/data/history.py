@@ -3,7 +3,8 @@
 Two pairs a commit: with the functions it edits (task `commit`), and with the runs of 512 tokens of the edited files
 that it touches, each under its path (task `commit-chunk`), as a search for the place of a bug meets them. Where the
 text of the issue is at hand it is the query, under the tasks `issue` and `issue-chunk`. Files that say at their top
-that they are under another licence are left out. Knows no list of repositories.
+that they are under another licence, and those of a folder that has another one, are left out. Knows no list of
+repositories.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from embedcode.data import archives, comments, licences, never
-from embedcode.data.mine import FOREIGN_HEADER, NEVER, names
+from embedcode.data.mine import FOREIGN_FOLDER, FOREIGN_HEADER, NEVER, UNKNOWN_LICENCE, names
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
 from embedcode.index import git
@@ -134,7 +135,9 @@ def mine(
 ) -> Iterator[Pair]:
     """The pairs of a repository's history, newest first, of at most so many commits; `mined` is filled as they come.
 
-    UsageError for what is no repository, and for a shallow clone, whose commits have no parents to compare with.
+    A `licence` of the allow-list is written to each pair, and so the repository's own files have to grant it, if it has
+    any, and what is under another one is left out. UsageError for what is no repository, and for a shallow clone, whose
+    commits have no parents to compare with.
     """
     if entry := next(filter(None, map(never.load().find, (mined.source, *names(root)))), None):
         mined.refused = f"{NEVER}: {entry.why}"
@@ -146,13 +149,39 @@ def mine(
         )
     if repository.partial:
         raise UsageError(f"{root} is a partial clone, without old contents: clone it whole.")
+    foreign: tuple[str, ...] | None = None
+    if licences.allowed(licence):
+        own, foreign = _licences(repository)
+        if own and not _grants(own, licence):
+            mined.refused = f"{UNKNOWN_LICENCE}: {' and '.join(sorted(own))} does not grant {licence}"
+            return
     for commit in _commits(root):
         if most is not None and mined.commits >= most:
             return
         mined.commits += 1
-        found = list(_pairs(root, commit, tokenizer, mined, issues or Issues(), licence))
+        found = list(_pairs(root, commit, tokenizer, mined, issues or Issues(), licence, foreign))
         mined.used += bool(found)
         yield from found
+
+
+def _licences(repository: git.Repository) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The repository's own licence files at HEAD, and the folders whose licence is not of the allow-list."""
+    named = [
+        entry for entry in repository.files("HEAD") if licences.may_be(entry.path) or licences.of_folder(entry.path)
+    ]
+    own, foreign = dict[str, str](), set[str]()
+    for entry, raw in zip(named, repository.blobs(entry.blob for entry in named), strict=True):
+        text = (raw or b"").decode("utf-8", "replace")
+        if licences.is_own(entry.path, ""):
+            own[entry.path] = text
+        elif licences.of_folder(entry.path) and not licences.known(text):
+            foreign.add(entry.path.rpartition("/")[0] + "/")
+    return own, tuple(foreign)
+
+
+def _grants(own: dict[str, str], licence: str) -> bool:
+    found = licences.of(own)
+    return found is not None and set(licences.names(licence)) <= set(licences.names(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +203,15 @@ def _commits(root: Path) -> Iterator[_Commit]:
 
 
 def _pairs(
-    root: Path, commit: _Commit, tokenizer: TextTokenizer, mined: Mined, issues: Issues, licence: str
+    root: Path,
+    commit: _Commit,
+    tokenizer: TextTokenizer,
+    mined: Mined,
+    issues: Issues,
+    licence: str,
+    foreign: tuple[str, ...] | None,
 ) -> Iterator[Pair]:
+    """`foreign` are folders under another licence; None where the pairs claim no open one."""
     if len(commit.parents) != 1:
         mined.skipped[MERGE] += 1
         return
@@ -188,23 +224,23 @@ def _pairs(
     if len(edits) > MOST_FILES:
         mined.skipped[MANY] += 1
         return
-    edited, chunks, languages, foreign = list[str](), list[str](), Counter[str](), False
+    edited, chunks, languages, why = list[str](), list[str](), Counter[str](), ""
     contents = git.blobs(root, (f"{commit.parents[0]}:{path}" for path in edits), MOST_BYTES)
     for (path, ranges), raw in zip(edits.items(), contents, strict=True):
         text = decode(raw) if raw is not None else None
         language = _language(path)
         if text is None or language is None:
             continue
-        if licences.allowed(licence) and licences.foreign_header(text):  # else the pairs claim no open licence
-            mined.left[FOREIGN_HEADER] += 1
-            foreign = True
+        if foreign is not None and (path.startswith(foreign) or licences.foreign_header(text)):
+            why = FOREIGN_FOLDER if path.startswith(foreign) else FOREIGN_HEADER
+            mined.left[why] += 1
             continue
         before = len(edited) + len(chunks)
         edited += _functions(text, language, ranges)
         chunks += _chunks(path, text, ranges, tokenizer)
         languages[language.name] += len(edited) + len(chunks) - before
     if not edited and not chunks:
-        mined.skipped[FOREIGN_HEADER if foreign else NEW if edits else NO_CODE] += 1
+        mined.skipped[why or (NEW if edits else NO_CODE)] += 1
         return
     if min(len(one) for one in (edited, chunks) if one) > MOST_POSITIVES:
         mined.skipped[MANY_PLACES] += 1
@@ -291,7 +327,11 @@ def _chunks(path: str, text: str, ranges: Sequence[tuple[int, int]], tokenizer: 
     row = 0
     for first, end in pairwise(borders):
         body = text[first:end]
-        last = row + body.count("\n")
-        if body.strip() and any(a <= last and row <= b for a, b in ranges):
+        lines = body.split("\n")
+        last = row + len(lines) - 1
+        # A line that was cut off in its indentation, or behind its last word, lies in the other run.
+        begins = row + (first > 0 and len(lines) > 1 and not lines[0].strip())
+        ends = last - (len(lines) > 1 and not lines[-1].strip())
+        if body.strip() and any(a <= ends and begins <= b for a, b in ranges):
             yield passage(path, "", body)
         row = last
