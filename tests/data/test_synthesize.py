@@ -364,6 +364,14 @@ def test_answers_are_checked(kind: synthesize.Kind, answer: str, result: str) ->
         assert result == (pair.positives[0] if kind == "code" else pair.query)
 
 
+def test_a_question_is_answered_by_the_code_it_was_asked_of_alone() -> None:
+    pair = Pair("q", ("def first(): ...", "def second(): ..."), language="python")
+    question, _ = synthesize.made("question", pair, "How is the first one of them found?")
+    assert question is not None and question.positives == ("def first(): ...",)
+    summary, _ = synthesize.made("summary", pair, "The first one is not found. " * 8)
+    assert summary is not None and summary.positives == pair.positives, "an issue's are all its places"
+
+
 def test_an_address_names_its_model() -> None:
     with pytest.raises(UsageError, match="needs the name of a model"):
         Writer("http://127.0.0.1:1")

@@ -201,8 +201,10 @@ def made(kind: Kind, pair: Pair, answer: str) -> tuple[Pair | None, str]:
         return None, SHAPE
     if comments.reason(text) == comments.FOREIGN:
         return None, comments.FOREIGN
-    task = "synthetic-question" if kind == "question" else "issue-summary"
-    return replace(pair, query=" ".join(text.split()) if kind == "question" else text, task=task, negatives=()), ""
+    if kind == "question":  # of the one code that was shown; the other positives may be no answer
+        first = pair.positives[:1]
+        return replace(pair, query=" ".join(text.split()), positives=first, task="synthetic-question", negatives=()), ""
+    return replace(pair, query=text, task="issue-summary", negatives=()), ""
 
 
 def _identifiers(code: str) -> set[str]:
