@@ -93,9 +93,10 @@ def test_the_packages_of_a_repository_are_listed(name, of):
     assert entry.name == of
 
 
-def test_the_list_of_the_recipe_has_none_of_them():
+@pytest.mark.parametrize("name", ["sources.toml", "more_sources.toml"])
+def test_the_lists_of_the_recipes_have_none_of_them(name):
     known = load()
-    listed = sources.load(Path(__file__).parents[2] / "recipes" / "sources.toml")
+    listed = sources.load(Path(__file__).parents[2] / "recipes" / name)
     assert [source.id for source in listed if any(map(known.find, source.known_as))] == []
     assert any(map(known.find, sources.Source("debian", "rust-tokio-util-0.6").known_as)), "an older version of it"
 
