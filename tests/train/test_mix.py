@@ -63,6 +63,22 @@ def test_a_question_that_a_benchmark_asks_is_left_out_though_its_docstring_is_no
     assert question.query not in {one.query for one in found.pairs}
 
 
+def test_pairs_under_other_licences_than_the_recipe_names_are_left_out_and_counted(tmp_path: Path) -> None:
+    said = ["MIT", "Apache-2.0 AND MIT", "GPL-3.0-only", "MIT AND GPL-2.0-only", ""]
+    rows = [{"query": f"question {i}", "positives": [f"answer {i}"], "licence": one} for i, one in enumerate(said)]
+    path = recipe(tmp_path, *rows)
+    values = json.loads(path.read_text())
+    values["data"] = values["data"][:1]
+    path.write_text(json.dumps(values))
+    assert mix.load(read(path), lambda: Evaluations(())).sets[0].size == 5, "a recipe that names none takes any"
+    path.write_text(json.dumps({**values, "licences": ["MIT", "Apache-2.0"]}))
+    [found] = mix.load(read(path), lambda: Evaluations(())).sets
+    assert (found.size, found.unlicensed) == (2, 3)
+    path.write_text(json.dumps({**values, "licences": ["ISC"]}))
+    with pytest.raises(UsageError, match=r"5 under a licence that `licences` does not name"):
+        mix.load(read(path), lambda: Evaluations(()))
+
+
 @pytest.mark.parametrize(("regime", "sizes"), [("in-domain", 2), ("out-of-domain", 0)])
 def test_train_splits_of_coir_are_for_in_domain_recipes_only(tmp_path: Path, regime: str, sizes: int) -> None:
     rows = [{**STATED, "source": source} for source in ("cosqa", "codesearchnet")]

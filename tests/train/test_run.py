@@ -406,6 +406,26 @@ def test_a_round_begins_without_a_network_of_before_in_memory(
     assert len(made) == 3, "one to mine with, then one a round"
 
 
+def test_minutes_are_those_of_all_rounds_together(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "seconds_a_step", lambda *_: 0.2)
+    values = {"steps": 100, "minutes": 4 * 0.2 / 60 / run.SPARE + 1e-9, "negatives": 1, "evaluate": []}
+    assert go(recipe("one", mining={"rounds": 1}, **values), tmp_path / "one").steps == 4
+    assert go(recipe("two", mining={"rounds": 2}, **values), tmp_path / "two").steps == 2, "of each round"
+
+
+def test_a_gradient_is_clipped_as_the_recipe_says(recipe: Recipes, world: Path, tmp_path: Path) -> None:
+    """Adam's steps do not depend on the gradient's size, until its epsilon is larger."""
+    base = load_file(world / "base" / "model.safetensors")
+
+    def moved(name: str, **values: float) -> float:
+        go(recipe(name, evaluate=[], **values), tmp_path / name)
+        return max(float((one - base[name]).abs().max()) for name, one in weights(tmp_path / name).items())
+
+    assert moved("clipped", clip=1e-12) < 1e-5 < 1e-4 < moved("free", clip=0)
+
+
 def test_a_filter_that_leaves_nothing_says_so(recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedcode.data.filter.consistent", lambda *_, **__: SimpleNamespace(kept=[]))
     path = recipe("none", data=[{"name": "one", "files": ["one.jsonl"], "top": 3}])

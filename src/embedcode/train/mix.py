@@ -1,14 +1,15 @@
 """Mix: the pairs of a recipe's data sets in one row, less those that may not be trained on.
 
 What those are data/overlap.py says: sources that never.toml or the recipe's list of held-out ones names, and what is a
-copy, or nearly, of a text of the tasks that the recipe evaluates on. Knows no network.
+copy, or nearly, of a text of the tasks that the recipe evaluates on; and those under a licence that the recipe does not
+name, where it names any. Knows no network.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcode.data import filter as consistency
-from embedcode.data import holdout, never, pairs, questions
+from embedcode.data import holdout, licences, never, pairs, questions
 from embedcode.data.overlap import Evaluations, Report, allowed
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
@@ -38,6 +39,8 @@ class Set:
     """Pairs left out, since a task has them or never.toml names their source."""
     bad: int = 0
     """Lines that are no pair."""
+    unlicensed: int = 0
+    """Pairs left out, since the recipe does not name their licence."""
     licences: tuple[tuple[str, int], ...] = ()
     languages: tuple[tuple[str, int], ...] = ()
 
@@ -102,7 +105,7 @@ def load(recipe: Recipe, evaluations: Callable[[], Evaluations], folder: Path | 
                     file.write(json.dumps(said | {"against": against}).encode())
         start = len(rows)
         rows += [_interned(pair, shared) for pair in own]
-        sets.append(_set(data, rows, start, said["forbidden"], said["bad"]))
+        sets.append(_set(data, rows, start, said["forbidden"], said["bad"], said.get("unlicensed", 0)))
     return Mix(tuple(_shared(sets)), rows, answers(rows))
 
 
@@ -111,8 +114,17 @@ def _lawful(recipe: Recipe, data: Data, evaluations: Evaluations) -> tuple[list[
     places = recipe.places(data)
     if not places:
         raise UsageError(f"data set {data.name}: none of {', '.join(data.files)} is in {recipe.folder}: put it there.")
-    report, bad = Report(), pairs.Bad()
-    own = list(allowed(pairs.read_all(places, bad), evaluations, report))
+    report, bad, unlicensed = Report(), pairs.Bad(), 0
+
+    def licensed() -> Iterator[Pair]:
+        nonlocal unlicensed
+        for pair in pairs.read_all(places, bad):
+            if recipe.licences and not set(licences.names(pair.licence)) <= set(recipe.licences):
+                unlicensed += 1
+            else:
+                yield pair
+
+    own = list(allowed(licensed(), evaluations, report))
     if data.most:
         own = consistency.drawn(own, data.most)
     if not data.top:
@@ -123,9 +135,10 @@ def _lawful(recipe: Recipe, data: Data, evaluations: Evaluations) -> tuple[list[
     if not own:
         raise UsageError(
             f"data set {data.name} has no pair that may be trained on ({report.forbidden} are in the tasks "
-            "that are evaluated, or of a source that is never trained on): give other files."
+            f"that are evaluated, or of a source that is never trained on, {unlicensed} under a licence that "
+            "`licences` does not name): give other files."
         )
-    return own, {"forbidden": report.forbidden, "bad": bad.lines}
+    return own, {"forbidden": report.forbidden, "bad": bad.lines, "unlicensed": unlicensed}
 
 
 def limited(own: list[Pair], recipe: Recipe, data: Data) -> list[Pair]:
@@ -141,13 +154,13 @@ def with_pairs(found: Iterable[tuple[Set, Sequence[Pair]]]) -> Mix:
     for one, own in found:
         start = len(rows)
         rows += own
-        sets.append(_set(one.data, rows, start, one.forbidden, one.bad))
+        sets.append(_set(one.data, rows, start, one.forbidden, one.bad, one.unlicensed))
     return Mix(tuple(_shared(sets)), rows, answers(rows))
 
 
-def _set(data: Data, rows: Sequence[Pair], start: int, forbidden: int, bad: int) -> Set:
+def _set(data: Data, rows: Sequence[Pair], start: int, forbidden: int, bad: int, unlicensed: int) -> Set:
     counted = [_counts(getattr(pair, name) for pair in rows[start:]) for name in ("licence", "language")]
-    return Set(data, start, len(rows), 0.0, forbidden, bad, *counted)
+    return Set(data, start, len(rows), 0.0, forbidden, bad, unlicensed, *counted)
 
 
 def _shared(sets: Sequence[Set]) -> list[Set]:

@@ -110,6 +110,8 @@ class Recipe:
     """Folders, or globs, of tasks whose documents and queries may not be trained on, beside those of `evaluate`."""
     held_out: str = ""
     """A list of sources that are never trained on, as `embedcode data hold-out` writes it."""
+    licences: tuple[str, ...] = ()
+    """SPDX identifiers: a pair under another licence, or under none that is known, is left out. Empty takes any."""
     evaluate: tuple[str, ...] = ()
     """Folders, or globs, of retrieval tasks that steer the run."""
     batch: int = field(default=64, metadata={"unit": "queries", "least": 1})
@@ -133,11 +135,14 @@ class Recipe:
     """0 is as many as `epochs` has."""
     epochs: float = field(default=1.0, metadata={"unit": "times the data", "least": 0})
     minutes: float = field(default=0.0, metadata={"unit": "minutes", "least": 0})
-    """Fewer steps are planned where these would take longer; 0 has no limit."""
+    """Of all rounds together, without mining: fewer steps are planned where these would take longer; 0 has no limit."""
     weight_decay: float = field(default=0.0, metadata={"unit": "a step", "least": 0})
+    clip: float = field(default=1.0, metadata={"unit": "of the gradient's norm", "least": 0})
+    """A longer gradient is shortened to it; 0 lets every one be."""
     precision: Precision = "fp32"
     micro_batch: int = field(default=0, metadata={"unit": "queries", "least": 0})
-    """Queries in one pass; 0 is the whole batch. Without in-batch negatives the gradient is the same."""
+    """Queries in one pass; 0 is the whole batch. Without in-batch negatives the gradient is the same, where each query
+    has a negative: one that has none counts nothing in its own pass, and the others there count for it."""
     gradient_checkpointing: bool = False
     """Layers are computed again in the backward pass, not kept: a third more work, and a large base on one card."""
     dropout: float = field(default=0.0, metadata={"least": 0, "most": 0.99})

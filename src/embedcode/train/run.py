@@ -102,6 +102,8 @@ class Run:
         for one in self.mix.sets:
             if one.bad or one.forbidden:
                 tell(f"data set {one.data.name}: {one.forbidden:,} pairs of benchmarks left out, {one.bad:,} bad lines")
+            if one.unlicensed:
+                tell(f"data set {one.data.name}: {one.unlicensed:,} pairs under other licences left out")
 
     def _places(self, written: tuple[str, ...]) -> list[Path]:
         """Folders of tasks; UsageError for a pattern that matches none, since nothing would be checked against it."""
@@ -184,6 +186,7 @@ class Run:
                 warmup_steps=min(recipe.warmup, steps),
                 lr_scheduler_type="linear",
                 weight_decay=recipe.weight_decay,
+                max_grad_norm=recipe.clip,
                 optim="adamw_torch_fused",
                 bf16=precision(recipe) == "bf16",
                 use_cpu=not torch.cuda.is_available(),
@@ -273,11 +276,12 @@ class Run:
         steps = recipe.steps or steps_of(len(mixed.pairs), recipe.batch, recipe.epochs)
         if recipe.minutes:
             each = seconds_a_step(recipe, collator, criterion, mixed)
-            most = int(recipe.minutes * 60 * SPARE / each)
+            rounds = max(1, recipe.mining.rounds)
+            most = int(recipe.minutes * 60 * SPARE / rounds / each)
             if most < 1:
                 raise UsageError(f"a step takes {each:.0f} s, and {recipe.minutes:g} minutes have none: give it more.")
             steps = min(steps, most)
-            self.tell(f"{each:.1f} s a step: {steps:,} steps in {recipe.minutes:g} minutes")
+            self.tell(f"{each:.1f} s a step: {steps:,} steps in {recipe.minutes / rounds:g} minutes")
         plan = self._plan() | {"steps": steps}
         self._write_plan(plan)
         return plan
