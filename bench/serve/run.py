@@ -6,8 +6,9 @@
 
 E and I are made from bench/env/serve_fastapi.txt and serve_infinity.txt. Every server is started as a user starts it,
 has the same two cores as the client, and gets the same requests: 1 to 8 chunks of the corpus each, drawn with a fixed
-seed, none twice to the same server, so that no cache helps. Tokens are those of MiniLM's tokenizer, at most 256 a text,
-counted before. The client is a second process (load.py); `null` says what it costs itself.
+seed, none twice to the same server, so that no cache helps. Our engine is killed once before. Tokens are those of
+MiniLM's tokenizer, at most 256 a text, counted before. The client is a second process (load.py); `null` says what it
+costs itself.
 """
 
 from __future__ import annotations

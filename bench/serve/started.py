@@ -124,11 +124,17 @@ def started(
 
 @contextmanager
 def embedcode(work: Path, **variables: str) -> Iterator[Server]:
+    """With its engine killed once: what is measured is a server that has been through it."""
     port = free_port()
     own = {"EMBEDCODE_HOME": str(work / "home"), "XDG_CONFIG_HOME": str(work / "config")}
     own |= {"EMBEDCODE_SERVE_MAX_TOKENS": str(MAX_TOKENS)} | variables
     command = [sys.executable, "-m", "embedcode", "serve", "--port", str(port)]
     with started("embedcode", command, port, work, "/v1/health/ready", **own) as server:
+        engine = server.engine()
+        assert engine is not None
+        os.kill(engine, signal.SIGKILL)
+        while server.metric("embedcode_engine_restarts_total") < 1 or server.get("/v1/health/ready")[0] != 200:
+            time.sleep(0.05)
         yield server
 
 
