@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -161,12 +162,26 @@ class TestServer:
         assert call("eval", "beir", str(task), "--model", server.url).returncode == 0
         more = write(task.parent / "more", documents=DOCUMENTS | {"c5": "something new", "c6": "and newer"})
         monkeypatch.setattr(endpoint, "ANSWER_SECONDS", 0.2)
-        server.delay = 1.0
+        server.answer = lambda asked: time.sleep(1) if "something new" in asked.body.get("input", ()) else None
         done = call("eval", "beir", str(more), "--model", server.url)
         assert done.returncode == 2
         said = done.stderr.decode()
         assert "documents 'c5' to 'c6': " in said and "gives no answer" in said
         assert not (task.parent / "results" / "more--x.json").exists()
+
+    def test_vectors_of_its_earlier_model_are_not_those_of_its_new_one(
+        self, call: Run, serve: Any, task: Path, tmp_path: Path
+    ) -> None:
+        server = serve("nim", models=["first"])
+        port = int(server.url.rpartition(":")[2])
+        before = measured(call, "beir", str(task), "--model", server.url)
+        server.stop()
+        done = call("eval", "beir", str(task), "--model", server.url, "--out", str(tmp_path / "dead"))
+        assert done.returncode == 2 and not (tmp_path / "dead").exists(), "nobody says what is served now"
+        other = serve("nim", port=port, models=["second"])
+        after = measured(call, "beir", str(task), "--model", other.url, "--out", str(tmp_path / "second"))
+        assert other.asked and after["conditions"]["space"] != before["conditions"]["space"]
+        assert "second at " in after["conditions"]["served"]
 
     def test_another_dimension_is_never_compared(self, call: Run, serve: Any, task: Path) -> None:
         server = serve("nim")
@@ -253,7 +268,21 @@ def test_coir_from_folders(call: Run, tmp_path: Path) -> None:
     (one,) = found["results"]
     assert one["conditions"]["convention"] == "coir-eval"
     assert one["conditions"]["size"] == "4 queries and 5 documents, not the published 500 and 20,604"
-    assert found["ndcg@10"] == {"cosqa": pytest.approx(one["ndcg@10"], abs=1e-6)}, "and no mean of ten tasks"
+    assert found["ndcg@10"] == {}, "no mean of a task that is not whole"
+
+
+def test_a_mean_is_of_whole_tasks_alone(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedcode.evaluate import coir
+
+    monkeypatch.setattr(coir, "differs", lambda part, task: "" if part.config else "another size")
+    (tmp_path / "data").mkdir()
+    for part in coir.chosen([]):
+        folder = write(tmp_path / "data" / part.name)
+        (folder / "test.jsonl").write_text('{"query-id": "q1", "corpus-id": "c1", "score": 1}\n')
+    found = measured(call, "coir", "--data", str(tmp_path / "data"), "--model", "bm25")
+    assert len(found["results"]) == 20 and found["ndcg@10"].keys() == {"codesearchnet", "codesearchnet-ccr"}
+    shown = call("eval", "coir", "--data", str(tmp_path / "data"), "--model", "bm25").stdout.decode()
+    assert "mean of codesearchnet " in shown and "mean of coir" not in shown
 
 
 class TestRepoSearch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def rows(part: Part) -> dict[str, list[dict[str, Any]]]:
                 "_id": f"d{i}",
                 "partition": "test",
                 "title": f"{name}.f{i}" if i else "",
-                "text": f"def {name}_{i}(): pass",
+                "text": f"def {name}_{i}(): pass" if i < 3 else f"\n    def {name}_{i}(): pass\n",
             }
             for i in range(4)
         ],
@@ -98,7 +99,9 @@ def test_every_task_is_read_in_every_layout(tmp_path: Path, name: str, layout: s
         assert task.qrels == {"q0": {"d1": 1}, "q1": {"d2": 1}}
         assert task.corpus["d0"] == f"def {part.name}_0(): pass"
         assert task.corpus["d1"] == f"{part.name}.f1 def {part.name}_1(): pass"
-        assert coir.load(part, tmp_path, Convention.COIR_EVAL).corpus["d1"] == f"def {part.name}_1(): pass"
+        assert task.corpus["d3"] == f"{part.name}.f3 \n    def {part.name}_3(): pass", "as mteb strips it"
+        plain = coir.load(part, tmp_path, Convention.COIR_EVAL).corpus
+        assert (plain["d1"], plain["d3"]) == (f"def {part.name}_1(): pass", f"\n    def {part.name}_3(): pass\n")
         assert coir.differs(part, task).startswith("2 queries and 4 documents, not the published ")
 
 
@@ -156,6 +159,40 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "apps" / "queries" / "queries-00000-of-00001.parquet").write_bytes(b"PAR1 cut")
     with pytest.raises(UsageError, match="cannot be read"):
         coir.load(part, tmp_path, Convention.MTEB)
+
+
+def test_code_without_a_title_is_stripped_as_by_mteb(tmp_path: Path) -> None:
+    (part,) = PARTS["apps"]
+    publish(tmp_path, part, "jsonl")
+    found = [row | {"title": ""} for row in rows(part)["corpus"]]
+    write(tmp_path / part.name / "corpus.jsonl", found)
+    assert coir.load(part, tmp_path, Convention.MTEB).corpus["d3"] == "def apps_3(): pass"
+
+
+@pytest.mark.parametrize("task", ["codesearchnet", "codesearchnet-ccr"])
+def test_languages_that_share_a_folder_of_the_hub_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    """The hub's client puts all that was asked for of one revision into one folder, which is called after that."""
+    import huggingface_hub
+
+    snapshots = tmp_path / "go-cache" / "snapshots"
+
+    def download(hub: str, *, revision: str, **_: Any) -> str:
+        part = next(parts)
+        publish(tmp_path / "made", part, "mteb")
+        (tmp_path / "made" / hub.rpartition("/")[2]).rename(tmp_path / "made" / "x")
+        shutil.copytree(tmp_path / "made" / "x", snapshots / revision, dirs_exist_ok=True)
+        shutil.rmtree(tmp_path / "made" / "x")
+        return str(snapshots / revision)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    for _ in range(2):  # then all six are there
+        parts = iter(PARTS[task])
+        for part in PARTS[task]:
+            found = coir.load(part, None, Convention.COIR_EVAL)
+            assert found.queries == {f"q{i}": f"{part.name} number {i}" for i in range(2)}
+            assert len(found.corpus) == 4 and found.corpus["d1"] == f"def {part.name}_1(): pass"
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

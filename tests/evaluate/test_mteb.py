@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,37 @@ def test_batches_are_embedded_in_order_and_by_their_role(monkeypatch: pytest.Mon
     similar = model.similarity(queries, documents)
     assert similar.shape == (3, 3)
     assert np.allclose(similar.diagonal(), model.similarity_pairwise(queries, documents), atol=1e-6)
+
+
+def test_figures_are_filed_under_all_they_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mteb gives a figure that it has of a model's revision, and computes nothing."""
+
+    class Meta(SimpleNamespace):
+        def __init__(self, **fields: object) -> None:
+            super().__init__(**fields)
+
+    monkeypatch.setitem(sys.modules, "mteb", ModuleType("mteb"))
+    monkeypatch.setitem(sys.modules, "mteb.models", ModuleType("mteb.models"))
+    module = ModuleType("mteb.models.model_meta")
+    module.ModelMeta = Meta  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mteb.models.model_meta", module)
+    encoder = embedcode.load()
+    told = {Role.QUERY: "find: {instruction} ", Role.PASSAGE: ""}
+    kinds = [
+        encoder.conditions.__class__("m", encoder.dim, encoder.max_tokens, prompts, instruction)
+        for prompts, instruction in (
+            (told, "code"),
+            (told, "bugs"),
+            (told | {Role.QUERY: "for: {instruction} "}, "code"),
+        )
+    ]
+    found = set()
+    for conditions in kinds:
+        monkeypatch.setattr(encoder, "conditions", conditions)
+        found |= {Model(encoder, instruction=given).mteb_model_meta.revision for given in (None, "functions")}
+    assert len(found) == 5, "the instruction that is given stands for the model's own"
+    monkeypatch.setattr(encoder, "build", "another")
+    assert Model(encoder).mteb_model_meta.revision not in found
 
 
 def test_a_text_that_is_too_long_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,6 +172,30 @@ def test_a_comparison_is_paired_and_claims_what_it_can() -> None:
         report.compare(result(), fewer)
 
 
+def test_two_tasks_of_one_name_are_not_compared() -> None:
+    a, b = (result(system=name, conditions={"content": name, "issue": "raw"}) for name in ("one", "two"))
+    with pytest.raises(UsageError, match=r"two tasks are called toy, and differ .* \(content one and two\)"):
+        report.compare(a, b)
+    report.compare(a, result(system="m"))
+
+
+def test_what_two_results_differ_in_is_what_was_chosen() -> None:
+    a, b = (
+        result(conditions={"issue": issue, "content": "x", "file versions": len(issue), "k1": 1.5, issue: 1})
+        for issue in ("raw", "summarised")
+    )
+    assert report.apart([a, b]) == ["issue"]
+
+
+def test_swebench_says_all_that_a_figure_depends_on() -> None:
+    conditions = {"protocol": "published", "chunking": "none, whole files", "path prefix": "none", "files": "all",
+                  "test files": "in", "tokenizer": "t", "max_tokens": 256, "rows": "r", "issue": "raw"}  # fmt: skip
+    clusters = {f"q{i}": f"r{i % report.REPOSITORIES}" for i in range(report.INSTANCES)}
+    one = result("swebench-lite/published", "m", conditions=conditions, queries=report.INSTANCES, clusters=clusters)
+    (row,) = measured(report.card([replace(one, metrics={**one.metrics, "recall@1": 0.4})]))
+    assert row.note == ", ".join(f"{name}: {value}" for name, value in conditions.items())
+
+
 def test_a_comparison_draws_clusters_whole() -> None:
     """All that A gains is of one repository of two, of which a sample may have none."""
     a, b = ({f"q{i}": float(i < 5) * gain for i in range(10)} for gain in (1, 0))

@@ -91,6 +91,15 @@ def test_a_model_is_named_by_what_is_loaded(tmp_path: Path, encoder: Encoder) ->
         )
 
 
+def test_an_answer_that_was_left_out_is_named(made: Any, tmp_path: Path) -> None:
+    some = [replace(one, gold=("shop/tables_pb2.py",)) if at == 0 else one for at, one in enumerate(made.instances)]
+    folder = made.git.root.parent
+    for files, outside in ((Files.ALL, []), (Files.INDEXED, [some[0].id])):
+        chosen = setup("lexical", "published", tmp_path, files=files)
+        done = swebench.measure(some, chosen, lambda repo, of: clones.local(repo, folder, of), 1, "again", {})
+        assert done.result.conditions["answers outside the files"] == outside, files
+
+
 @pytest.mark.parametrize("name", ["bm25", "bm25:chunks", "lexical"])
 @pytest.mark.parametrize("protocol", list(ProtocolName))
 def test_only_indexed_files_are_judged_as_an_index_does(tmp_path: Path, name: str, protocol: str) -> None:
@@ -184,7 +193,7 @@ def test_the_command_writes_a_result_that_can_be_computed_again(made: Any, tmp_p
     summaries.write_text("".join(json.dumps(line) + "\n" for line in lines))
     nobody = ("--summaries", str(summaries), "--summarise", "http://127.0.0.1:1#y")  # nothing is missing: not asked
     again = command(tmp_path, "--system", "bm25", *given, *nobody, "--json")
-    assert json.loads(again.stdout)["conditions"]["issue"] == f"summarised, {summaries}, by x"
+    assert json.loads(again.stdout)["conditions"]["issue"] == f"summarised, {swebench.by_content(summaries)}, by x"
     other = command(tmp_path, "--system", "bm25", *given)
     assert other.returncode == 2 and "bm25.json holds a result that differs in issue: give another" in other.stderr
 

@@ -74,7 +74,7 @@ def report(
         _put_table(
             [
                 ("system", metric, "95 %", "recall@10", "mrr@10", "seconds", "peak MB", "made"),
-                *(_line(one, metric) for one in sorted(own, key=lambda one: -one.metrics[metric])),
+                *(_line(one, metric, own) for one in sorted(own, key=lambda one: -one.metrics[metric])),
             ]
         )
         for one in own:
@@ -112,6 +112,7 @@ def compare(
         output.put_json(
             {
                 "task": first.task, "a": first.system, "b": second.system, "metric": found.metric,
+                "differing": reader.apart([first, second]),
                 "difference": round(difference.mean, 6),
                 "interval": [round(difference.low, 6), round(difference.high, 6)],
                 "p": difference.p, "clusters": found.clusters,
@@ -120,8 +121,9 @@ def compare(
         )  # fmt: skip
         return
     output.put(f"{first.task}, {found.metric}, {first.queries:,} queries")
+    differing = reader.apart([first, second])
     for letter, one in (("A", first), ("B", second)):
-        output.put(f"  {letter} {one.metrics[found.metric]:.4f}  {_named(one)}")
+        output.put(f"  {letter} {one.metrics[found.metric]:.4f}  {_named(one, differing)}")
     drawn = f"; {found.clusters} clusters (repositories) of queries are drawn whole" if found.clusters else ""
     output.put(f"  A - B {_interval(difference)}, p {difference.p:.4f}: {_verdict(difference)}{drawn}")
     output.put(f"  {len(found.won)} queries won, {len(found.lost)} lost, {found.equal} equal")
@@ -178,15 +180,16 @@ def _draw(path: Path, points: dict[str, tuple[float, float]]) -> None:
         raise UsageError(f"{output.printable(str(path))} cannot be written ({error.strerror or error})") from None
 
 
-def _line(one: Result, metric: str) -> tuple[str, ...]:
-    from embedcode.evaluate.report import made
+def _line(one: Result, metric: str, beside: Sequence[Result]) -> tuple[str, ...]:
+    from embedcode.evaluate.report import apart, made
 
     low, high = one.intervals.get(metric, (None, None))
     ends = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
     others = (f"{one.metrics[name]:.4f}" if name in one.metrics else "" for name in ("recall@10", "mrr@10"))
+    own = [other for other in beside if other.system == one.system]
     kept = "*" if any((one.made.get("kept") or {}).values()) else ""
     return (
-        f"{_named(one)}{' PARTIAL' if one.partial else ''}",
+        f"{_named(one, ['convention', *apart(own)])}{' PARTIAL' if one.partial else ''}",
         f"{one.metrics[metric]:.4f}",
         ends,
         *others,
@@ -196,9 +199,9 @@ def _line(one: Result, metric: str) -> tuple[str, ...]:
     )
 
 
-def _named(one: Result) -> str:
-    """With what tells apart results of one system."""
-    told = [str(one.conditions[name]) for name in ("convention",) if name in one.conditions]
+def _named(one: Result, conditions: Sequence[str]) -> str:
+    """With those of its conditions that tell it apart."""
+    told = [_short(f"{name}: {one.conditions[name]}") for name in dict.fromkeys(conditions) if name in one.conditions]
     return f"{one.system} ({', '.join(told)})" if told else one.system
 
 

@@ -100,8 +100,9 @@ def swebench_lite(
     if summarise is not None and summaries is None:
         raise UsageError("--summarise needs a file to write into: give one with --summaries")
     chosen = evaluate.settings_of(precision, threads)
-    source = instances or swebench.fetched(split)
+    source, origin = (instances, "") if instances else swebench.fetched(split)
     rows = reader.read(source)
+    origin = origin or swebench.by_content(source)
     with evaluate.watching() as progress:
         rows, form = _asked(rows, summaries, summarise, progress)
         setup = swebench.system(
@@ -117,7 +118,6 @@ def swebench_lite(
             summarised=summaries is not None,
             progress=progress,
         )
-        origin = str(source) if instances else f"{swebench.HUB}, {split}"
         conditions = {"rows": origin, "issue": form}
         path = evaluate.place(out, setup.task, setup.name, conditions | dict(setup.conditions))
         if not as_json:
@@ -150,6 +150,7 @@ def _asked(
     """The instances with what is asked for each, and what that is."""
     from embedcode.evaluate import summaries as writer
     from embedcode.evaluate.instances import summarised
+    from embedcode.evaluate.swebench import by_content
     from embedcode.evaluate.vectors import Moment
 
     if summaries is None:
@@ -163,7 +164,7 @@ def _asked(
     asked = summarised(rows, {id: summary.text for id, summary in found.items()})
     models = sorted({found[one.id].model for one in rows})
     by = f", by {' and '.join(model or 'an unnamed writer' for model in models)}" if any(models) else ""
-    return asked, f"summarised, {summaries}{by}"
+    return asked, f"summarised, {by_content(summaries)}{by}"
 
 
 def _clone(repo: str, some: Sequence[Instance], repos: Path | None, chosen: Settings) -> Repository:

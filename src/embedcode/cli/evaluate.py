@@ -148,8 +148,10 @@ def coir(
         if not as_json:
             figure = done.result.metrics["ndcg@10"]
             output.put(f"{part.name:<26} {100 * figure:6.2f}{' PARTIAL' if done.failed else ''}  {path}.json")
-    whole = {
-        part.name: done.result.metrics["ndcg@10"] for part, done in zip(parts, found, strict=True) if not done.failed
+    whole = {  # a cut part is no part of a mean that others publish
+        part.name: done.result.metrics["ndcg@10"]
+        for part, done in zip(parts, found, strict=True)
+        if not done.failed and "size" not in done.result.conditions
     }
     means = tasks_of.means(whole)
     if as_json:
@@ -194,6 +196,7 @@ def measured(system: System, task: Task, conditions: Mapping[str, Any], out: Pat
     """With the path of the result that was written, without suffix."""
     from embedcode.evaluate.measure import measure
 
+    conditions = {**conditions, "content": task.content}  # one folder's name says little of what is in it
     path = place(out, task.name, system.name, {**conditions, **system.conditions})
     with watching(f"{task.name}: ") as progress:
         done = measure(system, task, command(), conditions, progress)

@@ -95,6 +95,11 @@ class RemoteEncoder:
     def remarks(self) -> Sequence[str]:
         return ()
 
+    def ask(self) -> None:
+        """Learn what the server serves now, which is else taken from an earlier time until texts are sent. ModelError
+        where it does not say."""
+        self._ask(Call())
+
     def tokenize(
         self,
         texts: Sequence[str] | Sequence[Sequence[int]],

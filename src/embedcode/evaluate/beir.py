@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ class Task:
     corpus: dict[str, str]
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
+
+    @property
+    def content(self) -> str:
+        """12 hex digits that two tasks share only where documents, queries and judgements are the same."""
+        found = sha256()
+        for part in (self.corpus, self.queries, self.qrels):
+            for id, value in sorted(part.items()):
+                found.update(json.dumps([id, value], sort_keys=True).encode())
+            found.update(b"\n")
+        return found.hexdigest()[:12]
 
 
 def load(folder: Path) -> Task:

@@ -26,7 +26,7 @@ class Convention(StrEnum):
     """What of a document is its text; the two harnesses differ, and figures with them."""
 
     MTEB = "mteb"
-    """Title and text, joined by a blank."""
+    """Title and text, joined by a blank, without white space around."""
     COIR_EVAL = "coir-eval"
     """The text alone."""
 
@@ -82,8 +82,8 @@ def load(part: Part, data: Path | None, convention: Convention) -> Task:
     for into, kind in ((corpus, "corpus"), (queries, "queries")):
         for row, where in _rows(_of(part, files, kind, folders)):
             title, text = (_text(row, name, where) for name in ("title", "text"))
-            if into is corpus and convention is Convention.MTEB and title:
-                text = f"{title} {text}".strip()
+            if into is corpus and convention is Convention.MTEB:
+                text = f"{title} {text}".strip()  # without a title too: code often begins or ends in white space
             into[_id(row, "_id", where)] = text
     qrels: dict[str, dict[str, int]] = {}
     for row, where in _rows(_of(part, files, "test", folders)):
@@ -150,12 +150,19 @@ def _of(part: Part, files: Sequence[Path], kind: str, folders: Sequence[Path]) -
     prefix = f"{part.config}-" if part.config else ""
     kinds = ("qrels", "test", "default") if kind == "test" else (kind,)
 
-    def is_of(path: Path) -> bool:
+    def within(path: Path) -> tuple[str, ...]:
         root = next(folder for folder in folders if path.is_relative_to(folder))
-        within = path.relative_to(root).parts
-        if root.name == part.hub.rpartition("/")[2] and prefix and not any(name.startswith(prefix) for name in within):
+        return path.relative_to(root).parts
+
+    def is_language(path: Path) -> bool:
+        return any(name.startswith(prefix) for name in within(path))
+
+    several = bool(prefix) and any(map(is_language, files))
+
+    def is_of(path: Path) -> bool:
+        if several and not is_language(path):
             return False
-        names = [name.removeprefix(prefix) for name in within]
+        names = [name.removeprefix(prefix) for name in within(path)]
         if kind != "test":
             return any(name.startswith(kind) for name in names)
         if any(name.startswith(("corpus", "queries", "train", "valid", "dev")) for name in names):

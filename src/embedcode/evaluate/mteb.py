@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from embedcode.errors import UsageError
-from embedcode.types import Encoder, Role, Truncate
+from embedcode.types import Encoder, Role, Truncate, digest
 
 if TYPE_CHECKING:
     from embedcode.types import Floats
@@ -50,6 +50,14 @@ class Model:
         return (_tensor(a) * _tensor(b)).sum(-1)
 
     @property
+    def _way(self) -> str:
+        """Names all that a figure depends on: mteb files figures by it, and gives those it has in place of new ones."""
+        known = getattr(self._encoder, "conditions", None)
+        instruction = known.instruction if self._instruction is None and known else self._instruction
+        prompts = [known.prompts.get(role, "") if known else "" for role in Role]
+        return digest(self._encoder.space, self._encoder.build, *prompts, instruction or "").hex()
+
+    @property
     def mteb_model_meta(self) -> Any:
         try:
             meta = import_module("mteb.models.model_meta").ModelMeta
@@ -63,7 +71,7 @@ class Model:
         return meta(
             loader=None,
             name=name,
-            revision=self._encoder.space[:12],
+            revision=self._way[:12],
             max_tokens=self._encoder.max_tokens,
             embed_dim=self._encoder.dim,
             framework=[],

@@ -29,6 +29,8 @@ INSTANCES, REPOSITORIES = 300, 12
 """Of SWE-bench Lite's test split, which the published figures are of."""
 COMPARABLE = {"files": "all", "test files": "in"}
 """Conditions of those figures: fewer files to choose from make the task easier."""
+OF_A_TASK = {"data", "content", "file versions", "distinct units", "files left out", "answers outside the files"}
+"""Conditions that differ between tasks of one system, or that were counted and not chosen."""
 TOLD = 40
 """Characters of a condition that a label shows."""
 
@@ -109,7 +111,7 @@ def card(found: Sequence[Result]) -> list[Row]:
     for system in sorted({one.system for one in found}):
         own = [one for one in found if one.system == system and not one.partial]
         sized = [one for one in own if one.task.startswith("coir/") and "size" not in one.conditions]
-        for note, parts in _alike(sized, {"convention"} | _differing(sized) - {"data"}):
+        for note, parts in _alike(sized, {"convention"} | _differing(sized) - OF_A_TASK):
             values: dict[str, float] = {}
             for one in parts:
                 name = one.task.removeprefix("coir/")
@@ -124,7 +126,7 @@ def card(found: Sequence[Result]) -> list[Row]:
             if _is_published_task(one):
                 issue = str(one.conditions.get("issue", "raw"))
                 column = "summarised" if issue.startswith("summar") else "swebench-lite"
-                told = ("protocol", *COMPARABLE, "rows", "issue")
+                told = ("protocol", "chunking", "path prefix", *COMPARABLE, "tokenizer", "max_tokens", "rows", "issue")
                 note = ", ".join(f"{name}: {one.conditions[name]}" for name in told if name in one.conditions)
                 rows.append(Row(system, "measured", {column: 100 * one.metrics["recall@1"]}, made([one]), note))
     return rows
@@ -176,6 +178,12 @@ def compare(a: Result, b: Result, metric: str = "") -> Comparison:
     """UsageError where they are of different tasks or queries, or have no such metric."""
     if a.task != b.task:
         raise UsageError(f"the results are of two tasks, {a.task} and {b.task}: compare two systems on one")
+    contents = {str(one.conditions["content"]) for one in (a, b) if "content" in one.conditions}
+    if len(contents) > 1:
+        raise UsageError(
+            f"two tasks are called {a.task}, and differ in their texts or judgements "
+            f"(content {' and '.join(sorted(contents))}): compare two systems on one"
+        )
     metric = metric or main_metric(a.task)
     for one in (a, b):
         if metric not in one.values:
@@ -189,6 +197,12 @@ def compare(a: Result, b: Result, metric: str = "") -> Comparison:
     won = sorted((query for query in by if by[query] > 0), key=lambda query: (-by[query], query))
     lost = sorted((query for query in by if by[query] < 0), key=lambda query: (by[query], query))
     return Comparison(metric, difference, won, lost, len(by) - len(won) - len(lost), drawn)
+
+
+def apart(found: Sequence[Result]) -> list[str]:
+    """Chosen conditions that all have, and not the same in each."""
+    names = _differing(found) - OF_A_TASK
+    return sorted(name for name in names if all(name in one.conditions for one in found))
 
 
 def ranking(run: Path, query: str) -> list[tuple[str, float]]:

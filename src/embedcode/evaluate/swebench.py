@@ -27,7 +27,7 @@ from embedcode.evaluate.made import made, peak_mb
 from embedcode.evaluate.measure import Measured, figures
 from embedcode.evaluate.metrics import bootstrap, mean
 from embedcode.evaluate.result import Result
-from embedcode.evaluate.systems import PACKAGED, conditions_of, parsed
+from embedcode.evaluate.systems import PACKAGED, asked_now, conditions_of, parsed
 from embedcode.evaluate.vectors import Moment, Progress
 from embedcode.files import is_file, is_folder
 from embedcode.index.git import Repository
@@ -100,7 +100,7 @@ def system(
         found, extra = localise.Searched(), {}
         ranking = f"embedcode's search by words, the best of {localise.HITS} hits"
     else:
-        loaded = encoder(asked.place)
+        loaded = asked_now(encoder(asked.place))
         told = getattr(loaded, "conditions", None)
         takes = told is not None and any("{instruction}" in prompt for prompt in told.prompts.values())
         if instruction is None and takes:
@@ -124,7 +124,7 @@ def system(
         file = _tokenizer(tokenizer, model)
         base = Cutting("tokens", tokens=TOKENS, tokenizer=str(file), judged=judged)
         chunking = f"{TOKENS} tokens, no overlap"
-        extra["tokenizer"] = _named(file)
+        extra["tokenizer"] = by_content(file)
     conditions = {
         "protocol": str(protocol),
         "chunking": chunking,
@@ -191,8 +191,9 @@ def measure(
         for commit in read.commits.values():
             for reason, count in commit.left_out.items():
                 left_out[reason] = left_out.get(reason, 0) + count
-        known = set(read.paths)
-        outside += [one.id for one in some if not known.issuperset(one.gold)]
+        for one in some:
+            ranked = {read.paths[read.path[unit]] for unit in read.commits[one.commit].units}
+            outside += [one.id] if not ranked.issuperset(one.gold) else []
     answered = [one for one in instances if one.id in run]
     if not answered:
         raise UsageError(f"{setup.name} answers no instance: {next(iter(failed.values()))}")
@@ -232,12 +233,14 @@ def measure(
     return Measured(result, run, failed)
 
 
-def fetched(split: str) -> Path:
-    """The instances of a split, from the hub or its cache on this machine. UsageError where it cannot be had."""
+def fetched(split: str) -> tuple[Path, str]:
+    """The instances of a split, from the hub or its cache on this machine, and their revision. UsageError where it
+    cannot be had."""
     try:
         from huggingface_hub import hf_hub_download
 
-        return Path(hf_hub_download(HUB, f"data/{split}-00000-of-00001.parquet", repo_type="dataset"))
+        found = Path(hf_hub_download(HUB, f"data/{split}-00000-of-00001.parquet", repo_type="dataset"))
+        return found, f"{HUB}@{found.parents[1].name}, {split}"  # snapshots/REVISION/data/FILE
     except ImportError as error:
         raise UsageError(f"the hub needs {error.name}: install it, or give the rows with --instances.") from None
     except Exception as error:  # of the hub's client, of HTTP, of the disk
@@ -261,8 +264,9 @@ def _tokenizer(given: Path | None, model: localise.Model | None) -> Path:
     return found
 
 
-def _named(file: Path) -> str:
-    """The packaged one by that name, any other by its path; with a part of its hash, since paths say little."""
+def by_content(file: Path) -> str:
+    """The packaged tokenizer by that name, any other file by its path; with a part of its hash, since paths say
+    little."""
     name = PACKAGED if file.parent == DEFAULT else str(file)
     return f"{name} (sha256 {sha256(file.read_bytes()).hexdigest()[:12]})"
 

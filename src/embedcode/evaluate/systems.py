@@ -119,13 +119,23 @@ def named(name: str, chosen: Settings, instruction: str | None = None, default: 
         return Product(asked.label, rules=not asked.switches)
     from embedcode.engine import configured
 
-    encoder: Encoder = configured(chosen, asked.place)
+    encoder = asked_now(configured(chosen, asked.place))
     known = getattr(encoder, "conditions", None)
     if instruction is None and known and "{instruction}" in known.prompts.get(Role.QUERY, "") and not known.instruction:
         instruction = default or None
     if asked.kind == "hybrid":
         return Product(asked.label, True, _Model(asked.model, encoder, chosen.home, instruction))
     return Dense(asked.model, encoder, chosen.home, instruction)
+
+
+def asked_now(encoder: Encoder) -> Encoder:
+    """The encoder; where it is a server, that was asked what it serves, or vectors kept of an earlier model would be
+    taken for those of a new one behind the same address."""
+    from embedcode.engine.remote import RemoteEncoder
+
+    if isinstance(encoder, RemoteEncoder):
+        encoder.ask()
+    return encoder
 
 
 def conditions_of(model: str, encoder: Encoder, instruction: str | None) -> dict[str, Any]:
@@ -136,6 +146,7 @@ def conditions_of(model: str, encoder: Encoder, instruction: str | None) -> dict
     default = known.instruction if known and takes else None
     return {
         "model": model,
+        **({"served": known.name} if known and encoder.build.startswith("remote ") else {}),
         "space": encoder.space,
         "precision": encoder.build,
         "dimensions": encoder.dim,
