@@ -159,12 +159,18 @@ def test_what_cannot_be_quantised(exported: Exported, tmp_path: Path) -> None:
         quantise(Spec.read(), tmp_path, 1)
 
 
-def test_an_export_is_of_its_checkpoint_s_space_and_runs_without_torch(exported: Exported, tmp_path: Path) -> None:
-    folder = write(LAYOUTS["minilm"], tmp_path)
-    for form in ("onnx", "openvino"):
+@pytest.mark.parametrize(
+    ("name", "forms"),
+    [("minilm", ["onnx", "openvino"]), ("llama-embedqa", ["onnx"])],  # whose rope_scaling transformers writes into
+)
+def test_an_export_is_of_its_checkpoint_s_space_and_runs_without_torch(
+    exported: Exported, tmp_path: Path, name: str, forms: list[str]
+) -> None:
+    folder = write(LAYOUTS[name], tmp_path)
+    for form in forms:
         script = (
             "import embedcode, sys\n"
-            f"e = embedcode.load({str(exported('minilm', form))!r})\n"
+            f"e = embedcode.load({str(exported(name, form))!r})\n"
             "assert not {'onnxruntime', 'openvino', 'tokenizers'} & set(sys.modules)\n"
             "e.encode(['x'], embedcode.Role.QUERY)\n"
             "assert not {'torch', 'transformers', 'onnx'} & set(sys.modules)\n"

@@ -10,6 +10,7 @@ import mmap
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def _stock(checkpoint: Checkpoint, layers: int) -> Any:
     from transformers import AutoConfig, AutoModel
 
     kind = checkpoint.family
-    fields = dict(checkpoint.config)
+    fields = deepcopy(dict(checkpoint.config))  # transformers writes into what it is given, rope_scaling for one
     if layers:
         fields["num_hidden_layers"] = layers
         if isinstance(kinds := fields.get("layer_types"), list):
