@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -407,6 +408,43 @@ def test_a_model_that_does_not_fit_says_what_would(
     monkeypatch.setattr(memory, "available", lambda: 1000)
     with pytest.raises(ModelError, match=r"stream its layers from disk, load\(..., stream=True\)"):
         passages(encoder(folder, "int8"), ["x"])
+
+
+def test_a_model_that_fits_in_no_precision_is_refused_before_the_trial(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which builds its first layer and its whole table of tokens in fp32."""
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("embedcode.engine.precision._measured", lambda *_: pytest.fail("built a layer"))
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(ModelError, match=r"needs .* GB of memory and .* GB are free: stream its layers from disk"):
+        passages(encoder(folder, ""), ["x"])
+
+
+def test_a_trial_holds_one_layer_at_a_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    build, alive = network.build, []
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        assert not [one for one in alive if one() is not None], "the layer before is still there"
+        built = build(*arguments, **more)
+        alive.append(weakref.ref(built))
+        return built
+
+    monkeypatch.setattr(network, "build", counted)
+    assert encoder(folder, "").choice.precision
+    assert len(alive) == 3
+
+
+@pytest.mark.parametrize(
+    ("features", "precision"), [({"avx2"}, "fp32"), ({"avx512f"}, "fp32"), ({"avx512_bf16"}, "bf16"), (set(), "bf16")]
+)
+def test_what_is_streamed_is_computed_in_bf16_where_the_processor_computes_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, features: set[str], precision: str
+) -> None:
+    """Without its instructions MiniLM read a seventh of the tokens in bf16."""
+    monkeypatch.setattr(processor, "features", lambda: frozenset(features))
+    assert encoder(folder, "", stream=True).choice.precision == precision
 
 
 def test_constructing_it_imports_no_torch(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from embedcode.engine import memory
+from embedcode.engine import memory, processor
 from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
 from embedcode.engine.memory import CARD_PACK, PACK
 from embedcode.engine.precision import Choice, choose
@@ -74,8 +74,10 @@ class TorchEncoder(LocalEncoder):
             return Choice(self.asked, "as asked")
         if self._device != "cpu":
             return Choice("bf16", "as every card computes fast")
-        if self.streams_layers:
-            return Choice("bf16", "half the bytes to read of fp32")
+        if self.streams_layers:  # no trial, which holds the whole table of tokens in fp32; int8 would be made each pass
+            if processor.computes_bf16():
+                return Choice("bf16", "a layer takes half the memory of fp32")
+            return Choice("fp32", "this processor has no instructions for bf16")
         from embedcode import settings
 
         text = Path(__file__).read_text("utf-8")
