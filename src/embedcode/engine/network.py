@@ -156,7 +156,11 @@ class _Filling:
                 continue
             for parameter, old in list(module.named_parameters(recurse=False)):
                 key = f"{place}.{parameter}".lstrip(".")
-                new = torch.nn.Parameter(self._as_shaped(key, old).to(self._device, self._dtype), requires_grad=False)
+                read = self._as_shaped(key, old)
+                converted = read.to(self._device, self._dtype)
+                if converted is not read or key in self._lora:  # no view of the file
+                    self._tensors.release(self._sources[key][0])
+                new = torch.nn.Parameter(converted, requires_grad=False)
                 new._is_hf_initialized = True  # type: ignore[attr-defined]
                 setattr(module, parameter, new)
 
