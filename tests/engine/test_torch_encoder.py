@@ -21,10 +21,11 @@ import torch
 from checkpoints import write
 from layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import MistralConfig, MistralModel
 
 from embedcode import Role, Truncate, cut, load
-from embedcode.engine import memory, network, packed, processor
+from embedcode.engine import memory, network, packed, pooling, processor
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import EncodeError, ModelError, UsageError
@@ -172,6 +173,22 @@ def test_a_card_is_given_the_keys_of_a_group_once(named: bool, monkeypatch: pyte
     found = packed._together(kernel, q, k, v, [0, 7, 12], True, 0.3, None)
     torch.testing.assert_close(found, expected)
     assert given == [(2, {"enable_gqa": True} if named else {})]
+
+
+def test_the_latent_head_works_for_its_tokens_alone_and_some_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it does with its latents is the same for every text: 275 GFLOP at NV-Embed-v2's sizes."""
+    head = network.latent(Checkpoint.read(write(LAYOUTS["nv-embed"], tmp_path)))
+    states = torch.randn((17, 48), generator=torch.Generator().manual_seed(0))
+    work = []
+    for count in (1, 2, 17):
+        with FlopCounterMode(display=False) as counter:
+            whole = head(states[:count])
+        work.append(counter.get_total_flops())
+    assert work == [work[0], 2 * work[0], 17 * work[0]]
+    monkeypatch.setattr(pooling, "ROWS", 5)
+    torch.testing.assert_close(head.some_at_a_time(states), whole)
 
 
 def test_several_readers_share_a_short_list_and_keep_its_order(

@@ -127,7 +127,7 @@ class TorchEncoder(LocalEncoder):
             )
         (entry,) = accepted(self.tokenize([printable(text)], Role.PASSAGE))
         places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
-        states = self._run([entry], self._network)
+        states = self._states([entry], self._network)
         inside: list[slice] = []
         for number, (start, end) in enumerate(spans):
             own = [i for i, (a, b) in enumerate(places) if a < end and b > start]
@@ -138,7 +138,7 @@ class TorchEncoder(LocalEncoder):
             inside.append(slice(own[0], own[-1] + 1))
         rows = np.array([self._pooled(states[own], 0) for own in inside], np.float32).reshape(len(spans), self.dim)
         return self._guarded(
-            unit(rows), lambda number: self._pooled(self._run([entry], self._exact)[inside[number]], 0)
+            unit(rows), lambda number: self._pooled(self._states([entry], self._exact)[inside[number]], 0)
         )
 
     def _forward(self, tokens: Sequence[Tokens], network: Any) -> Floats:
@@ -148,7 +148,7 @@ class TorchEncoder(LocalEncoder):
         if self._device != "cpu":
             return self._pooled_together(tokens, network)
         masked = self.checkpoint.masks_prompt
-        each = zip(tokens, self._run(tokens, network).split([entry.used for entry in tokens]), strict=True)
+        each = zip(tokens, self._states(tokens, network).split([entry.used for entry in tokens]), strict=True)
         return np.stack([self._pooled(states, entry.prompt if masked else 0) for entry, states in each])
 
     def _pooled_together(self, tokens: Sequence[Tokens], network: Any) -> Floats:
@@ -160,9 +160,9 @@ class TorchEncoder(LocalEncoder):
         borders = _borders(tokens)
         skipped = [entry.prompt for entry in tokens] if self.checkpoint.masks_prompt else None
         with torch.inference_mode():
-            states = self._run(tokens, network)
-            head = states if self._latent is None else self._latent(states)
-            vectors: Floats = dense(pooled(head, borders, self.checkpoint.pooling, skipped), self._heads).cpu().numpy()
+            states = self._states(tokens, network)
+            rows = pooled(states, borders, self.checkpoint.pooling, skipped)
+            vectors: Floats = dense(rows, self._heads).cpu().numpy()
         return vectors
 
     def _pooled(self, states: Any, skipped: int) -> Floats:
@@ -171,9 +171,16 @@ class TorchEncoder(LocalEncoder):
         from embedcode.engine.pooling import dense, pool
 
         with torch.inference_mode():
-            head = states if self._latent is None else self._latent(states)
-            vector: Floats = dense(pool(head, self.checkpoint.pooling, skipped), self._heads).cpu().numpy()
+            vector: Floats = dense(pool(states, self.checkpoint.pooling, skipped), self._heads).cpu().numpy()
         return vector
+
+    def _states(self, tokens: Sequence[Tokens], network: Any) -> Any:
+        """What is pooled [T, hidden]: the network's states, through the latent head where there is one."""
+        import torch
+
+        states = self._run(tokens, network)
+        with torch.inference_mode():
+            return states if self._latent is None else self._latent.some_at_a_time(states)
 
     def _run(self, tokens: Sequence[Tokens], network: Any) -> Any:
         """States [T, hidden] of all texts side by side, from one pass over them."""
