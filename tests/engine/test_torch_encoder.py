@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -339,6 +339,59 @@ def test_a_card_that_is_not_there_is_named(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
     with pytest.raises(ModelError, match=rf"cannot use {device} here \(it finds {cards} cards\): set device to cpu"):
         encoder(folder, "", device=device).encode(["x"], Role.PASSAGE)
+
+
+class TestRoomOnACard:
+    @pytest.fixture
+    def free(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+        """One card, with so many bytes free."""
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        return lambda size: monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (size, 2 * size))
+
+    def test_a_model_that_does_not_fit_is_refused_with_the_cure(
+        self, folder: Path, exact: TorchEncoder, free: Callable[[int], None]
+    ) -> None:
+        free(memory.needed(exact.checkpoint, "bf16") - 1)
+        cure = r"bf16 needs .* GB of memory on cuda:0 and .* GB are free: set device to cpu.* or EMBEDCODE_STREAM=1"
+        with pytest.raises(ModelError, match=cure):
+            passages(encoder(folder, "", device="cuda:0"), ["x"])
+
+    def test_a_pass_is_what_has_room_beside_the_weights(self, exact: TorchEncoder, free: Callable[[int], None]) -> None:
+        free(memory.needed(exact.checkpoint, "bf16", 5000))
+        assert memory.card_pack(exact.checkpoint, "bf16", "cuda") == 5000
+        free(memory.needed(exact.checkpoint, "bf16", 1_000_000))
+        assert memory.card_pack(exact.checkpoint, "bf16", "cuda") == memory.CARD_PACK
+
+    def test_auto_takes_the_processor_where_the_card_has_no_room_and_for_int8(
+        self, folder: Path, exact: TorchEncoder, free: Callable[[int], None]
+    ) -> None:
+        free(memory.needed(exact.checkpoint, "bf16"))
+        assert encoder(folder, "", device="auto").build.startswith("bf16 cuda ")
+        assert encoder(folder, "int8", device="auto").build.startswith("int8 cpu ")
+        found = encoder(folder, "fp32", device="auto")
+        np.testing.assert_allclose(passages(found, TEXTS), passages(exact, TEXTS), atol=1e-6)
+        assert found.build.startswith("fp32 cpu ")
+
+
+def test_a_text_that_is_too_long_for_the_memory_is_named_and_costs_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is planned before a model is loaded is a pass of 2,048 tokens; a longer text is a pass of its own."""
+    found = encoder(folder, "fp32")
+    passages(found, ["x"])
+    short, long, longer = "a b", "x " * 3000, "x " * 3500
+    kept = passages(found, [long])
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    np.testing.assert_allclose(passages(found, [long, short])[:1], kept, atol=1e-6)  # it was there before
+    with pytest.raises(
+        EncodeError, match=r"Input 301 has 3,502 tokens, which need .* GB of memory .* cut it"
+    ) as caught:
+        passages(found, [short] * 301 + [longer])
+    assert caught.value.index == 301
+    with pytest.raises(EncodeError, match="Input 0 has 3,502 tokens"):
+        found.late(longer, [(0, 3)])
+    assert found.encode([longer], Role.PASSAGE, truncate=Truncate.END, max_tokens=2048).shape == (1, 64)
 
 
 @pytest.mark.parametrize("truncate", list(Truncate))

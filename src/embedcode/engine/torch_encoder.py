@@ -34,7 +34,8 @@ class TorchEncoder(LocalEncoder):
     def __init__(
         self, checkpoint: Checkpoint, precision: str, threads: int, device: str = "cpu", stream: bool = False
     ) -> None:
-        """`precision` "" is chosen by a trial (precision.py); `stream` reads layers from the disk for each pass."""
+        """`precision` "" is chosen by a trial (precision.py); `device` auto takes a card if the model has room there;
+        `stream` reads layers from the disk for each pass."""
         conditions = Conditions(
             checkpoint.name,
             checkpoint.dim,
@@ -44,13 +45,17 @@ class TorchEncoder(LocalEncoder):
             checkpoint.dimensions,
         )
         tokenizer = TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos, checkpoint.rows)
-        super().__init__(conditions, tokenizer, device)
+        super().__init__(conditions, tokenizer, "cuda" if device == "auto" else device)
         self.checkpoint = checkpoint
         self.asked = precision
         """The precision that was asked for; "" leaves it to the trial."""
         self.streams_layers = stream
         self._threads = threads
-        self._device = device
+        self._wanted = device
+        self._pack = STREAMED if stream else PACK
+        """Tokens in one pass; more on a card, as many as have room beside the weights."""
+        self._longest = 0
+        """Tokens of the longest text that room was found for."""
         self._loading = Lock()
         self._passing = Lock()
 
@@ -64,6 +69,13 @@ class TorchEncoder(LocalEncoder):
 
         chosen = self.choice.precision
         return f"{chosen} {self._device} torch {version('torch')} transformers {version('transformers')}"
+
+    @cached_property
+    def _device(self) -> str:
+        if self._wanted != "auto":
+            return self._wanted
+        need = 0 if self.streams_layers else memory.needed(self.checkpoint, self.asked or "bf16")
+        return "cuda" if need <= memory.available_on("cuda") else "cpu"
 
     @cached_property
     def choice(self) -> Choice:
@@ -93,8 +105,10 @@ class TorchEncoder(LocalEncoder):
         from embedcode.engine.vectors import unit
 
         out = np.empty((len(tokens), self.dim), np.float32)
-        for part in packs(tokens, STREAMED if self.streams_layers else PACK if self._device == "cpu" else CARD_PACK):
-            out[part] = self._forward(tokens[part], self._network)
+        network = self._network if tokens else None  # before its passes are laid out: it says how long they may be
+        self._check_room(tokens)
+        for part in packs(tokens, self._pack):
+            out[part] = self._forward(tokens[part], network)
         return self._guarded(unit(out), lambda index: self._forward(tokens[index : index + 1], self._exact)[0])
 
     def remarks(self) -> list[str]:
@@ -127,7 +141,9 @@ class TorchEncoder(LocalEncoder):
             )
         (entry,) = accepted(self.tokenize([printable(text)], Role.PASSAGE))
         places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
-        states = self._states([entry], self._network)
+        network = self._network
+        self._check_room([entry])
+        states = self._states([entry], network)
         inside: list[slice] = []
         for number, (start, end) in enumerate(spans):
             own = [i for i, (a, b) in enumerate(places) if a < end and b > start]
@@ -140,6 +156,23 @@ class TorchEncoder(LocalEncoder):
         return self._guarded(
             unit(rows), lambda number: self._pooled(self._states([entry], self._exact)[inside[number]], 0)
         )
+
+    def _check_room(self, tokens: Sequence[Tokens]) -> None:
+        """EncodeError for a text too long for the memory there is: a pass of `_pack` tokens was planned for, and one of
+        more is that text alone."""
+        for index, entry in enumerate(tokens):
+            planned = max(self._pack, self._longest)
+            if entry.used <= planned:
+                continue
+            need = memory.states(self.checkpoint, self.choice.precision, entry.used - planned)
+            have = memory.available() if self._device == "cpu" else memory.available_on(self._device)
+            if need > have:
+                raise EncodeError(
+                    f"Input {index} has {entry.used:,} tokens, which need {need / 1e9:.1f} GB of memory beside "
+                    f"{self.conditions.name} where {have / 1e9:.1f} GB are free: cut it by max_tokens and truncate.",
+                    index,
+                )
+            self._longest = entry.used
 
     def _forward(self, tokens: Sequence[Tokens], network: Any) -> Floats:
         """Pooled vectors [n, dim], not yet of unit length."""
@@ -200,10 +233,7 @@ class TorchEncoder(LocalEncoder):
         with self._loading:
             if "_network" in self.__dict__:  # by who held the lock before: from Python 3.12 on cached_property has none
                 return self.__dict__["_network"]
-            precision = self.choice.precision
-            if not self.streams_layers and self._device == "cpu":
-                memory.check(self.checkpoint, precision)
-            return self._load(precision, self.streams_layers)
+            return self._load(self.choice.precision, self.streams_layers)
 
     @cached_property
     def _exact(self) -> Any:
@@ -217,6 +247,10 @@ class TorchEncoder(LocalEncoder):
         from embedcode.engine import network
 
         self._prepare()
+        if not stream and self._device == "cpu":
+            memory.check(self.checkpoint, precision)
+        elif not stream:
+            self._pack = memory.card_pack(self.checkpoint, precision, self._device)
         with memory.loading():
             built = network.build(self.checkpoint, precision, torch.device(self._device), stream=stream)
             if self._device != "cpu":
