@@ -110,6 +110,7 @@ def test_a_vector_is_the_same_alone_and_in_any_batch(exported: Exported, batched
     alone = load(str(exported("sfr-mistral", "onnx", True)), threads=1)
     with pytest.raises(ModelError, match="no late chunking"):
         alone.late("x = 1", [(0, 5)])
+    assert batched.bulk >= 1024 > 1 == alone.bulk
     texts = [text for number in range(12) for text in (*TEXTS, f"value_{number} = " + "x + " * number)]
     together = batched.encode(texts, Role.PASSAGE)
     assert (together * alone.encode(texts, Role.PASSAGE)).sum(1).min() >= 0.9999

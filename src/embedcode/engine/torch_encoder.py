@@ -22,6 +22,8 @@ from embedcode.types import Floats, Role, Tokens, Truncate
 
 STREAMED = 8 * PACK
 """Tokens in one pass where layers are read from the disk for each pass."""
+USUAL = 128
+"""Tokens of a usual chunk of code."""
 SAMPLE = 256
 """Tokens of the trial that chooses a precision."""
 LATE = 2048
@@ -62,6 +64,10 @@ class TorchEncoder(LocalEncoder):
     @property
     def space(self) -> str:
         return self.checkpoint.space
+
+    @property
+    def bulk(self) -> int:
+        return (STREAMED if self.streams_layers else PACK if self._device == "cpu" else CARD_PACK) // USUAL
 
     @cached_property
     def build(self) -> str:
