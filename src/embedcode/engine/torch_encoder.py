@@ -104,6 +104,14 @@ class TorchEncoder(LocalEncoder):
         self._prepare()
         return choose(self.checkpoint, sample, lambda network, tokens: self._run(tokens, network), settings.load().home)
 
+    def as_before(self, build: str) -> None:
+        """Have vectors go on in the precision of an earlier `build`, if none is asked for and that one fits."""
+        precision = build.partition(" ")[0]
+        if self.asked or self._device != "cpu" or precision not in memory.NUMBER:
+            return
+        if self.streams_layers or memory.needed(self.checkpoint, precision) <= memory.available():
+            self.choice = Choice(precision, "as what is gone on with")
+
     def forward(self, tokens: Sequence[Tokens]) -> Floats:
         import numpy as np
 
