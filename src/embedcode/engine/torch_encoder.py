@@ -275,6 +275,11 @@ class TorchEncoder(LocalEncoder):
                 f"{self.checkpoint.tokenizer} knows {self._tokenizer.vocabulary:,} tokens and the network {rows:,}: "
                 "they are of two models, download both again."
             )
+        if (bos := self.checkpoint.bos) is not None and (found := self._tokenizer.id_of(bos[0])) != bos[1]:
+            raise ModelError(
+                f"{self.checkpoint.tokenizer} has {found} for {bos[0]!r} and the network {bos[1]}: they are of two "
+                "models, download both again."
+            )
         return built
 
     def _prepare(self) -> None:
