@@ -126,6 +126,8 @@ def test_sentence_transformers_reads_the_folder_alike_and_writes_it_anew(
             "qwen3-embedding",
             "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:",
         ),
+        # The card's, which is in no file of the folder: "retrieval" is how it is written there.
+        ("sfr-code", "Instruct: Given Code or Text, retrieval relevant content\nQuery: "),
     ],
 )
 def test_a_query_without_instruction_takes_the_models_own(
