@@ -91,7 +91,8 @@ def attention(
         # Of a pair of tokens nothing but this is held, twice: 32,768 of them are a billion pairs.
         place = torch.arange(length, dtype=torch.int32)
         own, other = place[:, None], place[None, :]
-        hidden = own < other if causal else own + sliding_window <= other
+        ahead = 1 if causal or sliding_window is None else sliding_window
+        hidden = own + ahead <= other
         if sliding_window is not None:
             hidden = hidden | (other + sliding_window <= own)
         low = torch.where(hidden, LOW, 0.0)[None, None]

@@ -55,8 +55,8 @@ def pooled(
 class LatentAttention(torch.nn.Module):
     """NV-Embed-v2's head (arXiv 2405.17428): each token attends to trained latents, then a gated feed-forward layer.
 
-    Both parts add to what they are given. Names of the weights are those of the published checkpoint. Keys and values of
-    the latents are the same for every text, and are computed once: at published sizes they take 275 GFLOP.
+    Both parts add to what they are given. Names of the weights are those of the published checkpoint. Keys and values
+    of the latents are the same for every text, and are computed once: at published sizes they take 275 GFLOP.
     """
 
     PREFIX = LATENT
@@ -73,7 +73,7 @@ class LatentAttention(torch.nn.Module):
 
     def some_at_a_time(self, states: torch.Tensor) -> torch.Tensor:
         """forward() of ROWS tokens at a time, as no token's result depends on another's."""
-        return torch.cat([self(part) for part in states.split(ROWS)])
+        return torch.cat([self(part) for part in torch.split(states, ROWS)])
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """States [tokens, dim] to states of the same shape."""
