@@ -12,9 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import write
+from layouts import LAYOUTS
 
 from embedcode import Role, cut, load
-from embedcode.cli.growing import Growing
+from embedcode.cli.embed import _as_begun
+from embedcode.cli.growing import Growing, begun
+from embedcode.engine import memory, precision, torch_encoder
+from embedcode.errors import UsageError
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 TEXTS = ["def parse(text): ...", "close the socket", "naïve café"]
@@ -147,6 +152,15 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert not (tmp_path / name).exists()
+    note, kept = tmp_path / f".{name}.part.json", part.read_bytes()
+    own = note.read_text()
+    note.write_text(json.dumps(json.loads(own) | {"build": "int8 an older engine"}))
+    refused = call("embed", "in.jsonl", "--role", "passage", "-o", name)
+    assert refused.returncode == 2
+    assert f"{name} was begun with int8 an older engine".encode() in refused.stderr
+    assert f"or remove .{name}.part".encode() in refused.stderr
+    assert part.read_bytes() == kept
+    note.write_text(own)
     done = call("embed", "in.jsonl", "--role", "passage", "-o", name)
     assert done.returncode == 0
     assert b"going on after" in done.stderr and b"of 200 texts" in done.stderr
@@ -158,17 +172,40 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 def test_a_part_of_other_texts_or_options_is_not_gone_on_with(tmp_path: Path) -> None:
     out, ids = tmp_path / "out.npy", [None] * 2
     vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
-    with Growing.at(out, 4, "these", 4, "<f4") as file:
+    with Growing.at(out, 4, "these", "b", 4, "<f4") as file:
         file.write(vectors, ids)
-    with Growing.at(out, 4, "others", 4, "<f4") as file:
+    assert begun(out, "these") == "b" and begun(out, "others") == ""
+    with Growing.at(out, 4, "others", "b", 4, "<f4") as file:
         assert file.done == 0 and file.dropped
         file.write(vectors[::-1].copy(), ids)
     with (tmp_path / ".out.npy.part").open("ab") as torn:  # half a row, as after a crash
         torn.write(b"\0" * 7)
-    with Growing.at(out, 4, "others", 4, "<f4") as file:
+    with Growing.at(out, 4, "others", "b", 4, "<f4") as file:
         assert file.done == 2 and not file.dropped
         file.write(vectors, ids)
     np.testing.assert_array_equal(np.load(out), [*vectors[::-1], *vectors])
+    assert begun(out, "others") == ""
+
+
+def test_a_run_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a trial would choose with the memory there is by then."""
+    folder, out, key = str(write(LAYOUTS["minilm"], tmp_path)), tmp_path / "out.npy", "k"
+    build = load(folder, precision="bf16").build
+    with Growing.at(out, 4, key, build, 4, "<f4") as file:
+        file.write(np.zeros((2, 4), np.float32), [None] * 2)
+    part = (tmp_path / ".out.npy.part").read_bytes()
+    monkeypatch.setattr(torch_encoder, "choose", lambda *_: precision.Choice("int8", "what fits today"))
+    later = load(folder)
+    _as_begun(out, later, key)
+    assert later.build == build
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(UsageError, match=r"gone on with by int8 .*: give --precision bf16, or remove .*\.part"):
+        _as_begun(out, load(folder), key)
+    newer = load(folder, precision="bf16")
+    monkeypatch.setitem(newer.__dict__, "build", "bf16 cpu torch 99")
+    with pytest.raises(UsageError, match=r"by bf16 cpu torch 99: go on with that one, or remove .*\.part"):
+        _as_begun(out, newer, key)
+    assert (tmp_path / ".out.npy.part").read_bytes() == part
 
 
 def test_packed_and_cut_vectors(call: Run, passages: Path, tmp_path: Path) -> None:

@@ -10,16 +10,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from checkpoints import write, write_json
 from layouts import LAYOUTS
 from reference import Reference
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from embedcode import Role, Truncate, load
-from embedcode.engine import memory, onnx
-from embedcode.engine.export import export
+from embedcode.engine import memory, onnx, packed
+from embedcode.engine.export import attention, export
 from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.quantise import quantise
 from embedcode.errors import ModelError, UsageError
@@ -106,6 +110,7 @@ def test_a_vector_is_the_same_alone_and_in_any_batch(exported: Exported, batched
     alone = load(str(exported("sfr-mistral", "onnx", True)), threads=1)
     with pytest.raises(ModelError, match="no late chunking"):
         alone.late("x = 1", [(0, 5)])
+    assert batched.bulk >= 1024 > 1 == alone.bulk
     texts = [text for number in range(12) for text in (*TEXTS, f"value_{number} = " + "x + " * number)]
     together = batched.encode(texts, Role.PASSAGE)
     assert (together * alone.encode(texts, Role.PASSAGE)).sum(1).min() >= 0.9999
@@ -159,12 +164,18 @@ def test_what_cannot_be_quantised(exported: Exported, tmp_path: Path) -> None:
         quantise(Spec.read(), tmp_path, 1)
 
 
-def test_an_export_is_of_its_checkpoint_s_space_and_runs_without_torch(exported: Exported, tmp_path: Path) -> None:
-    folder = write(LAYOUTS["minilm"], tmp_path)
-    for form in ("onnx", "openvino"):
+@pytest.mark.parametrize(
+    ("name", "forms"),
+    [("minilm", ["onnx", "openvino"]), ("llama-embedqa", ["onnx"])],  # whose rope_scaling transformers writes into
+)
+def test_an_export_is_of_its_checkpoint_s_space_and_runs_without_torch(
+    exported: Exported, tmp_path: Path, name: str, forms: list[str]
+) -> None:
+    folder = write(LAYOUTS[name], tmp_path)
+    for form in forms:
         script = (
             "import embedcode, sys\n"
-            f"e = embedcode.load({str(exported('minilm', form))!r})\n"
+            f"e = embedcode.load({str(exported(name, form))!r})\n"
             "assert not {'onnxruntime', 'openvino', 'tokenizers'} & set(sys.modules)\n"
             "e.encode(['x'], embedcode.Role.QUERY)\n"
             "assert not {'torch', 'transformers', 'onnx'} & set(sys.modules)\n"
@@ -185,6 +196,28 @@ def test_a_second_start_gives_the_vectors_of_the_first(exported: Exported) -> No
     folder = str(exported("embeddinggemma", "openvino"))
     first, second = (load(folder, threads=1).encode(TEXTS, Role.PASSAGE) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("causal", "window"), [(True, None), (True, 6), (False, 6)])
+def test_of_a_pair_of_tokens_a_graph_holds_one_number(causal: bool, window: int | None) -> None:
+    """A distance in 64 bits beside it took 8.6 GB of a text of 32,768 tokens."""
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            self.size = max(self.size, *(one.nbytes for one in tree_leaves(out) if torch.is_tensor(one)), 0)
+            return out
+
+    module = torch.nn.Module()
+    module.is_causal = causal  # type: ignore[assignment]
+    q, k, v = torch.randn((3, 1, 2, 64, 4), generator=torch.Generator().manual_seed(0))
+    with Largest() as largest:
+        found, _ = attention(module, q, k, v, None, unseen=None, scaling=0.3, sliding_window=window)
+    assert largest.size <= 4 * 64 * 64
+    expected, _ = packed.attention(module, q, k, v, None, borders=[0, 64], scaling=0.3, sliding_window=window)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])

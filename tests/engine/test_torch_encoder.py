@@ -6,7 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -20,10 +21,11 @@ import torch
 from checkpoints import write
 from layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import MistralConfig, MistralModel
 
 from embedcode import Role, Truncate, cut, load
-from embedcode.engine import memory, network, packed, processor
+from embedcode.engine import memory, network, packed, pooling, processor
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import EncodeError, ModelError, UsageError
@@ -173,6 +175,22 @@ def test_a_card_is_given_the_keys_of_a_group_once(named: bool, monkeypatch: pyte
     assert given == [(2, {"enable_gqa": True} if named else {})]
 
 
+def test_the_latent_head_works_for_its_tokens_alone_and_some_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it does with its latents is the same for every text: 275 GFLOP at NV-Embed-v2's sizes."""
+    head = network.latent(Checkpoint.read(write(LAYOUTS["nv-embed"], tmp_path)))
+    states = torch.randn((17, 48), generator=torch.Generator().manual_seed(0))
+    work = []
+    for count in (1, 2, 17):
+        with FlopCounterMode(display=False) as counter:
+            whole = head(states[:count])
+        work.append(counter.get_total_flops())
+    assert work == [work[0], 2 * work[0], 17 * work[0]]
+    monkeypatch.setattr(pooling, "ROWS", 5)
+    torch.testing.assert_close(head.some_at_a_time(states), whole)
+
+
 def test_several_readers_share_a_short_list_and_keep_its_order(
     folder: Path, exact: TorchEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +226,34 @@ def test_a_streamed_network_gives_the_same_vectors_and_keeps_no_layer(folder: Pa
 def exact_layers(folder: Path) -> Iterator[torch.nn.Parameter]:
     layers: Iterator[torch.nn.Parameter] = encoder(folder, "fp32")._network.layers.parameters()
     return layers
+
+
+@pytest.mark.parametrize(("precision", "stays"), [("fp32", True), ("bf16", False)])
+def test_what_is_converted_keeps_no_pages_of_its_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, stays: bool
+) -> None:
+    """They count as this process's own: of a model of 7 B weights in fp32, 28 GB beside 14."""
+    own = shutil.copytree(folder, tmp_path / "own")  # which no other test has mapped
+    kept = []
+
+    class Kept(network.Tensors):
+        def __init__(self) -> None:
+            super().__init__()
+            kept.append(self)
+
+    monkeypatch.setattr(network, "Tensors", Kept)
+    built = network.build(Checkpoint.read(own), precision, torch.device("cpu"))
+    built.get_input_embeddings().weight.sum()  # reads the table
+    path = own / "model.safetensors"
+    resident, inside = 0, False
+    for row in Path("/proc/self/smaps").read_text().splitlines():
+        first = row.split(maxsplit=1)[0]
+        if not first.endswith(":"):
+            inside = row.endswith(str(path))
+        elif inside and first == "Rss:":
+            resident += int(row.split()[1]) * 1024
+    assert (resident > path.stat().st_size / 2) == stays
+    assert stays or resident < path.stat().st_size / 10
 
 
 def test_threads_share_one_network_and_wait_for_each_other_where_it_is_streamed(
@@ -293,6 +339,59 @@ def test_a_card_that_is_not_there_is_named(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
     with pytest.raises(ModelError, match=rf"cannot use {device} here \(it finds {cards} cards\): set device to cpu"):
         encoder(folder, "", device=device).encode(["x"], Role.PASSAGE)
+
+
+class TestRoomOnACard:
+    @pytest.fixture
+    def free(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+        """One card, with so many bytes free."""
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        return lambda size: monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (size, 2 * size))
+
+    def test_a_model_that_does_not_fit_is_refused_with_the_cure(
+        self, folder: Path, exact: TorchEncoder, free: Callable[[int], None]
+    ) -> None:
+        free(memory.needed(exact.checkpoint, "bf16") - 1)
+        cure = r"bf16 needs .* GB of memory on cuda:0 and .* GB are free: set device to cpu.* or EMBEDCODE_STREAM=1"
+        with pytest.raises(ModelError, match=cure):
+            passages(encoder(folder, "", device="cuda:0"), ["x"])
+
+    def test_a_pass_is_what_has_room_beside_the_weights(self, exact: TorchEncoder, free: Callable[[int], None]) -> None:
+        free(memory.needed(exact.checkpoint, "bf16", 5000))
+        assert memory.card_pack(exact.checkpoint, "bf16", "cuda") == 5000
+        free(memory.needed(exact.checkpoint, "bf16", 1_000_000))
+        assert memory.card_pack(exact.checkpoint, "bf16", "cuda") == memory.CARD_PACK
+
+    def test_auto_takes_the_processor_where_the_card_has_no_room_and_for_int8(
+        self, folder: Path, exact: TorchEncoder, free: Callable[[int], None]
+    ) -> None:
+        free(memory.needed(exact.checkpoint, "bf16"))
+        assert encoder(folder, "", device="auto").build.startswith("bf16 cuda ")
+        assert encoder(folder, "int8", device="auto").build.startswith("int8 cpu ")
+        found = encoder(folder, "fp32", device="auto")
+        np.testing.assert_allclose(passages(found, TEXTS), passages(exact, TEXTS), atol=1e-6)
+        assert found.build.startswith("fp32 cpu ")
+
+
+def test_a_text_that_is_too_long_for_the_memory_is_named_and_costs_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is planned before a model is loaded is a pass of 2,048 tokens; a longer text is a pass of its own."""
+    found = encoder(folder, "fp32")
+    passages(found, ["x"])
+    short, long, longer = "a b", "x " * 3000, "x " * 3500
+    kept = passages(found, [long])
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    np.testing.assert_allclose(passages(found, [long, short])[:1], kept, atol=1e-6)  # it was there before
+    with pytest.raises(
+        EncodeError, match=r"Input 301 has 3,502 tokens, which need .* GB of memory .* cut it"
+    ) as caught:
+        passages(found, [short] * 301 + [longer])
+    assert caught.value.index == 301
+    with pytest.raises(EncodeError, match="Input 0 has 3,502 tokens"):
+        found.late(longer, [(0, 3)])
+    assert found.encode([longer], Role.PASSAGE, truncate=Truncate.END, max_tokens=2048).shape == (1, 64)
 
 
 @pytest.mark.parametrize("truncate", list(Truncate))
@@ -407,6 +506,43 @@ def test_a_model_that_does_not_fit_says_what_would(
     monkeypatch.setattr(memory, "available", lambda: 1000)
     with pytest.raises(ModelError, match=r"stream its layers from disk, load\(..., stream=True\)"):
         passages(encoder(folder, "int8"), ["x"])
+
+
+def test_a_model_that_fits_in_no_precision_is_refused_before_the_trial(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which builds its first layer and its whole table of tokens in fp32."""
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("embedcode.engine.precision._measured", lambda *_: pytest.fail("built a layer"))
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(ModelError, match=r"needs .* GB of memory and .* GB are free: stream its layers from disk"):
+        passages(encoder(folder, ""), ["x"])
+
+
+def test_a_trial_holds_one_layer_at_a_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    build, alive = network.build, []
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        assert not [one for one in alive if one() is not None], "the layer before is still there"
+        built = build(*arguments, **more)
+        alive.append(weakref.ref(built))
+        return built
+
+    monkeypatch.setattr(network, "build", counted)
+    assert encoder(folder, "").choice.precision
+    assert len(alive) == 3
+
+
+@pytest.mark.parametrize(
+    ("features", "precision"), [({"avx2"}, "fp32"), ({"avx512f"}, "fp32"), ({"avx512_bf16"}, "bf16"), (set(), "bf16")]
+)
+def test_what_is_streamed_is_computed_in_bf16_where_the_processor_computes_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, features: set[str], precision: str
+) -> None:
+    """Without its instructions MiniLM read a seventh of the tokens in bf16."""
+    monkeypatch.setattr(processor, "features", lambda: frozenset(features))
+    assert encoder(folder, "", stream=True).choice.precision == precision
 
 
 def test_constructing_it_imports_no_torch(folder: Path) -> None:

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import write as write_checkpoint
+from layouts import LAYOUTS
 
-from embedcode import Encoder, Index, Mode, Query, Role, Truncate
+from embedcode import Encoder, Index, Mode, Query, Role, Truncate, load
 from embedcode.engine.graph import GraphEncoder
-from embedcode.errors import UsageError
+from embedcode.engine.torch_encoder import TorchEncoder
+from embedcode.errors import EncodeError, UsageError
 from embedcode.index import embed
+from embedcode.index.prepare import embedded_text
 from embedcode.index.report import Step
 from embedcode.types import Floats, Tokens
 
@@ -192,6 +196,48 @@ def test_one_chunk_without_a_vector_costs_no_other(
     report = index.update()
     assert (report.chunks, report.embedded) == (3, 2)
     assert list(report.failed) == ["poison.py"]
+
+
+def test_a_text_without_a_vector_costs_few_calls(many: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of which a streamed model reads its weights for."""
+    index = opened(many)
+    forward, calls = GraphEncoder.forward, []
+
+    def broken(self: GraphEncoder, tokens: Sequence[Tokens]) -> Floats:
+        calls.append(len(tokens))
+        for place, entry in enumerate(tokens):
+            if entry.ids == poison.ids:
+                raise EncodeError(f"Input {place} has no finite vector: leave it out.", place)
+        return forward(self, tokens)
+
+    index.update(vectors=False)
+    (chunk,) = (chunk for _, chunk in index.store.chunks_of("part7.py"))
+    (poison,) = index.encoder.tokenize([embedded_text(chunk)], Role.PASSAGE)
+    assert isinstance(poison, Tokens)
+    monkeypatch.setattr(GraphEncoder, "forward", broken)
+    report = index.update()
+    assert (report.embedded, list(report.failed)) == (59, ["part7.py"])
+    assert len(calls) <= 2 + 1 + 2 * 5  # of 32, then halves of halves; one is of a known text
+
+
+def test_an_encoder_is_given_as_many_texts_as_a_call_is_worth(
+    many: Path, tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A streamed model reads all its weights for each."""
+    assert load().bulk <= embed.BATCH
+    folder = write_checkpoint(LAYOUTS["minilm"], tmp_path)
+    assert load(str(folder), precision="fp32").bulk <= embed.BATCH
+    streamed = load(str(folder), precision="fp32", stream=True)
+    forward, calls = TorchEncoder.forward, []
+
+    def counted(self: TorchEncoder, tokens: Sequence[Tokens]) -> Floats:
+        calls.append(len(tokens))
+        return forward(self, tokens)
+
+    monkeypatch.setattr(TorchEncoder, "forward", counted)
+    report = opened(many, streamed).update()
+    assert report.embedded == 60
+    assert calls == [1, 60]  # the first is of a known text
 
 
 def test_a_lone_string_is_not_taken_for_a_list_of_letters(encoder: Encoder) -> None:

@@ -310,6 +310,79 @@ def _jina_code() -> Layout:
     )
 
 
+def _nomic_embed_code() -> Layout:
+    tokenizer = vocabularies.byte_level(QWEN_TOKENS)
+    config = _qwen(tokenizer, "Qwen2Model", "qwen2", tie_word_embeddings=False, torch_dtype="float32")
+    biases: Shapes = {"self_attn.q_proj.bias": (32,), "self_attn.k_proj.bias": (16,), "self_attn.v_proj.bias": (16,)}
+    return Layout(
+        "nomic-ai/nomic-embed-code",
+        "Qwen2Model",
+        config,
+        decoder(config, "", biases),
+        tokenizer,
+        causal=True, pooling="last", query=NOMIC, shards=3,
+        files={
+            **sentence_transformers("lasttoken", 32768, 32, {"query": NOMIC}, include_prompt=True),
+            **tokenizer_config("Qwen2Tokenizer", 32768, pad_token="<|endoftext|>", eos_token="<|endoftext|>"),
+        },
+    )
+
+
+def _smollm() -> Layout:
+    """No model of embeddings: what one is trained from, with no file of sentence-transformers."""
+    tokenizer = vocabularies.byte_level(["<|endoftext|>"], normalise=False)
+    end = tokenizer.token_to_id("<|endoftext|>")
+    config = {
+        "architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": end,
+        "eos_token_id": end, "hidden_act": "silu", "hidden_size": 48, "initializer_range": 0.041666666666666664,
+        "intermediate_size": 80, "is_llama_config": True, "max_position_embeddings": 8192, "mlp_bias": False,
+        "model_type": "llama", "num_attention_heads": 6, "num_hidden_layers": 2, "num_key_value_heads": 2,
+        "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_interleaved": False, "rope_scaling": None,
+        "rope_theta": 100000, "tie_word_embeddings": True, "torch_dtype": "bfloat16", "use_cache": True,
+        "vocab_size": tokenizer.get_vocab_size(),
+    }
+    return Layout(
+        "HuggingFaceTB/SmolLM2-135M",
+        "LlamaModel",
+        config,
+        decoder(config, "model."),
+        tokenizer,
+        renamed=(("model.", ""),),
+        causal=True, pooling="last", dtype=torch.bfloat16,
+        files=tokenizer_config("GPT2Tokenizer", 8192, bos_token="<|endoftext|>", eos_token="<|endoftext|>"),
+    )
+
+
+def _eurobert() -> Layout:
+    """A decoder's layers, seeing both ways."""
+    special = ["<|begin_of_text|>", "<|end_of_text|>", "<|mask|>"]
+    tokenizer = vocabularies.byte_level(special, "<|begin_of_text|> $A <|end_of_text|>", normalise=False)
+    begin, end, mask = map(tokenizer.token_to_id, special)
+    config = {
+        "architectures": ["EuroBertForMaskedLM"], "attention_bias": False, "attention_dropout": 0.0,
+        "auto_map": {"AutoModel": "modeling_eurobert.EuroBertModel"}, "bos_token_id": begin, "clf_pooling": "late",
+        "eos_token_id": end, "head_dim": 8, "hidden_act": "silu", "hidden_dropout": 0.0, "hidden_size": 32,
+        "initializer_range": 0.02, "intermediate_size": 64, "is_decoder": False, "mask_token_id": mask,
+        "max_position_embeddings": 8192, "mlp_bias": False, "model_type": "eurobert", "num_attention_heads": 4,
+        "num_hidden_layers": 2, "num_key_value_heads": 4, "pad_token_id": end, "pretraining_tp": 1,
+        "rms_norm_eps": 1e-05, "rope_scaling": None, "rope_theta": 250000, "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16", "use_cache": False, "vocab_size": tokenizer.get_vocab_size(),
+    }
+    return Layout(
+        "EuroBERT/EuroBERT-210m",
+        "EuroBertModel",
+        config,
+        decoder(config, "model."),
+        tokenizer,
+        renamed=(("model.", ""),),
+        dtype=torch.bfloat16,
+        files=tokenizer_config(
+            "PreTrainedTokenizerFast", 8192, bos_token=special[0], eos_token=special[1], pad_token=special[1],
+            mask_token=special[2],
+        ),
+    )  # fmt: skip
+
+
 BERT_TOKENS = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
 
 
@@ -413,6 +486,33 @@ def _multilingual_e5() -> Layout:
     )  # fmt: skip
 
 
+def _roberta() -> Layout:
+    tokenizer = vocabularies.roberta()
+    config = {
+        "architectures": ["RobertaModel"], "attention_probs_dropout_prob": 0.1, "bos_token_id": 0, "eos_token_id": 2,
+        "gradient_checkpointing": False, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 32,
+        "initializer_range": 0.02, "intermediate_size": 64, "layer_norm_eps": 1e-05, "max_position_embeddings": 514,
+        "model_type": "roberta", "num_attention_heads": 4, "num_hidden_layers": 2, "pad_token_id": 1,
+        "position_embedding_type": "absolute", "type_vocab_size": 1, "use_cache": True,
+        "vocab_size": tokenizer.get_vocab_size(),
+    }
+    return Layout(
+        "sentence-transformers/all-distilroberta-v1",
+        "RobertaModel",
+        config,
+        bert(config),
+        tokenizer,
+        buffers={"embeddings.position_ids": (1, 514)},
+        files={
+            **sentence_transformers("mean_tokens", 512, 32),
+            **tokenizer_config(
+                "RobertaTokenizer", 512, add_prefix_space=False, bos_token="<s>", eos_token="</s>", cls_token="<s>",
+                sep_token="</s>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
+            ),
+        },
+    )  # fmt: skip
+
+
 def _gte_modernbert() -> Layout:
     tokenizer = vocabularies.byte_level(["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"], "[CLS] $A [SEP]")
     cls, sep, pad = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "[PAD]"))
@@ -452,6 +552,9 @@ LAYOUTS: dict[str, Layout] = {
     "qwen3-embedding": _qwen3_embedding(),
     "f2llm": _f2llm(),
     "jina-code": _jina_code(),
+    "nomic-embed-code": _nomic_embed_code(),
+    "smollm": _smollm(),
+    "eurobert": _eurobert(),
     "embeddinggemma": _embedding_gemma(),
     "minilm": _bert("sentence-transformers/all-MiniLM-L6-v2", "mean_tokens", 256),
     "bge": _bert(
@@ -460,5 +563,6 @@ LAYOUTS: dict[str, Layout] = {
     "e5": _bert("intfloat/e5-small-v2", "mean_tokens", 512, "query: ", "passage: ", torch.float16),
     "coderankembed": _code_rank_embed(),
     "multilingual-e5": _multilingual_e5(),
+    "roberta": _roberta(),
     "gte-modernbert": _gte_modernbert(),
 }

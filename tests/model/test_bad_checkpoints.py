@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import vocabularies
 from checkpoints import write_adapter, write_json, write_weights
 from layouts import LAYOUTS
 
@@ -72,6 +73,11 @@ def grown(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+def foreign(folder: Path) -> None:
+    """BERT's tokenizer, all of whose tokens the network's table has rows for."""
+    vocabularies.word_piece().save(str(folder / "tokenizer.json"))
+
+
 SHARD = "model-00002-of-00003.safetensors"
 INDEX = "model.safetensors.index.json"
 
@@ -103,6 +109,8 @@ INDEX = "model.safetensors.index.json"
         ("nv-embedcode", replaced("tokenizer.json", b"{}"), "tokenizer.json"),
         ("nv-embedcode", grown, "tokenizer.json"),
         ("minilm", misnumbered, "tokenizer.json"),
+        ("nv-embedcode", foreign, r"tokenizer\.json has None for '<s>' and the network 1: they are of two models"),
+        ("llama-embedqa", edited("config.json", bos_token_id=3), r"for '<\|begin_of_text\|>' and the network 3: "),
         ("nv-embedcode", replaced("tokenizer_config.json", b"no"), "tokenizer_config.json"),
         ("sfr-mistral-2", edited("tokenizer_config.json", eos_token="<end>"), "<end>"),
         ("nv-embedcode", replaced("1_Pooling/config.json", b"no"), "1_Pooling/config.json"),

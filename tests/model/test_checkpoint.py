@@ -39,6 +39,14 @@ def test_another_base_of_rotation_is_another_space_and_a_saved_again_checkpoint_
     assert embedcode.load(str(copy)).space != encoder("qwen3-embedding").space
 
 
+@pytest.mark.parametrize("name", ["llama-embedqa", "qwen3-embedding", "embeddinggemma", "coderankembed"])
+def test_a_space_is_the_same_before_and_after_the_network_is_built(name: str, folder: Callable[[str], Path]) -> None:
+    """transformers writes rope_theta into the rope_scaling it is given."""
+    asked = embedcode.load(str(folder(name)), threads=1, precision="fp32")
+    asked.encode(["x"], Role.PASSAGE)
+    assert asked.space == embedcode.load(str(folder(name))).space
+
+
 @pytest.mark.parametrize("name", ["e5", "sfr-mistral"])
 def test_prompts_are_those_of_the_model_whatever_way_its_folder_is_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Callable[[str], Path]

@@ -1,4 +1,4 @@
-"""Vocabularies: tiny tokenizer.json files of the five kinds that published code-embedding models use.
+"""Vocabularies: tiny tokenizer.json files of the six kinds that published code-embedding models use.
 
 Trained on the licence text and a line of code, with the normalisers, splits and special tokens of the published files.
 """
@@ -66,6 +66,20 @@ def byte_level(special: list[str], template: str = "$A", normalise: bool = True)
     tokenizer.train_from_iterator([WORDS], trainer)
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     return _finished(tokenizer, template)
+
+
+def roberta() -> Tokenizer:
+    """RoBERTa: byte-level BPE as in GPT-2, the special tokens first."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=261 + PIECES, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    tokenizer.train_from_iterator([WORDS], trainer)
+    return _finished(tokenizer, "<s> $A </s>")
 
 
 def word_piece() -> Tokenizer:

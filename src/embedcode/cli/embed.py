@@ -14,9 +14,10 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.alone import alone
-from embedcode.cli.growing import Growing, json_lines
+from embedcode.cli.growing import Growing, begun, json_lines
 from embedcode.cli.opening import Model, Threads
 from embedcode.errors import EncodeError, UsageError, renumbered
+from embedcode.settings import PRECISIONS
 from embedcode.types import InputError, Role, Tokens, Truncate, digest
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def embed(
                 ):
                     output.put(line)
         else:
-            key = digest(encoder.space, encoder.build, str(dimensions), packing, read).hex()
+            key = digest(encoder.space, str(dimensions), packing, read).hex()
             _write(Path(out), encoder, reader, pack, key)
     except EncodeError as error:
         raise UsageError(f"{wanted[error.index].place}: {error}") from None
@@ -245,13 +246,32 @@ def _write(out: Path, encoder: Encoder, reader: _Reader, pack: Callable[[Floats]
 
     wanted = reader.wanted
     sample = pack(np.ones((1, encoder.dim), np.float32))
-    with alone(out), Growing.at(out, len(wanted), key, sample.shape[1], sample.dtype.str) as file:
-        if file.dropped:
-            output.note(f"what was unfinished of {out} was of other texts, options, model or precision: begun again")
-        if file.done:
-            output.note(f"going on after {file.done:,} of {file.rows:,} texts")
-        for start, vectors in _blocks(encoder, reader, file.done):
-            file.write(pack(vectors), [text.id for text in wanted[start : start + len(vectors)]])
+    with alone(out):
+        _as_begun(out, encoder, key)
+        with Growing.at(out, len(wanted), key, encoder.build, sample.shape[1], sample.dtype.str) as file:
+            if file.dropped:
+                output.note(f"what was unfinished of {out} was of other texts, options or model: begun again")
+            if file.done:
+                output.note(f"going on after {file.done:,} of {file.rows:,} texts")
+            for start, vectors in _blocks(encoder, reader, file.done):
+                file.write(pack(vectors), [text.id for text in wanted[start : start + len(vectors)]])
+
+
+def _as_begun(out: Path, encoder: Encoder, key: str) -> None:
+    """Have an unfinished `out` gone on with by what began it; UsageError where that cannot be, and nothing is lost."""
+    from embedcode.engine.torch_encoder import TorchEncoder
+
+    if not (build := begun(out, key)):
+        return
+    if isinstance(encoder, TorchEncoder):
+        encoder.as_before(build)
+    if encoder.build != build:
+        before, now = (one.partition(" ")[0] for one in (build, encoder.build))
+        cure = f"give --precision {before}" if before != now and before in PRECISIONS else "go on with that one"
+        raise UsageError(
+            f"{out} was begun with {build} and would be gone on with by {encoder.build}: {cure}, or remove "
+            f"{out.with_name(f'.{out.name}.part')} to begin again"
+        )
 
 
 def _blocks(encoder: Encoder, reader: _Reader, start: int) -> Iterator[tuple[int, Floats]]:

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def begun(path: Path, key: str) -> str:
+    """The `build` that an unfinished part of `path` with the same `key` is of; "" where there is none."""
+    part, note = _beside(path)
+    known = _known(note)
+    return str(known.get("build", "")) if known.get("key") == key and part.exists() else ""
+
+
 class Growing:
     """`rows` vectors to come in `path`, .npy or .jsonl; `done` of them are there from an earlier run."""
 
@@ -33,20 +40,19 @@ class Growing:
 
     @classmethod
     @contextmanager
-    def at(cls, path: Path, rows: int, key: str, dim: int, dtype: str) -> Iterator[Self]:
-        """Goes on with a part of the same `key`, which names everything the vectors depend on.
+    def at(cls, path: Path, rows: int, key: str, build: str, dim: int, dtype: str) -> Iterator[Self]:
+        """Goes on with a part of the same `key` and `build`, which name all that the vectors depend on: what is asked
+        for, and what computes it.
 
         The part becomes the file when the block ends well with all rows written, and stays otherwise.
         """
-        part, note = (path.with_name(f".{path.name}.{ending}") for ending in ("part", "part.json"))
-        try:
-            same = json.loads(note.read_text("utf-8")) == {"key": key}
-        except (OSError, ValueError):
-            same = False
+        part, note = _beside(path)
+        wanted = {"key": key, "build": build}
+        same = _known(note) == wanted
         dropped = not same and part.exists()
         if not same:
             part.unlink(missing_ok=True)
-            note.write_text(json.dumps({"key": key}), "utf-8")
+            note.write_text(json.dumps(wanted), "utf-8")
         part.touch()
         with part.open("r+b") as file:
             grown = cls(path, rows, file, dim, dtype)
@@ -86,6 +92,19 @@ class Growing:
             end = len(self._header) + self.done * self._row
         file.truncate(end)
         file.seek(end)
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """The part, and the note of what it is of."""
+    return path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.part.json")
+
+
+def _known(note: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(note.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def json_lines(vectors: NDArray[Any], ids: Sequence[Any], first: int) -> Iterator[str]:

@@ -60,8 +60,8 @@ def load(
         raise UsageError(
             f"{model} is a checkpoint, and TensorRT runs graphs: `embedcode models export` it with --batch."
         )
-    if device == "auto":
-        device = "cuda" if _has_card() else "cpu"
+    if device == "auto" and (precision == "int8" or not _has_card()):
+        device = "cpu"
     name = "" if folder == expanded(model) else model
     checkpoint = Checkpoint.read(folder, name, prompts, pooling, masks_prompt)
     return TorchEncoder(checkpoint, precision, threads, device, stream)

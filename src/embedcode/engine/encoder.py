@@ -98,6 +98,11 @@ class LocalEncoder(ABC):
         """Calls of `forward`, each of one text, that are worth making at a time; 1 where one call of many is faster."""
         return 1
 
+    @property
+    def bulk(self) -> int:
+        """Texts that one call of `forward` is worth where there are many, since fewer would take as long."""
+        return 1
+
     def remarks(self) -> Sequence[str]:
         """What a person should know of the vectors computed so far."""
         return ()

@@ -75,6 +75,10 @@ class GraphEncoder(LocalEncoder):
     def streams(self) -> int:
         return 1 if self.spec.batched else self._threads
 
+    @property
+    def bulk(self) -> int:
+        return SORTED if self.spec.batched and self._session.budget else 1
+
     def forward(self, tokens: Sequence[Tokens]) -> Floats:
         import numpy as np
 

@@ -68,18 +68,27 @@ def halved(precision: str) -> bool:
     return precision == "bf16" or (precision == "int8" and processor.gives_bf16())
 
 
-def needed(checkpoint: Checkpoint, precision: str) -> int:
-    """Bytes at the peak, loading included: weights, one pass of PACK tokens, and the libraries."""
-    config = checkpoint.config
-    hidden = int(config["hidden_size"])
-    wide = int(config.get("intermediate_size", 4 * hidden))
-    table = int(config.get("vocab_size", 0)) * hidden
+def needed(checkpoint: Checkpoint, precision: str, pack: int = PACK) -> int:
+    """Bytes at the peak, loading included: weights, one pass of `pack` tokens, and the libraries."""
+    hidden, wide = _widths(checkpoint)
+    table = int(checkpoint.config.get("vocab_size", 0)) * hidden
     linear = checkpoint.weights.count - table
     held = 2 if halved(precision) else 4  # embeddings and norms are not in int8
-    states = PACK * (4 * wide + 8 * hidden) * held
     largest = wide * hidden * 4  # one weight on its way to another type
     head = sum(one.count for name, one in checkpoint.weights.items() if name.startswith(LATENT))  # in fp32
-    return (linear - head) * NUMBER[precision] + head * 4 + table * held + states + largest + BASE
+    weights = (linear - head) * NUMBER[precision] + head * 4 + table * held
+    return weights + states(checkpoint, precision, pack) + largest + BASE
+
+
+def states(checkpoint: Checkpoint, precision: str, tokens: int) -> int:
+    """Bytes of what a pass over so many tokens holds beside the weights."""
+    hidden, wide = _widths(checkpoint)
+    return tokens * (4 * wide + 8 * hidden) * (2 if halved(precision) else 4)
+
+
+def _widths(checkpoint: Checkpoint) -> tuple[int, int]:
+    hidden = int(checkpoint.config["hidden_size"])
+    return hidden, int(checkpoint.config.get("intermediate_size", 4 * hidden))
 
 
 def needed_by_graph(spec: Spec) -> int:
@@ -92,6 +101,13 @@ def available() -> int:
     """Bytes this process may still take, by the system, by each control group it is in, and by its own limits."""
     free = _field(Path("/proc/meminfo"), "MemAvailable:") * 1024
     return max(0, min((free or 1 << 62, *_left_by_groups(), *_left_by_limits())))
+
+
+def available_on(card: str) -> int:
+    """The same of a card, such as cuda:1; what torch keeps for itself is free too."""
+    import torch
+
+    return torch.cuda.mem_get_info(card)[0] + torch.cuda.memory_reserved(card) - torch.cuda.memory_allocated(card)
 
 
 def _left_by_groups() -> Iterator[int]:
@@ -130,6 +146,18 @@ def check(checkpoint: Checkpoint, precision: str) -> None:
     raise ModelError(
         f"{checkpoint.name} in {precision} needs {_gb(need)} of memory and {_gb(have)} are free: {cure}, {how}."
     )
+
+
+def card_pack(checkpoint: Checkpoint, precision: str, card: str) -> int:
+    """Tokens in one pass on a card: CARD_PACK, or as many as fit beside the weights; ModelError for fewer than PACK."""
+    need, have = needed(checkpoint, precision), available_on(card)
+    if need > have:
+        raise ModelError(
+            f"{checkpoint.name} in {precision} needs {_gb(need)} of memory on {card} and {_gb(have)} are free: set "
+            "device to cpu, where int8 takes half of bf16, or stream its layers, load(..., stream=True) or "
+            "EMBEDCODE_STREAM=1."
+        )
+    return min(CARD_PACK, PACK + (have - need) // states(checkpoint, precision, 1))
 
 
 def check_graph(spec: Spec) -> None:

@@ -10,6 +10,7 @@ import mmap
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def _stock(checkpoint: Checkpoint, layers: int) -> Any:
     from transformers import AutoConfig, AutoModel
 
     kind = checkpoint.family
-    fields = dict(checkpoint.config)
+    fields = deepcopy(dict(checkpoint.config))  # transformers writes into what it is given, rope_scaling for one
     if layers:
         fields["num_hidden_layers"] = layers
         if isinstance(kinds := fields.get("layer_types"), list):
@@ -155,7 +156,11 @@ class _Filling:
                 continue
             for parameter, old in list(module.named_parameters(recurse=False)):
                 key = f"{place}.{parameter}".lstrip(".")
-                new = torch.nn.Parameter(self._as_shaped(key, old).to(self._device, self._dtype), requires_grad=False)
+                read = self._as_shaped(key, old)
+                converted = read.to(self._device, self._dtype)
+                if converted is not read or key in self._lora:  # no view of the file
+                    self._tensors.release(self._sources[key][0])
+                new = torch.nn.Parameter(converted, requires_grad=False)
                 new._is_hf_initialized = True  # type: ignore[attr-defined]
                 setattr(module, parameter, new)
 

@@ -49,10 +49,12 @@ def choose(
 ) -> Choice:
     """The precision for a checkpoint on this processor; `states` runs a network over a sample of its texts.
 
-    What was measured is kept, so that another run chooses alike; what fits in memory is looked at each time.
+    What was measured is kept, so that another run chooses alike; what fits in memory is looked at each time. ModelError
+    where nothing fits, before anything is built.
     """
     import torch
 
+    _check(checkpoint)
     kept = home / "precision.json"
     key = f"trials {checkpoint.space} {platform.machine()} {_processor()} torch {torch.__version__}"
     known = _read(kept)
@@ -83,6 +85,7 @@ def _measured(
         exact = given if exact is None else exact
         cosine = float(torch.nn.functional.cosine_similarity(given, exact).mean())
         found.append(Trial(precision, rate, cosine))
+        del layer  # or the next one would be built beside it
     return found
 
 
@@ -98,9 +101,14 @@ def _best(checkpoint: Checkpoint, trials: Sequence[Trial]) -> Choice:
         if fits and trial.cosine >= LEAST_COSINE and (best is None or trial.rate >= WORTH * best.rate):
             best = trial
     if best is None:
-        memory.check(checkpoint, "int8")
+        _check(checkpoint)  # a trial leaves less than there was
         raise ModelError(f"{checkpoint.name} is computed well in no precision ({'; '.join(told)}): report this.")
     return Choice(best.precision, "; ".join(told))
+
+
+def _check(checkpoint: Checkpoint) -> None:
+    """ModelError where the precision that needs least does not fit."""
+    memory.check(checkpoint, min(PRECISIONS, key=lambda precision: memory.needed(checkpoint, precision)))
 
 
 def _seconds(work: Callable[[], object]) -> float:

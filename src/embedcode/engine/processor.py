@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
+BF16 = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 @cache
@@ -16,6 +17,12 @@ def features() -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(next((row for row in rows if row.startswith("flags")), "").partition(":")[2].split())
+
+
+def computes_bf16() -> bool:
+    """Whether it has instructions for products in bf16, without which they are slower than in fp32; unknown counts as
+    yes."""
+    return not features() or bool(features() & BF16)
 
 
 def gives_bf16() -> bool:

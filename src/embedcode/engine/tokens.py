@@ -77,6 +77,10 @@ class TextTokenizer:
         """One more than the highest id; ids may have gaps."""
         return max(self._model.get_vocab().values(), default=-1) + 1
 
+    def id_of(self, token: str) -> int | None:
+        found: int | None = self._model.token_to_id(token)
+        return found
+
     @cached_property
     def _special(self) -> tuple[list[int], list[int]]:
         """Ids before and after every text."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from embedcode.engine import memory
+from embedcode.engine import memory, processor
 from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
 from embedcode.engine.memory import CARD_PACK, PACK
 from embedcode.engine.precision import Choice, choose
@@ -22,6 +22,8 @@ from embedcode.types import Floats, Role, Tokens, Truncate
 
 STREAMED = 8 * PACK
 """Tokens in one pass where layers are read from the disk for each pass."""
+USUAL = 128
+"""Tokens of a usual chunk of code."""
 SAMPLE = 256
 """Tokens of the trial that chooses a precision."""
 LATE = 2048
@@ -34,7 +36,8 @@ class TorchEncoder(LocalEncoder):
     def __init__(
         self, checkpoint: Checkpoint, precision: str, threads: int, device: str = "cpu", stream: bool = False
     ) -> None:
-        """`precision` "" is chosen by a trial (precision.py); `stream` reads layers from the disk for each pass."""
+        """`precision` "" is chosen by a trial (precision.py); `device` auto takes a card if the model has room there;
+        `stream` reads layers from the disk for each pass."""
         conditions = Conditions(
             checkpoint.name,
             checkpoint.dim,
@@ -44,13 +47,17 @@ class TorchEncoder(LocalEncoder):
             checkpoint.dimensions,
         )
         tokenizer = TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos, checkpoint.rows)
-        super().__init__(conditions, tokenizer, device)
+        super().__init__(conditions, tokenizer, "cuda" if device == "auto" else device)
         self.checkpoint = checkpoint
         self.asked = precision
         """The precision that was asked for; "" leaves it to the trial."""
         self.streams_layers = stream
         self._threads = threads
-        self._device = device
+        self._wanted = device
+        self._pack = STREAMED if stream else PACK
+        """Tokens in one pass; more on a card, as many as have room beside the weights."""
+        self._longest = 0
+        """Tokens of the longest text that room was found for."""
         self._loading = Lock()
         self._passing = Lock()
 
@@ -58,12 +65,23 @@ class TorchEncoder(LocalEncoder):
     def space(self) -> str:
         return self.checkpoint.space
 
+    @property
+    def bulk(self) -> int:
+        return (STREAMED if self.streams_layers else PACK if self._device == "cpu" else CARD_PACK) // USUAL
+
     @cached_property
     def build(self) -> str:
         from importlib.metadata import version
 
         chosen = self.choice.precision
         return f"{chosen} {self._device} torch {version('torch')} transformers {version('transformers')}"
+
+    @cached_property
+    def _device(self) -> str:
+        if self._wanted != "auto":
+            return self._wanted
+        need = 0 if self.streams_layers else memory.needed(self.checkpoint, self.asked or "bf16")
+        return "cuda" if need <= memory.available_on("cuda") else "cpu"
 
     @cached_property
     def choice(self) -> Choice:
@@ -74,8 +92,10 @@ class TorchEncoder(LocalEncoder):
             return Choice(self.asked, "as asked")
         if self._device != "cpu":
             return Choice("bf16", "as every card computes fast")
-        if self.streams_layers:
-            return Choice("bf16", "half the bytes to read of fp32")
+        if self.streams_layers:  # no trial, which holds the whole table of tokens in fp32; int8 would be made each pass
+            if processor.computes_bf16():
+                return Choice("bf16", "a layer takes half the memory of fp32")
+            return Choice("fp32", "this processor has no instructions for bf16")
         from embedcode import settings
 
         text = Path(__file__).read_text("utf-8")
@@ -84,6 +104,14 @@ class TorchEncoder(LocalEncoder):
         self._prepare()
         return choose(self.checkpoint, sample, lambda network, tokens: self._run(tokens, network), settings.load().home)
 
+    def as_before(self, build: str) -> None:
+        """Have vectors go on in the precision of an earlier `build`, if none is asked for and that one fits."""
+        precision = build.partition(" ")[0]
+        if self.asked or self._device != "cpu" or precision not in memory.NUMBER:
+            return
+        if self.streams_layers or memory.needed(self.checkpoint, precision) <= memory.available():
+            self.choice = Choice(precision, "as what is gone on with")
+
     def forward(self, tokens: Sequence[Tokens]) -> Floats:
         import numpy as np
 
@@ -91,8 +119,10 @@ class TorchEncoder(LocalEncoder):
         from embedcode.engine.vectors import unit
 
         out = np.empty((len(tokens), self.dim), np.float32)
-        for part in packs(tokens, STREAMED if self.streams_layers else PACK if self._device == "cpu" else CARD_PACK):
-            out[part] = self._forward(tokens[part], self._network)
+        network = self._network if tokens else None  # before its passes are laid out: it says how long they may be
+        self._check_room(tokens)
+        for part in packs(tokens, self._pack):
+            out[part] = self._forward(tokens[part], network)
         return self._guarded(unit(out), lambda index: self._forward(tokens[index : index + 1], self._exact)[0])
 
     def remarks(self) -> list[str]:
@@ -125,7 +155,9 @@ class TorchEncoder(LocalEncoder):
             )
         (entry,) = accepted(self.tokenize([printable(text)], Role.PASSAGE))
         places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
-        states = self._run([entry], self._network)
+        network = self._network
+        self._check_room([entry])
+        states = self._states([entry], network)
         inside: list[slice] = []
         for number, (start, end) in enumerate(spans):
             own = [i for i, (a, b) in enumerate(places) if a < end and b > start]
@@ -136,8 +168,25 @@ class TorchEncoder(LocalEncoder):
             inside.append(slice(own[0], own[-1] + 1))
         rows = np.array([self._pooled(states[own], 0) for own in inside], np.float32).reshape(len(spans), self.dim)
         return self._guarded(
-            unit(rows), lambda number: self._pooled(self._run([entry], self._exact)[inside[number]], 0)
+            unit(rows), lambda number: self._pooled(self._states([entry], self._exact)[inside[number]], 0)
         )
+
+    def _check_room(self, tokens: Sequence[Tokens]) -> None:
+        """EncodeError for a text too long for the memory there is: a pass of `_pack` tokens was planned for, and one of
+        more is that text alone."""
+        for index, entry in enumerate(tokens):
+            planned = max(self._pack, self._longest)
+            if entry.used <= planned:
+                continue
+            need = memory.states(self.checkpoint, self.choice.precision, entry.used - planned)
+            have = memory.available() if self._device == "cpu" else memory.available_on(self._device)
+            if need > have:
+                raise EncodeError(
+                    f"Input {index} has {entry.used:,} tokens, which need {need / 1e9:.1f} GB of memory beside "
+                    f"{self.conditions.name} where {have / 1e9:.1f} GB are free: cut it by max_tokens and truncate.",
+                    index,
+                )
+            self._longest = entry.used
 
     def _forward(self, tokens: Sequence[Tokens], network: Any) -> Floats:
         """Pooled vectors [n, dim], not yet of unit length."""
@@ -146,7 +195,7 @@ class TorchEncoder(LocalEncoder):
         if self._device != "cpu":
             return self._pooled_together(tokens, network)
         masked = self.checkpoint.masks_prompt
-        each = zip(tokens, self._run(tokens, network).split([entry.used for entry in tokens]), strict=True)
+        each = zip(tokens, self._states(tokens, network).split([entry.used for entry in tokens]), strict=True)
         return np.stack([self._pooled(states, entry.prompt if masked else 0) for entry, states in each])
 
     def _pooled_together(self, tokens: Sequence[Tokens], network: Any) -> Floats:
@@ -158,9 +207,9 @@ class TorchEncoder(LocalEncoder):
         borders = _borders(tokens)
         skipped = [entry.prompt for entry in tokens] if self.checkpoint.masks_prompt else None
         with torch.inference_mode():
-            states = self._run(tokens, network)
-            head = states if self._latent is None else self._latent(states)
-            vectors: Floats = dense(pooled(head, borders, self.checkpoint.pooling, skipped), self._heads).cpu().numpy()
+            states = self._states(tokens, network)
+            rows = pooled(states, borders, self.checkpoint.pooling, skipped)
+            vectors: Floats = dense(rows, self._heads).cpu().numpy()
         return vectors
 
     def _pooled(self, states: Any, skipped: int) -> Floats:
@@ -169,9 +218,16 @@ class TorchEncoder(LocalEncoder):
         from embedcode.engine.pooling import dense, pool
 
         with torch.inference_mode():
-            head = states if self._latent is None else self._latent(states)
-            vector: Floats = dense(pool(head, self.checkpoint.pooling, skipped), self._heads).cpu().numpy()
+            vector: Floats = dense(pool(states, self.checkpoint.pooling, skipped), self._heads).cpu().numpy()
         return vector
+
+    def _states(self, tokens: Sequence[Tokens], network: Any) -> Any:
+        """What is pooled [T, hidden]: the network's states, through the latent head where there is one."""
+        import torch
+
+        states = self._run(tokens, network)
+        with torch.inference_mode():
+            return states if self._latent is None else self._latent.some_at_a_time(states)
 
     def _run(self, tokens: Sequence[Tokens], network: Any) -> Any:
         """States [T, hidden] of all texts side by side, from one pass over them."""
@@ -191,10 +247,7 @@ class TorchEncoder(LocalEncoder):
         with self._loading:
             if "_network" in self.__dict__:  # by who held the lock before: from Python 3.12 on cached_property has none
                 return self.__dict__["_network"]
-            precision = self.choice.precision
-            if not self.streams_layers and self._device == "cpu":
-                memory.check(self.checkpoint, precision)
-            return self._load(precision, self.streams_layers)
+            return self._load(self.choice.precision, self.streams_layers)
 
     @cached_property
     def _exact(self) -> Any:
@@ -208,6 +261,10 @@ class TorchEncoder(LocalEncoder):
         from embedcode.engine import network
 
         self._prepare()
+        if not stream and self._device == "cpu":
+            memory.check(self.checkpoint, precision)
+        elif not stream:
+            self._pack = memory.card_pack(self.checkpoint, precision, self._device)
         with memory.loading():
             built = network.build(self.checkpoint, precision, torch.device(self._device), stream=stream)
             if self._device != "cpu":
@@ -217,6 +274,11 @@ class TorchEncoder(LocalEncoder):
             raise ModelError(
                 f"{self.checkpoint.tokenizer} knows {self._tokenizer.vocabulary:,} tokens and the network {rows:,}: "
                 "they are of two models, download both again."
+            )
+        if (bos := self.checkpoint.bos) is not None and (found := self._tokenizer.id_of(bos[0])) != bos[1]:
+            raise ModelError(
+                f"{self.checkpoint.tokenizer} has {found} for {bos[0]!r} and the network {bos[1]}: they are of two "
+                "models, download both again."
             )
         return built
 

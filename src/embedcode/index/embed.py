@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from embedcode.types import Floats
 
 BATCH = 32
-"""Chunks of one commit: about a second of work on two cores, which is what a kill can lose; a commit costs 3 ms."""
+"""Chunks of one commit: about a second of work on two cores, which is what a kill can lose; a commit costs 3 ms. More
+where the encoder is asked for more at a time (`bulk`)."""
 LOOK_UP = 2_000
 """Chunks looked up at once, and written in one commit."""
 SMALL_BATCH = 4
@@ -53,8 +54,8 @@ def embed_all(store: Store, encoder: Encoder, cache: VectorCache, progress: Prog
     """Embed every chunk that lacks a vector; the next batch is prepared while one is computed."""
 
     def pending() -> Iterator[list[Pending]]:
-        after = 0
-        while batch := store.pending(BATCH, after):
+        size, after = max(BATCH, getattr(encoder, "bulk", 1)), 0
+        while batch := store.pending(size, after):
             after = batch[-1].id
             yield batch
 
@@ -168,12 +169,13 @@ def _forward(encoder: Encoder, batch: _Batch, done: Embedded) -> tuple[_Batch, F
         if len(batch.keys) == 1:
             done.failed[batch.paths[0]] = str(error)
             return _Batch([], [], []), np.empty((0, encoder.dim), np.float32)
-    alone = [
-        _forward(encoder, _Batch([key], [tokens], [path]), done)
-        for key, tokens, path in zip(batch.keys, batch.tokens, batch.paths, strict=True)
-    ]
-    kept = _Batch(*([part for one, _ in alone for part in getattr(one, name)] for name in ("keys", "tokens", "paths")))
-    return kept, np.concatenate([vectors for _, vectors in alone])
+    half = len(batch.keys) // 2
+    (one, first), (other, second) = (
+        _forward(encoder, _Batch(batch.keys[part], batch.tokens[part], batch.paths[part]), done)
+        for part in (slice(half), slice(half, None))
+    )
+    kept = _Batch(one.keys + other.keys, one.tokens + other.tokens, one.paths + other.paths)
+    return kept, np.concatenate([first, second])
 
 
 def _write(store: Store, keys: list[bytes], vectors: Floats) -> None:

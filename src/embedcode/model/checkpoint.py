@@ -181,9 +181,13 @@ class Checkpoint:
     @property
     def eos(self) -> str:
         """What is put behind every text, where the tokenizer does not do so itself."""
-        token = tokenizer_config(self.tokenized).get("eos_token") if self.adds_eos else ""
-        content = token.get("content") if isinstance(token, dict) else token
-        return content if isinstance(content, str) else ""
+        return _content(tokenizer_config(self.tokenized).get("eos_token")) if self.adds_eos else ""
+
+    @property
+    def bos(self) -> tuple[str, int] | None:
+        """What begins a text for the tokenizer, and its id for the network, where the files of both say so."""
+        token, number = _content(tokenizer_config(self.tokenized).get("bos_token")), self.config.get("bos_token_id")
+        return (token, number) if token and isinstance(number, int) else None
 
     @property
     def tokenizer(self) -> Path:
@@ -275,6 +279,12 @@ def _dimensions(folder: Path, published: Mapping[str, Any], known: tuple[int, ..
     if not isinstance(declared, list | tuple) or not all(isinstance(size, int) and size > 0 for size in declared):
         raise ModelError(f"{folder / 'config.json'}: matryoshka_dimensions {declared!r} is no list of sizes.")
     return tuple(sorted(declared))
+
+
+def _content(token: Any) -> str:
+    """Of a special token, which is written as a string or as an object."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else ""
 
 
 def tokenizer_config(folder: Path) -> dict[str, Any]:

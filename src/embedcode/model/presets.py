@@ -21,6 +21,10 @@ NOMIC = "Represent this query for searching relevant code: "
 BGE = "Represent this sentence for searching relevant passages: "
 
 
+SFR_CODE = "Instruct: Given Code or Text, retrieval relevant content\nQuery: "
+"""As published, to the letter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preset:
     """A model by its name on the hub; `parameters` in millions."""
@@ -48,7 +52,7 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset("Salesforce/SFR-Embedding-Mistral", "CC-BY-NC-4.0", 7111, 4096, INSTRUCT, ""),
     Preset("Salesforce/SFR-Embedding-2_R", "CC-BY-NC-4.0", 7111, 4096, INSTRUCT, ""),
-    Preset("Salesforce/SFR-Embedding-Code-2B_R", "CC-BY-NC-4.0", 2614, 2304, INSTRUCT, ""),
+    Preset("Salesforce/SFR-Embedding-Code-2B_R", "CC-BY-NC-4.0", 2614, 2304, SFR_CODE, ""),
     Preset("Qwen/Qwen3-Embedding-0.6B", "Apache-2.0", 596, 1024, dimensions=(32, 64, 128, 256, 512, 1024)),
     Preset("Qwen/Qwen3-Embedding-4B", "Apache-2.0", 4022, 2560, dimensions=(32, 64, 128, 256, 512, 1024, 2560)),
     Preset("Qwen/Qwen3-Embedding-8B", "Apache-2.0", 7568, 4096, dimensions=(32, 64, 128, 256, 512, 1024, 4096)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +128,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     """config.json of the stock network; a decoder that sees both ways says so, and stock code obeys."""
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.for_model(checkpoint.family.model_type, **dict(checkpoint.config))
+    config = AutoConfig.for_model(checkpoint.family.model_type, **deepcopy(dict(checkpoint.config)))
     with torch.device("meta"):
         kind = type(AutoModel.from_config(config)).__name__  # type: ignore[no-untyped-call]
     fields: dict[str, Any] = config.to_dict()
