@@ -101,7 +101,7 @@ def test_an_export_has_the_vectors_of_the_published_code(
 @pytest.fixture(scope="module")
 def batched(exported: Exported) -> GraphEncoder:
     """On the processor, but in batches, as a card runs them."""
-    encoder = GraphEncoder(Spec.read(exported("sfr-mistral", "onnx", True)), 1)
+    encoder = GraphEncoder(Spec.read(exported("sfr-mistral", "onnx", True)), 1, "auto")
     encoder.__dict__["_session"] = replace(encoder._session, budget=1024)
     return encoder
 

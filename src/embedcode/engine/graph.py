@@ -77,7 +77,8 @@ class GraphEncoder(LocalEncoder):
 
     @property
     def bulk(self) -> int:
-        return SORTED if self.spec.batched and self._session.budget else 1
+        # Only what may run on a card is loaded to answer: there may be nothing to embed.
+        return SORTED if self.spec.batched and self._device != "cpu" and self._session.budget else 1
 
     def forward(self, tokens: Sequence[Tokens]) -> Floats:
         import numpy as np
