@@ -296,6 +296,10 @@ def test_a_model_with_prompts_wants_a_role_and_no_prompt_twice(tmp_path: Path) -
         assert np.allclose(by_ids["data"][0]["embedding"], encoder.encode(["log out"], Role.PASSAGE)[0], atol=1e-6)
         status, answer = embed([ids, [1_000_000]], input_type="passage")
         assert (status, answer["detail"]["index"]) == (400, 1)
+        for more in ({}, {"instruction": "bug"}):  # without the prompt their vectors would be others
+            status, answer = embed([ids], input_type="query", **more)
+            assert (status, answer["error"]["param"]) == (400, "input")
+            assert "cannot be put before token ids: send text" in answer["message"]
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_sentence(tmp_path: Path) -> None:

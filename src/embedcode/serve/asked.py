@@ -196,6 +196,12 @@ def _sense(asked: Asked, model: Model) -> None:
         )
     if asked.instruction is not None and "{instruction}" not in model.prompts[asked.role]:
         raise ProblemError(400, f"{model.name} takes no instruction for a {asked.role}: leave it out.", "instruction")
+    if asked.ids and model.prompts[asked.role]:
+        raise ProblemError(
+            400,
+            f"{model.name} reads a prompt before each {asked.role}, which cannot be put before token ids: send text.",
+            "input",
+        )
     if not asked.late:
         return
     if not model.late:
