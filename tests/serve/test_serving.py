@@ -242,6 +242,58 @@ def test_a_second_signal_cuts_off_and_the_exit_code_tells(tmp_path: Path) -> Non
         assert not Path(f"/proc/{engine}").exists()
 
 
+def test_callers_who_keep_asking_keep_no_server_from_its_end(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    with serving(tmp_path, EMBEDCODE_THREADS="1", EMBEDCODE_SERVE_DRAIN_SECONDS="6") as server:
+        going_down: list[tuple[int, dict[str, str]]] = []
+        began = time.monotonic() + PATIENCE
+
+        def ask(caller: int) -> None:
+            number = 0
+            with suppress(OSError):  # it has ended
+                while True:
+                    number += 1
+                    body = {"model": MODEL, "input": texts(3, f"{caller} {number}"), "input_type": "query"}
+                    status, headers, _ = server.send("/v1/embeddings", body)
+                    assert status == 200 or (status, headers["retry-after"]) == (503, "5")
+                    if time.monotonic() > began:
+                        going_down.append((status, headers))
+
+        callers = [pool.submit(ask, caller) for caller in range(6)]
+        waits(lambda: server.metric('embedcode_engine_tokens{lane="query"}') > 0)
+        server.process.send_signal(signal.SIGTERM)
+        waits(lambda: not server.ready())
+        began = time.monotonic()
+        assert server.process.wait(PATIENCE) == 0
+        assert time.monotonic() - began < 6
+        for caller in callers:
+            caller.result(PATIENCE)
+        assert {status for status, _ in going_down} == {200, 503}
+        assert all(headers["connection"] == "close" for _, headers in going_down[6:])
+
+
+@pytest.mark.parametrize(("patient", "code"), [(60, 0), (2, 1)])
+def test_an_answer_that_is_still_read_is_no_less_whole_at_the_end(tmp_path: Path, patient: int, code: int) -> None:
+    with serving(tmp_path, EMBEDCODE_SERVE_DRAIN_SECONDS=str(patient)) as server, socket.socket() as line:
+        body = json.dumps({"model": MODEL, "input": [str(number) for number in range(2000)], "input_type": "query"})
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        line.settimeout(PATIENCE)
+        line.connect(("127.0.0.1", server.port))
+        head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        line.sendall((head + body).encode())
+        got = line.recv(1000)
+        size = int(got.lower().split(b"content-length: ")[1].split()[0])
+        server.process.send_signal(signal.SIGTERM)
+        if code:
+            assert server.process.wait(PATIENCE) == code
+            return
+        time.sleep(5)
+        with suppress(ConnectionError):
+            while block := line.recv(1 << 20):
+                got += block
+        assert len(got.partition(b"\r\n\r\n")[2]) == size
+        assert server.process.wait(PATIENCE) == code
+
+
 @pytest.mark.slow
 def test_the_engine_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
     with serving(tmp_path) as server:

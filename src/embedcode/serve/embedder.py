@@ -26,7 +26,7 @@ from embedcode.serve.asked import Asked, Model, PromptGuard
 from embedcode.serve.engine_process import EngineProcess
 from embedcode.serve.lately import Meter
 from embedcode.serve.metrics import Metrics
-from embedcode.serve.problem import ProblemError, overloaded
+from embedcode.serve.problem import ProblemError, leaving, overloaded
 from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
 from embedcode.serve.recent import Recent
 from embedcode.serve.telemetry import Telemetry
@@ -167,18 +167,13 @@ class Embedder:
         """Its size, and the texts that were and were not in it."""
         return {"bytes": self._recent.bytes, "hits": self._hits, "misses": self._misses}
 
-    async def drain(self, seconds: float) -> bool:
-        """Take no more passages, refuse those that wait, and finish the queries; whether all was done in time."""
+    async def drain(self) -> None:
+        """Take no more passages, refuse those that wait, and finish the queries."""
         self._to(Stage.DRAINING)
         for work in self.queue.clear(Lane.PASSAGE):
             if flight := self._flights.pop(work.key, None):
-                flight.outcome.set_result(self._leaving())
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+                flight.outcome.set_result(leaving())
+        await self._idle.wait()
 
     def stop(self) -> None:
         """Ends the engine; blocks for a moment."""
@@ -398,9 +393,9 @@ class Embedder:
     def _check_ready(self, lane: Lane) -> None:
         if self.stage is Stage.READY or (self.stage is Stage.DRAINING and lane is Lane.QUERY):
             return
-        self.metrics.refused.labels(self.stage.value).inc()
         if self.stage is Stage.DRAINING:
-            raise self._leaving()
+            raise leaving()
+        self.metrics.refused.labels(self.stage.value).inc()
         raise self.loading()
 
     def loading(self) -> ProblemError:
@@ -411,14 +406,6 @@ class Embedder:
             f"The model is being loaded: come back in {seconds} seconds.",
             code="not_ready",
             retry_after=seconds,
-        )
-
-    def _leaving(self) -> ProblemError:
-        return ProblemError(
-            503,
-            "This server is going down and takes no more passages: ask another one, or come back.",
-            code="draining",
-            retry_after=5,
         )
 
     def _full(self, full: FullError) -> ProblemError:
