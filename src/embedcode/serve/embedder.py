@@ -38,6 +38,12 @@ SLACK = 4
 bad moment."""
 SURE = 0.9
 """Of the tokens a request seems to have, those it is refused by before they are counted."""
+HANG_SECONDS = 30.0
+"""After which an engine that has work and says nothing is killed, at the least."""
+HANG_TIMES = 20
+"""And times what its work should take: it may be slower than it was, and a text is told of when it is done."""
+LOOK_SECONDS = 3.0
+"""Between two looks at that."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before an engine that died is started again, by how often it died before it was ready."""
 
@@ -109,6 +115,9 @@ class Embedder:
         self._sent: dict[int, _Flight] = {}
         self._at_hand: dict[Lane, int] = dict.fromkeys(Lane, 0)
         self._busy_since = 0.0
+        self._silent = 0.0
+        """Seconds in which the engine had work and said nothing, by looks: time in which this process stood still too
+        does not count."""
         self._deaths = 0
         self._dropped = 0
         self._hits = self._misses = 0
@@ -124,6 +133,7 @@ class Embedder:
         self.unusable = asyncio.get_running_loop().create_future()
         self._engine.start()
         self._tokenisers.start()
+        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     @property
     def space(self) -> str:
@@ -420,7 +430,18 @@ class Embedder:
             return held is lane and not self._sent
         return self._at_hand[lane] <= self._budget
 
+    def _look(self) -> None:
+        """Kill an engine that hangs, which keeps its pipe open: what it had is then tried again as of one that died."""
+        work = sum(self._at_hand.values())
+        self._silent = self._silent + LOOK_SECONDS if work else 0.0
+        if self._silent > max(HANG_SECONDS, HANG_TIMES * work / self.queue.rate.value):
+            self.note("engine hangs", "error", seconds=round(self._silent), tokens=work)
+            self._silent = 0.0
+            self._engine.kill()
+        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
     def _told(self, what: str, rest: tuple[Any, ...]) -> None:
+        self._silent = 0.0
         match what:
             case "ready":
                 self._is_ready(rest[0])
