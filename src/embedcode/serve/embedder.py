@@ -179,24 +179,36 @@ class Embedder:
     async def embed(self, asked: Asked, spend: Callable[[int], None] | None = None) -> Answer:
         """ProblemError for a request that cannot be answered; with `asked.partial`, only where no input can.
 
-        `spend` is told the tokens of a request before they are computed, and may raise FullError: a quota.
+        `spend` is told the tokens of a request before they are computed, and may raise FullError: a quota. It gets
+        them back, as fewer than 0, where the server is at fault that there is no answer; not from who leaves.
         """
         self._check_ready(asked.lane)
-        loop = asyncio.get_running_loop()
-        since = loop.time()
+        since, spent = asyncio.get_running_loop().time(), 0
+
+        def spending(tokens: int) -> None:
+            nonlocal spent
+            if spend is not None:
+                spend(tokens)
+                spent = tokens
+
         self._open(1)
         try:
             async with self._within(self.limits.timeout, asked.lane):
-                return await self._embed(asked, since, spend)
+                return await self._embed(asked, since, spending)
+        except ProblemError as error:
+            problem = error
         except FullError as full:
-            raise self._full(full) from None
+            problem = self._full(full)
         except UsageError:
             said = f"instruction leaves no room for a text in {self.max_tokens} tokens: shorten it."
-            raise ProblemError(400, said, "instruction") from None
+            problem = ProblemError(400, said, "instruction")
         finally:
             self._open(-1)
+        if spent and problem.status != 400 and spend is not None:
+            spend(-spent)
+        raise problem
 
-    async def _embed(self, asked: Asked, since: float, spend: Callable[[int], None] | None) -> Answer:
+    async def _embed(self, asked: Asked, since: float, spend: Callable[[int], None]) -> Answer:
         if asked.lane is Lane.PASSAGE:  # or at ten times the load a quarter of what is refused is tokenised first
             self.queue.check(asked.lane, int(SURE * self._tokenisers.guess(asked)), self.limits.timeout)
         with self.telemetry.stage("tokenise"):
@@ -215,20 +227,14 @@ class Embedder:
         good = {i: entry for i, entry in enumerate(entries) if isinstance(entry, Tokens) and i not in bad}
         cost = sum(entry.used for entry in good.values())
         self._tokenisers.learn(asked, cost)
-        if spend is not None:
-            spend(cost)
+        spend(cost)
         keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
         late: Late | None = None
         if asked.late:
             late = asked.file
             keys = {0: digest("late", late[0], repr(late[1]), self.space)}
             good = {0: good[0]}
-        try:
-            found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
-        except (FullError, ProblemError):
-            if spend is not None:
-                spend(-cost)  # nothing was computed for it
-            raise
+        found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))
         vectors = []
