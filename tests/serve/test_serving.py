@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,23 @@ def test_an_engine_that_is_killed_costs_no_request(server: Server, pool: ThreadP
     assert server.engine() != engine
     assert server.metric("embedcode_engine_restarts_total") == restarts + 1
     assert server.embed("and again")[0] == 200
+
+
+def test_more_connections_are_taken_than_a_process_may_have_files_at_first(tmp_path: Path) -> None:
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (150, most))  # which the server inherits
+        try:
+            server = stack.enter_context(serving(tmp_path, EMBEDCODE_SERVE_MAX_REQUESTS="1000000"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
+        connection = stack.enter_context(closing(server.connect(timeout=10)))  # idle ones are cut off after 15
+        connection.request("GET", "/v1/health/ready")
+        assert connection.getresponse().status == 200
+        warned = [event for event in server.events() if event["event"] == "few open files"]
+        assert len(warned) == (most < 1_000_200)
 
 
 def test_who_sends_drop_by_drop_is_cut_off_and_hinders_nobody(server: Server) -> None:

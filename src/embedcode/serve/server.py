@@ -44,7 +44,7 @@ from embedcode.serve.metrics import Metrics
 from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
 from embedcode.serve.patience import Patient
-from embedcode.serve.port import listen
+from embedcode.serve.port import listen, raise_limit
 from embedcode.serve.problem import ProblemError, respond
 from embedcode.serve.worker import Load
 from embedcode.settings import Settings
@@ -59,6 +59,8 @@ RENEW_SECONDS = 2
 """Between two looks at whether there is another certificate."""
 CLOSE_SECONDS = 2
 """For answers that are still being written when the server ends."""
+OWN_FILES = 200
+"""Open files of the server beside its connections, at most."""
 TAKEN = 1 / 3
 """Of `drain_seconds`, in which queries are still taken: a balancer needs a while to see that the server goes down, and
 callers who keep asking would never let it end."""
@@ -77,6 +79,9 @@ def serve(options: Options, settings: Settings, announce: Callable[[str], None])
     listener = listening(options.host, options.port)
     journal = Journal(settings.log_level if settings.sources["log_level"] != "default" else "info", options.json_logs)
     logging.basicConfig(level=logging.WARNING, handlers=[Lines(journal)], force=True)
+    if (files := raise_limit()) < options.max_requests + OWN_FILES:
+        cure = f"raise the limit (ulimit -Hn), or lower max_requests to {max(1, files - OWN_FILES)}"
+        journal.write("few open files", "warning", limit=files, max_requests=options.max_requests, cure=cure)
     try:
         return asyncio.run(_Serving(options, settings, encoder, journal, listener, announce).run())
     finally:
