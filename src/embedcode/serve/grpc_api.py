@@ -22,10 +22,10 @@ from embedcode.engine import vectors
 from embedcode.errors import UsageError
 from embedcode.serve import kserve
 from embedcode.serve.answer import Answer
-from embedcode.serve.asked import SHOWN, Asked, Model, check
+from embedcode.serve.asked import LARGE_BODY, SHOWN, Asked, Model, check, check_count
 from embedcode.serve.body import GONE, HELD, Bodies
 from embedcode.serve.embedder import Embedder
-from embedcode.serve.embeddings_api import LARGE_ANSWER, LARGE_BODY, NUMBER, PACKERS
+from embedcode.serve.embeddings_api import LARGE_ANSWER, NUMBER, PACKERS
 from embedcode.serve.guard import QUIET, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
@@ -343,6 +343,7 @@ def read(request: Any, name: str, model: Model) -> Asked:
         field = "input" if tensor.name == "text" else "modality"
         if field in given:
             raise ProblemError(400, f"The input {tensor.name} is there twice: send it once.")
+        check_count(next(iter(tensor.shape), 0), model)  # before there is an object for each
         keep = field == "input" and given.get("on_error") == "partial"
         given[field] = [_text(tensor.name, place, one, keep) for place, one in enumerate(_elements(request, index))]
     return check(given, model)
