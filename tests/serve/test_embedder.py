@@ -337,6 +337,20 @@ def test_a_text_that_kills_the_engine_is_told_by_its_place_and_the_others_are_an
     case.run(work())
 
 
+def test_rows_that_were_repaired_are_counted() -> None:
+    case = Case()
+
+    async def work() -> None:
+        task = case.ask("a", "b")
+        await case.until(lambda: case.engine.has)
+        numbers = [item.number for item in case.engine.has]
+        case.engine.told("rows", (numbers, np.ones((2, 4), np.float32), 0.01, 2, 0.0))
+        await task
+        assert b"embedcode_repaired_rows_total 2.0" in case.embedder.metrics.text()
+
+    case.run(work())
+
+
 def test_a_part_of_a_file_without_a_token_is_told_by_its_place() -> None:
     case = Case()
 

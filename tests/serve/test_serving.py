@@ -372,6 +372,17 @@ def test_a_model_with_prompts_wants_a_role_and_no_prompt_twice(tmp_path: Path) -
             assert "cannot be put before token ids: send text" in answer["message"]
 
 
+def test_a_text_that_brings_the_prompt_is_answered_and_marked_where_that_is_asked_for(tmp_path: Path) -> None:
+    model = prompted(tmp_path / "model")
+    with serving(tmp_path / "home", "--model", str(model), EMBEDCODE_SERVE_DOUBLE_PROMPTS="true") as server:
+        given = ["log out", "Instruct: Find the code.\nQuery: log out"]
+        body = {"model": "tiny/prompted", "input": given, "input_type": "query"}
+        status, answer = server.ask("/v1/embeddings", body)
+        assert (status, len(answer["data"])) == (200, 2)
+        assert [receipt.get("prompt_twice") for receipt in answer["embedcode"]["inputs"]] == [None, True]
+        assert server.metric("embedcode_doubled_prompts_total") == 1
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_sentence(tmp_path: Path) -> None:
     model = prompted(tmp_path / "model")
     (model / "model.onnx").write_bytes(b"no graph")
