@@ -231,7 +231,9 @@ class _Serving:
         self._listener = listener
         self._announce = announce
         self._encoder = encoder
-        self._audit = Journal("info", True, audited(options.audit_log)) if options.audit_log else None
+        self._audit: Journal | None = None
+        if options.audit_log:
+            self._audit = Journal("info", True, audited(options.audit_log), self._audit_failed)
         self._metrics = Metrics()
         self._embedder = embedder(options, settings, encoder, self._metrics)
         self._embedder.note = journal.write
@@ -308,6 +310,8 @@ class _Serving:
                 await self._grpc.stop(CLOSE_SECONDS)
             await asyncio.to_thread(self._embedder.stop)
             await asyncio.to_thread(self._telemetry.stop)
+            if self._audit is not None:
+                await asyncio.to_thread(self._audit.close)
 
     async def _start_grpc(self, guard: Guard) -> None:
         if self._options.grpc_port is not None:
@@ -372,6 +376,9 @@ class _Serving:
             load_seconds=round(facts.seconds, 2),
             golden_cosine=round(facts.cosine, 4),
         )
+
+    def _audit_failed(self, said: str) -> None:
+        self._journal.write("audit", "error", trouble=said, file=str(self._options.audit_log))
 
     async def _renew(self, config: uvicorn.Config) -> None:
         """Take a certificate that replaces the one there is; connections that are open keep theirs."""
