@@ -176,13 +176,22 @@ class Embedder:
 
     # ---- a request ---------------------------------------------------------------------------------------------
 
+    def check(self, asked: Asked) -> None:
+        """ProblemError for a request that is refused by its lane and its length alone, before anything is done for it:
+        at ten times the load nearly all are, and else a quarter of them is tokenised first."""
+        self._check_ready(asked.lane)
+        if asked.lane is Lane.PASSAGE:
+            try:
+                self.queue.check(asked.lane, int(SURE * self._tokenisers.guess(asked)), self.limits.timeout)
+            except FullError as full:
+                raise self._full(full) from None
+
     async def embed(self, asked: Asked, spend: Callable[[int], None] | None = None) -> Answer:
         """ProblemError for a request that cannot be answered; with `asked.partial`, only where no input can.
 
         `spend` is told the tokens of a request before they are computed, and may raise FullError: a quota. It gets
         them back, as fewer than 0, where the server is at fault that there is no answer; not from who leaves.
         """
-        self._check_ready(asked.lane)
         since, spent = asyncio.get_running_loop().time(), 0
 
         def spending(tokens: int) -> None:
@@ -193,6 +202,7 @@ class Embedder:
 
         self._open(1)
         try:
+            self.check(asked)
             async with self._within(self.limits.timeout, asked.lane):
                 return await self._embed(asked, since, spending)
         except ProblemError as error:
@@ -209,8 +219,6 @@ class Embedder:
         raise problem
 
     async def _embed(self, asked: Asked, since: float, spend: Callable[[int], None]) -> Answer:
-        if asked.lane is Lane.PASSAGE:  # or at ten times the load a quarter of what is refused is tokenised first
-            self.queue.check(asked.lane, int(SURE * self._tokenisers.guess(asked)), self.limits.timeout)
         with self.telemetry.stage("tokenise"):
             entries, doubled = await self._tokenisers.tokenise(asked)
         self.metrics.doubled.inc(len(doubled))

@@ -46,6 +46,7 @@ def route(embedder: Embedder, bodies: Bodies) -> Route:
         else:
             asked = read(body, embedder.model)
         request.state.note |= asked.note
+        embedder.check(asked)  # which embed() does too, and this before there are tasks and room for it
         key = asker(request)
         spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
         room = NUMBER * embedder.model.dim * len(asked.inputs)
