@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedcode.serve.asked import FIELDS, NO_ROLE, Asked, Model, PromptGuard, check, read
+from embedcode.serve import asked
+from embedcode.serve.asked import FIELDS, LARGE_BODY, NO_ROLE, Asked, Model, PromptGuard, check, read
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import Lane
 from embedcode.types import Role, Truncate
@@ -101,6 +103,36 @@ def test_a_field_name_of_any_size_is_refused_at_once() -> None:
         check({"model": MODEL.name, "input": "a", name: 1}, MODEL)
     assert time.monotonic() - start < 0.1
     assert (caught.value.status, caught.value.param) == (422, "x" * 80)
+
+
+@pytest.mark.parametrize("part", [b"[]", b"{}", b'""', b"0.5", b'"\\\\","a"', b"[1]"])
+def test_a_body_of_more_values_than_inputs_is_refused_before_it_is_parsed(
+    monkeypatch: pytest.MonkeyPatch, part: bytes
+) -> None:
+    body = b'{"model":"plain","input":[' + b",".join([part] * 200_000) + b"]}"
+    monkeypatch.setattr(asked, "orjson", None)
+    for model in (PLAIN, replace(PLAIN, accept_ids=True))[: 1 if part == b"0.5" else 2]:  # ids are many numbers
+        with pytest.raises(ProblemError, match="more values than 2,048 inputs need: split the request") as caught:
+            read(body, model)
+        assert (caught.value.status, caught.value.param) == (400, "input")
+
+
+@pytest.mark.parametrize("text", ["[{,", '\\",[', "\\", '\\\\"'])
+def test_a_large_body_of_as_many_inputs_as_there_may_be_is_read_whatever_is_in_them(text: str) -> None:
+    texts = [text * 100] * PLAIN.most_inputs
+    body = json.dumps({"model": "plain", "input": texts, "modality": ["text"] * len(texts)}).encode()
+    assert len(body) > LARGE_BODY
+    assert list(read(body, PLAIN).texts) == texts
+    ids = [list(range(100))] * PLAIN.most_inputs
+    body = json.dumps({"model": "plain", "input": ids}).encode()
+    assert len(read(body, replace(PLAIN, accept_ids=True)).ids) == PLAIN.most_inputs
+
+
+def test_a_large_body_that_ends_in_a_string_is_no_json_soon() -> None:
+    start = time.monotonic()
+    with pytest.raises(ProblemError, match="not JSON"):
+        read(b'{"input":"' + b'\\"' * 1_000_000, PLAIN)
+    assert time.monotonic() - start < 5
 
 
 def test_a_prompt_is_found_whatever_its_instruction() -> None:

@@ -43,6 +43,8 @@ class Door:
     def __init__(self) -> None:
         self.metrics = Metrics()
 
+    def check(self, asked: Asked) -> None: ...
+
     async def embed(self, asked: Asked, _: Any) -> Answer:
         self.computed += 1
         count = len(asked.inputs)

@@ -224,6 +224,50 @@ def test_a_request_that_is_too_large_for_any_time_costs_its_key_nothing() -> Non
     case.run(work())
 
 
+def test_what_the_server_is_at_fault_for_costs_a_key_nothing_and_who_leaves_pays() -> None:
+    key = Key("k", "", tokens_per_minute=100)
+
+    def ask(case: Case, text: str) -> asyncio.Task[Any]:
+        asked = Asked("m", (text,), Role.PASSAGE, Lane.PASSAGE)
+        return asyncio.create_task(case.embedder.embed(asked, lambda tokens: key.spend(tokens, 1.0)))
+
+    async def refused(task: asyncio.Task[Any], status: int, code: str | None) -> None:
+        with pytest.raises(ProblemError) as caught:
+            await task
+        assert (caught.value.status, caught.value.code) == (status, code)
+        assert key.left == 100
+
+    hasty, case = Case(timeout=0.3), Case()
+
+    async def late() -> None:
+        await refused(ask(hasty, "a" * 60), 429, "deadline")
+
+    async def work() -> None:
+        killer = ask(case, KILLER)
+        while not killer.done():
+            case.engine.answer()
+            await asyncio.sleep(0.01)
+        await refused(killer, 500, None)
+        gone = ask(case, "a" * 60)
+        await case.until(lambda: case.engine.has)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert key.left == 40
+        key.left = 100
+        case.engine.answer()
+        ahead = [case.ask(letter * 100) for letter in "bc"]
+        await case.until(lambda: len(case.engine.has) == 2)
+        waiting = ask(case, "d" * 60)
+        await case.until(lambda: case.embedder.queue.tokens(Lane.PASSAGE))
+        draining = asyncio.create_task(case.embedder.drain())
+        await refused(waiting, 503, "draining")
+        case.engine.answer()
+        await asyncio.gather(draining, *ahead)
+
+    hasty.run(late())
+    case.run(work())
+
+
 def test_bulk_requests_that_are_tokenised_hold_up_no_query() -> None:
     case = Case()
 
@@ -289,6 +333,20 @@ def test_a_text_that_kills_the_engine_is_told_by_its_place_and_the_others_are_an
         assert answer.places == (0, 2)
         assert [error.index for error in answer.errors] == [1]
         assert "(input 1)" in answer.errors[0].message
+
+    case.run(work())
+
+
+def test_rows_that_were_repaired_are_counted() -> None:
+    case = Case()
+
+    async def work() -> None:
+        task = case.ask("a", "b")
+        await case.until(lambda: case.engine.has)
+        numbers = [item.number for item in case.engine.has]
+        case.engine.told("rows", (numbers, np.ones((2, 4), np.float32), 0.01, 2, 0.0))
+        await task
+        assert b"embedcode_repaired_rows_total 2.0" in case.embedder.metrics.text()
 
     case.run(work())
 

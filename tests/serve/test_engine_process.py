@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 import errno
 import multiprocessing
+import os
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from embedcode.serve import engine_process
+from embedcode import settings
+from embedcode.serve import embedder as door
+from embedcode.serve import engine_process, server
+from embedcode.serve.asked import Asked
 from embedcode.serve.engine_process import EngineProcess
+from embedcode.serve.metrics import Metrics
+from embedcode.serve.options import Options
+from embedcode.serve.queue import Lane
 from embedcode.serve.worker import Load
+from embedcode.types import Role
 
 from .serving import PATIENCE
 
@@ -74,3 +83,28 @@ def test_whatever_goes_wrong_while_it_loads_is_told(capfd: pytest.CaptureFixture
     assert re.fullmatch(r".* cannot be loaded \(AttributeError at __init__\.py:\d+: .*", unusable[1][0])
     assert died == ("died", (0,))
     assert capfd.readouterr().err == ""
+
+
+def test_an_engine_that_hangs_is_another_one_soon_and_its_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "HANG_SECONDS", 0.5)
+    monkeypatch.setattr(door, "LOOK_SECONDS", 0.1)
+    configured = settings.load({"threads": 1})
+    embedder = server.embedder(Options(), configured, server.local(configured), Metrics())
+    noted: list[str] = []
+    embedder.note = lambda event, level="info", **fields: noted.append(event)
+
+    async def run() -> None:
+        embedder.start()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not embedder.ready:
+                    await asyncio.sleep(0.02)
+                assert embedder.engine_pid is not None
+                os.kill(embedder.engine_pid, signal.SIGSTOP)
+                answer = await embedder.embed(Asked("m", ("def logout(): ...",), Role.QUERY, Lane.QUERY))
+                assert answer.vectors.shape == (1, embedder.model.dim)
+        finally:
+            await asyncio.to_thread(embedder.stop)
+
+    asyncio.run(run())
+    assert noted == ["engine hangs", "engine ended", "engine started again"]

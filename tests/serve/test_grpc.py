@@ -24,7 +24,10 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from embedcode.serve import keys, kserve
-from embedcode.serve.grpc_api import mangled
+from embedcode.serve.asked import Model
+from embedcode.serve.grpc_api import mangled, read
+from embedcode.serve.problem import ProblemError
+from embedcode.types import Role
 
 from .serving import MODEL, PATIENCE, Server, environment, prompted, serving
 
@@ -302,7 +305,7 @@ def test_malformed_messages_are_refused_and_the_server_is_unharmed(server: Serve
             assert said in raw(channel, "ModelInfer", request.SerializeToString())[1]
     huge = infer(raw_input_contents=[b"\0\0\0\0"])
     huge.inputs[0].shape[:] = [2**62, 1]
-    assert "elements" in raw(channel, "ModelInfer", huge.SerializeToString())[1]
+    assert "entries and at most" in raw(channel, "ModelInfer", huge.SerializeToString())[1]
     huge.inputs[0].shape[:] = [-1, 1]
     assert "send [batch, 1]" in raw(channel, "ModelInfer", huge.SerializeToString())[1]
     huge.inputs[0].datatype = "FP32"
@@ -541,3 +544,10 @@ def test_nims_variable_turns_it_on(tmp_path: Path) -> None:
         with triton.InferenceServerClient(address(server)) as client:
             assert client.is_server_live()
         assert json.loads(server.send("/v1/health/live")[2])["live"]
+
+
+def test_a_tensor_of_too_many_texts_is_refused_before_they_are_made() -> None:
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [5_000_000, 1]}
+    request = kserve.message("ModelInferRequest", inputs=[tensor], raw_input_contents=[bytes(8)])
+    with pytest.raises(ProblemError, match="5,000,000 entries and at most 2,048"):
+        read(request, "m", Model("m", 4, (), dict.fromkeys(Role, "")))

@@ -20,6 +20,7 @@ from embedcode.engine.encoder import LocalEncoder
 from embedcode.serve import grpc_api, keys, kserve
 from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, Model
+from embedcode.serve.body import Bodies
 from embedcode.serve.embedder import Embedder, Limits
 from embedcode.serve.grpc_api import GrpcServer
 from embedcode.serve.guard import Guard
@@ -169,6 +170,21 @@ def test_answers_that_nobody_reads_take_no_more_than_the_bound_and_the_next_ones
 
     # Of 2 MB, an answer wants 1.6 before it is computed, and has 400 KB while it is unread.
     run(Options(grpc_port=0, body_bytes=250_000), asking, embedder=door)
+
+
+def test_at_its_end_a_server_takes_no_more_texts_and_still_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = Bodies(1_000_000)
+    monkeypatch.setattr(grpc_api, "Bodies", lambda *_, **__: bodies)
+
+    async def asking(channel: Any) -> None:
+        ask = channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")
+        assert await ask(infer(1))
+        bodies.end()
+        assert await code(ask(infer(1))) is grpc.StatusCode.UNAVAILABLE
+        assert await channel.unary_unary(f"/{kserve.SERVICE}/ServerLive")(b"")
+        await bodies.wait_empty()
+
+    run(Options(grpc_port=0), asking)
 
 
 def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:

@@ -241,3 +241,15 @@ def test_without_keys_it_listens_to_this_machine_alone(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "--api-keys" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_an_audit_log_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    header = f"Bearer {keys.add(file, 'reader')}"
+    with serving(tmp_path, "--api-keys", str(file), EMBEDCODE_SERVE_AUDIT_LOG="/dev/full") as server:
+        for _ in range(3):
+            assert server.ask("/v1/models", Authorization=header)[0] == 200
+        assert server.end() == 0
+        told = [event for event in server.events() if event["event"] == "audit"]
+    assert [(event["level"], event["file"]) for event in told] == [("error", "/dev/full")]
+    assert "No space left" in told[0]["trouble"]

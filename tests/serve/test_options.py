@@ -37,6 +37,7 @@ def test_nvidias_names(monkeypatch: pytest.MonkeyPatch) -> None:
         "NIM_JSONL_LOGGING": "0",
         "NIM_ENGINE_PRECISION": "bf16",
         "NIM_CACHE_PATH": "/cache",
+        "NIM_LOG_LEVEL": "WARNING",
     }.items():
         monkeypatch.setenv(name, value)
     found = options.load({})
@@ -44,9 +45,29 @@ def test_nvidias_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.max_requests, found.timeout, found.body_bytes) == (7, 2.5, 123456)
     assert (found.tls_cert, found.tls_key) == (Path("/cert"), Path("/key"))
     assert (found.served_name, found.batch_texts, found.max_tokens, found.json_logs) == ("mine", 8, 128, False)
-    monkeypatch.delenv("EMBEDCODE_HOME", raising=False)
-    monkeypatch.delenv("EMBEDCODE_PRECISION", raising=False)
-    assert options.nim_settings() == {"precision": "bf16", "home": "/cache"}
+    for name in ("HOME", "PRECISION", "LOG_LEVEL"):
+        monkeypatch.delenv(f"EMBEDCODE_{name}", raising=False)
+    assert options.nim_settings() == {"precision": "bf16", "home": "/cache", "log_level": "warning"}
+    monkeypatch.setenv("NIM_LOG_LEVEL", "CRITICAL")
+    assert options.nim_settings()["log_level"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("NIM_ENGINE_PRECISION", "fp16", "must be one of fp32, bf16, int8; the nearest of them is bf16"),
+        ("NIM_ENGINE_PRECISION", "fp4", "must be one of fp32, bf16, int8"),
+        ("NIM_LOG_LEVEL", "loud", "must be one of debug, info, warning, error"),
+    ],
+)
+def test_a_setting_of_nvidias_that_there_is_none_of_is_named_as_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    for own in ("PRECISION", "LOG_LEVEL"):
+        monkeypatch.delenv(f"EMBEDCODE_{own}", raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"^{name} = '{value}' {said}$"):
+        options.nim_settings()
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,15 @@ def test_more_requests_than_there_may_be_are_refused() -> None:
     assert full.value.retry_after >= 1
 
 
+def test_what_a_caller_who_leaves_leaves_in_the_line_holds_no_text() -> None:
+    line, gone = queue(), work(500)
+    gone.late = ("a file", ((0, 6),))
+    line.add([work(), gone])
+    assert line.leave(gone)
+    assert (gone.tokens.ids, gone.late) == ((), None)
+    assert line.tokens(Lane.PASSAGE) == 10
+
+
 def test_what_nobody_waits_for_is_never_handed_out() -> None:
     line = queue()
     first, second = work(), work()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,23 @@ def test_an_engine_that_is_killed_costs_no_request(server: Server, pool: ThreadP
     assert server.embed("and again")[0] == 200
 
 
+def test_more_connections_are_taken_than_a_process_may_have_files_at_first(tmp_path: Path) -> None:
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (150, most))  # which the server inherits
+        try:
+            server = stack.enter_context(serving(tmp_path, EMBEDCODE_SERVE_MAX_REQUESTS="1000000"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE))
+        connection = stack.enter_context(closing(server.connect(timeout=10)))  # idle ones are cut off after 15
+        connection.request("GET", "/v1/health/ready")
+        assert connection.getresponse().status == 200
+        warned = [event for event in server.events() if event["event"] == "few open files"]
+        assert len(warned) == (most < 1_000_200)
+
+
 def test_who_sends_drop_by_drop_is_cut_off_and_hinders_nobody(server: Server) -> None:
     lines = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(50)]
     start = time.monotonic()
@@ -242,6 +260,58 @@ def test_a_second_signal_cuts_off_and_the_exit_code_tells(tmp_path: Path) -> Non
         assert not Path(f"/proc/{engine}").exists()
 
 
+def test_callers_who_keep_asking_keep_no_server_from_its_end(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    with serving(tmp_path, EMBEDCODE_THREADS="1", EMBEDCODE_SERVE_DRAIN_SECONDS="6") as server:
+        going_down: list[tuple[int, dict[str, str]]] = []
+        began = time.monotonic() + PATIENCE
+
+        def ask(caller: int) -> None:
+            number = 0
+            with suppress(OSError):  # it has ended
+                while True:
+                    number += 1
+                    body = {"model": MODEL, "input": texts(3, f"{caller} {number}"), "input_type": "query"}
+                    status, headers, _ = server.send("/v1/embeddings", body)
+                    assert status == 200 or (status, headers["retry-after"]) == (503, "5")
+                    if time.monotonic() > began:
+                        going_down.append((status, headers))
+
+        callers = [pool.submit(ask, caller) for caller in range(6)]
+        waits(lambda: server.metric('embedcode_engine_tokens{lane="query"}') > 0)
+        server.process.send_signal(signal.SIGTERM)
+        waits(lambda: not server.ready())
+        began = time.monotonic()
+        assert server.process.wait(PATIENCE) == 0
+        assert time.monotonic() - began < 6
+        for caller in callers:
+            caller.result(PATIENCE)
+        assert {status for status, _ in going_down} == {200, 503}
+        assert all(headers["connection"] == "close" for _, headers in going_down[6:])
+
+
+@pytest.mark.parametrize(("patient", "code"), [(60, 0), (2, 1)])
+def test_an_answer_that_is_still_read_is_no_less_whole_at_the_end(tmp_path: Path, patient: int, code: int) -> None:
+    with serving(tmp_path, EMBEDCODE_SERVE_DRAIN_SECONDS=str(patient)) as server, socket.socket() as line:
+        body = json.dumps({"model": MODEL, "input": [str(number) for number in range(2000)], "input_type": "query"})
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        line.settimeout(PATIENCE)
+        line.connect(("127.0.0.1", server.port))
+        head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        line.sendall((head + body).encode())
+        got = line.recv(1000)
+        size = int(got.lower().split(b"content-length: ")[1].split()[0])
+        server.process.send_signal(signal.SIGTERM)
+        if code:
+            assert server.process.wait(PATIENCE) == code
+            return
+        time.sleep(5)
+        with suppress(ConnectionError):
+            while block := line.recv(1 << 20):
+                got += block
+        assert len(got.partition(b"\r\n\r\n")[2]) == size
+        assert server.process.wait(PATIENCE) == code
+
+
 @pytest.mark.slow
 def test_the_engine_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
@@ -296,6 +366,21 @@ def test_a_model_with_prompts_wants_a_role_and_no_prompt_twice(tmp_path: Path) -
         assert np.allclose(by_ids["data"][0]["embedding"], encoder.encode(["log out"], Role.PASSAGE)[0], atol=1e-6)
         status, answer = embed([ids, [1_000_000]], input_type="passage")
         assert (status, answer["detail"]["index"]) == (400, 1)
+        for more in ({}, {"instruction": "bug"}):  # without the prompt their vectors would be others
+            status, answer = embed([ids], input_type="query", **more)
+            assert (status, answer["error"]["param"]) == (400, "input")
+            assert "cannot be put before token ids: send text" in answer["message"]
+
+
+def test_a_text_that_brings_the_prompt_is_answered_and_marked_where_that_is_asked_for(tmp_path: Path) -> None:
+    model = prompted(tmp_path / "model")
+    with serving(tmp_path / "home", "--model", str(model), EMBEDCODE_SERVE_DOUBLE_PROMPTS="true") as server:
+        given = ["log out", "Instruct: Find the code.\nQuery: log out"]
+        body = {"model": "tiny/prompted", "input": given, "input_type": "query"}
+        status, answer = server.ask("/v1/embeddings", body)
+        assert (status, len(answer["data"])) == (200, 2)
+        assert [receipt.get("prompt_twice") for receipt in answer["embedcode"]["inputs"]] == [None, True]
+        assert server.metric("embedcode_doubled_prompts_total") == 1
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_sentence(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Event, Thread
+from queue import SimpleQueue
+from threading import Event, Semaphore, Thread
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from embedcode import engine
 from embedcode.engine.encoder import LocalEncoder
+from embedcode.serve.queue import Lane
 from embedcode.serve.worker import Item, Load, Worker
 from embedcode.types import Floats, Tokens
 
@@ -36,6 +38,20 @@ class Encoder(LocalEncoder):
 class Pipe:
     def __init__(self) -> None:
         self.sent: list[tuple[Any, ...]] = []
+        self.coming: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
+        self.read = Semaphore(0)
+
+    def recv(self) -> tuple[Any, ...]:
+        """The last one has been taken in when the next is asked for."""
+        self.read.release()
+        return self.coming.get()
+
+    def take(self, *messages: tuple[Any, ...]) -> None:
+        for message in messages:
+            assert self.read.acquire(timeout=10)
+            self.coming.put(message)
+        assert self.read.acquire(timeout=10)
+        self.read.release()
 
     def send(self, message: tuple[Any, ...]) -> None:
         self.sent.append(message)
@@ -73,3 +89,20 @@ def test_each_repair_is_told_once_whichever_thread_is_first(monkeypatch: pytest.
     second.set()
     first.join()
     assert [message[4] for message in pipe.sent] == [1, 1]
+
+
+def test_what_nobody_waits_for_is_not_computed_and_what_came_too_late_to_be_left_out_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = Encoder()
+    encoder.repaired = 0
+    one, pipe = worker(monkeypatch, encoder)
+    Thread(target=one.receive, daemon=True).start()
+    items = [Item(number, TOKENS, None) for number in range(5)]
+    pipe.take(("batch", Lane.PASSAGE, items[:2]), ("batch", Lane.PASSAGE, items[2:]), ("gone", [1, 4]))
+    assert [item.number for item in one._next()] == [0]
+    pipe.take(("gone", [0]))  # while it is computed
+    left = one._next()
+    one._compute(left)
+    assert [message[:2] for message in pipe.sent] == [("gone", [1]), ("gone", [4]), ("rows", [2, 3])]
+    assert one._wanted == set()  # and there is nothing else that grows

@@ -108,7 +108,7 @@ def serve(
     for path in chosen.index.values():
         check(str(path))
     for name, raw in server_options.nim_settings().items():
-        os.environ[f"EMBEDCODE_{name.upper()}"] = raw.lower() if name == "log_level" else raw
+        os.environ[f"EMBEDCODE_{name.upper()}"] = raw
     configured = settings.load({"model": model, "threads": threads})
     if configured.model:
         os.environ["EMBEDCODE_MODEL"] = configured.model  # an index remembers what it was made with

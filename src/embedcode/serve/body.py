@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from embedcode.serve.problem import ProblemError
+from embedcode.serve.problem import ProblemError, leaving
 
 SECONDS = 60.0
 """In which a body must have come: who sends it drop by drop holds a connection, and no more than that."""
@@ -36,6 +36,23 @@ class Bodies:
         self._most = most
         self._seconds = seconds
         self._bytes = 0
+        self._open = 0
+        self._ending = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def end(self) -> None:
+        """Take no more of them."""
+        self._ending = True
+
+    async def wait_empty(self) -> None:
+        """Until each that was taken is answered, and its caller has read the answer."""
+        await self._empty.wait()
+
+    def check(self) -> None:
+        """ProblemError where no more are taken."""
+        if self._ending:
+            raise leaving()
 
     @contextmanager
     def open(self) -> Iterator[Holding]:
@@ -56,13 +73,20 @@ class Bodies:
             mine += size
             self._bytes += size
 
+        self._open += 1
+        self._empty.clear()
         try:
             yield holding
         finally:
             self._bytes -= mine
+            self._open -= 1
+            if not self._open:
+                self._empty.set()
 
     async def read(self, request: Request, holding: Holding, most: int | None = None) -> bytes:
-        """ProblemError 413 above `most` bytes, of which no more are held, and 408 for one that does not come."""
+        """ProblemError 413 above `most` bytes, of which no more are held, 408 for one that does not come, 503 where no
+        more are taken."""
+        self.check()
         most = self._most if most is None else min(most, self._most)
         too_large = ProblemError(
             413, f"The body is larger than {most:,} bytes: send less in one request.", code="too_large"

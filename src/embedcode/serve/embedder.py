@@ -1,7 +1,7 @@
 """Embedder: a request for embeddings to its vectors: the one door to the engine, for HTTP, gRPC and search alike.
 
-`await embedder.embed(asked)` tokenises off the event loop, looks into the cache, computes each text once for all who
-wait for it, and raises ProblemError for what cannot be answered. A caller that is cancelled leaves nothing behind.
+`await embedder.embed(asked)` has it tokenised, looks into the cache, computes each text once for all who wait for it,
+and raises ProblemError for what cannot be answered. A caller that is cancelled leaves nothing behind.
 Knows no protocol: it gets an Asked and gives an Answer.
 """
 
@@ -12,43 +12,38 @@ import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from embedcode.engine.encoder import LocalEncoder
-from embedcode.errors import UsageError, renumbered
+from embedcode.errors import UsageError
 from embedcode.serve import recent
 from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, Model, PromptGuard
 from embedcode.serve.engine_process import EngineProcess
 from embedcode.serve.lately import Meter
 from embedcode.serve.metrics import Metrics
-from embedcode.serve.problem import ProblemError, overloaded
+from embedcode.serve.problem import ProblemError, leaving, overloaded
 from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
 from embedcode.serve.recent import Recent
 from embedcode.serve.telemetry import Telemetry
+from embedcode.serve.tokenisers import Tokenisers
 from embedcode.serve.worker import Facts, Item, Load
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate, digest
 
-BLOCK = 32
-"""Texts that are tokenised in one go; between two, a request that was dropped ends."""
-MOST_TOKENISED = 8192
-"""Texts of a lane that are being tokenised at a time, of all requests."""
-TOKENISERS = {Role.QUERY: 1, Role.PASSAGE: 2}
-"""Threads of each lane, so that no query waits until bulk requests are tokenised."""
 SLACK = 4
 """Times what would be computed in the time of a request that one request may have: the rate may have been measured in a
 bad moment."""
-CHARACTERS = 4
-"""A token of text or code, at most on the mean."""
 SURE = 0.9
 """Of the tokens a request seems to have, those it is refused by before they are counted."""
-REMEMBERED = 100_000
-"""Characters behind the mean of tokens a character: one text of a few, whose marks are most of its tokens, moves it by
-nothing."""
+HANG_SECONDS = 30.0
+"""After which an engine that has work and says nothing is killed, at the least."""
+HANG_TIMES = 20
+"""And times what its work should take: it may be slower than it was, and a text is told of when it is done."""
+LOOK_SECONDS = 3.0
+"""Between two looks at that."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before an engine that died is started again, by how often it died before it was ready."""
 
@@ -115,15 +110,14 @@ class Embedder:
         self._budget = load.budget
         self._engine = EngineProcess(load, self._told)
         self._recent = Recent(limits.cache_bytes)
-        self._doubled = PromptGuard(model.prompts)
-        self._threads = {lane: ThreadPoolExecutor(TOKENISERS[lane], f"tokenise-{lane.value}") for lane in Lane}
-        self._tokenising = dict.fromkeys(Lane, 0)
+        self._tokenisers = Tokenisers(encoder, PromptGuard(model.prompts), limits.max_tokens)
         self._flights: dict[bytes, _Flight] = {}
         self._sent: dict[int, _Flight] = {}
         self._at_hand: dict[Lane, int] = dict.fromkeys(Lane, 0)
-        self._density = 1 / CHARACTERS
-        """Tokens a character, of what was asked lately."""
         self._busy_since = 0.0
+        self._silent = 0.0
+        """Seconds in which the engine had work and said nothing, by looks: time in which this process stood still too
+        does not count."""
         self._deaths = 0
         self._dropped = 0
         self._hits = self._misses = 0
@@ -138,8 +132,8 @@ class Embedder:
     def start(self) -> None:
         self.unusable = asyncio.get_running_loop().create_future()
         self._engine.start()
-        # Loads the tokenizer meanwhile.
-        self._threads[Lane.PASSAGE].submit(self._encoder.tokenize, ["ready"], Role.PASSAGE)
+        self._tokenisers.start()
+        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     @property
     def space(self) -> str:
@@ -167,80 +161,88 @@ class Embedder:
         """Its size, and the texts that were and were not in it."""
         return {"bytes": self._recent.bytes, "hits": self._hits, "misses": self._misses}
 
-    async def drain(self, seconds: float) -> bool:
-        """Take no more passages, refuse those that wait, and finish the queries; whether all was done in time."""
+    async def drain(self) -> None:
+        """Take no more passages, refuse those that wait, and finish the queries."""
         self._to(Stage.DRAINING)
         for work in self.queue.clear(Lane.PASSAGE):
             if flight := self._flights.pop(work.key, None):
-                flight.outcome.set_result(self._leaving())
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+                flight.outcome.set_result(leaving())
+        await self._idle.wait()
 
     def stop(self) -> None:
         """Ends the engine; blocks for a moment."""
         self._engine.stop()
-        for threads in self._threads.values():
-            threads.shutdown(wait=False, cancel_futures=True)
+        self._tokenisers.stop()
 
     # ---- a request ---------------------------------------------------------------------------------------------
+
+    def check(self, asked: Asked) -> None:
+        """ProblemError for a request that is refused by its lane and its length alone, before anything is done for it:
+        at ten times the load nearly all are, and else a quarter of them is tokenised first."""
+        self._check_ready(asked.lane)
+        if asked.lane is Lane.PASSAGE:
+            try:
+                self.queue.check(asked.lane, int(SURE * self._tokenisers.guess(asked)), self.limits.timeout)
+            except FullError as full:
+                raise self._full(full) from None
 
     async def embed(self, asked: Asked, spend: Callable[[int], None] | None = None) -> Answer:
         """ProblemError for a request that cannot be answered; with `asked.partial`, only where no input can.
 
-        `spend` is told the tokens of a request before they are computed, and may raise FullError: a quota.
+        `spend` is told the tokens of a request before they are computed, and may raise FullError: a quota. It gets
+        them back, as fewer than 0, where the server is at fault that there is no answer; not from who leaves.
         """
-        self._check_ready(asked.lane)
-        loop = asyncio.get_running_loop()
-        since = loop.time()
+        since, spent = asyncio.get_running_loop().time(), 0
+
+        def spending(tokens: int) -> None:
+            nonlocal spent
+            if spend is not None:
+                spend(tokens)
+                spent = tokens
+
         self._open(1)
         try:
+            self.check(asked)
             async with self._within(self.limits.timeout, asked.lane):
-                return await self._embed(asked, since, spend)
+                return await self._embed(asked, since, spending)
+        except ProblemError as error:
+            problem = error
         except FullError as full:
-            raise self._full(full) from None
+            problem = self._full(full)
         except UsageError:
             said = f"instruction leaves no room for a text in {self.max_tokens} tokens: shorten it."
-            raise ProblemError(400, said, "instruction") from None
+            problem = ProblemError(400, said, "instruction")
         finally:
             self._open(-1)
+        if spent and problem.status != 400 and spend is not None:
+            spend(-spent)
+        raise problem
 
-    async def _embed(self, asked: Asked, since: float, spend: Callable[[int], None] | None) -> Answer:
-        size = _characters(asked, self.max_tokens)
-        if asked.lane is Lane.PASSAGE:  # or at ten times the load a quarter of what is refused is tokenised first
-            self.queue.check(asked.lane, int(SURE * self._density * size), self.limits.timeout)
+    async def _embed(self, asked: Asked, since: float, spend: Callable[[int], None]) -> Answer:
         with self.telemetry.stage("tokenise"):
-            entries, doubled = await self._tokenise(asked)
+            entries, doubled = await self._tokenisers.tokenise(asked)
+        self.metrics.doubled.inc(len(doubled))
         self.metrics.seconds.labels("tokenize").observe(asyncio.get_running_loop().time() - since)
         self._check_ready(asked.lane)
         errors = [entry for entry in entries if isinstance(entry, InputError)]
         if doubled and not self.limits.double_prompts:
             known = {error.index for error in errors}
-            errors += [self._doubled.error(index) for index in doubled if index not in known]
+            errors += [PromptGuard.error(index) for index in doubled if index not in known]
         if errors and not asked.partial:
             first = min(errors, key=lambda error: error.index)
             raise ProblemError(400, first.message, "input", index=first.index)
         bad = {error.index for error in errors}
         good = {i: entry for i, entry in enumerate(entries) if isinstance(entry, Tokens) and i not in bad}
         cost = sum(entry.used for entry in good.values())
-        self._density += (cost - self._density * size) / (size + REMEMBERED)
-        if spend is not None:
-            spend(cost)
+        self._tokenisers.learn(asked, cost)
+        spend(cost)
         keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
         late: Late | None = None
         if asked.late:
             late = asked.file
             keys = {0: digest("late", late[0], repr(late[1]), self.space)}
             good = {0: good[0]}
-        try:
-            found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
-        except (FullError, ProblemError):
-            if spend is not None:
-                spend(-cost)  # nothing was computed for it
-            raise
+        found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))
         vectors = []
@@ -359,48 +361,14 @@ class Embedder:
             self._engine.forget(gone)
         self._count()
 
-    async def _tokenise(self, asked: Asked) -> tuple[list[Tokens | InputError], list[int]]:
-        """Receipts, in order, and the inputs that bring the model's prompt with them."""
-        inputs: Sequence[Any] = ["".join(asked.texts)] if asked.late else asked.inputs
-        lane = asked.lane
-        if self._tokenising[lane] + len(inputs) > MOST_TOKENISED and self._tokenising[lane]:
-            raise FullError(1.0, "tokenize")
-        self._tokenising[lane] += len(inputs)
-        loop = asyncio.get_running_loop()
-        entries: list[Tokens | InputError] = []
-        doubled: list[int] = []
-
-        def work(start: int) -> None:
-            block = inputs[start : start + BLOCK]
-            found = self._encoder.tokenize(block, asked.role, asked.instruction, asked.truncate, self.limits.max_tokens)
-            for offset, (one, entry) in enumerate(zip(block, found, strict=True)):
-                index = start + offset
-                if index in asked.wrong:
-                    entry = InputError(index, asked.wrong[index])
-                elif one == "":
-                    entry = InputError(index, f"input {index} is empty: leave it out, or send a text.")
-                elif isinstance(entry, InputError):
-                    entry = InputError(index, renumbered(entry.message, entry.index, index))
-                entries.append(entry)
-                if isinstance(one, str) and self._doubled(one):
-                    doubled.append(index)
-
-        try:
-            for start in range(0, len(inputs), BLOCK):
-                await loop.run_in_executor(self._threads[lane], work, start)
-        finally:
-            self._tokenising[lane] -= len(inputs)
-        self.metrics.doubled.inc(len(doubled))
-        return entries, doubled
-
     # ---- refusals ----------------------------------------------------------------------------------------------
 
     def _check_ready(self, lane: Lane) -> None:
         if self.stage is Stage.READY or (self.stage is Stage.DRAINING and lane is Lane.QUERY):
             return
-        self.metrics.refused.labels(self.stage.value).inc()
         if self.stage is Stage.DRAINING:
-            raise self._leaving()
+            raise leaving()
+        self.metrics.refused.labels(self.stage.value).inc()
         raise self.loading()
 
     def loading(self) -> ProblemError:
@@ -411,14 +379,6 @@ class Embedder:
             f"The model is being loaded: come back in {seconds} seconds.",
             code="not_ready",
             retry_after=seconds,
-        )
-
-    def _leaving(self) -> ProblemError:
-        return ProblemError(
-            503,
-            "This server is going down and takes no more passages: ask another one, or come back.",
-            code="draining",
-            retry_after=5,
         )
 
     def _full(self, full: FullError) -> ProblemError:
@@ -484,7 +444,18 @@ class Embedder:
             return held is lane and not self._sent
         return self._at_hand[lane] <= self._budget
 
+    def _look(self) -> None:
+        """Kill an engine that hangs, which keeps its pipe open: what it had is then tried again as of one that died."""
+        work = sum(self._at_hand.values())
+        self._silent = self._silent + LOOK_SECONDS if work else 0.0
+        if self._silent > max(HANG_SECONDS, HANG_TIMES * work / self.queue.rate.value):
+            self.note("engine hangs", "error", seconds=round(self._silent), tokens=work)
+            self._silent = 0.0
+            self._engine.kill()
+        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
     def _told(self, what: str, rest: tuple[Any, ...]) -> None:
+        self._silent = 0.0
         match what:
             case "ready":
                 self._is_ready(rest[0])
@@ -601,13 +572,6 @@ class Embedder:
         self.metrics.rate.set(self.queue.rate.value)
         self.metrics.dropped.inc(self.queue.dropped - self._dropped)
         self._dropped = self.queue.dropped
-
-
-def _characters(asked: Asked, limit: int) -> int:
-    """As many as can count: in a request with more of them there are hardly fewer tokens."""
-    if asked.ids:
-        return sum(CHARACTERS * min(len(ids), limit) for ids in asked.ids)
-    return sum(min(len(text), CHARACTERS * limit) for text in asked.texts)
 
 
 def _at(problem: ProblemError, index: int) -> ProblemError:

@@ -17,14 +17,12 @@ from starlette.routing import Route
 
 from embedcode.engine import vectors
 from embedcode.serve.answer import Answer
-from embedcode.serve.asked import Asked, read
+from embedcode.serve.asked import LARGE_BODY, Asked, read
 from embedcode.serve.body import GONE, Bodies, Held, Holding
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.keys import asker
 from embedcode.types import Floats
 
-LARGE_BODY = 200_000
-"""Bytes, from which on a body is parsed beside the event loop."""
 LARGE_ANSWER = 20_000
 """Numbers, from which on an answer is written beside it."""
 NUMBER = 16
@@ -48,6 +46,7 @@ def route(embedder: Embedder, bodies: Bodies) -> Route:
         else:
             asked = read(body, embedder.model)
         request.state.note |= asked.note
+        embedder.check(asked)  # which embed() does too, and this before there are tasks and room for it
         key = asker(request)
         spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
         room = NUMBER * embedder.model.dim * len(asked.inputs)

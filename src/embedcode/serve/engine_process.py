@@ -62,9 +62,14 @@ class EngineProcess:
         if (process := self._process) is not None and process.pid is not None:
             process.join(STOP_SECONDS)
             if process.is_alive():
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGKILL)
+                self.kill()
                 process.join(STOP_SECONDS)
+
+    def kill(self) -> None:
+        """It is told of as one that has died."""
+        if self.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def _live(self, loop: asyncio.AbstractEventLoop, run: int, out: SimpleQueue[Any]) -> None:
         """The life of one process, in a thread that reads what it says; another writes, since a pipe can be full."""

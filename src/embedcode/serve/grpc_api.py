@@ -22,10 +22,10 @@ from embedcode.engine import vectors
 from embedcode.errors import UsageError
 from embedcode.serve import kserve
 from embedcode.serve.answer import Answer
-from embedcode.serve.asked import SHOWN, Asked, Model, check
+from embedcode.serve.asked import LARGE_BODY, SHOWN, Asked, Model, check, check_count
 from embedcode.serve.body import GONE, HELD, Bodies
 from embedcode.serve.embedder import Embedder
-from embedcode.serve.embeddings_api import LARGE_ANSWER, LARGE_BODY, NUMBER, PACKERS
+from embedcode.serve.embeddings_api import LARGE_ANSWER, NUMBER, PACKERS
 from embedcode.serve.guard import QUIET, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
@@ -98,7 +98,7 @@ class GrpcServer:
         self._guard = guard
         self._names = {form: name for name in embedder.model.names for form in (mangled(name), name)}
         self._server: Any = None
-        self._bodies = Bodies(0)
+        self.bodies = Bodies(0)
         self._reading = asyncio.Semaphore(READING)
         self._coming: set[asyncio.Timeout] = set()
         """Until when each message that is being read must have come."""
@@ -108,7 +108,7 @@ class GrpcServer:
         """Listens; the address. UsageError where it cannot be had."""
         host, port = options.grpc_host, options.grpc_port
         assert port is not None
-        self._bodies = Bodies(options.body_bytes * READING // HELD, overload=self._embedder.limits.overload)
+        self.bodies = Bodies(options.body_bytes * READING // HELD, overload=self._embedder.limits.overload)
         self._body_seconds = options.body_seconds
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=options.max_requests + SPARE_CALLS,
@@ -179,7 +179,7 @@ class GrpcServer:
                 if key is not None:
                     state["key"] = key
                     state["note"]["key"] = key.name
-                with self._bodies.open() as holding:
+                with self.bodies.open() as holding:
                     state["holding"] = holding
                     content = await self._message(messages)
                     holding(len(content))
@@ -199,7 +199,7 @@ class GrpcServer:
             state["note"]["error"] = problem.message
             if problem.key:
                 state["note"]["key"] = problem.key
-            if problem.reason in ("role", "memory"):  # the embedder counts its own, and the guard
+            if problem.reason in ("role", "memory", "draining"):  # the embedder counts its own, and the guard
                 self._embedder.metrics.refused.labels(problem.reason).inc()
             self._count(path, context, problem.status, since, state)
             await context.abort(_code(problem), problem.message, _trailing(problem, request_id))
@@ -290,6 +290,7 @@ class GrpcServer:
     async def _infer(self, request: Any, state: dict[str, Any]) -> Any:
         loop = asyncio.get_running_loop()
         embedder, since = self._embedder, loop.time()
+        self.bodies.check()
         name = self._name(request.model_name, request.model_version)
         if request.ByteSize() > LARGE_BODY:
             asked = await asyncio.to_thread(read, request, name, embedder.model)
@@ -342,6 +343,7 @@ def read(request: Any, name: str, model: Model) -> Asked:
         field = "input" if tensor.name == "text" else "modality"
         if field in given:
             raise ProblemError(400, f"The input {tensor.name} is there twice: send it once.")
+        check_count(next(iter(tensor.shape), 0), model)  # before there is an object for each
         keep = field == "input" and given.get("on_error") == "partial"
         given[field] = [_text(tensor.name, place, one, keep) for place, one in enumerate(_elements(request, index))]
     return check(given, model)

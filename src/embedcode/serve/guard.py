@@ -79,6 +79,8 @@ class Guard:
         self._telemetry = telemetry or Telemetry()
         self._log_texts = log_texts
         self._trouble = ""
+        self.closing = False
+        """Each answer ends its connection, so that a caller comes back to a server that stays."""
 
     def around(self, app: ASGIApp) -> ASGIApp:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,6 +100,8 @@ class Guard:
                     sent["X-Request-Id"] = request_id
                     for name, value in HEADERS.items():
                         sent.setdefault(name, value)
+                    if self.closing:
+                        sent["Connection"] = "close"
                 await send(message)
 
             with self.traced(scope["method"], scope["path"], headers, state["note"]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Full, Queue
@@ -22,10 +23,18 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class Journal:
-    def __init__(self, level: str, as_json: bool, out: IO[str] | None = None) -> None:
+    def __init__(
+        self,
+        level: str,
+        as_json: bool,
+        out: IO[str] | None = None,
+        failed: Callable[[str], None] = lambda said: None,
+    ) -> None:
+        """`failed` is told, by the thread that writes, why a line is not written where the last one was."""
         self._least = LEVELS[level]
         self._json = as_json
         self._out = out or sys.stderr
+        self._failed = failed
         self._lines: Queue[str | None] = Queue(MOST_LINES)
         self._lost = 0
         self._thread = Thread(target=self._write, daemon=True)
@@ -55,10 +64,16 @@ class Journal:
         self._thread.join(1)
 
     def _write(self) -> None:
+        trouble = ""
         while (line := self._lines.get()) is not None:
-            with suppress(OSError, ValueError):
+            before, trouble = trouble, ""
+            try:
                 self._out.write(line + "\n")
                 self._out.flush()
+            except (OSError, ValueError) as error:
+                trouble = str(error)
+            if trouble and not before:
+                self._failed(trouble)
 
 
 class Lines(logging.Handler):

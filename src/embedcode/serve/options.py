@@ -14,7 +14,7 @@ from typing import Any
 
 from embedcode.errors import UsageError
 from embedcode.serve.keys import INDEX_NAME
-from embedcode.settings import Settings
+from embedcode.settings import LOG_LEVELS, PRECISIONS, Settings
 
 OWN = "EMBEDCODE_SERVE_"
 NIM_SETTINGS = {
@@ -23,6 +23,9 @@ NIM_SETTINGS = {
     "NIM_LOG_LEVEL": "log_level",
 }
 """NVIDIA's spelling of settings."""
+CHOICES = {"precision": PRECISIONS, "log_level": LOG_LEVELS}
+NEAREST = {"fp16": "bf16"}
+"""Of NVIDIA's values, those that are too different to be taken for one of ours."""
 NIM = {
     "NIM_HTTP_API_PORT": "port",
     "NIM_SERVER_BIND_ADDR": "host",
@@ -114,12 +117,19 @@ def _option(variable: str) -> str:
 
 
 def nim_settings() -> dict[str, str]:
-    """NVIDIA's spellings of settings that are set, where EMBEDCODE_* is not."""
+    """NVIDIA's spellings of settings that are set, where EMBEDCODE_* is not. UsageError for a value that is none."""
     given = {}
     for variable, name in NIM_SETTINGS.items():
         raw = os.environ.get(variable, "")
-        if raw and not os.environ.get(f"EMBEDCODE_{name.upper()}"):
-            given[name] = raw
+        if not raw or os.environ.get(f"EMBEDCODE_{name.upper()}"):
+            continue
+        if name in CHOICES:
+            value = "error" if raw.lower() == "critical" else raw.lower()  # Python's fifth level, which is not used
+            if value not in CHOICES[name]:
+                near = f"; the nearest of them is {NEAREST[value]}" if value in NEAREST else ""
+                raise UsageError(f"{variable} = {raw[:100]!r} must be one of {', '.join(CHOICES[name])}{near}")
+            raw = value
+        given[name] = raw
     return given
 
 

@@ -1,8 +1,10 @@
-"""Port: the socket that a server of ours listens on."""
+"""Port: the socket that a server of ours listens on, and how many connections its process may have."""
 
 from __future__ import annotations
 
+import resource
 import socket
+from contextlib import suppress
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -16,3 +18,12 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.create_server((host, port), family=family, backlog=2048)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones have it from here
     return listener
+
+
+def raise_limit() -> int:
+    """Let this process have as many files open as it may ask for, and say how many: each connection is one, and the
+    usual 1,024 were used up before as many requests could be refused."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # not all that a system calls its limit can be had
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

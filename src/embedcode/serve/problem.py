@@ -57,6 +57,16 @@ def overloaded(full: FullError, status: int) -> ProblemError:
     )
 
 
+def leaving() -> ProblemError:
+    return ProblemError(
+        503,
+        "This server is going down: ask another one, or come back.",
+        code="draining",
+        retry_after=5,
+        reason="draining",
+    )
+
+
 def respond(problem: ProblemError, request_id: str = "", headers: Mapping[str, str] | None = None) -> Response:
     kind = _TYPES.get(problem.status, "server_error" if problem.status >= 500 else "invalid_request_error")
     detail: dict[str, Any] = {"request_id": request_id} if request_id else {}

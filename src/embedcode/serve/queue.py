@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from embedcode.types import Role, Tokens
@@ -171,13 +171,15 @@ class Queue:
             self._tokens[lane] += work.cost
 
     def leave(self, work: Work) -> bool:
-        """A caller has gone; whether it was the last one. Then the work is over, unless it is being computed."""
+        """A caller has gone; whether it was the last one. Then the work is over, unless it is being computed, and what
+        is left in the line holds no text: callers who come and leave would fill the memory behind a slow one."""
         work.callers -= 1
         if work.callers > 0:
             return False
         if work.state is State.WAITING:
             self._over(work)
             self.dropped += 1
+            work.tokens, work.late = replace(work.tokens, ids=()), None
         return True
 
     def take(self, lane: Lane) -> list[Work]:

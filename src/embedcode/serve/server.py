@@ -44,7 +44,7 @@ from embedcode.serve.metrics import Metrics
 from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
 from embedcode.serve.patience import Patient
-from embedcode.serve.port import listen
+from embedcode.serve.port import listen, raise_limit
 from embedcode.serve.problem import ProblemError, respond
 from embedcode.serve.worker import Load
 from embedcode.settings import Settings
@@ -59,6 +59,11 @@ RENEW_SECONDS = 2
 """Between two looks at whether there is another certificate."""
 CLOSE_SECONDS = 2
 """For answers that are still being written when the server ends."""
+OWN_FILES = 200
+"""Open files of the server beside its connections, at most."""
+TAKEN = 1 / 3
+"""Of `drain_seconds`, in which queries are still taken: a balancer needs a while to see that the server goes down, and
+callers who keep asking would never let it end."""
 
 
 def serve(options: Options, settings: Settings, announce: Callable[[str], None]) -> int:
@@ -74,6 +79,9 @@ def serve(options: Options, settings: Settings, announce: Callable[[str], None])
     listener = listening(options.host, options.port)
     journal = Journal(settings.log_level if settings.sources["log_level"] != "default" else "info", options.json_logs)
     logging.basicConfig(level=logging.WARNING, handlers=[Lines(journal)], force=True)
+    if (files := raise_limit()) < options.max_requests + OWN_FILES:
+        cure = f"raise the limit (ulimit -Hn), or lower max_requests to {max(1, files - OWN_FILES)}"
+        journal.write("few open files", "warning", limit=files, max_requests=options.max_requests, cure=cure)
     try:
         return asyncio.run(_Serving(options, settings, encoder, journal, listener, announce).run())
     finally:
@@ -188,7 +196,7 @@ def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Star
         assert isinstance(error, ProblemError)
         request.state.note["error"] = error.message
         # The embedder counts its own.
-        if error.reason in ("role", "memory", "scope", search_api.QUOTA, search_api.SEARCHES):
+        if error.reason in ("role", "memory", "scope", "draining", search_api.QUOTA, search_api.SEARCHES):
             metrics.refused.labels(error.reason).inc()
         return respond(error, request.state.id, headers)
 
@@ -223,7 +231,9 @@ class _Serving:
         self._listener = listener
         self._announce = announce
         self._encoder = encoder
-        self._audit = Journal("info", True, audited(options.audit_log)) if options.audit_log else None
+        self._audit: Journal | None = None
+        if options.audit_log:
+            self._audit = Journal("info", True, audited(options.audit_log), self._audit_failed)
         self._metrics = Metrics()
         self._embedder = embedder(options, settings, encoder, self._metrics)
         self._embedder.note = journal.write
@@ -231,11 +241,12 @@ class _Serving:
         self._signalled = asyncio.Event()
         self._grpc: GrpcServer | None = None
         self._grpc_address = ""
+        self._bodies = Bodies(options.body_bytes, options.body_seconds, self._embedder.limits.overload)
 
     def _application(self) -> tuple[Starlette, Guard]:
         options, lately = self._options, Lately()
         keys = Keys(options.api_keys) if options.api_keys else None
-        bodies = Bodies(options.body_bytes, options.body_seconds, self._embedder.limits.overload)
+        bodies = self._bodies
         routes: list[BaseRoute] = [
             embeddings_api.route(self._embedder, bodies),
             *model_api.routes(self._embedder, about(self._encoder)),
@@ -286,7 +297,7 @@ class _Serving:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._embedder.unusable.done():
                 raise ModelError(self._embedder.unusable.result())
-            clean = await self._drain()
+            clean = await self._drain(guard)
             self._journal.write("drained", clean=clean)
             return CLEAN if clean else FORCED
         finally:
@@ -299,6 +310,8 @@ class _Serving:
                 await self._grpc.stop(CLOSE_SECONDS)
             await asyncio.to_thread(self._embedder.stop)
             await asyncio.to_thread(self._telemetry.stop)
+            if self._audit is not None:
+                await asyncio.to_thread(self._audit.close)
 
     async def _start_grpc(self, guard: Guard) -> None:
         if self._options.grpc_port is not None:
@@ -307,11 +320,12 @@ class _Serving:
             self._grpc = GrpcServer(self._embedder, guard)
             self._grpc_address = await self._grpc.start(self._options)
 
-    async def _drain(self) -> bool:
-        """True where all was answered; a second signal ends the wait."""
+    async def _drain(self, guard: Guard) -> bool:
+        """True where all was answered, and the answers read; a second signal ends the wait."""
         self._journal.write("draining", queries=self._embedder.queue.requests)
         self._signalled.clear()
-        draining = asyncio.create_task(self._embedder.drain(self._options.drain_seconds))
+        guard.closing = True
+        draining = asyncio.create_task(self._finish())
         again = asyncio.create_task(self._signalled.wait())
         either: set[asyncio.Future[Any]] = {draining, again}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -320,6 +334,28 @@ class _Serving:
             return draining.result()
         draining.cancel()
         return False
+
+    async def _finish(self) -> bool:
+        """Whether what is under way was done with in time."""
+        fronts = [self._bodies, *([self._grpc.bodies] if self._grpc is not None else [])]
+
+        def end() -> None:
+            for bodies in fronts:
+                bodies.end()
+
+        seconds = self._options.drain_seconds
+        ending = asyncio.get_running_loop().call_later(TAKEN * seconds, end)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._embedder.drain()
+                end()
+                for bodies in fronts:
+                    await bodies.wait_empty()
+        except TimeoutError:
+            return False
+        finally:
+            ending.cancel()
+        return True
 
     async def _tell_ready(self) -> None:
         scheme = "https" if self._options.tls_cert else "http"
@@ -340,6 +376,9 @@ class _Serving:
             load_seconds=round(facts.seconds, 2),
             golden_cosine=round(facts.cosine, 4),
         )
+
+    def _audit_failed(self, said: str) -> None:
+        self._journal.write("audit", "error", trouble=said, file=str(self._options.audit_log))
 
     async def _renew(self, config: uvicorn.Config) -> None:
         """Take a certificate that replaces the one there is; connections that are open keep theirs."""

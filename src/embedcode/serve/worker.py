@@ -93,7 +93,8 @@ class Worker:
         assert isinstance(found, LocalEncoder)
         self._encoder = found
         self._waiting: dict[Lane, deque[list[Item]]] = {lane: deque() for lane in Lane}
-        self._gone: set[int] = set()
+        self._wanted: set[int] = set()
+        """Numbers of what waits here and is still waited for there."""
         self._turn = Turn(OVERTAKEN * load.budget)
         self._more = Condition()
         self._sending = Lock()
@@ -110,10 +111,11 @@ class Worker:
                 with self._more:
                     if what == "batch":
                         lane, items = rest
+                        self._wanted.update(item.number for item in items)
                         groups = [[item] for item in items] if self._encoder.streams > 1 else [items]
                         self._waiting[lane].extend(groups)
                     else:
-                        self._gone.update(rest[0])
+                        self._wanted.difference_update(rest[0])
                     self._more.notify_all()
         except (EOFError, OSError):
             os._exit(0)
@@ -159,12 +161,11 @@ class Worker:
         query, passage = self._waiting[Lane.QUERY], self._waiting[Lane.PASSAGE]
         with self._more:
             while (lane := self._turn.choose(bool(query), bool(passage))) is None:
-                self._gone.clear()
                 self._more.wait()
             group = self._waiting[lane].popleft()
-            gone = [item.number for item in group if item.number in self._gone]
-            left = [item for item in group if item.number not in self._gone]
-            self._gone.difference_update(gone)
+            gone = [item.number for item in group if item.number not in self._wanted]
+            left = [item for item in group if item.number in self._wanted]
+            self._wanted.difference_update(item.number for item in left)
             self._turn.took(lane, sum(item.tokens.used for item in left), bool(passage))
         if gone:
             self._send("gone", gone)
