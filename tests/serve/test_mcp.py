@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -148,8 +149,11 @@ def test_the_budget_of_tokens_holds(server: Callable[..., StdioServerParameters]
     body = "\n".join(f"    total = total + step_{number}(total)" for number in range(40))
     for number in range(6):
         (shop / f"sum{number}.py").write_text(f"def add_all_{number}(total):\n{body}\n    return total\n")
+    parameters = server(shop)
+    whole = [sys.executable, "-m", "embedcode", "index", str(shop)]  # or vectors come between the two questions
+    subprocess.run(whole, env=parameters.env, check=True, capture_output=True)
     wide, narrow = conversation(
-        server(shop),
+        parameters,
         ("search", {"query": "add all totals", "max_tokens": 20_000}),
         ("search", {"query": "add all totals", "max_tokens": 150}),
     )
