@@ -389,6 +389,13 @@ def test_nothing_to_embed(shop: Path, opened: Open) -> None:
     assert index.embed(60, [10**9]) == 0
 
 
+def test_functions_whose_name_has_no_word(tmp_path: Path, write: Write, opened: Open) -> None:
+    text = "@area.register\ndef _(shape: Circle):\n    return 3 * shape.radius ** 2\n"
+    index = opened(write(tmp_path / "shapes", {"area.py": text, "ruby.rb": "def <=>(other)\n  area\nend\n"}))
+    index.update(vectors=False)
+    assert set(paths(index, "area of a circle")) == {"area.py", "ruby.rb"}
+
+
 # ---- related -----------------------------------------------------------------------------------------------------
 
 
