@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from embedcode.errors import UsageError
-from embedcode.index.walk import Found, Reach, Skipped, Source, explain_nothing, read, walk
+from embedcode.index.walk import Found, Reach, Skipped, Source, _stamp, explain_nothing, read, walk
 from embedcode.types import digest
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----\n"
@@ -71,7 +71,7 @@ def test_a_file_is_found_with_all_that_a_later_walk_compares(root: Path) -> None
     path = write(root, "src/pkg/mod.py", "abc\n")
     os.utime(path, ns=(5, 1_234_567_890_123_456_789))
     assert list(walk(root)) == [
-        Found("src/pkg/mod.py", root.resolve() / "src/pkg/mod.py", 4, 1_234_567_890_123_456_789, "project")
+        Found("src/pkg/mod.py", root.resolve() / "src/pkg/mod.py", 4, _stamp(path.stat()), "project")
     ]
 
 
@@ -459,7 +459,8 @@ def test_a_source_carries_what_identifies_its_bytes(root: Path) -> None:
     assert source.text == "def f(): ...\r\n"
     assert source.digest == digest("\ufeffdef f(): ...\r\n".encode())
     status = (root / "file.py").stat()
-    assert (source.size, source.mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert (source.size, source.stamp) == (status.st_size, _stamp(status))
+    assert source.changed_ns == max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
@@ -600,7 +601,7 @@ def test_a_file_that_changes_while_it_is_read(root: Path, monkeypatch: pytest.Mo
     changes, limit = iter(range(1, 1000)), 1
     source = read(found)
     assert isinstance(source, Source)
-    assert (source.text, source.size, source.mtime_ns) == ("new\n", 4, path.stat().st_mtime_ns)
+    assert (source.text, source.size, source.stamp) == ("new\n", 4, _stamp(path.stat()))
 
 
 # Nothing found

@@ -252,7 +252,7 @@ class Index:
         if file is None or not self._inside(path):
             raise UsageError(f"{path} is not in the index: give a path as a hit names it.")
         place = self.root / path
-        found = Found(path, place, file.size, file.mtime_ns, file.repo, wanted=True)
+        found = Found(path, place, file.size, file.stamp, file.repo, wanted=True)
         linked = os.path.realpath(place) != str(place)
         source = Skipped(path, LINK) if linked else read(found, max_bytes=self.settings.max_file_bytes)
         if isinstance(source, Skipped):

@@ -86,7 +86,7 @@ class Found:
     path: str
     absolute: Path
     size: int
-    mtime_ns: int
+    stamp: int
     repo: str
     wanted: bool = False
     """Named by the user with "!" in an ignore file of ours: its content is taken although generated or minified."""
@@ -102,12 +102,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The text of a file, the digest of its raw bytes, and the size and mtime that belong to exactly those bytes."""
+    """The text of a file, the digest of its raw bytes, and the size and stamp that belong to exactly those bytes."""
 
     text: str
     digest: bytes
     size: int
-    mtime_ns: int
+    stamp: int
+    changed_ns: int
+    """When it was last written or replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +281,7 @@ def _visit(folder: _Folder, entry: os.DirEntry[str], options: _Options) -> Found
         return Skipped(path, SPECIAL)
     if status.st_size > options.max_bytes:
         return Skipped(path, _too_large(options.max_bytes))
-    return Found(path, Path(entry.path), status.st_size, status.st_mtime_ns, folder.repo, wanted)
+    return Found(path, Path(entry.path), status.st_size, _stamp(status), folder.repo, wanted)
 
 
 def _name_reason(folder: _Folder, name: str, is_dir: bool, options: _Options) -> tuple[str | None, bool]:
@@ -316,7 +318,8 @@ def read(found: Found, *, max_bytes: int = MAX_FILE_BYTES) -> Source | Skipped:
     reason = exclude.text_reason(found.path, text)
     if reason is not None and (reason in exclude.FIRM or not found.wanted):
         return Skipped(found.path, reason)
-    return Source(text, digest(raw), status.st_size, status.st_mtime_ns)
+    changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+    return Source(text, digest(raw), status.st_size, _stamp(status), changed_ns)
 
 
 def _read_stable(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result] | str:
@@ -386,6 +389,13 @@ def _cure(reason: str, path: str) -> str | None:
         return None
     line = "!/" + re.sub(r"([\\*?\[])", r"\\\1", path)
     return f"to take one back, write a line such as {line} into {OWN_IGNORE} at the top"
+
+
+def _stamp(status: os.stat_result) -> int:
+    """Another one where a file was written or replaced since. Of both its times: mtime goes with a file that takes the
+    place of another, and can be set; ctime is that of its creation on Windows. Without the number of its inode, which
+    network file systems may give anew at any time."""
+    return hash((status.st_mtime_ns, status.st_ctime_ns))  # of numbers it is the same in every process
 
 
 def _too_large(max_bytes: int) -> str:
