@@ -100,6 +100,12 @@ class Index:
 
         return configured(self.settings, remembered(self.home, "source"))
 
+    def reload(self) -> None:
+        """Take the settings as they are now, but for where the index lies and the model that is in use. UsageError
+        where they cannot be read: those from before hold."""
+        found = configuration.load(root=self.root)
+        self.settings = replace(found, home=self.settings.home, model=self.settings.model)
+
     def check_root(self) -> None:
         """UsageError where the root holds all that there is, as the user's home folder does: it is not even walked."""
         if self.root in everything(self.root):
