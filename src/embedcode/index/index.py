@@ -225,10 +225,11 @@ class Index:
         return [c.id for c in lexical_candidates(self.store, _checked(query), k, where, forms)]
 
     def since(self, revision: str) -> frozenset[str]:
-        """Relative paths changed since a git revision, work tree and untracked files included. UsageError if no git."""
+        """Relative paths changed since a git revision, work tree and untracked files included, also in the repositories
+        below. UsageError if no git."""
         from embedcode.index.changes import changed_since
 
-        return changed_since(self.root, revision)
+        return changed_since(self.root, revision, self.store.files())
 
     def related(self, path: str, line: int, k: int = 10, where: Filter | None = None) -> list[Hit]:
         """Chunks most like the one at path:line, which is left out. UsageError for what is not in the index, or not in

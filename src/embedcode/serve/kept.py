@@ -138,8 +138,9 @@ class Kept:
         return Answer(task.outcome(), (*notes, *self._missing()))
 
     def _refresh(self) -> list[str]:
-        """Start reading what has changed, by the settings of now, wait a moment for it, and say if that was not enough."""
-        index, notes = self.index, []
+        """Start reading what has changed, by the settings of now; wait a moment, and say if that was not enough."""
+        index = self.index
+        notes = []
         try:
             index.reload()
         except UsageError as error:
