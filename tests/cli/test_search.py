@@ -464,6 +464,17 @@ def test_ci_leaves_nothing_running_even_on_a_terminal(on_terminal: OnTerminal, c
     assert answer(call("status", "--json", cwd=large))["running"] is None
 
 
+def test_a_user_who_forbids_it_has_nothing_left_running(on_terminal: OnTerminal, call: Run, large: Path) -> None:
+    code, shown = on_terminal("search", "step 7", cwd=large, env={"EMBEDCODE_BACKGROUND": "false"})
+    assert code == 0
+    assert "background" not in shown
+    assert "`embedcode index --wait" in shown
+    assert answer(call("status", "--json", cwd=large))["running"] is None
+    code, shown = on_terminal("index", cwd=large, env={"EMBEDCODE_BACKGROUND": "false"})
+    found = answer(call("status", "--json", cwd=large))
+    assert (found["running"], found["embedded"]) == (None, found["chunks"])
+
+
 def test_background_work_can_be_stopped(on_terminal: OnTerminal, call: Run, large: Path) -> None:
     code, shown = on_terminal("index", cwd=large)
     assert code == 0

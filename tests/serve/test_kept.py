@@ -158,6 +158,24 @@ def test_what_keeps_vectors_from_being_made_is_said_and_not_tried_at_each_answer
     asked.index.close()
 
 
+def test_where_background_work_is_forbidden_each_question_gets_further(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    monkeypatch.setenv("EMBEDCODE_BACKGROUND", "false")
+    for number in range(300):
+        (repository / f"{number}.py").write_text(f"def part_{number}():\n    return {number}\n")
+    asked = Kept(repository)
+    first = asked.search(Query("refresh tokens", mode=Mode.LEXICAL))
+    cure = f"the setting background is false, so `embedcode index --wait {repository}` makes it"
+    assert first.notes == (f"0 % of the index has vectors so far, the rest is not being made: {cure}",)
+    asked.search(Query("refresh tokens"))
+    assert asked.status().running is None
+    assert asked.status().embedded > 1
+    asked.index.close()
+
+
 def test_a_model_that_has_moved_leaves_the_words(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
     monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)

@@ -12,7 +12,6 @@ from embedcode.errors import UsageError
 from embedcode.files import OPEN_FLAGS
 from embedcode.index import git
 
-
 _SUBMODULE = "160000"
 """The mode under which git records the commit of another repository."""
 
@@ -83,8 +82,8 @@ def _repositories(root: Path, files: Iterable[str]) -> dict[str, list[str]]:
 def _only_touched(path: Path, entry: Sequence[str]) -> bool:
     """Whether a file of the work tree, which git takes for changed by its time stamps, has the content it had.
 
-    `entry` are the fields of a line of `git diff-index --raw`, where the new hash is 0 for what git did not look into. Bytes are
-    compared: where git converts line ends or filters, a file that was touched counts as changed.
+    `entry` are the fields of a line of `git diff-index --raw`, where the new hash is 0 for what git did not look into.
+    Bytes are compared: where git converts line ends or filters, a file that was touched counts as changed.
     """
     old_mode, mode, old_hash, new_hash, _ = entry
     if old_mode != mode or int(new_hash, 16):

@@ -309,8 +309,10 @@ class Index:
         )
 
     def start_background(self) -> bool:
-        """Start one niced background `index --wait` for this root unless one runs; True if one was started."""
-        return locks.start_background(self.root, self._lock("background"), self._background_log)
+        """Start one niced background `index --wait` for this root unless one runs, or the setting `background` forbids
+        it; True if one was started."""
+        lock = self._lock("background")
+        return self.settings.background and locks.start_background(self.root, lock, self._background_log)
 
     def trouble(self) -> str:
         """What kept the last background process from its work; "" while one runs, and where nothing did."""

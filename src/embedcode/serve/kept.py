@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from threading import Lock, Thread
 from typing import Generic, TypeVar
 
@@ -79,7 +80,7 @@ class Kept:
             changed = replace(query.where, only=self.index.since(since)) if since else query.where
             asked = replace(query, where=changed)
             if update and query.mode is not Mode.LEXICAL:
-                self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others=False))
+                self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others=self._forbidden))
             return self.index.search(asked)
 
         return self._answer(hits, update)
@@ -183,6 +184,8 @@ class Kept:
             if time.monotonic() < self._failed + AGAIN_SECONDS:
                 return trouble
         self._tried, self._failed = True, 0.0
+        if self._forbidden:
+            return f"the setting background is false, so `embedcode index --wait {quote(str(index.root))}` makes it"
         if self._given is None:
             index.start_background()
             return self._trouble()
@@ -191,6 +194,11 @@ class Kept:
                 self._making = _Task(index.update)
                 self._making.start()
         return ""
+
+    @property
+    def _forbidden(self) -> bool:
+        """Whether nobody makes the rest in the background: then each question is to get further."""
+        return self._given is None and not self.index.settings.background
 
     def _trouble(self) -> str:
         """What ended the last attempt to make the rest, if it failed and none is under way."""
