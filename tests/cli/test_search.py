@@ -368,6 +368,8 @@ def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None
     call("index", str(shop))
     planned = answer(call("clean", str(shop), "--dry-run", "--json"))
     assert planned["dry_run"] is True
+    assert [item["root"] for item in planned["items"]] == [str(shop)]
+    assert f"of {shop}\n" in call("clean", "--all", "--dry-run").stdout.decode()
     assert planned["bytes"] > 0
     assert answer(call("status", str(shop), "--json"))["files"] == len(FILES)
     done = call("clean", str(shop))
@@ -377,6 +379,10 @@ def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None
     assert answer(call("status", str(shop), "--json"))["files"] == 0
     assert (shop / "shop" / "prices.py").exists()
     call("index", str(shop))
+    assert answer(call("clean", "--gone", "--json"))["items"] == []
+    assert (
+        call("clean", "--gone", "--all").stderr == b"embedcode: --all and --gone exclude each other; give one of them\n"
+    )
     everything = answer(call("clean", "--all", "--vectors", "--json"))
     assert everything["bytes"] > 0
     assert sum(path.stat().st_size for path in (tmp_path / "home").rglob("*") if path.is_file()) < 100_000

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from embedcode import settings as configuration
 from embedcode.errors import ModelError, StoreError, UsageError
@@ -137,6 +137,9 @@ class Index:
         self.check_root()
         with self._lock("update").held(patience, f"reading {self.root}"):
             self._check_space()
+            with explained(self.home):
+                if _noted_root(self.home) != str(self.root):
+                    (self.home / "root").write_bytes(os.fsencode(self.root))
             changes = bring_up_to_date(self.store, self.root, self._made[0], self.settings, progress, yes)
         with explained(self.home):
             (self.home / "updated").touch()
@@ -484,9 +487,18 @@ class Index:
             note(self.store, {"build": self.encoder.build})
 
 
-def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, int]]:
+class Freed(NamedTuple):
+    """What was deleted, or would be."""
+
+    what: str
+    bytes: int
+    root: str
+    """Of an index: the repository that it is of, as far as it is known; else ""."""
+
+
+def clean(path: Path | None, vectors: bool, dry_run: bool, gone: bool = False) -> list[Freed]:
     """Delete the index of `path` (None: of every root, and what else can be made again), and with `vectors` the
-    cache; (what, bytes) of each."""
+    cache. With `gone` and no path: the indexes alone of roots that are no longer there."""
     settings = configuration.load()
     if path is None:
         folders = sorted(settings.indexes.iterdir()) if settings.indexes.is_dir() else []
@@ -499,7 +511,9 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
                 f"{path} {'has' if place.exists() else 'does not exist and has'} no index: check the path."
             )
     folders = [folder for folder in folders if folder.is_dir()]
-    if path is None:
+    if gone:
+        folders = [folder for folder in folders if _is_gone(_noted_root(folder))]
+    elif path is None:
         kept = configuration.DERIVED + (configuration.DERIVED_VECTORS if vectors else ())
         folders += [place for pattern in kept for place in sorted(settings.home.glob(pattern))]
     if vectors and settings.vectors.is_dir():
@@ -507,6 +521,7 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
     freed = []
     for folder in folders:
         size = _size(folder)
+        root = _noted_root(folder) if folder.parent == settings.indexes else ""
         if not dry_run:
             if folder.parent == settings.indexes:
                 locks.stop_background(Lock(folder, "background"))
@@ -516,8 +531,26 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
                 with suppress(OSError):
                     folder.unlink()
             size -= _size(folder)
-        freed.append((str(folder), size))
+        freed.append(Freed(str(folder), size, root))
     return freed
+
+
+def _noted_root(home: Path) -> str:
+    """The root of an index, which its folder's name tells by a hash alone; "" where no update has noted it."""
+    try:
+        return os.fsdecode((home / "root").read_bytes())
+    except OSError:
+        return ""
+
+
+def _is_gone(root: str) -> bool:
+    """Whether there is no such place; not where nobody may look."""
+    try:
+        return bool(root) and not Path(root).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
 
 
 def _root(place: Path, indexes: Path) -> Path:
