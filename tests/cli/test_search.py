@@ -171,6 +171,21 @@ def test_filters(call: Run, shop: Path) -> None:
     assert {path.split("/")[0] for path in paths(call("search", "session", str(shop / "shop"), "--json"))} == {"shop"}
 
 
+def test_globs_are_read_from_the_folder_that_is_searched_too(call: Run, tmp_path: Path) -> None:
+    app = {"a.py": "def renew_session(store):\n    return store.renew()\n", "b.py": "def end_session():\n    pass\n"}
+    root = write(tmp_path / "mono", {f"packages/app/src/{name}": text for name, text in app.items()} | {"x.py": ""})
+    git(root, "init", "-q")
+    folder = root / "packages" / "app"
+    found = {"packages/app/src/a.py", "packages/app/src/b.py"}
+    for glob in ("src/**", "./src/*.py", "packages/app/src/**"):
+        assert set(paths(call("search", "session", "--path", glob, "--json", cwd=folder))) == found
+        near = call("related", "src/a.py:1", "--path", glob, "--json", cwd=folder)
+        assert paths(near) == ["packages/app/src/b.py"]
+    nothing = call("search", "wombat", "--mode", "lexical", "--path", "src/**", cwd=folder)
+    assert b"try other words" in nothing.stderr
+    assert paths(call("search", "session", "--path", "/src/**", "--json", cwd=folder)) == []
+
+
 def test_a_repository_that_there_is_not_is_named_with_those_that_there_are(call: Run, shop: Path) -> None:
     (shop / "web" / ".git").mkdir()
     assert set(paths(call("search", "retry", "--repo", "web", "--json", cwd=shop))) == {"web/retry.js"}

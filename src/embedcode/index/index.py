@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 MAX_QUERY = 1_000_000
 """Characters; a pasted issue with its logs is a tenth of it."""
 MAX_GLOBS = 200
-"""Of one filter: fewer than `store/filter.py` keeps compiled."""
+"""Of one filter: twice as many, as a folder's own reading of them makes it, are fewer than `store/filter.py` keeps
+compiled."""
 MAX_GLOB_CHARACTERS = 10_000
 """Of all of them, which are compiled in half a second while nothing else runs in this process."""
 UPDATE_WAIT = 600.0
@@ -399,6 +400,9 @@ class Index:
                 )
         if not self.scope:
             return where
+        from embedcode.store.filter import also_from
+
+        where = also_from(self.scope, where)
         inside = frozenset(filter(self._inside, self.store.files()))
         return replace(where, only=inside if where.only is None else inside & where.only)
 
