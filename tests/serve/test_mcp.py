@@ -15,7 +15,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from embedcode.errors import UsageError
-from embedcode.serve.mcp import serve
+from embedcode.serve.mcp import _code, serve
 
 T = TypeVar("T")
 Talk = Callable[..., Awaitable[T]]
@@ -157,6 +157,12 @@ def test_the_budget_of_tokens_holds(server: Callable[..., StdioServerParameters]
     assert places.findall(wide[1]) == places.findall(narrow[1])  # places cost little, so all are there
     assert len(narrow[1]) < len(wide[1]) / 3
     assert "more lines" in narrow[1]
+
+
+@pytest.mark.parametrize(("text", "fence"), [("plain", "```"), ("```sh\nls\n```", "````"), ("a ````` b", "``````")])
+def test_a_file_cannot_close_the_fence_around_it(text: str, fence: str) -> None:
+    lines = text.split("\n")
+    assert _code("markdown", lines, len(lines)) == f"\n{fence}markdown\n{text}\n{fence}"
 
 
 def test_several_roots_have_to_be_told_apart(server: Callable[..., StdioServerParameters], shop: Path) -> None:

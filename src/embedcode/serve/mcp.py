@@ -7,6 +7,7 @@ tokens. Only what lies in the given roots can be asked about.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +71,7 @@ def serve(paths: Sequence[Path]) -> None:
     try:
         from mcp.server.mcpserver import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
+
         from pydantic import ValidationError
     except ImportError as error:
         raise UsageError(f"this needs {error.name}; run `pip install '.[mcp]'` in your clone of embedcode") from None
@@ -198,8 +200,10 @@ def _place(hit: Hit) -> str:
 
 
 def _code(language: str, lines: Sequence[str], shown: int) -> str:
-    """The first lines as a fenced block; "" for none."""
+    """The first lines as a fenced block; "" for none. The fence is longer than any in them, as Markdown wants it: what
+    stands in a file is never taken for our words."""
     if not shown:
         return ""
+    fence = "`" * max(3, 1 + max(len(run) for run in re.findall("`*", "\n".join(lines[:shown]))))
     rest = [f"… {len(lines) - shown} more lines"] if shown < len(lines) else []
-    return "\n".join(["", f"```{language}", *lines[:shown], *rest, "```"])
+    return "\n".join(["", f"{fence}{language}", *lines[:shown], *rest, fence])
