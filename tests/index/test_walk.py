@@ -254,7 +254,7 @@ def test_source_files_with_alarming_names_stay(root: Path) -> None:
         admin.js map.ts minify.py lock.go po.py bin.rs snapshot.rb credentials.py secrets.ts secret.go keys.py
         env.py environment.ts private_key.rs pem.c kubeconfig.go service_account.go npmrc.js token.ts netrc.c
         vault.tf main.tf package.json go.mod Cargo.toml index.d.ts data.json config.yaml query.sql notebook.ipynb
-        Makefile schema.proto
+        Makefile schema.proto settings.py.bak main.rs.orig NEWS.old passwd.5 secrets.ts.bak credentials.py.1
     """)
     fill(root, *names)
     assert outcome(root) == (set(names), {})
@@ -267,6 +267,8 @@ def test_files_that_look_like_credentials_are_never_indexed(root: Path) -> None:
         cert.pfx app.keystore debug.jks .htpasswd secrets.yml secrets.yaml secrets.json secrets.toml db-secret.yaml
         kubeconfig kubeconfig.yml service-account.json my-service-account-key.json service_account.json
         client_secret_1.json .git-credentials terraform.tfstate prod.tfvars vault.kdbx .dockercfg putty.ppk
+        terraform.tfstate.backup terraform.tfstate.1.backup prod.env.bak .npmrc.bak .netrc.old .env_prod .env.orig
+        .envrc.local .envrc.bak server.key.bak tls.pem.1 secrets.yaml.save credentials.json.old.2 secrets.json~
     """)
     fill(root, *(f"{name}x" if name.endswith("/") else name for name in names))
     write(root, ".embedcodeignore", "!*\n!**/\n")  # even when asked for
@@ -275,6 +277,7 @@ def test_files_that_look_like_credentials_are_never_indexed(root: Path) -> None:
 
 def test_examples_of_credentials_are_documentation(root: Path) -> None:
     names = words("""
+        .env_example .envrc.example .env.example.bak secrets.example.yml.orig
         .env.example .env.sample .env.template .env.local.example .env.dist secrets.example.yml
         credentials.sample.json
     """)
