@@ -72,3 +72,11 @@ def test_worktrees_around_a_bare_repository_are_all_there_is(repository: Path, g
     git(root, "worktree", "add", "-q", str(root / "one" / "two"))
     assert {"one/a.py", "one/lib/b.py"} <= found(root)
     assert left_out(root)["one/two/"] == left_out(root / "one")["two/"] == WORKTREE
+
+
+@pytest.mark.parametrize("leads", ["a\0b", "x" * 5000, "../repository/.git/../.git", "", "loop"])
+def test_a_git_file_that_leads_nowhere_costs_nothing(repository: Path, write: Write, leads: str) -> None:
+    (repository / "lib" / "loop").symlink_to("loop")
+    (repository / "lib" / ".git").write_text(f"gitdir: {leads}\n")
+    assert found(repository) == {"a.py", "lib/b.py"}
+    assert found(repository / "lib") == {"b.py"}

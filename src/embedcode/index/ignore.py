@@ -100,8 +100,8 @@ def repository_rules(folder: Path, base: str) -> Iterator[Rules]:
 def git_dir(git: Path) -> Path:
     """Where a checkout keeps what is its own: .git, or what a .git file leads to."""
     try:
-        return git.parent / _line(git).partition("gitdir:")[2].strip() if git.is_file() else git
-    except (OSError, ValueError):
+        return (git.parent / _line(git).partition("gitdir:")[2].strip()).resolve() if git.is_file() else git
+    except (OSError, ValueError, RuntimeError):  # of a file that leads nowhere a path can
         return git
 
 
@@ -109,8 +109,8 @@ def common_dir(git: Path) -> Path:
     """Where a repository keeps what its worktrees share (gitrepository-layout)."""
     own = git_dir(git)
     try:
-        return own / _line(own / "commondir") if (own / "commondir").is_file() else own
-    except (OSError, ValueError):
+        return (own / _line(own / "commondir") if (own / "commondir").is_file() else own).resolve()
+    except (OSError, ValueError, RuntimeError):
         return own
 
 

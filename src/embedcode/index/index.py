@@ -550,11 +550,12 @@ def _noted_root(home: Path) -> str:
 def _is_gone(root: str) -> bool:
     """Whether there is no such place; not where nobody may look."""
     try:
-        return bool(root) and not Path(root).stat()
+        Path(root).stat()
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
-        return False
+        pass
+    return False
 
 
 def _root(place: Path, indexes: Path) -> Path:

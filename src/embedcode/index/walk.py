@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedcode.errors import UsageError
-from embedcode.files import OPEN_FLAGS
+from embedcode.files import OPEN_FLAGS, is_file
 from embedcode.index import exclude
 from embedcode.index.ignore import Rules, common_dir, git_dir, repository_rules, verdict
 from embedcode.settings import MAX_FILE_BYTES, REPOSITORY_FILE
@@ -234,8 +234,8 @@ def _enter(
     if not prefix or ".git" in names:
         repo = _printable(absolute.name)
         git = tuple(rules for rules in repository_rules(absolute, prefix) if rules)
-        if (git_dir(absolute / ".git") / "index").exists():
-            shared |= {_shared(absolute)}
+        if is_file(git_dir(absolute / ".git") / "index"):
+            shared |= {common_dir(absolute / ".git")}
     # As git does, an ignore file is read only where it is a file itself, not a link.
     regular = {
         entry.name
@@ -247,10 +247,6 @@ def _enter(
     if OWN_IGNORE in regular:
         own = (*own, Rules.read(absolute / OWN_IGNORE, prefix + OWN_IGNORE, prefix))
     return _Folder(prefix, repo, git, own, shared, names, iter(entries))
-
-
-def _shared(repository: Path) -> Path:
-    return common_dir(repository / ".git").resolve()
 
 
 def _visit(folder: _Folder, entry: os.DirEntry[str], options: _Options) -> Found | Skipped | _Folder:
@@ -271,7 +267,7 @@ def _visit(folder: _Folder, entry: os.DirEntry[str], options: _Options) -> Found
         if is_dir:
             inner = _enter(Path(entry.path), path, folder.repo, folder.git, folder.own, folder.shared)
             reason = None if wanted else exclude.content_reason(inner.names)
-            if not wanted and ".git" in inner.names and _shared(Path(entry.path)) in folder.shared:
+            if not wanted and ".git" in inner.names and common_dir(Path(entry.path, ".git")) in folder.shared:
                 reason = WORKTREE
             return inner if reason is None else Skipped(path, reason)
         status = entry.stat(follow_symlinks=False)
