@@ -65,7 +65,7 @@ def test_each_source_wins_over_the_one_below_and_is_named(tmp_path: Path, monkey
         "model": str(user),
         "home": str(user),
         "ignore": str(root / ".embedcode.toml"),
-        **dict.fromkeys(("precision", "device", "stream"), "default"),
+        **dict.fromkeys(("precision", "device", "stream", "background"), "default"),
     }
 
 
@@ -102,6 +102,7 @@ def test_a_relative_cache_folder_is_ignored(monkeypatch: pytest.MonkeyPatch) -> 
         ("max_file_bytes = 0", ["max_file_bytes", "'0'", "from 1 to"]),
         ("ignore = [1]", ["ignore", "'1'", "list of gitignore patterns"]),
         ("model = 3", ["model", "'3'", "text"]),
+        ("background = 2", ["background", "'2'", "true or false"]),
         ('log_level = "loud"', ["log_level", "'loud'", "debug, info, warning, error"]),
         ("home = 3", ["home", "'3'", "folder"]),
         ('home = "a\\u0000b"', ["home", "folder"]),
@@ -118,7 +119,7 @@ def test_a_wrong_setting_names_file_key_and_value(tmp_path: Path, text: str, nam
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ['home = "/elsewhere"', 'model = "https://example.org/v1"'])
+@pytest.mark.parametrize("text", ['home = "/elsewhere"', "background = true", 'model = "https://example.org/v1"'])
 def test_a_repository_cannot_redirect_code_or_files(tmp_path: Path, text: str) -> None:
     root = repository_file(tmp_path, text)
     with pytest.raises(UsageError, match="may not be set by a repository"):

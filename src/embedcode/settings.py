@@ -60,6 +60,8 @@ class Settings:
     """Larger files are not indexed."""
     ignore: tuple[str, ...]
     """Extra patterns in gitignore's syntax."""
+    background: bool
+    """Whether a process may be started that makes in the background what lacks vectors."""
     log_level: str
     sources: Mapping[str, str] = field(repr=False, compare=False)
 
@@ -248,6 +250,7 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
     "threads": lambda raw, place: _count(raw, place, least=0, most=MOST_THREADS),
     "max_file_bytes": lambda raw, place: _count(raw, place, least=1, most=MOST_FILE_BYTES),
     "ignore": _patterns,
+    "background": _switch,
     "log_level": lambda raw, place: _one_of(raw, place, LOG_LEVELS),
 }
 _DEFAULTS: dict[str, Callable[[], Any]] = {
@@ -259,5 +262,6 @@ _DEFAULTS: dict[str, Callable[[], Any]] = {
     "threads": int,
     "max_file_bytes": lambda: MAX_FILE_BYTES,
     "ignore": tuple,
+    "background": lambda: True,
     "log_level": lambda: "warning",
 }

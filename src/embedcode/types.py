@@ -55,7 +55,8 @@ class File:
     language: str
     content: Content
     size: int
-    mtime_ns: int
+    stamp: int
+    """Another one where the file was written or replaced since; 0 where it may have been without showing it."""
     digest: bytes
 
 

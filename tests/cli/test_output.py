@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,12 @@ def test_json_has_the_documented_keys_and_survives_what_is_not_unicode(
     assert answer["hits"][0]["path"] == "b\udcfe.py"
     assert answer["hits"][0]["snippet"] == "é\udcff\x1b"
     assert set(answer["indexed"]) == {"files", "chunks", "embedded", "age_seconds"}
+
+
+def test_an_answer_during_the_first_reading_has_no_age() -> None:
+    assert answer_record("q", [], status(), [])["indexed"]["age_seconds"] is None
+    age = answer_record("q", [], status(time.time() - 5), [])["indexed"]["age_seconds"]
+    assert 5 <= age < 60
 
 
 def test_json_drives_no_terminal_and_is_equal_when_parsed(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

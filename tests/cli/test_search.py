@@ -171,6 +171,21 @@ def test_filters(call: Run, shop: Path) -> None:
     assert {path.split("/")[0] for path in paths(call("search", "session", str(shop / "shop"), "--json"))} == {"shop"}
 
 
+def test_globs_are_read_from_the_folder_that_is_searched_too(call: Run, tmp_path: Path) -> None:
+    app = {"a.py": "def renew_session(store):\n    return store.renew()\n", "b.py": "def end_session():\n    pass\n"}
+    root = write(tmp_path / "mono", {f"packages/app/src/{name}": text for name, text in app.items()} | {"x.py": ""})
+    git(root, "init", "-q")
+    folder = root / "packages" / "app"
+    found = {"packages/app/src/a.py", "packages/app/src/b.py"}
+    for glob in ("src/**", "./src/*.py", "packages/app/src/**"):
+        assert set(paths(call("search", "session", "--path", glob, "--json", cwd=folder))) == found
+        near = call("related", "src/a.py:1", "--path", glob, "--json", cwd=folder)
+        assert paths(near) == ["packages/app/src/b.py"]
+    nothing = call("search", "wombat", "--mode", "lexical", "--path", "src/**", cwd=folder)
+    assert b"try other words" in nothing.stderr
+    assert paths(call("search", "session", "--path", "/src/**", "--json", cwd=folder)) == []
+
+
 def test_a_repository_that_there_is_not_is_named_with_those_that_there_are(call: Run, shop: Path) -> None:
     (shop / "web" / ".git").mkdir()
     assert set(paths(call("search", "retry", "--repo", "web", "--json", cwd=shop))) == {"web/retry.js"}
@@ -368,6 +383,8 @@ def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None
     call("index", str(shop))
     planned = answer(call("clean", str(shop), "--dry-run", "--json"))
     assert planned["dry_run"] is True
+    assert [item["root"] for item in planned["items"]] == [str(shop)]
+    assert f"of {shop}\n" in call("clean", "--all", "--dry-run").stdout.decode()
     assert planned["bytes"] > 0
     assert answer(call("status", str(shop), "--json"))["files"] == len(FILES)
     done = call("clean", str(shop))
@@ -377,6 +394,10 @@ def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None
     assert answer(call("status", str(shop), "--json"))["files"] == 0
     assert (shop / "shop" / "prices.py").exists()
     call("index", str(shop))
+    assert answer(call("clean", "--gone", "--json"))["items"] == []
+    assert (
+        call("clean", "--gone", "--all").stderr == b"embedcode: --all and --gone exclude each other; give one of them\n"
+    )
     everything = answer(call("clean", "--all", "--vectors", "--json"))
     assert everything["bytes"] > 0
     assert sum(path.stat().st_size for path in (tmp_path / "home").rglob("*") if path.is_file()) < 100_000
@@ -462,6 +483,17 @@ def test_ci_leaves_nothing_running_even_on_a_terminal(on_terminal: OnTerminal, c
     assert "By words alone" not in shown
     assert "background" not in shown
     assert answer(call("status", "--json", cwd=large))["running"] is None
+
+
+def test_a_user_who_forbids_it_has_nothing_left_running(on_terminal: OnTerminal, call: Run, large: Path) -> None:
+    code, shown = on_terminal("search", "step 7", cwd=large, env={"EMBEDCODE_BACKGROUND": "false"})
+    assert code == 0
+    assert "background" not in shown
+    assert "`embedcode index --wait" in shown
+    assert answer(call("status", "--json", cwd=large))["running"] is None
+    code, shown = on_terminal("index", cwd=large, env={"EMBEDCODE_BACKGROUND": "false"})
+    found = answer(call("status", "--json", cwd=large))
+    assert (found["running"], found["embedded"]) == (None, found["chunks"])
 
 
 def test_background_work_can_be_stopped(on_terminal: OnTerminal, call: Run, large: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from embedcode import Encoder, Index, load
+from embedcode.index.prepare import RACY_NS
 
 FILES = {
     "shop/session.py": '''"""Sessions of visitors."""
@@ -72,6 +73,7 @@ def write() -> Write:
             (root / path).write_text(text)
             hour_ago = time.time() - 3600
             os.utime(root / path, (hour_ago, hour_ago))
+        time.sleep(2 * RACY_NS / 1e9)  # that the time was set is a change, too
         return root
 
     return write

@@ -98,10 +98,30 @@ def test_another_size_is_seen_although_the_time_is_the_same(shop: Path, opened: 
     assert found(index, "quokka") == ["README.md"]
 
 
+def test_a_file_that_takes_the_place_of_one_of_its_size_and_time_is_seen(
+    shop: Path, opened: Open, write: Write
+) -> None:
+    write(shop, {"a.py": "wombat = 1\n", "b.py": "quokka = 1\n"})
+    before = (shop / "a.py").stat()
+    os.utime(shop / "b.py", ns=(before.st_atime_ns, before.st_mtime_ns))
+    index = opened(shop)
+    index.update(vectors=False)
+    (shop / "b.py").replace(shop / "a.py")
+    assert (shop / "a.py").stat().st_mtime_ns == before.st_mtime_ns
+    report = index.update(vectors=False)
+    assert (report.changed, report.removed) == (1, 1)
+    assert (found(index, "quokka"), found(index, "wombat")) == (["a.py"], [])
+    (shop / "a.py").write_text("bilby  = 1\n")
+    os.utime(shop / "a.py", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert index.update(vectors=False).changed == 1
+    assert found(index, "bilby") == ["a.py"]
+
+
 def test_another_time_with_the_same_content_changes_nothing(shop: Path, opened: Open, reads: list[str]) -> None:
     index = opened(shop)
     index.update()
     os.utime(shop / "README.md", (1e9, 1e9))
+    time.sleep(2 * prepare.RACY_NS / 1e9)
     reads.clear()
     report = index.update()
     assert (report.changed, report.encoded) == (0, 0)

@@ -227,6 +227,69 @@ def test_what_the_user_has_set_in_the_environment_holds(
     assert changed_since(history, "HEAD") == frozenset()
 
 
+@pytest.fixture
+def around(tmp_path: Path, history: Path, write: Write, git: Git) -> Path:
+    """A repository with `history` at v1 as the submodule libs/sub, and a clone of it that is nobody's, tagged v1."""
+    root = write(tmp_path / "around", {"top.py": "top = 1\n"})
+    git(root, "init", "-q")
+    git(root, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(history), "libs/sub")
+    git(root / "libs" / "sub", "checkout", "-q", "v1")
+    git(root, "clone", "-q", str(history), "clone")
+    git(root, "add", "top.py", "libs/sub", ".gitmodules")
+    git(root, "commit", "-qm", "first")
+    git(root, "tag", "v1")
+    return root
+
+
+def test_what_changed_in_submodules_and_other_repositories_below(
+    around: Path, write: Write, git: Git, opened: Open
+) -> None:
+    index = opened(around)
+
+    def since(revision: str) -> frozenset[str]:
+        index.update(vectors=False)
+        return index.since(revision)
+
+    assert since("v1") == frozenset()
+    write(around, {"libs/sub/new.py": "n = 1\n", "clone/a.py": "a = 3\n", "clone/own.py": "o = 1\n"})
+    assert since("v1") == {"libs/sub/new.py", "clone/a.py", "clone/own.py"}
+    git(around / "libs" / "sub", "checkout", "-q", "main")  # which changes b.py
+    assert since("v1") == {"libs/sub/new.py", "libs/sub/b.py", "clone/a.py", "clone/own.py"}
+    git(around, "commit", "-qam", "second")
+    assert since("v1") == {"libs/sub/new.py", "libs/sub/b.py", "clone/a.py", "clone/own.py"}
+    assert since("HEAD") == {"libs/sub/new.py", "clone/a.py", "clone/own.py"}
+    hits = index.search(Query("b", where=Filter(only=since("v1"))))
+    assert "libs/sub/b.py" in {hit.chunk.path for hit in hits}
+
+
+def test_a_submodule_that_is_new_or_has_lost_its_repository_has_changed_whole(
+    around: Path, history: Path, git: Git, opened: Open
+) -> None:
+    git(around, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(history), "late")
+    git(around, "commit", "-qm", "late")
+    (around / "clone" / ".git").rename(around / "clone" / "git")
+    (around / "clone" / ".git").write_text("gitdir: ../nowhere\n")
+    index = opened(around)
+    index.update(vectors=False)
+    changed = index.since("v1")
+    assert {"late/a.py", "late/b.py", "clone/a.py", "clone/b.py", ".gitmodules"} <= changed
+    assert not {path for path in changed if path.startswith("libs/")} | ({"top.py"} & changed)
+
+
+def test_a_stranger_s_submodule_runs_no_program(around: Path, git: Git, tmp_path: Path, opened: Open) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\necho ran >> {tmp_path}/trace\ncat\n")
+    program.chmod(0o755)
+    for setting in ("core.fsmonitor", "diff.external", "filter.strange.clean"):
+        git(around / "libs" / "sub", "config", setting, str(program))
+    (around / "libs" / "sub" / ".gitattributes").write_text("*.py filter=strange\n")
+    (around / "libs" / "sub" / "a.py").write_text("a = 4\n")
+    index = opened(around)
+    index.update(vectors=False)
+    assert "libs/sub/a.py" in index.since("v1")
+    assert not (tmp_path / "trace").exists()
+
+
 def test_a_search_limited_to_what_changed(history: Path, opened: Open, write: Write) -> None:
     write(history, {"new.py": "def brand_new():\n    return a\n"})
     index = opened(history)

@@ -18,7 +18,7 @@ from embedcode.files import LIMIT
 from embedcode.index.changes import changed_since
 from embedcode.index.chunk import chunk
 from embedcode.index.languages import language_of
-from embedcode.index.prepare import Job, Prepared, prepare
+from embedcode.index.prepare import RACY_NS, Job, Prepared, prepare
 from embedcode.index.walk import Found, walk
 from embedcode.index.workers import Workers
 
@@ -153,7 +153,7 @@ def test_a_file_that_crashes_the_parser_is_not_tried_again(tmp_path: Path, monke
     root.mkdir()
     for number in range(2):
         (root / f"part_{number}.py").write_text(f"part_{number} = 1\n")
-        os.utime(root / f"part_{number}.py", (1, 1))  # one just written is read twice
+    time.sleep(2 * RACY_NS / 1e9)  # one just written is read twice
 
     def crash_on_0(self: Workers, jobs: Sequence[Job]) -> Iterator[Prepared]:
         for job in jobs:

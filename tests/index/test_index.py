@@ -389,6 +389,13 @@ def test_nothing_to_embed(shop: Path, opened: Open) -> None:
     assert index.embed(60, [10**9]) == 0
 
 
+def test_functions_whose_name_has_no_word(tmp_path: Path, write: Write, opened: Open) -> None:
+    text = "@area.register\ndef _(shape: Circle):\n    return 3 * shape.radius ** 2\n"
+    index = opened(write(tmp_path / "shapes", {"area.py": text, "ruby.rb": "def <=>(other)\n  area\nend\n"}))
+    index.update(vectors=False)
+    assert set(paths(index, "area of a circle")) == {"area.py", "ruby.rb"}
+
+
 # ---- related -----------------------------------------------------------------------------------------------------
 
 
@@ -487,11 +494,11 @@ def test_clean_says_what_it_frees(shop: Path, tmp_path: Path, write: Write, open
         with opened(root) as index:
             index.update()
             home = index.home
-    ((what, freed),) = clean(other, vectors=False, dry_run=True)
-    assert (what, freed) == (str(home), sum(path.stat().st_size for path in home.rglob("*") if path.is_file()))
-    assert clean(other, vectors=False, dry_run=False) == [(what, freed)]
+    size = sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
+    assert clean(other, vectors=False, dry_run=True) == [(str(home), size, str(other))]
+    assert clean(other, vectors=False, dry_run=False) == [(str(home), size, str(other))]
     assert not home.exists()
-    assert [what for what, _ in clean(None, vectors=True, dry_run=False)] == [
+    assert [one.what for one in clean(None, vectors=True, dry_run=False)] == [
         str(Index.open(shop).home),
         str(own_home / "vectors"),
     ]
@@ -521,7 +528,23 @@ def test_clean_of_a_repository_that_was_deleted(shop: Path, opened: Open, tmp_pa
     with opened(shop) as index:
         index.update(vectors=False)
     shop.rename(tmp_path / "elsewhere")
-    assert [what for what, _ in clean(shop, vectors=False, dry_run=False)] == [str(index.home)]
+    assert [one.what for one in clean(shop, vectors=False, dry_run=False)] == [str(index.home)]
+
+
+def test_indexes_of_repositories_that_are_gone(shop: Path, opened: Open, write: Write, tmp_path: Path) -> None:
+    odd = write(tmp_path / os.fsdecode(b"caf\xe9"), {"a.py": "x = 1\n"})
+    homes = {}
+    for root in (shop, odd, write(tmp_path / "other", {"a.py": "x = 1\n"})):
+        with opened(root) as index:
+            index.update(vectors=False)
+            homes[root] = index.home
+    assert clean(None, vectors=False, dry_run=False, gone=True) == []
+    odd.rename(tmp_path / "elsewhere")
+    shutil.rmtree(shop)
+    for dry_run in (True, False):
+        found = clean(None, vectors=False, dry_run=dry_run, gone=True)
+        assert {(one.what, one.root) for one in found} == {(str(homes[root]), str(root)) for root in (shop, odd)}
+    assert [home.exists() for home in homes.values()] == [False, False, True]
 
 
 # ---- spaces and builds -------------------------------------------------------------------------------------------

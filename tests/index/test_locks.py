@@ -156,6 +156,23 @@ def large(tmp_path: Path, write: Write) -> Path:
     return write(tmp_path / "large", {f"part{n}.py": f"def step_{n}(value):\n{lines}" for n in range(200)})
 
 
+def there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_background_work_can_be_forbidden(large: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCODE_BACKGROUND", "false")
+    index = opened(large)
+    index.update(vectors=False)
+    assert not index.start_background()
+    assert index.status().running is None
+    assert index.update().embedded  # it says nothing about a process of one's own
+
+
 def test_background_work_is_started_once_seen_and_stopped(large: Path, opened: Open) -> None:
     index = opened(large)
     index.update(vectors=False)
@@ -174,6 +191,7 @@ def test_background_work_is_started_once_seen_and_stopped(large: Path, opened: O
     finally:
         assert index.stop_background()
     assert index.status().running is None
+    assert wait_for(lambda: not there(running.pid))  # and not as a zombie, of which a server would gather many
     kept = index.status().embedded
     assert 0 < kept < 200
     assert not index.stop_background()
@@ -191,7 +209,7 @@ def test_background_work_comes_to_its_end(shop: Path, opened: Open) -> None:
 
 
 def test_background_work_waits_a_moment_for_its_lock(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMBEDCODE_BACKGROUND", "1")
+    monkeypatch.setenv("EMBEDCODE_IN_BACKGROUND", "1")
     index = opened(shop)
     with holding(index.home, "background") as process:
         ending = threading.Timer(0.3, process.kill)
@@ -230,7 +248,7 @@ def test_background_work_of_a_nice_process_is_as_nice(large: Path, opened: Open)
 def test_background_work_leaves_to_another_process_what_that_does(
     shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EMBEDCODE_BACKGROUND", "1")
+    monkeypatch.setenv("EMBEDCODE_IN_BACKGROUND", "1")
     assert in_background()
     index = opened(shop)
     with holding(index.home, "embed"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from embedcode.errors import UsageError
-from embedcode.index.walk import Found, Reach, Skipped, Source, explain_nothing, read, walk
+from embedcode.index.walk import Found, Reach, Skipped, Source, _stamp, explain_nothing, read, walk
 from embedcode.types import digest
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----\n"
@@ -71,7 +71,7 @@ def test_a_file_is_found_with_all_that_a_later_walk_compares(root: Path) -> None
     path = write(root, "src/pkg/mod.py", "abc\n")
     os.utime(path, ns=(5, 1_234_567_890_123_456_789))
     assert list(walk(root)) == [
-        Found("src/pkg/mod.py", root.resolve() / "src/pkg/mod.py", 4, 1_234_567_890_123_456_789, "project")
+        Found("src/pkg/mod.py", root.resolve() / "src/pkg/mod.py", 4, _stamp(path.stat()), "project")
     ]
 
 
@@ -254,7 +254,7 @@ def test_source_files_with_alarming_names_stay(root: Path) -> None:
         admin.js map.ts minify.py lock.go po.py bin.rs snapshot.rb credentials.py secrets.ts secret.go keys.py
         env.py environment.ts private_key.rs pem.c kubeconfig.go service_account.go npmrc.js token.ts netrc.c
         vault.tf main.tf package.json go.mod Cargo.toml index.d.ts data.json config.yaml query.sql notebook.ipynb
-        Makefile schema.proto
+        Makefile schema.proto settings.py.bak main.rs.orig NEWS.old passwd.5 secrets.ts.bak credentials.py.1
     """)
     fill(root, *names)
     assert outcome(root) == (set(names), {})
@@ -267,6 +267,8 @@ def test_files_that_look_like_credentials_are_never_indexed(root: Path) -> None:
         cert.pfx app.keystore debug.jks .htpasswd secrets.yml secrets.yaml secrets.json secrets.toml db-secret.yaml
         kubeconfig kubeconfig.yml service-account.json my-service-account-key.json service_account.json
         client_secret_1.json .git-credentials terraform.tfstate prod.tfvars vault.kdbx .dockercfg putty.ppk
+        terraform.tfstate.backup terraform.tfstate.1.backup prod.env.bak .npmrc.bak .netrc.old .env_prod .env.orig
+        .envrc.local .envrc.bak server.key.bak tls.pem.1 secrets.yaml.save credentials.json.old.2 secrets.json~
     """)
     fill(root, *(f"{name}x" if name.endswith("/") else name for name in names))
     write(root, ".embedcodeignore", "!*\n!**/\n")  # even when asked for
@@ -275,6 +277,7 @@ def test_files_that_look_like_credentials_are_never_indexed(root: Path) -> None:
 
 def test_examples_of_credentials_are_documentation(root: Path) -> None:
     names = words("""
+        .env_example .envrc.example .env.example.bak secrets.example.yml.orig
         .env.example .env.sample .env.template .env.local.example .env.dist secrets.example.yml
         credentials.sample.json
     """)
@@ -459,7 +462,8 @@ def test_a_source_carries_what_identifies_its_bytes(root: Path) -> None:
     assert source.text == "def f(): ...\r\n"
     assert source.digest == digest("\ufeffdef f(): ...\r\n".encode())
     status = (root / "file.py").stat()
-    assert (source.size, source.mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert (source.size, source.stamp) == (status.st_size, _stamp(status))
+    assert source.changed_ns == max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
@@ -600,7 +604,7 @@ def test_a_file_that_changes_while_it_is_read(root: Path, monkeypatch: pytest.Mo
     changes, limit = iter(range(1, 1000)), 1
     source = read(found)
     assert isinstance(source, Source)
-    assert (source.text, source.size, source.mtime_ns) == ("new\n", 4, path.stat().st_mtime_ns)
+    assert (source.text, source.size, source.stamp) == ("new\n", 4, _stamp(path.stat()))
 
 
 # Nothing found

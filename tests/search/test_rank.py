@@ -32,6 +32,12 @@ def test_a_definition_that_the_query_half_remembers() -> None:
         first(query, chunk("a.py", "Session.flush"), other, "definition")
 
 
+@pytest.mark.parametrize("symbol", ["_", "$", "+", "<=>", "[]", "_, $"])
+def test_a_symbol_without_a_word_is_a_candidate_like_others(symbol: str) -> None:
+    for query in ("area of a shape", "`area` of a shape", "_"):
+        assert order(query, [chunk("a.py", symbol), chunk("b.py", "other")], [0.61, 0.60])[0].path == "a.py"
+
+
 def test_a_definition_that_a_sentence_mentions() -> None:
     first("where is the password hashed?", chunk("a.py", "hash_password"), chunk("b.py", "check"), "definition")
 

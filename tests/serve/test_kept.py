@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from embedcode import Index, load
+from embedcode import Index, engine, load
+from embedcode.engine.graph import GraphEncoder
 from embedcode.errors import StoreError
 from embedcode.index.index import clean
 from embedcode.serve import kept
@@ -79,6 +81,45 @@ def test_an_index_that_was_cleaned_is_made_again(repository: Path, monkeypatch: 
     asked.index.close()
 
 
+def test_an_index_that_was_made_again_with_another_model_is_searched_with_it(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    asked = Kept(repository)
+    asked.index.update()
+    assert asked.search(Query("refresh tokens")).hits
+    clean(repository, vectors=False, dry_run=False)
+    other = GraphEncoder(replace(load().spec, max_tokens=64), 1)
+    monkeypatch.setattr(engine, "configured", lambda *_: other)
+    with Index.open(repository, other) as index:
+        index.update()
+    answer = asked.search(Query("refresh tokens"))
+    assert (answer.hits[0].chunk.path, answer.notes) == ("tokens.py", ())
+    assert asked.status().space == other.space
+    asked.index.close()
+
+
+def test_settings_of_now_hold(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    asked = Kept(repository)
+    query = Query("refresh tokens", mode=Mode.LEXICAL)
+    (repository / "tokens_fixture.py").write_text("refresh_tokens = 1\n")
+    assert len(asked.search(query).hits) == 2
+    (repository / ".embedcode.toml").write_text('ignore = ["*_fixture.py"]\n')
+    for _ in range(2):
+        assert [hit.chunk.path for hit in asked.search(query).hits] == ["tokens.py"]
+        with Index.open(repository) as index:
+            assert index.update(vectors=False).changed == 0
+    (repository / ".embedcode.toml").write_text("ignore = 1\n")
+    answer = asked.search(query)
+    assert [hit.chunk.path for hit in answer.hits] == ["tokens.py"]
+    assert "until then the settings from before hold" in answer.notes[0]
+    asked.index.stop_background()
+    asked.index.close()
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_what_keeps_vectors_from_being_made_is_said_and_not_tried_at_each_answer(
     repository: Path, monkeypatch: pytest.MonkeyPatch, own: bool
@@ -114,6 +155,24 @@ def test_what_keeps_vectors_from_being_made_is_said_and_not_tried_at_each_answer
     monkeypatch.setattr(kept, "AGAIN_SECONDS", 0.0)
     asked.search(query)
     assert len(attempts) == 2
+    asked.index.close()
+
+
+def test_where_background_work_is_forbidden_each_question_gets_further(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    monkeypatch.setenv("EMBEDCODE_BACKGROUND", "false")
+    for number in range(300):
+        (repository / f"{number}.py").write_text(f"def part_{number}():\n    return {number}\n")
+    asked = Kept(repository)
+    first = asked.search(Query("refresh tokens", mode=Mode.LEXICAL))
+    cure = f"the setting background is false, so `embedcode index --wait {repository}` makes it"
+    assert first.notes == (f"0 % of the index has vectors so far, the rest is not being made: {cure}",)
+    asked.search(Query("refresh tokens"))
+    assert asked.status().running is None
+    assert asked.status().embedded > 1
     asked.index.close()
 
 

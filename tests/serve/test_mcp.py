@@ -16,7 +16,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from embedcode.errors import UsageError
-from embedcode.serve.mcp import serve
+from embedcode.serve.mcp import _code, serve
 
 T = TypeVar("T")
 Talk = Callable[..., Awaitable[T]]
@@ -82,22 +82,28 @@ def test_the_tools_and_what_they_take(server: Callable[..., StdioServerParameter
         async with Client(server(shop)) as client:
             listed = await client.list_tools()
             assert all(tool.description for tool in listed.tools)
+            hints = [tool.annotations for tool in listed.tools if tool.annotations]
+            assert [(hint.read_only_hint, hint.open_world_hint) for hint in hints] == [(True, False)] * 3
             return {tool.name: set(tool.input_schema["properties"]) for tool in listed.tools}
 
     found = asyncio.run(tools())
     assert found.keys() == {"search", "related", "status"}
-    assert {"query", "code", "paths", "languages", "content", "since", "top_k", "max_tokens", "root"} == found["search"]
+    filters = {"paths", "languages", "repos", "content", "since"}
+    assert {"query", "code", "top_k", "max_tokens", "root"} | filters == found["search"]
 
 
 def test_a_conversation(server: Callable[..., StdioServerParameters], shop: Path) -> None:
-    found, filtered, related, state = conversation(
+    (shop / "web" / ".git").mkdir()
+    found, filtered, nested, related, state = conversation(
         server(shop),
         ("search", {"query": "where is a visitor logged out?"}),
         ("search", {"query": "price with tax", "languages": ["js"], "top_k": 1}),
+        ("search", {"query": "visitor's price", "repos": ["web"]}),
         ("related", {"path": "shop/prices.py", "line": 1}),
         ("status", {}),
     )
-    assert not any(failed for failed, _ in (found, filtered, related, state))
+    assert not any(failed for failed, _ in (found, filtered, nested, related, state))
+    assert re.findall(r"^\d+\. (\S+)", nested[1], re.MULTILINE) == ["web/prices.js:1-3"]
     assert found[1].startswith("1. shop/session.py:1-4  invalidate_session  [")
     assert "store.delete(session_id)" in found[1]
     assert filtered[1].startswith("1. web/prices.js:1-3")
@@ -135,7 +141,7 @@ def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServ
     )
     signs = ["query is empty", "none of the roots", "klingon", "top_k 0", "git repository"]
     signs += ["is no file in", "is no file in", "is no file in", "it has 2 lines"]
-    signs += ["search has no argument language: give query, code, paths, languages,"]
+    signs += ["search has no argument language: give query, code, paths, languages, repos,"]
     signs += ["line of related: field required.", "paths of search: input should be a valid list."]
     for (failed, text), sign in zip(answers, signs, strict=True):
         assert failed
@@ -161,6 +167,12 @@ def test_the_budget_of_tokens_holds(server: Callable[..., StdioServerParameters]
     assert places.findall(wide[1]) == places.findall(narrow[1])  # places cost little, so all are there
     assert len(narrow[1]) < len(wide[1]) / 3
     assert "more lines" in narrow[1]
+
+
+@pytest.mark.parametrize(("text", "fence"), [("plain", "```"), ("```sh\nls\n```", "````"), ("a ````` b", "``````")])
+def test_a_file_cannot_close_the_fence_around_it(text: str, fence: str) -> None:
+    lines = text.split("\n")
+    assert _code("markdown", lines, len(lines)) == f"\n{fence}markdown\n{text}\n{fence}"
 
 
 def test_several_roots_have_to_be_told_apart(server: Callable[..., StdioServerParameters], shop: Path) -> None:

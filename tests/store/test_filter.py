@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from embedcode.store.filter import matches
+from embedcode.store.filter import also_from, matches
 from embedcode.types import File, Filter
 
 
@@ -114,3 +114,20 @@ def test_only_an_empty_set_admits_nothing() -> None:
     assert not matches(Filter(only=frozenset()), file())
     assert matches(Filter(only=frozenset({"a.py"})), file())
     assert matches(Filter(), file())
+
+
+@pytest.mark.parametrize(
+    ("folder", "glob", "path", "expected"),
+    [
+        ("packages/app", "src/**", "packages/app/src/a.py", True),
+        ("packages/app", "./src/*.py", "packages/app/src/a.py", True),
+        ("packages/app", "packages/app/src/**", "packages/app/src/a.py", True),
+        ("packages/app", "/src/**", "packages/app/src/a.py", False),
+        ("packages/app", "src/**", "packages/other/src/a.py", False),
+        ("app/[id]", "src/*.py", "app/[id]/src/a.py", True),
+        ("app/[id]", "src/*.py", "app/i/src/a.py", False),
+        ("", "src/**", "packages/app/src/a.py", False),
+    ],
+)
+def test_globs_read_from_a_folder_too(folder: str, glob: str, path: str, expected: bool) -> None:
+    assert matches(also_from(folder, Filter(paths=(glob,))), file(path)) is expected

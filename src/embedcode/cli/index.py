@@ -36,8 +36,8 @@ def index(
     """Make an index or bring it up to date; only what changed is read and embedded.
 
     Searching does this too, so it is needed only to have every vector ready before. On a terminal the vectors are
-    made in the background; with --wait, in a pipe or in CI it comes back when all are in. Searches use the model that
-    the index was made with.
+    made in the background; with --wait, in a pipe, in CI or where the setting `background` is false it comes back when
+    all are in. Searches use the model that the index was made with.
     """
     if stop and wait:
         raise UsageError("--stop and --wait exclude each other; give one of them")
@@ -65,7 +65,7 @@ def _index(
     from embedcode.cli.progress import ProgressLine
 
     with opened(path, threads, model=model) as index:
-        now = wait or not output.interactive(as_json)
+        now = wait or not (output.interactive(as_json) and index.settings.background)
         with ProgressLine() as progress:
             report = index.update(vectors=now, progress=progress, yes=yes)
         if not as_json:

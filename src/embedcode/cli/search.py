@@ -169,6 +169,8 @@ def related(
 
     Exit code 0 with hits, 1 without, 2 for a mistake in the request.
     """
+    from embedcode.store.filter import also_from
+
     name, line = _file_and_line(place)
     where = _filter(paths, languages, repositories, content)
     with opened(name, threads) as index:
@@ -180,6 +182,8 @@ def related(
         if not resolved.is_relative_to(index.root):
             raise UsageError(f"{output.printable(name)} leads out of its repository; give the file it leads to")
         relative = resolved.relative_to(index.root).as_posix()
+        if (here := Path.cwd()) != index.root and here.is_relative_to(index.root):
+            where = also_from(here.relative_to(index.root).as_posix(), where)
         hits = index.related(relative, line, top_k, where)
         _put(index, _Form(place, why, as_json), hits, Query(where=where), remarks)
         if not hits:
@@ -313,10 +317,11 @@ def _put(index: Index, form: _Form, hits: list[Hit], query: Query, remarks: Sequ
 
 def _cure(index: Index, where: Filter) -> str:
     """What may help a query without hits: filters that no file passes are the first suspect."""
-    from embedcode.store.filter import matches
+    from embedcode.store.filter import also_from, matches
 
     if not _covers_scope(index):
         return f"no file of the index lies in {index.root / index.scope}"
+    where = also_from(index.scope, where)
     files = index.store.files().values()
     if not where or any(matches(where, file) for file in files):
         return "try other words, or fewer filters"

@@ -203,6 +203,9 @@ def clean(
     everything: Annotated[
         bool, typer.Option("--all", help="The indexes of all repositories, and what else can be made again.")
     ] = False,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="The indexes of repositories that are no longer there, and only these.")
+    ] = False,
     vectors: Annotated[
         bool, typer.Option("--vectors", help="The cached vectors too, which all indexes share; they take long to make.")
     ] = False,
@@ -214,22 +217,23 @@ def clean(
     What else --all takes: clones that `eval` made, TensorRT's engines, and what was learned of models and servers; with
     --vectors also the vectors of `eval`.
     """
-    if everything and path is not None:
-        raise UsageError(f"give either {output.printable(path)} or --all, not both")
+    given = [*([output.printable(path)] if path is not None else []), *["--all"] * everything, *["--gone"] * gone]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other; give one of them")
     if path == "":
         raise UsageError(EMPTY_PATH)
     from embedcode.index.index import clean as remove
 
     place = "." if path is None else path
     try:
-        gone = remove(None if everything else Path(place), vectors, dry_run)
+        freed = remove(None if everything or gone else Path(place), vectors, dry_run, gone)
     except OSError as error:
         raise cannot(str(error.filename or place), error) from None
-    total = sum(size for _, size in gone)
+    total = sum(one.bytes for one in freed)
     if as_json:
-        items = [{"what": what, "bytes": size} for what, size in gone]
+        items = [one._asdict() for one in freed]
         output.put_json({"dry_run": dry_run, "bytes": total, "items": items})
         return
-    for what, size in gone:
-        output.put(f"{output.megabytes(size):>12}  {what}")
+    for what, size, root in freed:
+        output.put(f"{output.megabytes(size):>12}  {what}{f'  of {output.printable(root)}' if root else ''}")
     output.put(f"{output.megabytes(total):>12}  {'would be freed' if dry_run else 'freed'}")

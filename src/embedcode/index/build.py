@@ -31,10 +31,10 @@ COMMIT_SECONDS = 2.0
 FIRST_SECONDS = 0.3
 """Until the first commit: who may not wait for the reading can then search what has been read."""
 PASSING = frozenset({DENIED, GONE, CHANGING})
-"""Reasons that size and mtime do not show to be over: such a file is opened again at the next update. One that kept
+"""Reasons that size and stamp do not show to be over: such a file is opened again at the next update. One that kept
 changing stays in the index as it was."""
 Unreadable = list[Any]
-"""[reason, size, mtime_ns, wanted] of a file that its content left out: it is not opened again until these change."""
+"""[reason, size, stamp, wanted] of a file that its content left out: it is not opened again until these change."""
 
 
 @dataclass
@@ -98,12 +98,12 @@ def bring_up_to_date(
             before, reason = known.get(found.path) if fresh else None, unreadable.get(found.path)
             if found.wanted:
                 wanted.append(found.path)
-            seen = before and (before.size, before.mtime_ns, before.repo) == (found.size, found.mtime_ns, found.repo)
+            seen = before and (before.size, before.stamp, before.repo) == (found.size, found.stamp, found.repo)
             if judged and seen and (found.path in wanted_before) == found.wanted:
                 continue
             # Other rules on content may let a file in or out, but not one that crashed the parser.
             standing = judged or found.path in changes.failed
-            if standing and reason and reason[1:] == [found.size, found.mtime_ns, found.wanted]:
+            if standing and reason and reason[1:] == [found.size, found.stamp, found.wanted]:
                 still[found.path] = reason
                 continue
             same = before.digest if before and before.repo == found.repo else None
@@ -115,11 +115,11 @@ def bring_up_to_date(
         changes.failed = {path: failure for path, failure in changes.failed.items() if path in present}
         for item in _written(store, workers.done(jobs), len(jobs), progress, changes.failed):
             if item.failed and item.file is None:  # not tried again until it changes: it would crash this process
-                still[item.found.path] = [item.failed, item.found.size, item.found.mtime_ns, item.found.wanted]
+                still[item.found.path] = [item.failed, item.found.size, item.found.stamp, item.found.wanted]
             elif item.skipped in PASSING:
                 passing[item.found.path] = item.skipped
             elif item.skipped:
-                still[item.found.path] = [item.skipped, item.found.size, item.found.mtime_ns, item.found.wanted]
+                still[item.found.path] = [item.skipped, item.found.size, item.found.stamp, item.found.wanted]
             changes.changed += item.chunks is not None
     changes.skipped |= {path: str(reason[0]) for path, reason in still.items()} | passing
     present -= still.keys() | {path for path, reason in passing.items() if reason != CHANGING or path not in known}

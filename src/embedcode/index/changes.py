@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from embedcode.errors import UsageError
 from embedcode.files import OPEN_FLAGS
 from embedcode.index import git
 
+_SUBMODULE = "160000"
+"""The mode under which git records the commit of another repository."""
 
-def changed_since(root: Path, revision: str) -> frozenset[str]:
+
+def changed_since(root: Path, revision: str, files: Iterable[str] = ()) -> frozenset[str]:
     """Relative paths changed since `revision` forked from HEAD: commits, the work tree, untracked files.
 
+    `files` tell which repositories lie below: in a submodule that was moved, what differs from the commit that it had;
+    in any other, what is not committed; and all of one that is new, or in which git cannot say.
     UsageError when there is no git, no repository or no such revision.
     """
     wanted = f"{revision}^{{commit}}"
@@ -27,26 +32,60 @@ def changed_since(root: Path, revision: str) -> frozenset[str]:
         )
     commit = found.strip()
     base = (_git(root, "merge-base", commit, "HEAD") or commit).strip()
+    changed = _different(root, base, files)
+    if changed is None:
+        raise UsageError(f"git cannot compare {root} with {revision!r}: run `git fsck` there, or leave --since out.")
+    return frozenset(changed)
+
+
+def _different(root: Path, base: str, files: Iterable[str]) -> set[str] | None:
+    """Paths that differ from the commit `base`; None where git cannot tell."""
     # Not `git diff`, which compares the content of files that were only touched, and runs filter programs for it: here
-    # such files are compared below. And without a look into submodules, where git would run `git status`.
-    options = ("--raw", "--no-abbrev", "-z", "--no-renames", "--ignore-submodules=all", "--relative")
+    # such files are compared below. And without a look at the files of submodules, where git would run `git status`.
+    options = ("--raw", "--no-abbrev", "-z", "--no-renames", "--ignore-submodules=dirty", "--relative")
     changed = _git(root, "diff-index", *options, base, configuration=_no_filters(root))
     new = _git(root, "ls-files", "--others", "--exclude-standard", "-z")
     if changed is None or new is None:
-        raise UsageError(f"git cannot compare {root} with {revision!r}: run `git fsck` there, or leave --since out.")
+        return None
     fields = changed.split("\0")
-    entries = zip(fields[::2], fields[1::2], strict=False)
-    different = {path for entry, path in entries if not _only_touched(root / path, entry)}
-    return frozenset(different.union(path for path in new.split("\0") if path))
+    entries = {path: entry.lstrip(":").split(" ") for entry, path in zip(fields[::2], fields[1::2], strict=False)}
+    submodules = {path for path, entry in entries.items() if _SUBMODULE in entry[:2]}
+    different = {p for p, entry in entries.items() if p not in submodules and not _only_touched(root / p, entry)}
+    different.update(path for path in new.split("\0") if path and not path.endswith("/"))
+    for place, inside in _repositories(root, files).items():
+        old = entries[place][2] if place in submodules else "HEAD"
+        try:
+            found = _different(root / place, old, inside)
+        except UsageError:  # as of a submodule without its repository
+            found = None
+        different.update(f"{place}/{path}" for path in (inside if found is None else found))
+    return different
 
 
-def _only_touched(path: Path, entry: str) -> bool:
+def _repositories(root: Path, files: Iterable[str]) -> dict[str, list[str]]:
+    """The outermost repositories below `root` that hold some of `files`, with these as they are named there."""
+    found: dict[str, list[str]] = {}
+    known: dict[str, str] = {"": ""}  # the repository of each folder
+
+    def repository(folder: str) -> str:
+        if folder not in known:
+            above = repository(folder.rpartition("/")[0])
+            known[folder] = above or (folder if (root / folder / ".git").exists() else "")
+        return known[folder]
+
+    for path in files:
+        if place := repository(path.rpartition("/")[0]):
+            found.setdefault(place, []).append(path[len(place) + 1 :])
+    return found
+
+
+def _only_touched(path: Path, entry: Sequence[str]) -> bool:
     """Whether a file of the work tree, which git takes for changed by its time stamps, has the content it had.
 
-    `entry` is a line of `git diff-index --raw`, where the new hash is 0 for what git did not look into. Bytes are
-    compared: where git converts line ends or filters, a file that was touched counts as changed.
+    `entry` are the fields of a line of `git diff-index --raw`, where the new hash is 0 for what git did not look into.
+    Bytes are compared: where git converts line ends or filters, a file that was touched counts as changed.
     """
-    old_mode, mode, old_hash, new_hash, _ = entry.lstrip(":").split(" ")
+    old_mode, mode, old_hash, new_hash, _ = entry
     if old_mode != mode or int(new_hash, 16):
         return False
     try:

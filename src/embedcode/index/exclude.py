@@ -99,7 +99,7 @@ _KEY_MATERIAL = re.compile(
     r"|id_(rsa|dsa|ecdsa|ed25519).*"
 )
 _SECRETS = re.compile(
-    r"\.env|\.env[.-].*|.*\.env|\.envrc"
+    r"\.env|\.env[._-].*|.*\.env|\.envrc([._-].*)?"
     r"|[._]netrc|\.pgpass|pgpass\.conf|\.npmrc|\.pypirc|\.htpasswd|\.git-credentials|\.dockercfg|\.dockerconfigjson"
     r"|\.my\.cnf|\.mylogin\.cnf|\.s3cfg|\.boto|\.vault[-_](token|pass|password)|vault[-_]pass(word)?(\.txt)?|.*\.tfvars(\.json)?"
     r"|\.?kubeconfig(\.(ya?ml|json|conf))?|.*\.kubeconfig"
@@ -107,6 +107,8 @@ _SECRETS = re.compile(
     r"|\.?secrets?|(.*[-_.])?secrets?\.(ya?ml|json|toml|ini|properties)"
     r"|.*service[-_]?account.*\.json|client[-_]secret.*\.json|.*firebase-adminsdk.*\.json"
 )
+_COPY = re.compile(r"(~|\.(bak|backup|bkp|old|orig|save|[0-9]{1,3}))+$")
+"""What programs and people append to the name of a copy, which holds the same: `terraform.tfstate.1.backup`."""
 _STAND_IN = re.compile(
     r"[-_.](example|sample|template|tmpl|tpl|dist|defaults?)(?=[-_.]|$)|^(example|sample|template)[-_.]"
 )
@@ -184,6 +186,7 @@ def text_reason(name: str, text: str) -> str | None:
 
 
 def _names_credentials(name: str) -> bool:
+    name = _COPY.sub("", name)
     if _KEY_MATERIAL.fullmatch(name):
         return True
     return _SECRETS.fullmatch(name) is not None and _STAND_IN.search(name) is None

@@ -94,19 +94,24 @@ def repository_rules(folder: Path, base: str) -> Iterator[Rules]:
     home = os.path.expanduser("~")  # noqa: PTH111 (Path's raises where there is no home)
     config = os.environ.get("XDG_CONFIG_HOME") or Path(home, ".config")
     yield Rules.read(Path(config, "git", "ignore"), "the user's git ignore file", base)
-    yield Rules.read(_common_dir(folder / ".git") / "info" / "exclude", f"{base}.git/info/exclude", base)
+    yield Rules.read(common_dir(folder / ".git") / "info" / "exclude", f"{base}.git/info/exclude", base)
 
 
-def _common_dir(git: Path) -> Path:
-    """Where a repository keeps what its worktrees share: .git, or what a .git file leads to (gitrepository-layout)."""
+def git_dir(git: Path) -> Path:
+    """Where a checkout keeps what is its own: .git, or what a .git file leads to."""
     try:
-        if not git.is_file():
-            return git
-        target = git.parent / _line(git).partition("gitdir:")[2].strip()
-        common = target / "commondir"
-        return target / _line(common) if common.is_file() else target
-    except (OSError, ValueError):
+        return (git.parent / _line(git).partition("gitdir:")[2].strip()).resolve() if git.is_file() else git
+    except (OSError, ValueError, RuntimeError):  # of a file that leads nowhere a path can
         return git
+
+
+def common_dir(git: Path) -> Path:
+    """Where a repository keeps what its worktrees share (gitrepository-layout)."""
+    own = git_dir(git)
+    try:
+        return (own / _line(own / "commondir") if (own / "commondir").is_file() else own).resolve()
+    except (OSError, ValueError, RuntimeError):
+        return own
 
 
 def _line(path: Path) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from embedcode import settings as configuration
 from embedcode.errors import ModelError, StoreError, UsageError
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 MAX_QUERY = 1_000_000
 """Characters; a pasted issue with its logs is a tenth of it."""
 MAX_GLOBS = 200
-"""Of one filter: fewer than `store/filter.py` keeps compiled."""
+"""Of one filter: twice as many, as a folder's own reading of them makes it, are fewer than `store/filter.py` keeps
+compiled."""
 MAX_GLOB_CHARACTERS = 10_000
 """Of all of them, which are compiled in half a second while nothing else runs in this process."""
 UPDATE_WAIT = 600.0
@@ -100,6 +101,12 @@ class Index:
 
         return configured(self.settings, remembered(self.home, "source"))
 
+    def reload(self) -> None:
+        """Take the settings as they are now, but for where the index lies and the model that is in use. UsageError
+        where they cannot be read: those from before hold."""
+        found = configuration.load(root=self.root)
+        self.settings = replace(found, home=self.settings.home, model=self.settings.model)
+
     def check_root(self) -> None:
         """UsageError where the root holds all that there is, as the user's home folder does: it is not even walked."""
         if self.root in everything(self.root):
@@ -131,6 +138,9 @@ class Index:
         self.check_root()
         with self._lock("update").held(patience, f"reading {self.root}"):
             self._check_space()
+            with explained(self.home):
+                if _noted_root(self.home) != str(self.root):
+                    (self.home / "root").write_bytes(os.fsencode(self.root))
             changes = bring_up_to_date(self.store, self.root, self._made[0], self.settings, progress, yes)
         with explained(self.home):
             (self.home / "updated").touch()
@@ -219,10 +229,11 @@ class Index:
         return [c.id for c in lexical_candidates(self.store, _checked(query), k, where, forms)]
 
     def since(self, revision: str) -> frozenset[str]:
-        """Relative paths changed since a git revision, work tree and untracked files included. UsageError if no git."""
+        """Relative paths changed since a git revision, work tree and untracked files included, also in the repositories
+        below. UsageError if no git."""
         from embedcode.index.changes import changed_since
 
-        return changed_since(self.root, revision)
+        return changed_since(self.root, revision, self.store.files())
 
     def related(self, path: str, line: int, k: int = 10, where: Filter | None = None) -> list[Hit]:
         """Chunks most like the one at path:line, which is left out. UsageError for what is not in the index, or not in
@@ -252,7 +263,7 @@ class Index:
         if file is None or not self._inside(path):
             raise UsageError(f"{path} is not in the index: give a path as a hit names it.")
         place = self.root / path
-        found = Found(path, place, file.size, file.mtime_ns, file.repo, wanted=True)
+        found = Found(path, place, file.size, file.stamp, file.repo, wanted=True)
         linked = os.path.realpath(place) != str(place)
         source = Skipped(path, LINK) if linked else read(found, max_bytes=self.settings.max_file_bytes)
         if isinstance(source, Skipped):
@@ -302,8 +313,10 @@ class Index:
         )
 
     def start_background(self) -> bool:
-        """Start one niced background `index --wait` for this root unless one runs; True if one was started."""
-        return locks.start_background(self.root, self._lock("background"), self._background_log)
+        """Start one niced background `index --wait` for this root unless one runs, or the setting `background` forbids
+        it; True if one was started."""
+        lock = self._lock("background")
+        return self.settings.background and locks.start_background(self.root, lock, self._background_log)
 
     def trouble(self) -> str:
         """What kept the last background process from its work; "" while one runs, and where nothing did."""
@@ -387,6 +400,9 @@ class Index:
                 )
         if not self.scope:
             return where
+        from embedcode.store.filter import also_from
+
+        where = also_from(self.scope, where)
         inside = frozenset(filter(self._inside, self.store.files()))
         return replace(where, only=inside if where.only is None else inside & where.only)
 
@@ -475,9 +491,18 @@ class Index:
             note(self.store, {"build": self.encoder.build})
 
 
-def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, int]]:
+class Freed(NamedTuple):
+    """What was deleted, or would be."""
+
+    what: str
+    bytes: int
+    root: str
+    """Of an index: the repository that it is of, as far as it is known; else ""."""
+
+
+def clean(path: Path | None, vectors: bool, dry_run: bool, gone: bool = False) -> list[Freed]:
     """Delete the index of `path` (None: of every root, and what else can be made again), and with `vectors` the
-    cache; (what, bytes) of each."""
+    cache. With `gone` and no path: the indexes alone of roots that are no longer there."""
     settings = configuration.load()
     if path is None:
         folders = sorted(settings.indexes.iterdir()) if settings.indexes.is_dir() else []
@@ -490,7 +515,9 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
                 f"{path} {'has' if place.exists() else 'does not exist and has'} no index: check the path."
             )
     folders = [folder for folder in folders if folder.is_dir()]
-    if path is None:
+    if gone:
+        folders = [folder for folder in folders if _is_gone(_noted_root(folder))]
+    elif path is None:
         kept = configuration.DERIVED + (configuration.DERIVED_VECTORS if vectors else ())
         folders += [place for pattern in kept for place in sorted(settings.home.glob(pattern))]
     if vectors and settings.vectors.is_dir():
@@ -498,6 +525,7 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
     freed = []
     for folder in folders:
         size = _size(folder)
+        root = _noted_root(folder) if folder.parent == settings.indexes else ""
         if not dry_run:
             if folder.parent == settings.indexes:
                 locks.stop_background(Lock(folder, "background"))
@@ -507,8 +535,27 @@ def clean(path: Path | None, vectors: bool, dry_run: bool) -> list[tuple[str, in
                 with suppress(OSError):
                     folder.unlink()
             size -= _size(folder)
-        freed.append((str(folder), size))
+        freed.append(Freed(str(folder), size, root))
     return freed
+
+
+def _noted_root(home: Path) -> str:
+    """The root of an index, which its folder's name tells by a hash alone; "" where no update has noted it."""
+    try:
+        return os.fsdecode((home / "root").read_bytes())
+    except OSError:
+        return ""
+
+
+def _is_gone(root: str) -> bool:
+    """Whether there is no such place; not where nobody may look."""
+    try:
+        Path(root).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _root(place: Path, indexes: Path) -> Path:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 
 from filelock import FileLock, Timeout
 
@@ -24,7 +25,7 @@ from embedcode.store.faults import explained
 
 _SAID = "embedcode: "
 """With which the sentence begins that a process ends with when it fails."""
-BACKGROUND = "EMBEDCODE_BACKGROUND"
+BACKGROUND = "EMBEDCODE_IN_BACKGROUND"
 """Set in the environment of a background process."""
 NICENESS = 10
 START_SECONDS = 1.0
@@ -128,7 +129,7 @@ def start_background(root: Path, lock: Lock, log: Path) -> bool:
         if child.poll() is not None:
             return child.returncode == 0  # it is done already, or could not begin
         time.sleep(0.02)
-    child.returncode = child.returncode or 0  # it outlives this process on purpose: no ResourceWarning about it
+    Thread(target=child.wait, daemon=True).start()  # in a server that runs for days an ended child would stay a zombie
     return True
 
 

@@ -54,14 +54,14 @@ def prepare(job: Job) -> Prepared:
     if isinstance(source, Skipped):
         return Prepared(found, skipped=source.reason)
     language = language_of(found.path, source.text[:_HEAD].encode("utf-8", "replace")) or TEXT
-    racy = time.time_ns() - source.mtime_ns < RACY_NS
+    racy = time.time_ns() - source.changed_ns < RACY_NS
     file = File(
         path=found.path,
         repo=found.repo,
         language=language.name,
         content=language.content,
         size=source.size,
-        mtime_ns=0 if racy else source.mtime_ns,
+        stamp=0 if racy else source.stamp,
         digest=source.digest,
     )
     if source.digest == job.digest:

@@ -34,7 +34,7 @@ def answer_record(query: str, hits: Iterable[Hit], status: Status, notes: Sequen
             "files": status.files,
             "chunks": status.chunks,
             "embedded": status.embedded,
-            "age_seconds": round(max(0.0, time.time() - status.updated), 1),
+            "age_seconds": _age(status),
         },
         "notes": list(notes),
     }
@@ -50,7 +50,7 @@ def status_record(status: Status) -> dict[str, Any]:
         "files": status.files,
         "chunks": status.chunks,
         "embedded": status.embedded,
-        "age_seconds": round(max(0.0, time.time() - status.updated), 1) if status.updated else None,
+        "age_seconds": _age(status),
         "bytes": status.bytes,
         "languages": dict(status.languages),
         "content": dict(status.content),
@@ -60,3 +60,8 @@ def status_record(status: Status) -> dict[str, Any]:
         "running": {"pid": running.pid, "started": running.started} if running else None,
         "trouble": status.trouble,
     }
+
+
+def _age(status: Status) -> float | None:
+    """Seconds since the last update; None before the first has ended."""
+    return round(max(0.0, time.time() - status.updated), 1) if status.updated else None

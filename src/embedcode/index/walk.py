@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedcode.errors import UsageError
-from embedcode.files import OPEN_FLAGS
+from embedcode.files import OPEN_FLAGS, is_file
 from embedcode.index import exclude
-from embedcode.index.ignore import Rules, repository_rules, verdict
+from embedcode.index.ignore import Rules, common_dir, git_dir, repository_rules, verdict
 from embedcode.settings import MAX_FILE_BYTES, REPOSITORY_FILE
 from embedcode.types import digest
 
@@ -53,6 +53,7 @@ GONE = "disappeared while it was read"
 CHANGING = "kept changing while it was read"
 BINARY = "binary content"
 OURS = "index or cache of embedcode"
+WORKTREE = "another worktree of this repository"
 
 _RULING = frozenset({GIT_IGNORE, OWN_IGNORE, REPOSITORY_FILE, ".git"})
 """Names that decide on others, whatever is decided on them: `.git` begins a repository, where rules start afresh."""
@@ -85,7 +86,7 @@ class Found:
     path: str
     absolute: Path
     size: int
-    mtime_ns: int
+    stamp: int
     repo: str
     wanted: bool = False
     """Named by the user with "!" in an ignore file of ours: its content is taken although generated or minified."""
@@ -101,12 +102,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The text of a file, the digest of its raw bytes, and the size and mtime that belong to exactly those bytes."""
+    """The text of a file, the digest of its raw bytes, and the size and stamp that belong to exactly those bytes."""
 
     text: str
     digest: bytes
     size: int
-    mtime_ns: int
+    stamp: int
+    changed_ns: int
+    """When it was last written or replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,9 @@ class _Folder:
     repo: str
     git: tuple[Rules, ...]
     own: tuple[Rules, ...]
+    shared: frozenset[Path]
+    """What the repositories that it lies in share with their worktrees; but not bare ones, which have no files of their
+    own that a worktree could repeat."""
     names: frozenset[str]
     entries: Iterator[os.DirEntry[str]]
 
@@ -134,7 +140,8 @@ def walk(
     """Every file below `root`, folder by folder in name order, or why it or its folder is left out.
 
     .gitignore files, .git/info/exclude and the user's git ignore file hold as in git, in a folder without .git too; in
-    a nested repository they start afresh. .embedcodeignore files stand above them and above the built-in exclusions,
+    a nested repository they start afresh, and another worktree of the same one is left out: it is the same code again,
+    with an index of its own. .embedcodeignore files stand above them and above the built-in exclusions,
     and `extra_ignore`, lines in the same syntax, above those: a line with "!" takes a file or folder back, but not
     credentials, version control data, a file above `max_bytes`, or `ours`, the folders where indexes and vectors lie.
     Raises UsageError at once when `root` is not a readable folder.
@@ -203,7 +210,7 @@ def _options(extra_ignore: Sequence[str], ours: Sequence[Path], max_bytes: int =
 
 def _top(root: Path) -> _Folder:
     try:
-        return _enter(root.resolve(), "", "", (), ())
+        return _enter(root.resolve(), "", "", (), (), frozenset())
     except FileNotFoundError as error:
         raise UsageError(f"{root} does not exist; check the path.") from error
     except NotADirectoryError as error:
@@ -212,7 +219,14 @@ def _top(root: Path) -> _Folder:
         raise UsageError(f"{root} cannot be read ({_io_reason(error)}); check who may read it.") from error
 
 
-def _enter(absolute: Path, prefix: str, repo: str, git: tuple[Rules, ...], own: tuple[Rules, ...]) -> _Folder:
+def _enter(
+    absolute: Path,
+    prefix: str,
+    repo: str,
+    git: tuple[Rules, ...],
+    own: tuple[Rules, ...],
+    shared: frozenset[Path],
+) -> _Folder:
     """List a folder and add its own rules; the top, and any folder with a .git, begins a repository."""
     with os.scandir(absolute) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)
@@ -220,6 +234,8 @@ def _enter(absolute: Path, prefix: str, repo: str, git: tuple[Rules, ...], own: 
     if not prefix or ".git" in names:
         repo = _printable(absolute.name)
         git = tuple(rules for rules in repository_rules(absolute, prefix) if rules)
+        if is_file(git_dir(absolute / ".git") / "index"):
+            shared |= {common_dir(absolute / ".git")}
     # As git does, an ignore file is read only where it is a file itself, not a link.
     regular = {
         entry.name
@@ -230,7 +246,7 @@ def _enter(absolute: Path, prefix: str, repo: str, git: tuple[Rules, ...], own: 
         git = (*git, Rules.read(absolute / GIT_IGNORE, prefix + GIT_IGNORE, prefix))
     if OWN_IGNORE in regular:
         own = (*own, Rules.read(absolute / OWN_IGNORE, prefix + OWN_IGNORE, prefix))
-    return _Folder(prefix, repo, git, own, names, iter(entries))
+    return _Folder(prefix, repo, git, own, shared, names, iter(entries))
 
 
 def _visit(folder: _Folder, entry: os.DirEntry[str], options: _Options) -> Found | Skipped | _Folder:
@@ -249,8 +265,10 @@ def _visit(folder: _Folder, entry: os.DirEntry[str], options: _Options) -> Found
         if reason is not None:
             return Skipped(path, reason)
         if is_dir:
-            inner = _enter(Path(entry.path), path, folder.repo, folder.git, folder.own)
+            inner = _enter(Path(entry.path), path, folder.repo, folder.git, folder.own, folder.shared)
             reason = None if wanted else exclude.content_reason(inner.names)
+            if not wanted and ".git" in inner.names and common_dir(Path(entry.path, ".git")) in folder.shared:
+                reason = WORKTREE
             return inner if reason is None else Skipped(path, reason)
         status = entry.stat(follow_symlinks=False)
     except OSError as error:
@@ -259,7 +277,7 @@ def _visit(folder: _Folder, entry: os.DirEntry[str], options: _Options) -> Found
         return Skipped(path, SPECIAL)
     if status.st_size > options.max_bytes:
         return Skipped(path, _too_large(options.max_bytes))
-    return Found(path, Path(entry.path), status.st_size, status.st_mtime_ns, folder.repo, wanted)
+    return Found(path, Path(entry.path), status.st_size, _stamp(status), folder.repo, wanted)
 
 
 def _name_reason(folder: _Folder, name: str, is_dir: bool, options: _Options) -> tuple[str | None, bool]:
@@ -296,7 +314,8 @@ def read(found: Found, *, max_bytes: int = MAX_FILE_BYTES) -> Source | Skipped:
     reason = exclude.text_reason(found.path, text)
     if reason is not None and (reason in exclude.FIRM or not found.wanted):
         return Skipped(found.path, reason)
-    return Source(text, digest(raw), status.st_size, status.st_mtime_ns)
+    changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+    return Source(text, digest(raw), status.st_size, _stamp(status), changed_ns)
 
 
 def _read_stable(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result] | str:
@@ -366,6 +385,13 @@ def _cure(reason: str, path: str) -> str | None:
         return None
     line = "!/" + re.sub(r"([\\*?\[])", r"\\\1", path)
     return f"to take one back, write a line such as {line} into {OWN_IGNORE} at the top"
+
+
+def _stamp(status: os.stat_result) -> int:
+    """Another one where a file was written or replaced since. Of both its times: mtime goes with a file that takes the
+    place of another, and can be set; ctime is that of its creation on Windows. Without the number of its inode, which
+    network file systems may give anew at any time."""
+    return hash((status.st_mtime_ns, status.st_ctime_ns))  # of numbers it is the same in every process
 
 
 def _too_large(max_bytes: int) -> str:

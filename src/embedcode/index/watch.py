@@ -14,7 +14,6 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from embedcode import settings
 from embedcode.errors import BusyError, EmbedcodeError, UsageError
 from embedcode.index.index import Index
 from embedcode.index.report import Progress, Report, Step
@@ -61,7 +60,7 @@ def watch(
         troubles: list[str] = []
         pause = LOOK_SECONDS
         try:
-            index.settings = settings.load(root=index.root)
+            index.reload()
         except UsageError as error:
             troubles.append(f"{error}; until then the settings from before hold")
         with closing(_changes(index, polled)) as changes:

@@ -61,7 +61,8 @@ def definition(asked: Asked, chunk: Chunk, score: float) -> float:
     if not chunk.symbol or len(asked.terms) > MOST_TERMS:
         return score
     weight = MENTIONED if asked.sentence else DEFINITION
-    return score + weight * max(_likeness(asked, part) for part in _symbols(chunk.symbol)) ** 2
+    # A symbol such as `_` or `<=>` has no words.
+    return score + weight * max((_likeness(asked, part) for part in _symbols(chunk.symbol)), default=0.0) ** 2
 
 
 def stem(asked: Asked, chunk: Chunk, score: float) -> float:

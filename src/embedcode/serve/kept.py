@@ -11,10 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from threading import Lock, Thread
 from typing import Generic, TypeVar
 
-from embedcode.errors import BusyError, EmbedcodeError
+from embedcode.errors import BusyError, EmbedcodeError, UsageError
 from embedcode.index.index import Index
 from embedcode.index.report import Report, Status, Step
 from embedcode.types import Encoder, Filter, Hit, Mode, Query
@@ -28,6 +29,7 @@ ANSWER_SECONDS = 1.9
 while a large repository is read for the first time, what it is searched in takes a few seconds to catch up."""
 AGAIN_SECONDS = 60.0
 """So long after an attempt to make the rest of the vectors was seen to have failed, the next one is made."""
+SO_FAR = "this answer is from what is in the index so far"
 NOTHING_READ = Step("read", 0, 0, 0, 0, 0.0)
 
 T = TypeVar("T")
@@ -48,8 +50,9 @@ class Kept:
 
     def __init__(self, path: Path, encoder: Encoder | None = None) -> None:
         """An `encoder` that is given makes the vectors too, in this process; else a background process does."""
+        self._path = path
+        self._given = encoder
         self._index = Index.open(path, encoder)
-        self._own = encoder is not None
         self._making: _Task[Report] | None = None
         self._tried = False
         self._failed = 0.0
@@ -60,11 +63,12 @@ class Kept:
 
     @property
     def index(self) -> Index:
-        """Opened anew where another process has deleted it."""
+        """Opened anew where another process has deleted it, since it may have been made again with another model."""
         with self._mutex:
             if self._index.replaced:
                 self._index.close()
-        return self._index
+                self._index = Index.open(self._path, self._given)
+            return self._index
 
     def search(self, query: Query, since: str = "", update: bool = True) -> Answer:
         """The hits there are now. Raises what Index.search raises, and what keeps the repository from being read.
@@ -76,7 +80,7 @@ class Kept:
             changed = replace(query.where, only=self.index.since(since)) if since else query.where
             asked = replace(query, where=changed)
             if update and query.mode is not Mode.LEXICAL:
-                self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others=False))
+                self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others=self._forbidden))
             return self.index.search(asked)
 
         return self._answer(hits, update)
@@ -135,21 +139,27 @@ class Kept:
         return Answer(task.outcome(), (*notes, *self._missing()))
 
     def _refresh(self) -> list[str]:
-        """Start reading what has changed, wait a moment for it, and say if that was not enough."""
+        """Start reading what has changed, by the settings of now; wait a moment, and say if that was not enough."""
+        index = self.index
+        notes = []
+        try:
+            index.reload()
+        except UsageError as error:
+            notes.append(f"{str(error).rstrip('.')}; until then the settings from before hold")
         with self._mutex:
             if self._reading is None or not self._reading.is_alive():
                 self._step = NOTHING_READ
-                self._reading = _Task(lambda: self.index.update(vectors=False, progress=self._note, patience=0.0))
+                self._reading = _Task(lambda: index.update(vectors=False, progress=self._note, patience=0.0))
                 self._reading.start()
             reading = self._reading
         reading.join(READ_SECONDS)
         if reading.is_alive():
-            return [f"{self.index.root} is being read: this answer is from what is in the index so far, ask again soon"]
+            return [*notes, f"{index.root} is being read: {SO_FAR}, ask again soon"]
         try:
             reading.outcome()
         except BusyError as busy:
-            return [f"{str(busy).partition(':')[0]}; this answer is from what is in the index so far"]
-        return []
+            return [*notes, f"{str(busy).partition(':')[0]}; {SO_FAR}"]
+        return notes
 
     def _note(self, step: Step) -> None:
         self._step = step
@@ -174,7 +184,9 @@ class Kept:
             if time.monotonic() < self._failed + AGAIN_SECONDS:
                 return trouble
         self._tried, self._failed = True, 0.0
-        if not self._own:
+        if self._forbidden:
+            return f"the setting background is false, so `embedcode index --wait {quote(str(index.root))}` makes it"
+        if self._given is None:
             index.start_background()
             return self._trouble()
         with self._mutex:
@@ -183,9 +195,14 @@ class Kept:
                 self._making.start()
         return ""
 
+    @property
+    def _forbidden(self) -> bool:
+        """Whether nobody makes the rest in the background: then each question is to get further."""
+        return self._given is None and not self.index.settings.background
+
     def _trouble(self) -> str:
         """What ended the last attempt to make the rest, if it failed and none is under way."""
-        if not self._own:
+        if self._given is None:
             return self.index.trouble()
         return str(self._making.error or "") if self._making is not None and not self._making.is_alive() else ""
 

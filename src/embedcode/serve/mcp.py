@@ -7,6 +7,7 @@ tokens. Only what lies in the given roots can be asked about.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Literal, ParamSpec
 from embedcode import __version__
 from embedcode.errors import EmbedcodeError, ModelError, UsageError
 from embedcode.serve.kept import Answer, Kept
-from embedcode.types import Filter, Hit, Query, Role, Tokens, Truncate
+from embedcode.types import Content, Filter, Hit, Query, Role, Tokens, Truncate
 
 TOKENS = 2_000
 """Of code in one answer, unless another budget is asked for: ten functions, a hundredth of an assistant's window."""
@@ -70,6 +71,7 @@ def serve(paths: Sequence[Path]) -> None:
     try:
         from mcp.server.mcpserver import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
+        from mcp.types import ToolAnnotations
         from pydantic import ValidationError
     except ImportError as error:
         raise UsageError(f"this needs {error.name}; run `pip install '.[mcp]'` in your clone of embedcode") from None
@@ -93,6 +95,8 @@ def serve(paths: Sequence[Path]) -> None:
                 wrong = error.__cause__.errors()[0]
                 raise ToolError(f"{'.'.join(map(str, wrong['loc']))} of {name}: {wrong['msg'].lower()}.") from None
 
+    # Without these a client has to take a tool for one that deletes things, and asks before each call.
+    looks = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     server = Server("embedcode", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
 
     def tool(function: Callable[P, str]) -> None:
@@ -106,13 +110,14 @@ def serve(paths: Sequence[Path]) -> None:
             except EmbedcodeError as error:
                 raise ToolError(str(error)) from None
 
-        server.tool(structured_output=False)(call)
+        server.tool(annotations=looks, structured_output=False)(call)
 
     def search(
         query: str,
         code: str = "",
         paths: list[str] | None = None,
         languages: list[str] | None = None,
+        repos: list[str] | None = None,
         content: Literal["", "code", "docs", "config"] = "",
         since: str = "",
         top_k: int = 10,
@@ -122,12 +127,14 @@ def serve(paths: Sequence[Path]) -> None:
         """Find code by what it does, by a name half-remembered, or by a whole issue or traceback.
 
         query: what the code does, in a sentence or in its own words. code: find what is like this code, too.
-        paths: globs such as src/**/*.py. languages: such as python. content: code, docs or config alone.
-        since: only files changed since this git revision. top_k: how many hits. max_tokens: of code in the answer.
-        root: which repository, where the server has several.
+        paths: globs such as src/**/*.py. languages: such as python. repos: names of repositories that lie inside of
+        the one that is searched. content: code, docs or config alone. since: only files changed since this git
+        revision. top_k: how many hits. max_tokens: of code in the answer. root: which repository, where the server has
+        several.
         """
         kept = roots.at(root)
-        where = Filter(tuple(paths or ()), tuple(languages or ()), content=(content,) if content else ())
+        kinds: tuple[Content, ...] = (content,) if content else ()
+        where = Filter(tuple(paths or ()), tuple(languages or ()), tuple(repos or ()), kinds)
         answer = kept.search(Query(query, code, where, _between(top_k, "top_k", MOST_HITS)), since)
         return _told(kept, answer, _between(max_tokens, "max_tokens", MOST_TOKENS))
 
@@ -198,8 +205,10 @@ def _place(hit: Hit) -> str:
 
 
 def _code(language: str, lines: Sequence[str], shown: int) -> str:
-    """The first lines as a fenced block; "" for none."""
+    """The first lines as a fenced block; "" for none. The fence is longer than any in them, as Markdown wants it: what
+    stands in a file is never taken for our words."""
     if not shown:
         return ""
+    fence = "`" * max(3, 1 + max(len(run) for run in re.findall("`*", "\n".join(lines[:shown]))))
     rest = [f"… {len(lines) - shown} more lines"] if shown < len(lines) else []
-    return "\n".join(["", f"```{language}", *lines[:shown], *rest, "```"])
+    return "\n".join(["", f"{fence}{language}", *lines[:shown], *rest, fence])

@@ -53,7 +53,7 @@ class Transaction(Protocol):
     def delete(self, paths: Iterable[str]) -> None: ...
 
     def touch(self, file: File) -> None:
-        """Record a new size and mtime of a file whose content did not change; its chunks stay."""
+        """Record a new size and stamp of a file whose content did not change; its chunks stay."""
         ...
 
     def put_vectors(self, keys: Sequence[bytes], vectors: Floats) -> None:

@@ -27,6 +27,7 @@ APPLICATION = 0x656D6263
 BATCH = 256
 """Rows fetched at once, so that memory stays bounded whatever the size of the index."""
 
+# `mtime_ns` holds File.stamp, which once was no more than that.
 # AUTOINCREMENT: ids only grow and are never used again, so "added since" is "id above the largest one then".
 # Each commit writes a row of history with a random token. Derived data carry the token of the commit they hold; if
 # the token is not in history they are of another store, of a future a restored backup does not know, or too old.

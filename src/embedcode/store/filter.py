@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from embedcode.types import File, Filter
@@ -25,6 +26,16 @@ def matches(where: Filter, file: File) -> bool:
     )
 
 
+def also_from(folder: str, where: Filter) -> Filter:
+    """The filter with its globs read from a folder of the repository, too, as somebody there writes them; but those
+    that begin with a slash."""
+    if not folder:
+        return where
+    plain = re.sub(r"([*?\[])", r"[\1]", folder)
+    here = (f"{plain}/{glob.removeprefix('./')}" for glob in where.paths if not glob.startswith("/"))
+    return replace(where, paths=(*where.paths, *here))
+
+
 def _under(path: str, glob: str) -> bool:
     plain, anchored, pattern = _compile(glob)
     # The plain comparison comes first: folders may be called `[id]`.
@@ -32,7 +43,7 @@ def _under(path: str, glob: str) -> bool:
     return not plain or place == 0 or (place > 0 and not anchored) or pattern.fullmatch(path) is not None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _compile(glob: str) -> tuple[str, bool, re.Pattern[str]]:
     """A glob as a plain path ("" is the root), whether it starts at the root, and as a regular expression.
 

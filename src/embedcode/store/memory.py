@@ -157,7 +157,7 @@ class MemoryTransaction:
     def touch(self, file: File) -> None:
         held = self._state.files.get(file.path)
         if held is not None and held.digest == file.digest:
-            touched = replace(held, size=file.size, mtime_ns=file.mtime_ns)
+            touched = replace(held, size=file.size, stamp=file.stamp)
             self._state.files[file.path] = touched
             self._changed |= touched != held
 

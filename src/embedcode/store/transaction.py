@@ -72,7 +72,7 @@ class SqliteTransaction:
             connection.execute(
                 """UPDATE files SET size = ?1, mtime_ns = ?2
                    WHERE path = ?3 AND digest = ?4 AND (size, mtime_ns) IS NOT (?1, ?2)""",
-                (file.size, file.mtime_ns, pack(file.path), file.digest),
+                (file.size, file.stamp, pack(file.path), file.digest),
             )
 
     def put_vectors(self, keys: Sequence[bytes], vectors: Floats) -> None:
@@ -150,7 +150,7 @@ def _upsert_file(connection: sqlite3.Connection, file: File) -> int:
            WHERE (repo, language, content, size, mtime_ns, digest) IS NOT
                (excluded.repo, excluded.language, excluded.content, excluded.size, excluded.mtime_ns, excluded.digest)
         """,
-        (path, pack(file.repo), file.language, file.content, file.size, file.mtime_ns, file.digest),
+        (path, pack(file.repo), file.language, file.content, file.size, file.stamp, file.digest),
     )
     row: tuple[int] = connection.execute("SELECT id FROM files WHERE path = ?", (path,)).fetchone()
     return row[0]
