@@ -181,6 +181,9 @@ def test_globs_are_read_from_the_folder_that_is_searched_too(call: Run, tmp_path
         assert set(paths(call("search", "session", "--path", glob, "--json", cwd=folder))) == found
         near = call("related", "src/a.py:1", "--path", glob, "--json", cwd=folder)
         assert paths(near) == ["packages/app/src/b.py"]
+    many = [option for i in range(99) for option in ("--path", f"none{i}")]
+    for asked in (("search", "session"), ("related", "src/a.py:1")):
+        assert paths(call(*asked, *many, "--path", "src/b.py", "--json", cwd=folder)) == ["packages/app/src/b.py"]
     nothing = call("search", "wombat", "--mode", "lexical", "--path", "src/**", cwd=folder)
     assert b"try other words" in nothing.stderr
     assert paths(call("search", "session", "--path", "/src/**", "--json", cwd=folder)) == []
@@ -394,7 +397,10 @@ def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None
     assert answer(call("status", str(shop), "--json"))["files"] == 0
     assert (shop / "shop" / "prices.py").exists()
     call("index", str(shop))
-    assert answer(call("clean", "--gone", "--json"))["items"] == []
+    (note,) = tmp_path.rglob("indexes/*/root")
+    for noted in (note.read_bytes(), b"", b"\0\0\0"):  # the last as after a power cut
+        note.write_bytes(noted)
+        assert answer(call("clean", "--gone", "--json"))["items"] == []
     assert (
         call("clean", "--gone", "--all").stderr == b"embedcode: --all and --gone exclude each other; give one of them\n"
     )

@@ -216,6 +216,19 @@ def test_a_folder_under_another_licence_gives_no_commits(hub: Path) -> None:
     assert record.commits_left == {"folder under another licence": 1}
 
 
+def test_what_a_source_gave_goes_where_it_is_refused_the_next_time(hub: Path) -> None:
+    out, wanted = hub / "out", [Source("github", "acme/shapes")]
+    assert collect.collect(wanted, out, 1, commits=1)
+    assert (out / "github-acme+shapes.jsonl.gz").exists()
+    root = hub / "hub" / "acme" / "shapes"
+    (root / "LICENSE").write_text("Acme Enterprise License: buy it.")
+    command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "-qam", "Another licence"]
+    subprocess.run(command, cwd=root, check=True)
+    assert collect.collect(wanted, out, 1, commits=10)
+    assert collect.records(out)[0].refused == "licence not of the allow-list"
+    assert list(out.rglob("*.jsonl.gz")) == [], "or it would be merged with the others"
+
+
 Little = Callable[[int], AbstractContextManager[None]]
 
 

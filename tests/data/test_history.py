@@ -14,6 +14,16 @@ from embedcode.errors import UsageError
 from embedcode.model.spec import Spec
 from embedcode.types import Pair
 
+MIT = """Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+persons to whom the Software is furnished to do so, subject to the following conditions: The above copyright notice and
+this permission notice shall be included in all copies or substantial portions of the Software. THE SOFTWARE IS PROVIDED
+"AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
+MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT
+HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE,
+ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+"""
 OLD = '''"""Shapes."""
 
 
@@ -185,6 +195,15 @@ def test_a_licence_that_the_repository_does_not_grant_is_refused(repository: Pat
     pairs, mined = found(repository, tokenizer)
     assert pairs == [] and mined.refused == "licence not of the allow-list: LICENSE does not grant MIT"
     assert len(list(mine(repository, tokenizer, Mined("shapes"), licence="GPL-3.0-only"))) == 2
+
+
+def test_code_that_is_called_a_licence_is_none(repository: Path, tokenizer: TextTokenizer) -> None:
+    (repository / "src" / "License.tsx").write_text("export const License = () => <p>MIT</p>;\n")
+    (repository / "LICENSE").write_text(MIT, "utf-16")
+    (repository / "LICENSE.pdf").write_bytes(b"%PDF\0\1\2")
+    commit(repository, "Show the licence and its text", src__shape_py=OLD.replace("* scale\n", "* scale * 2\n"))
+    pairs, mined = found(repository, tokenizer)
+    assert len(pairs) == 2 and not mined.left and not mined.refused
 
 
 def test_an_edited_line_is_of_the_chunk_that_holds_its_words(tokenizer: TextTokenizer) -> None:

@@ -543,6 +543,8 @@ def test_what_is_streamed_is_computed_in_bf16_where_the_processor_computes_it(
     """Without its instructions MiniLM read a seventh of the tokens in bf16."""
     monkeypatch.setattr(processor, "features", lambda: frozenset(features))
     assert encoder(folder, "", stream=True).choice.precision == precision
+    monkeypatch.setattr(memory, "available", lambda: 10**8)
+    assert encoder(folder, "", stream=True).choice.precision == "bf16", "memory is what is streamed for"
 
 
 def test_constructing_it_imports_no_torch(folder: Path) -> None:

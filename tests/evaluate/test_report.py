@@ -136,6 +136,7 @@ def test_a_result_under_other_conditions_is_not_replaced(tmp_path: Path) -> None
     one.write(tmp_path / "r", {})
     refuse_another(tmp_path / "r", "toy", "bm25", {"space": "a", "sizes": (1, 2)})
     refuse_another(tmp_path / "new", "toy", "bm25", {})
+    refuse_another(tmp_path / "r", "toy", "bm25", {"space": "a", "content": "x"})  # one of before that was said
     for task, system, conditions, says in (
         ("toy", "m", {"space": "b"}, "differs in system, space: give another folder with --out, or remove it"),
         ("other", "bm25", {"space": "a", "more": 1}, "differs in task, more: "),

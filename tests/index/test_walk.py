@@ -255,6 +255,7 @@ def test_source_files_with_alarming_names_stay(root: Path) -> None:
         env.py environment.ts private_key.rs pem.c kubeconfig.go service_account.go npmrc.js token.ts netrc.c
         vault.tf main.tf package.json go.mod Cargo.toml index.d.ts data.json config.yaml query.sql notebook.ipynb
         Makefile schema.proto settings.py.bak main.rs.orig NEWS.old passwd.5 secrets.ts.bak credentials.py.1
+        credentials.7 secret.1 kubeconfig.5
     """)
     fill(root, *names)
     assert outcome(root) == (set(names), {})

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import vocabularies
@@ -140,6 +141,17 @@ def test_a_damaged_checkpoint_is_refused_by_name(
     damage(copy)
     message = fault(copy)
     assert re.search(named, message), message
+
+
+def test_a_first_token_that_is_never_put_may_be_another(tmp_path: Path, folder: Callable[[str], Path]) -> None:
+    """Tuned Qwens name the one of their chats, and put none before a text."""
+    copy = shutil.copytree(folder("qwen3-embedding"), tmp_path / "tuned")
+    edited("tokenizer_config.json", bos_token="<|im_start|>")(copy)
+    vectors = [
+        embedcode.load(str(one), precision="fp32").encode(["a"], Role.PASSAGE)
+        for one in (copy, folder("qwen3-embedding"))
+    ]
+    np.testing.assert_array_equal(*vectors)
 
 
 def test_dense_heads_that_do_not_fit(tmp_path: Path, folder: Callable[[str], Path]) -> None:

@@ -115,6 +115,7 @@ def test_a_body_of_more_values_than_inputs_is_refused_before_it_is_parsed(
         with pytest.raises(ProblemError, match="more values than 2,048 inputs need: split the request") as caught:
             read(body, model)
         assert (caught.value.status, caught.value.param) == (400, "input")
+        assert ("check_embedding_ctx_length=False" in caught.value.message) is not model.accept_ids
 
 
 @pytest.mark.parametrize("text", ["[{,", '\\",[', "\\", '\\\\"'])

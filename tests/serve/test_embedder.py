@@ -33,6 +33,8 @@ class Words:
 
     space = "s"
     max_tokens = 100
+    streams = 1
+    builds = False
 
     def __init__(self) -> None:
         self.marks: tuple[int, ...] = ()
@@ -333,6 +335,47 @@ def test_a_text_that_kills_the_engine_is_told_by_its_place_and_the_others_are_an
         assert answer.places == (0, 2)
         assert [error.index for error in answer.errors] == [1]
         assert "(input 1)" in answer.errors[0].message
+
+    case.run(work())
+
+
+def test_a_request_of_which_the_engine_died_alone_is_the_servers_fault() -> None:
+    case = Case()
+
+    async def work() -> None:
+        partial = Asked("m", (KILLER,), Role.PASSAGE, Lane.PASSAGE, partial=True)
+        spent: list[int] = []
+        task = asyncio.create_task(case.embedder.embed(partial, spent.append))
+        while not task.done():
+            case.engine.answer()
+            await asyncio.sleep(0.01)
+        caught = task.exception()
+        assert isinstance(caught, ProblemError) and caught.status == 500
+        assert len(spent) == 2 and sum(spent) == 0, "it is given back"
+
+    case.run(work())
+
+
+@pytest.mark.parametrize(("builds", "streams", "silent"), [(False, 1, True), (True, 1, False), (False, 50, False)])
+def test_an_engine_that_may_take_long_is_not_held_to_hang(
+    monkeypatch: pytest.MonkeyPatch, builds: bool, streams: int, silent: bool
+) -> None:
+    """The rate is 1,000 tokens a second, and a batch 100."""
+    monkeypatch.setattr(door, "HANG_SECONDS", 0.2)
+    monkeypatch.setattr(door, "HANG_TIMES", 1)
+    monkeypatch.setattr(door, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(Words, "builds", builds)
+    monkeypatch.setattr(Words, "streams", streams)
+    case = Case()
+
+    async def work() -> None:
+        killed: list[int] = []
+        monkeypatch.setattr(case.engine, "kill", lambda: killed.append(1), raising=False)
+        task = case.ask("a")
+        await asyncio.sleep(1)
+        assert bool(killed) is silent
+        case.engine.answer()
+        await task
 
     case.run(work())
 

@@ -177,7 +177,13 @@ def test_a_folder_with_a_run_is_not_taken_again_or_by_another_recipe(recipe: Rec
         go(path, out)
     with pytest.raises(UsageError, match=r"another learning_rate: 0\.003, not 0\.001"):
         go(recipe("first", evaluate=[], learning_rate=0.001), out, resume=True)
+    plan = json.loads((out / "plan.json").read_text())
+    for new in ("licences", "clip"):  # as of a version that did not have them
+        del plan["recipe"][new]
+    (out / "plan.json").write_text(json.dumps(plan))
     go(recipe("first", evaluate=[]), out, resume=True)  # nothing is left to do but to write it again
+    with pytest.raises(UsageError, match=r"another clip: 1\.0, not 0\.5"):
+        go(recipe("first", evaluate=[], clip=0.5), out, resume=True)
     assert all(torch.equal(one, before[name]) for name, one in weights(out).items())
 
 

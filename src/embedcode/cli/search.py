@@ -182,10 +182,11 @@ def related(
         if not resolved.is_relative_to(index.root):
             raise UsageError(f"{output.printable(name)} leads out of its repository; give the file it leads to")
         relative = resolved.relative_to(index.root).as_posix()
-        if (here := Path.cwd()) != index.root and here.is_relative_to(index.root):
-            where = also_from(here.relative_to(index.root).as_posix(), where)
-        hits = index.related(relative, line, top_k, where)
-        _put(index, _Form(place, why, as_json), hits, Query(where=where), remarks)
+        here = Path.cwd()
+        inner = here != index.root and here.is_relative_to(index.root)
+        folder = here.relative_to(index.root).as_posix() if inner else ""
+        hits = index.related(relative, line, top_k, where, folder)
+        _put(index, _Form(place, why, as_json), hits, Query(where=also_from(folder, where)), remarks)
         if not hits:
             raise typer.Exit(1)
 

@@ -89,8 +89,10 @@ def collect(
 
     def is_done(source: Source) -> bool:
         record = known.get((source.registry, source.name))
-        more = source.registry == "github" and record is not None and record.licence and record.commits < commits
-        return record is not None and not more
+        if record is None:
+            return False
+        asked = record.commits or (commits if record.commit_pairs else 0)  # older records do not say it
+        return source.registry != "github" or not record.licence or asked >= commits
 
     waiting = [source for source in wanted if not is_done(source)]
     done, total = len(wanted) - len(waiting), len(wanted)
@@ -124,6 +126,7 @@ def collect(
                     if commits and source.registry == "github" and record.licence:
                         record = _history(record, path, out, commits)
             shutil.rmtree(folder / source.file_name, ignore_errors=True)
+            _forget(out, source, record)
             _write(out / f"{source.file_name}.json", asdict(record) | {"seconds": round(time.monotonic() - began, 1)})
             done, found = done + 1, found + record.pairs
             progress(Step(done, total, found, record))
@@ -195,6 +198,13 @@ def _history(record: Record, clone: Path, out: Path, most: int) -> Record:
         record, commits=most, commit_pairs=count, commits_skipped=dict(mined.skipped), commits_refused=mined.refused,
         commits_left=dict(mined.left),
     )  # fmt: skip
+
+
+def _forget(out: Path, source: Source, record: Record) -> None:
+    """Remove what an earlier run had of a source that gives none now."""
+    for count, file in ((record.pairs, out), (record.commit_pairs, out / "commits")):
+        if not count:
+            (file / f"{source.file_name}.jsonl.gz").unlink(missing_ok=True)
 
 
 def _nothing(source: Source, why: str) -> Record:

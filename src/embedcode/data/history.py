@@ -171,10 +171,12 @@ def _licences(repository: git.Repository) -> tuple[dict[str, str], tuple[str, ..
     ]
     own, foreign = dict[str, str](), set[str]()
     for entry, raw in zip(named, repository.blobs(entry.blob for entry in named), strict=True):
-        text = (raw or b"").decode("utf-8", "replace")
+        text = decode(raw or b"")
+        if text is None:  # a picture of one, or none at all
+            continue
         if licences.is_own(entry.path, ""):
             own[entry.path] = text
-        elif licences.of_folder(entry.path) and not licences.known(text):
+        elif licences.of_folder(entry.path) and _language(entry.path) is None and not licences.known(text):
             foreign.add(entry.path.rpartition("/")[0] + "/")
     return own, tuple(foreign)
 

@@ -69,6 +69,11 @@ class LocalEncoder(ABC):
         return self.conditions.dim
 
     @property
+    def builds(self) -> bool:
+        """Whether texts of another length than before may take minutes, once, to build what computes them."""
+        return False
+
+    @property
     def max_tokens(self) -> int:
         return self.conditions.max_tokens
 

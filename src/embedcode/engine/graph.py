@@ -76,6 +76,10 @@ class GraphEncoder(LocalEncoder):
         return 1 if self.spec.batched else self._threads
 
     @property
+    def builds(self) -> bool:
+        return self.spec.batched and not self._device.startswith(("cpu", "cuda"))
+
+    @property
     def bulk(self) -> int:
         # Only what may run on a card is loaded to answer: there may be nothing to embed.
         return SORTED if self.spec.batched and self._device != "cpu" and self._session.budget else 1

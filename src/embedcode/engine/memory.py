@@ -68,8 +68,8 @@ def halved(precision: str) -> bool:
     return precision == "bf16" or (precision == "int8" and processor.gives_bf16())
 
 
-def needed(checkpoint: Checkpoint, precision: str, pack: int = PACK) -> int:
-    """Bytes at the peak, loading included: weights, one pass of `pack` tokens, and the libraries."""
+def needed(checkpoint: Checkpoint, precision: str) -> int:
+    """Bytes at the peak, loading included: weights, one pass of PACK tokens, and the libraries."""
     hidden, wide = _widths(checkpoint)
     table = int(checkpoint.config.get("vocab_size", 0)) * hidden
     linear = checkpoint.weights.count - table
@@ -77,7 +77,15 @@ def needed(checkpoint: Checkpoint, precision: str, pack: int = PACK) -> int:
     largest = wide * hidden * 4  # one weight on its way to another type
     head = sum(one.count for name, one in checkpoint.weights.items() if name.startswith(LATENT))  # in fp32
     weights = (linear - head) * NUMBER[precision] + head * 4 + table * held
-    return weights + states(checkpoint, precision, pack) + largest + BASE
+    return weights + states(checkpoint, precision, PACK) + largest + BASE
+
+
+def streamed(checkpoint: Checkpoint, precision: str, pack: int) -> int:
+    """The same where one layer after the other is read for each pass of `pack` tokens."""
+    hidden, _ = _widths(checkpoint)
+    table = int(checkpoint.config.get("vocab_size", 0)) * hidden
+    layer = (checkpoint.weights.count - table) // max(1, int(checkpoint.config.get("num_hidden_layers", 1)))
+    return (table + layer) * NUMBER[precision] + states(checkpoint, precision, pack) + BASE
 
 
 def states(checkpoint: Checkpoint, precision: str, tokens: int) -> int:

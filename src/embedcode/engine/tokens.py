@@ -81,6 +81,10 @@ class TextTokenizer:
         found: int | None = self._model.token_to_id(token)
         return found
 
+    def puts(self, id: int) -> bool:
+        """Whether it stands before every text."""
+        return id in self._special[0]
+
     @cached_property
     def _special(self) -> tuple[list[int], list[int]]:
         """Ids before and after every text."""

@@ -95,6 +95,8 @@ class TorchEncoder(LocalEncoder):
         if self.streams_layers:  # no trial, which holds the whole table of tokens in fp32; int8 would be made each pass
             if processor.computes_bf16():
                 return Choice("bf16", "a layer takes half the memory of fp32")
+            if memory.streamed(self.checkpoint, "fp32", STREAMED) > memory.available():
+                return Choice("bf16", "fp32, which this processor is faster in, does not fit")
             return Choice("fp32", "this processor has no instructions for bf16")
         from embedcode import settings
 
@@ -275,11 +277,13 @@ class TorchEncoder(LocalEncoder):
                 f"{self.checkpoint.tokenizer} knows {self._tokenizer.vocabulary:,} tokens and the network {rows:,}: "
                 "they are of two models, download both again."
             )
-        if (bos := self.checkpoint.bos) is not None and (found := self._tokenizer.id_of(bos[0])) != bos[1]:
-            raise ModelError(
-                f"{self.checkpoint.tokenizer} has {found} for {bos[0]!r} and the network {bos[1]}: they are of two "
-                "models, download both again."
-            )
+        if (bos := self.checkpoint.bos) is not None:
+            found = self._tokenizer.id_of(bos[0])
+            if found is None or (found != bos[1] and self._tokenizer.puts(found)):
+                raise ModelError(
+                    f"{self.checkpoint.tokenizer} has {found} for {bos[0]!r} and the network {bos[1]}: they are of two "
+                    "models, download both again."
+                )
         return built
 
     def _prepare(self) -> None:

@@ -81,6 +81,7 @@ def refuse_another(path: Path, task: str, system: str, conditions: Mapping[str, 
     except UsageError:
         raise UsageError(f"{file} is there and no result that can be compared with the new one: {cure}") from None
     known = {"task": there.task, "system": there.system, **there.conditions}
+    conditions = {name: value for name, value in conditions.items() if name != "content" or name in there.conditions}
     wanted = json.loads(json.dumps({"task": task, "system": system, **conditions}))
     if differ := [name for name, value in wanted.items() if known.get(name) != value]:
         raise UsageError(f"{file} holds a result that differs in {', '.join(differ)}: {cure}")

@@ -70,7 +70,7 @@ def _repositories(root: Path, files: Iterable[str]) -> dict[str, list[str]]:
     def repository(folder: str) -> str:
         if folder not in known:
             above = repository(folder.rpartition("/")[0])
-            known[folder] = above or (folder if (root / folder / ".git").exists() else "")
+            known[folder] = above or (folder if os.path.lexists(root / folder / ".git") else "")
         return known[folder]
 
     for path in files:

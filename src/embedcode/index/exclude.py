@@ -109,6 +109,8 @@ _SECRETS = re.compile(
 )
 _COPY = re.compile(r"(~|\.(bak|backup|bkp|old|orig|save|[0-9]{1,3}))+$")
 """What programs and people append to the name of a copy, which holds the same: `terraform.tfstate.1.backup`."""
+_PAGE = re.compile(r"[^.]+\.[1-9]")
+"""Of a manual: `credentials.7`, which is no copy."""
 _STAND_IN = re.compile(
     r"[-_.](example|sample|template|tmpl|tpl|dist|defaults?)(?=[-_.]|$)|^(example|sample|template)[-_.]"
 )
@@ -186,7 +188,8 @@ def text_reason(name: str, text: str) -> str | None:
 
 
 def _names_credentials(name: str) -> bool:
-    name = _COPY.sub("", name)
+    if not _PAGE.fullmatch(name):
+        name = _COPY.sub("", name)
     if _KEY_MATERIAL.fullmatch(name):
         return True
     return _SECRETS.fullmatch(name) is not None and _STAND_IN.search(name) is None

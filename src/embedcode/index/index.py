@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from embedcode import settings as configuration
 from embedcode.errors import ModelError, StoreError, UsageError
-from embedcode.files import checkout, everything, upwards
+from embedcode.files import checkout, everything, replacing, upwards
 from embedcode.index import locks
 from embedcode.index.locks import Lock
 from embedcode.index.report import Progress, Report, Status, Step
@@ -140,7 +140,8 @@ class Index:
             self._check_space()
             with explained(self.home):
                 if _noted_root(self.home) != str(self.root):
-                    (self.home / "root").write_bytes(os.fsencode(self.root))
+                    with replacing(self.home / "root") as file:
+                        file.write(os.fsencode(self.root))
             changes = bring_up_to_date(self.store, self.root, self._made[0], self.settings, progress, yes)
         with explained(self.home):
             (self.home / "updated").touch()
@@ -235,9 +236,9 @@ class Index:
 
         return changed_since(self.root, revision, self.store.files())
 
-    def related(self, path: str, line: int, k: int = 10, where: Filter | None = None) -> list[Hit]:
-        """Chunks most like the one at path:line, which is left out. UsageError for what is not in the index, or not in
-        the folder that was opened."""
+    def related(self, path: str, line: int, k: int = 10, where: Filter | None = None, folder: str = "") -> list[Hit]:
+        """Chunks most like the one at path:line, which is left out; globs may start from `folder` too. UsageError for
+        what is not in the index, or not in the folder that was opened."""
         from embedcode.index.prepare import embedded_text
         from embedcode.search.search import Signals, search
 
@@ -251,7 +252,7 @@ class Index:
         at, rows = self.store.vectors([id])
         text = embedded_text(chunk)
         vector = rows[0] if at else self.encoder.encode([text], Role.PASSAGE, truncate=Truncate.END)[0]
-        hits = search(self.store, Signals(chunk.text, vector), k + 1, self._scoped(where or Filter()))
+        hits = search(self.store, Signals(chunk.text, vector), k + 1, self._scoped(where or Filter(), folder))
         return [hit for hit in hits if hit.chunk != chunk][:k]
 
     def source(self, path: str) -> tuple[File, Source]:
@@ -378,7 +379,7 @@ class Index:
         """Whether the folder that was opened lies in a relative path that ends in a slash."""
         return path.endswith("/") and f"{self.scope}/".startswith(path)
 
-    def _scoped(self, where: Filter) -> Filter:
+    def _scoped(self, where: Filter, folder: str = "") -> Filter:
         """The filter within the folder that was opened, with languages by the names that chunks have. UsageError for a
         language or a repository that there is not, and for paths that are too many or too long."""
         characters = sum(map(len, where.paths))
@@ -398,11 +399,11 @@ class Index:
                     f"there is no repository {' or '.join(sorted(unknown))} in the index of {self.root}: "
                     f"give one of {', '.join(sorted(known))}."
                 )
-        if not self.scope:
-            return where
         from embedcode.store.filter import also_from
 
-        where = also_from(self.scope, where)
+        where = also_from(self.scope or folder, where)
+        if not self.scope:
+            return where
         inside = frozenset(filter(self._inside, self.store.files()))
         return replace(where, only=inside if where.only is None else inside & where.only)
 
@@ -548,12 +549,12 @@ def _noted_root(home: Path) -> str:
 
 
 def _is_gone(root: str) -> bool:
-    """Whether there is no such place; not where nobody may look."""
+    """Whether there is no such place; not where nobody may look, or nothing was noted."""
     try:
         Path(root).stat()
     except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
+        return bool(root)
+    except (OSError, ValueError):
         pass
     return False
 

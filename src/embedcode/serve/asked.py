@@ -43,6 +43,10 @@ NO_ROLE = "The model expects an input_type from one of `passage` or `query` but 
 """NVIDIA's words, which clients match."""
 LARGE_BODY = 200_000
 """Bytes, from which on a body is parsed beside the event loop, after a look at how many values it has."""
+SEND_TEXT = (
+    "send text (in LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)), or start the server with "
+    "--accept-token-ids."
+)
 SHOWN = 80
 """Characters of a value that a message shows."""
 MOST_INSTRUCTION = 2000
@@ -143,7 +147,10 @@ def _check_values(body: bytes, model: Model) -> None:
     count += sum(body.count(mark, at) for mark in marks)
     if count > most:
         raise ProblemError(
-            400, f"The body has more values than {model.most_inputs:,} inputs need: split the request.", "input"
+            400,
+            f"The body has more values than {model.most_inputs:,} inputs need: split the request"
+            + (f"; if these are token ids, {SEND_TEXT}" if not model.accept_ids else "."),
+            "input",
         )
 
 
@@ -264,8 +271,7 @@ def _inputs(
             raise ProblemError(
                 400,
                 "input holds token ids, which are of another model's tokenizer unless you made them with this one's: "
-                "send text (in LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)), or start the server "
-                "with --accept-token-ids.",
+                + SEND_TEXT,
                 "input",
             )
         return (), tuple(tuple(one) for one in value), {}

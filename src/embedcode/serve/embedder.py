@@ -40,8 +40,11 @@ SURE = 0.9
 """Of the tokens a request seems to have, those it is refused by before they are counted."""
 HANG_SECONDS = 30.0
 """After which an engine that has work and says nothing is killed, at the least."""
+BUILD_SECONDS = 1800.0
+"""The same of one that may build itself anew for texts of another length: TensorRT takes minutes, once each."""
 HANG_TIMES = 20
-"""And times what its work should take: it may be slower than it was, and a text is told of when it is done."""
+"""And times what a batch of each thread, or its work, should take: it may be slower than it was, be alone with a long
+text, or read all weights for a short one."""
 LOOK_SECONDS = 3.0
 """Between two looks at that."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -246,15 +249,19 @@ class Embedder:
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))
         vectors = []
+        ours: ProblemError | None = None
         for index, key in list(keys.items()):
             outcome = found[key]
             if isinstance(outcome, ProblemError):
                 if not asked.partial or outcome.param != "input":
                     raise _at(outcome, index)
+                ours = outcome if outcome.status >= 500 else ours
                 errors.append(InputError(index, _at(outcome, index).message))
                 del good[index]
             else:
                 vectors.append(outcome)
+        if not vectors and ours is not None:  # no fault of the inputs, and not to be paid for
+            raise ours
         if not vectors:
             first = min(errors, key=lambda error: error.index)
             raise ProblemError(400, f"No input can be embedded; the first: {first.message}", "input", index=first.index)
@@ -448,7 +455,9 @@ class Embedder:
         """Kill an engine that hangs, which keeps its pipe open: what it had is then tried again as of one that died."""
         work = sum(self._at_hand.values())
         self._silent = self._silent + LOOK_SECONDS if work else 0.0
-        if self._silent > max(HANG_SECONDS, HANG_TIMES * work / self.queue.rate.value):
+        least = BUILD_SECONDS if self._encoder.builds else HANG_SECONDS
+        should = self._encoder.streams * max(work, self._budget) / self.queue.rate.value
+        if self._silent > max(least, HANG_TIMES * should):
             self.note("engine hangs", "error", seconds=round(self._silent), tokens=work)
             self._silent = 0.0
             self._engine.kill()

@@ -66,8 +66,9 @@ class Kept:
         """Opened anew where another process has deleted it, since it may have been made again with another model."""
         with self._mutex:
             if self._index.replaced:
+                anew = Index.open(self._path, self._given)  # first, since settings may be wrong at the moment
                 self._index.close()
-                self._index = Index.open(self._path, self._given)
+                self._index = anew
             return self._index
 
     def search(self, query: Query, since: str = "", update: bool = True) -> Answer:

@@ -21,7 +21,8 @@ class Patient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=1, low=0)  # an answer is sent when the system has all of it
+        # An answer is sent when the system has all of it; over TLS up to a block of 256 KB may still wait in asyncio.
+        transport.set_write_buffer_limits(high=1, low=0)
         self._head = self.loop.call_later(self.head_seconds, self._give_up)
 
     def data_received(self, data: bytes) -> None:

@@ -62,8 +62,8 @@ CLOSE_SECONDS = 2
 OWN_FILES = 200
 """Open files of the server beside its connections, at most."""
 TAKEN = 1 / 3
-"""Of `drain_seconds`, in which queries are still taken: a balancer needs a while to see that the server goes down, and
-callers who keep asking would never let it end."""
+"""Of `drain_seconds`, in which queries are still taken while others are under way: callers who keep asking would never
+let it end."""
 
 
 def serve(options: Options, settings: Settings, announce: Callable[[str], None]) -> int:

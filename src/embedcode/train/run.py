@@ -330,10 +330,12 @@ class Run:
         plan = self._plan()
         if not resume:
             refuse_taken(self.out)
-        if plan and plan["recipe"] != own:
-            odd = next(name for name in own if own[name] != plan["recipe"].get(name))
+        # A run of an older version has no keys that came since: what they are by default is what it did.
+        begun = json.loads(json.dumps(asdict(Recipe(Path(), "", "")))) | plan["recipe"] if plan else own
+        if begun != own:
+            odd = next(name for name in own if own[name] != begun[name])
             raise UsageError(
-                f"{self.out} has a run with another {odd}: {plan['recipe'].get(odd)!r}, not {own[odd]!r}. "
+                f"{self.out} has a run with another {odd}: {begun[odd]!r}, not {own[odd]!r}. "
                 "Go on with the recipe as it was, or give another folder by --out."
             )
         if not plan and resume:
