@@ -326,12 +326,12 @@ class Run:
 
     def _claim(self, resume: bool) -> bool:
         """Take the folder, or go on in it if it is of the same recipe; whether a run begins in it."""
-        own = json.loads(json.dumps(asdict(self.recipe) | {"folder": ""}))
+        own = _plain(self.recipe)
         plan = self._plan()
         if not resume:
             refuse_taken(self.out)
         # A run of an older version has no keys that came since: what they are by default is what it did.
-        begun = json.loads(json.dumps(asdict(Recipe(Path(), "", "")))) | plan["recipe"] if plan else own
+        begun = _plain(Recipe(Path(), "", "")) | plan["recipe"] if plan else own
         if begun != own:
             odd = next(name for name in own if own[name] != begun[name])
             raise UsageError(
@@ -390,6 +390,12 @@ class _Watching:
                 file.write(save(network.trained_weights(self._model)))
             with replacing(place) as file:
                 file.write(json.dumps({"step": step, "mean": value}).encode())
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """As its plan has it, wherever it lies."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(recipe) | {"folder": ""}))
+    return found
 
 
 @contextmanager
