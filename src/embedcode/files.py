@@ -4,12 +4,13 @@ are replaced while others read them, folders of ours that nobody else may look i
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from embedcode.errors import UsageError
 
@@ -42,6 +43,16 @@ def is_folder(path: str | Path) -> bool:
 def is_file(path: str | Path) -> bool:
     """The same of a file."""
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def noted(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of ours; an empty one where it is missing or damaged, since what it notes can be found
+    out again."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def stamp(path: Path) -> tuple[int, int, int]:

@@ -290,15 +290,17 @@ def _f2llm() -> Layout:
     return _qwen3("codefuse-ai/F2LLM-v2-80M", "Qwen3Model", 40960, QUESTION, tokenizer, "<|im_end|>")
 
 
+QWEN2_BIASES: Shapes = {"self_attn.q_proj.bias": (32,), "self_attn.k_proj.bias": (16,), "self_attn.v_proj.bias": (16,)}
+
+
 def _jina_code() -> Layout:
     tokenizer = vocabularies.byte_level(QWEN_TOKENS)
     config = _qwen(tokenizer, "Qwen2ForCausalLM", "qwen2", matryoshka_dims=[8, 16, 32])
-    biases: Shapes = {"self_attn.q_proj.bias": (32,), "self_attn.k_proj.bias": (16,), "self_attn.v_proj.bias": (16,)}
     return Layout(
         "jinaai/jina-code-embeddings-0.5b",
         "Qwen2Model",
         config,
-        decoder(config, "model.", biases),
+        decoder(config, "model.", QWEN2_BIASES),
         tokenizer,
         renamed=(("model.", ""),),
         causal=True, pooling="last", query=JINA["nl2code_query"], passage=JINA["nl2code_document"], padding="left",
@@ -313,12 +315,11 @@ def _jina_code() -> Layout:
 def _nomic_embed_code() -> Layout:
     tokenizer = vocabularies.byte_level(QWEN_TOKENS)
     config = _qwen(tokenizer, "Qwen2Model", "qwen2", tie_word_embeddings=False, torch_dtype="float32")
-    biases: Shapes = {"self_attn.q_proj.bias": (32,), "self_attn.k_proj.bias": (16,), "self_attn.v_proj.bias": (16,)}
     return Layout(
         "nomic-ai/nomic-embed-code",
         "Qwen2Model",
         config,
-        decoder(config, "", biases),
+        decoder(config, "", QWEN2_BIASES),
         tokenizer,
         causal=True, pooling="last", query=NOMIC, shards=3,
         files={

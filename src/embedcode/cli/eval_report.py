@@ -107,12 +107,12 @@ def compare(
     if explain is not None:
         _explain((a, first), (b, second), explain, task, as_json)
         return
-    difference = found.difference
+    difference, differing = found.difference, reader.apart([first, second])
     if as_json:
         output.put_json(
             {
                 "task": first.task, "a": first.system, "b": second.system, "metric": found.metric,
-                "differing": reader.apart([first, second]),
+                "differing": differing,
                 "difference": round(difference.mean, 6),
                 "interval": [round(difference.low, 6), round(difference.high, 6)],
                 "p": difference.p, "clusters": found.clusters,
@@ -121,7 +121,6 @@ def compare(
         )  # fmt: skip
         return
     output.put(f"{first.task}, {found.metric}, {first.queries:,} queries")
-    differing = reader.apart([first, second])
     for letter, one in (("A", first), ("B", second)):
         output.put(f"  {letter} {one.metrics[found.metric]:.4f}  {_named(one, differing)}")
     drawn = f"; {found.clusters} clusters (repositories) of queries are drawn whole" if found.clusters else ""

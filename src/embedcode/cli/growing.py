@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from embedcode.files import noted
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 def begun(path: Path, key: str) -> str:
     """The `build` that an unfinished part of `path` with the same `key` is of; "" where there is none."""
     part, note = _beside(path)
-    known = _known(note)
+    known = noted(note)
     return str(known.get("build", "")) if known.get("key") == key and part.exists() else ""
 
 
@@ -48,7 +50,7 @@ class Growing:
         """
         part, note = _beside(path)
         wanted = {"key": key, "build": build}
-        same = _known(note) == wanted
+        same = noted(note) == wanted
         dropped = not same and part.exists()
         if not same:
             part.unlink(missing_ok=True)
@@ -97,14 +99,6 @@ class Growing:
 def _beside(path: Path) -> tuple[Path, Path]:
     """The part, and the note of what it is of."""
     return path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.part.json")
-
-
-def _known(note: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(note.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def json_lines(vectors: NDArray[Any], ids: Sequence[Any], first: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from embedcode.engine import memory
 from embedcode.errors import ModelError
-from embedcode.files import make_private
+from embedcode.files import make_private, noted
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.settings import PRECISIONS
 from embedcode.types import Tokens
@@ -57,7 +57,7 @@ def choose(
     _check(checkpoint)
     kept = home / "precision.json"
     key = f"trials {checkpoint.space} {platform.machine()} {_processor()} torch {torch.__version__}"
-    known = _read(kept)
+    known = noted(kept)
     if key not in known:
         known[key] = [asdict(trial) for trial in _measured(checkpoint, sample, states)]
         try:
@@ -119,14 +119,6 @@ def _seconds(work: Callable[[], object]) -> float:
         work()
         spent.append(time.perf_counter() - start)
     return min(spent)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _processor() -> str:

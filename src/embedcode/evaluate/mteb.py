@@ -10,11 +10,13 @@ mteb gives title and text of a document joined by a blank: what `eval coir --con
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from embedcode.errors import UsageError
+from embedcode.evaluate.systems import conditions_of
 from embedcode.types import Encoder, Role, Truncate, digest
 
 if TYPE_CHECKING:
@@ -50,14 +52,6 @@ class Model:
         return (_tensor(a) * _tensor(b)).sum(-1)
 
     @property
-    def _way(self) -> str:
-        """Names all that a figure depends on: mteb files figures by it, and gives those it has in place of new ones."""
-        known = getattr(self._encoder, "conditions", None)
-        instruction = known.instruction if self._instruction is None and known else self._instruction
-        prompts = [known.prompts.get(role, "") if known else "" for role in Role]
-        return digest(self._encoder.space, self._encoder.build, *prompts, instruction or "").hex()
-
-    @property
     def mteb_model_meta(self) -> Any:
         try:
             meta = import_module("mteb.models.model_meta").ModelMeta
@@ -68,10 +62,12 @@ class Model:
             ("release_date", "languages", "n_parameters", "memory_usage_mb", "license", "open_weights",
              "public_training_code", "public_training_data", "training_datasets")
         )  # fmt: skip
+        # mteb files figures by the revision, and gives those it has in place of new ones.
+        conditions = conditions_of(self._name, self._encoder, self._instruction)
         return meta(
             loader=None,
             name=name,
-            revision=self._way[:12],
+            revision=digest(json.dumps(conditions, sort_keys=True)).hex()[:12],
             max_tokens=self._encoder.max_tokens,
             embed_dim=self._encoder.dim,
             framework=[],
