@@ -165,7 +165,8 @@ def share(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
         "import sys, time, json, embedcode\nfrom embedcode.types import Role, Truncate\ne = embedcode.load()\n"
         "e.encode(['warm'], Role.PASSAGE)\n"
         "for line in sys.stdin:\n t = json.loads(line)\n s = time.perf_counter()\n"
-        " e.encode(t, Role.PASSAGE, truncate=Truncate.END)\n print(time.perf_counter() - s, flush=True)\n"
+        f" e.encode(t, Role.PASSAGE, truncate=Truncate.END, max_tokens={MAX_TOKENS})\n"
+        " print(time.perf_counter() - s, flush=True)\n"
     )
     chosen = dict(one.split("=", 1) for one in args.set)
     environment = (
@@ -194,7 +195,8 @@ def share(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
 
 
 def lanes(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]:
-    """One query at a time, idle and while bulk indexing has all the queue it may; and bulk with and without it."""
+    """One query at a time, idle and while bulk indexing has all the queue it may; and bulk without and with it, in
+    turns."""
     draw = random.Random(3)
     queries = [(json.dumps({"model": MODEL, "input": f"{line} {draw.random()}", "input_type": "query"}), 10)
                for line in bodies.questions]  # fmt: skip
@@ -203,28 +205,32 @@ def lanes(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
         out["build"], out["batch_tokens"] = build(server), 2048
         out["idle"] = load(server, queries[:1000], args.seconds / 2, clients=1, warm=1)
         say("queries, idle", out["idle"])
-        out["bulk alone"] = bodies.load(server, args.seconds, clients=32, warm=1)
-        say("bulk alone", out["bulk alone"])
-        bulk: dict[str, Any] = {}
+        queries = queries[1000:]
+        rounds = out["rounds"] = []
+        for _ in range(args.rounds):
+            found = {"bulk alone": bodies.load(server, args.seconds, clients=32, warm=1)}
 
-        def work_bulk() -> None:
-            bulk.update(bodies.load(server, args.seconds + 3, clients=32, warm=2))
+            def work_bulk(found: dict[str, Any] = found) -> None:
+                found["bulk beside queries"] = bodies.load(server, args.seconds + 3, clients=32, warm=2)
 
-        beside = threading.Thread(target=work_bulk)
-        beside.start()
-        time.sleep(2)
-        out["queries beside bulk"] = load(server, queries[1000:], args.seconds, clients=1)
-        beside.join()
-        out["bulk beside queries"] = bulk
-        say("queries beside bulk", out["queries beside bulk"])
-        say("bulk beside queries", bulk)
+            beside = threading.Thread(target=work_bulk)
+            beside.start()
+            time.sleep(2)
+            found["queries beside bulk"] = load(server, queries, args.seconds, clients=1)
+            beside.join()
+            queries = queries[found["queries beside bulk"]["bodies_used"] :]
+            for name, one in found.items():
+                say(name, one)
+            rounds.append(found)
         batches = server.metric("embedcode_batch_tokens_count")
         out["mean_batch_tokens"] = round(server.metric("embedcode_batch_tokens_sum") / max(1, batches))
-    rate = out["bulk alone"]["tokens_per_second"]
-    batch_ms = 1000 * out["batch_tokens"] / rate
+    rates = [one["bulk alone"]["tokens_per_second"] for one in rounds]
+    batch_ms = 1000 * out["batch_tokens"] / statistics.median(rates)
     out["bulk_batch_ms"] = round(batch_ms, 1)
     out["allowed_p95_ms"] = round(max(3 * out["idle"]["ms"]["p95"], batch_ms + 10), 1)
-    out["bulk_kept"] = round(bulk["tokens_per_second"] / rate, 3)
+    out["p95_ms"] = statistics.median(one["queries beside bulk"]["ms"]["p95"] for one in rounds)
+    kept = [one["bulk beside queries"]["tokens_per_second"] / rate for one, rate in zip(rounds, rates, strict=True)]
+    out["bulk_kept"], out["bulk_kept_by_round"] = round(statistics.median(kept), 3), [round(one, 3) for one in kept]
     return out
 
 

@@ -15,9 +15,13 @@ from safetensors.torch import save_file
 from transformers import MistralConfig, MistralModel
 
 from embedcode import Role, load
+from embedcode.engine import memory
 from embedcode.engine.torch_encoder import TorchEncoder
+from embedcode.errors import ModelError
 from embedcode.model.spec import DEFAULT
+from embedcode.serve import plan
 from embedcode.serve.golden import compare
+from embedcode.serve.options import Options
 
 from .serving import PATIENCE, Server, serving
 
@@ -113,3 +117,13 @@ def test_the_vector_of_a_known_text_is_kept_and_a_model_that_gives_another_is_ne
 def test_a_home_that_cannot_be_written_keeps_no_vector_and_is_no_trouble(exact: TorchEncoder, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert compare(exact, tmp_path / "file" / "home") == 1
+
+
+def test_a_model_of_a_card_need_not_fit_in_the_machines_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "needed", lambda *_: 14_000_000_000)
+    monkeypatch.setattr(memory, "available", lambda: 2_000_000_000)
+    card, processor = (load(str(folder), device=device) for device in ("cuda", "cpu"))
+    assert isinstance(card, TorchEncoder) and isinstance(processor, TorchEncoder)
+    assert plan.check(card, Options()) < 2_000_000_000
+    with pytest.raises(ModelError, match=r"needs 14\.0 GB of memory and 2\.0 GB are free"):
+        plan.check(processor, Options())

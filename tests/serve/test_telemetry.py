@@ -44,8 +44,8 @@ class Collector:
     port: int
     bodies: list[bytes] = field(default_factory=list)
 
-    def spans(self, trace: str, least: int) -> dict[str, list[Any]]:
-        """Those of a trace by their names, once there are `least` of them."""
+    def spans(self, trace: str, *names: str) -> dict[str, list[Any]]:
+        """Those of a trace by their names, once there are some of each; a request's comes after those of its parts."""
         end = time.monotonic() + PATIENCE
         while True:
             found: dict[str, list[Any]] = {}
@@ -54,7 +54,7 @@ class Collector:
                     for span in (span for scope in resource.scope_spans for span in scope.spans):
                         if span.trace_id.hex() == trace:
                             found.setdefault(span.name, []).append(span)
-            if sum(map(len, found.values())) >= least:
+            if found.keys() >= set(names):
                 return found
             assert time.monotonic() < end, found
             time.sleep(0.05)
@@ -104,7 +104,7 @@ def test_a_request_is_in_its_callers_trace_with_its_stages_and_no_text(server: S
         traceparent=CALLER,
     )
     assert status == 200
-    found = collector.spans(trace, 4)
+    found = collector.spans(trace, "POST /v1/embeddings")
     (request,), (tokenise,), (queue,) = found["POST /v1/embeddings"], found["tokenise"], found["queue"]
     assert request.parent_span_id.hex() == above
     assert all(one.parent_span_id == request.span_id for one in (tokenise, queue, *found["batch"]))
@@ -127,7 +127,7 @@ def test_a_refusal_and_an_unknown_path_say_nothing_of_what_was_sent(server: Serv
     assert server.send("/v1/embeddings", {"model": "xyzzy", "input": SECRET}, **given)[0] == 404
     assert server.send("/xyzzy", **given)[0] == 404
     assert server.send("/v1/health/ready", **given)[0] == 200
-    found = collector.spans(trace, 2)
+    found = collector.spans(trace, "POST /v1/embeddings", "GET")
     assert found.keys() == {"POST /v1/embeddings", "GET"}  # and health is asked too often
     assert values(found["GET"][0])["http.response.status_code"] == 404
     assert all(b"xyzzy" not in body for body in collector.bodies)
@@ -138,8 +138,8 @@ def test_a_caller_that_is_not_traced_is_not(server: Server, collector: Collector
     assert server.send("/v1/models", traceparent=f"00-{trace}-{'2' * 16}-00")[0] == 200
     after = "4" * 32
     assert server.send("/v1/models", traceparent=f"00-{after}-{'2' * 16}-01")[0] == 200
-    collector.spans(after, 1)
-    assert collector.spans(trace, 0) == {}
+    collector.spans(after, "GET /v1/models")
+    assert collector.spans(trace) == {}
 
 
 def test_grpc_is_traced_and_the_service_is_named(server: Server, collector: Collector) -> None:
@@ -153,7 +153,7 @@ def test_grpc_is_traced_and_the_service_is_named(server: Server, collector: Coll
         metadata = (("traceparent", f"00-{trace}-{'2' * 16}-01"),)
         call = channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")
         call(request.SerializeToString(), metadata=metadata, timeout=PATIENCE)
-    found = collector.spans(trace, 2)
+    found = collector.spans(trace, f"{kserve.SERVICE}/ModelInfer")
     (span,) = found[f"{kserve.SERVICE}/ModelInfer"]
     assert values(span)["rpc.method"] == "ModelInfer"
     assert "tokenise" in found

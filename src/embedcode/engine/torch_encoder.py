@@ -66,6 +66,11 @@ class TorchEncoder(LocalEncoder):
         return self.checkpoint.space
 
     @property
+    def may_take_card(self) -> bool:
+        """Whether weights go to a card, whose room is looked at as they are loaded, or with `auto` perhaps do."""
+        return self._wanted != "cpu"
+
+    @property
     def bulk(self) -> int:
         return (STREAMED if self.streams_layers else PACK if self._device == "cpu" else CARD_PACK) // USUAL
 

@@ -88,8 +88,10 @@ def check(encoder: LocalEncoder, options: Options) -> int:
 
 
 def _needed(encoder: LocalEncoder) -> int:
-    """By the model; ModelError where that is not free."""
+    """By the model, of the machine's memory; ModelError where that is not free."""
     if isinstance(encoder, TorchEncoder):
+        if encoder.may_take_card:  # weights pass by one at a time; the engine looks at what it takes as it loads
+            return memory.BASE
         precisions = [encoder.asked] if encoder.asked else list(memory.NUMBER)
         need = min(memory.needed(encoder.checkpoint, precision) for precision in precisions)
         if not encoder.streams_layers:
