@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from embedcode.data import history
 from embedcode.data.history import Issues, Mined, message_reason, mine, read_issues, said
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
+from embedcode.model.passage import passage
 from embedcode.model.spec import Spec
 from embedcode.types import Pair
 
@@ -209,11 +211,24 @@ def test_code_that_is_called_a_licence_is_none(repository: Path, tokenizer: Text
 def test_an_edited_line_is_of_the_chunk_that_holds_its_words(tokenizer: TextTokenizer) -> None:
     """A run of 512 tokens ends where the next token begins: behind the indentation of a line that lies in the next."""
     text = "".join(f"    total_{i} = first_{i} + second_{i}\n" for i in range(200))
-    rows = text.split("\n")[:-1]
+    rows, lines = text.split("\n")[:-1], history._Lines(tokenizer)
     for row in range(200):
-        places = list(history._chunks("a.py", text, [(row, row)], tokenizer))
+        places = list(history._chunks("a.py", text, [(row, row)], lines))
         words = {*rows[row].split()} - {"=", "+"}
         assert places and all(words & {*place.split()} for place in places), row
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n\t "])
+def test_chunks_end_where_the_tokens_of_the_whole_file_say(tokenizer: TextTokenizer, end: str) -> None:
+    words = ["größe = Σ[i]", "", "x" * 150, "日本語のコメント", "\u2028 a\u0301 e\u0000f", "[SEP] refresh(token)"]
+    text = end.join(f"{word} {i * i}" for i in range(150) for word in words)
+    firsts = [first for first, last in tokenizer.places("", text) if last]
+    room = 512 - len(tokenizer.places("", "src/a.py\n"))
+    cuts = [0, *firsts[room::room], len(text)]
+    expected = [passage("src/a.py", "", text[a:b]) for a, b in pairwise(cuts)]
+    assert len(expected) > 5
+    whole = [(0, text.count("\n"))]
+    assert list(history._chunks("src/a.py", text, whole, history._Lines(tokenizer))) == expected
 
 
 @pytest.mark.parametrize("byte", ["\x01", "\x02", "\x1e"])
