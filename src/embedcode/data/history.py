@@ -323,8 +323,8 @@ def _functions(text: str, language: Language, ranges: Sequence[tuple[int, int]])
 
 
 class _Lines:
-    """Where tokens begin, line by line, since none of the packaged model's goes across. A line is in many versions of its
-    file: with what is kept of it three histories took a third to a half of the time."""
+    """Where tokens begin, line by line, since none of the packaged model's goes across. A line is in many versions of
+    its file: with what is kept of it three histories took a third to a half of the time."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self.specials = len(tokenizer.places("", ""))
