@@ -23,6 +23,12 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("calm")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Training first: its files are the longest, and at the end one process would have them and the other nothing."""
+    items.sort(key=lambda item: item.path.parent.name != "train")
+
+
 DIM = 64
 LIMIT = 200
 """Words that a text may have."""
