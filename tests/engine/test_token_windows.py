@@ -98,6 +98,7 @@ def test_any_text_has_the_same_ids_by_window(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "WHOLE", 64)
         patch.setattr(module, "WINDOW", 3)
+        patch.setattr(module, "WIDENED", 9)
         (entry,) = ours([text], "", truncate, None)
     assert isinstance(entry, Tokens)
     whole = library.encode(text)
@@ -127,3 +128,26 @@ def test_a_text_that_is_surely_too_long_is_refused_by_its_window(pair: tuple[Tex
     (error,) = ours([CODE * 500], "", Truncate.NONE, None)
     assert isinstance(error, InputError)
     assert "exceeds maximum allowed token size 40" in error.message
+
+
+@pytest.mark.parametrize("content", ["x", " ", "\u0416"])
+def test_a_word_or_a_blank_of_megabytes_costs_no_more_and_counts_as_cut(
+    pair: tuple[TextTokenizer, Tokenizer], content: str
+) -> None:
+    ours, _ = pair
+    small, large = (f"first {content * size} last" for size in (300_000, 10_000_000))
+
+    def read(text: str, truncate: Truncate) -> tuple[float, tuple[int, ...]]:
+        start = time.perf_counter()
+        (entry,) = ours([text], "", truncate, None)
+        passed = time.perf_counter() - start
+        assert isinstance(entry, Tokens) and entry.estimated and entry.original > entry.used
+        return passed, entry.ids
+
+    for truncate in (Truncate.START, Truncate.END):
+        quick, ids = min(read(small, truncate) for _ in range(3))
+        passed, same = read(large, truncate)
+        assert same == ids
+        assert passed < 10 * quick + 0.05
+    (error,) = ours([large], "", Truncate.NONE, None)
+    assert isinstance(error, InputError) and "exceeds maximum allowed token size 40" in error.message
