@@ -144,11 +144,31 @@ def test_who_sends_nothing_keeps_others_out_for_a_moment_only(monkeypatch: pytes
     run(Options(grpc_port=0), asking)
 
 
-def infer(texts: int) -> bytes:
-    tensor = {"name": "text", "datatype": "BYTES", "shape": [texts, 1]}
-    content = struct.pack("<I", 1) + b"a"
-    request = kserve.message("ModelInferRequest", model_name="m", inputs=[tensor], raw_input_contents=[content * texts])
+def infer(texts: int, *outputs: str) -> bytes:
+    request = kserve.message(
+        "ModelInferRequest",
+        model_name="m",
+        inputs=[{"name": "text", "datatype": "BYTES", "shape": [texts, 1]}],
+        outputs=[{"name": name} for name in outputs],
+        raw_input_contents=[(struct.pack("<I", 1) + b"a") * texts],
+    )
     return bytes(request.SerializeToString())
+
+
+async def refused(channel: Any, content: bytes) -> str:
+    """What is said of a ModelInfer whose message is none."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")(content)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    return str(caught.value.details())
+
+
+def test_an_output_is_answered_once() -> None:
+    async def asking(channel: Any) -> None:
+        said = await refused(channel, infer(1, "embeddings", "truncated", "embeddings"))
+        assert said == "The output embeddings is asked for twice: name it once."
+
+    run(Options(grpc_port=0), asking)
 
 
 def test_answers_that_nobody_reads_take_no_more_than_the_bound_and_the_next_ones_are_refused() -> None:
