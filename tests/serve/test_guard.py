@@ -130,6 +130,11 @@ def test_no_message_holds_what_was_sent_in_the_wrong_type(fields: dict[str, Any]
     assert [error["message"] for error in errors] == [said]
 
 
+def test_a_field_of_a_name_that_cannot_be_written_is_refused_like_any_other() -> None:
+    status, _, answer = ask(serving(Options(index={"shop": Path("/shop")})), "/v1/search", {"\ud800": 1})
+    assert (status, answer["error"]["param"]) == (422, "?")
+
+
 @pytest.mark.parametrize(
     ("path", "fields"), [("/v1/search", {"query": "x", "mode": "dense"}), ("/v1/search/related", {"path": "a.py"})]
 )
