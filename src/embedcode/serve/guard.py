@@ -187,6 +187,11 @@ class Guard:
         ]
         self._journal.write("mistake", "error", id=request_id, path=path, type=type(error).__name__, frames=frames)
 
+    def unreadable(self, client: tuple[str, int] | None) -> None:
+        """What came is no HTTP: TLS on a port without, two lengths, a head without end. Nothing of it is told."""
+        self._metrics.requests.labels("other", "400").inc()
+        self._journal.write("not http", "info", status=400, client=client[0] if client else "")
+
     def count(
         self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: dict[str, Any]
     ) -> None:
