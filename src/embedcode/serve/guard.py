@@ -51,6 +51,7 @@ LOGGED_TEXTS, LOGGED_CHARACTERS = 8, 200
 """Of a request, where its texts are to be logged."""
 
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_ORIGIN = re.compile(r"\Ahttps?://[^/]*/?", re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::\d+)?")
 
 
@@ -86,6 +87,8 @@ class Guard:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 return
+            # Some proxies send the whole URL, as they may (RFC 9112, 3.2.2); the Host is still judged by its header.
+            scope["path"] = _ORIGIN.sub("/", scope["path"])
             headers = Headers(scope=scope)
             request_id = self.request_id(headers)
             state = scope.setdefault("state", {})
