@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,19 +16,31 @@ from embedcode.serve.options import Options
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
 def test_alerts_name_metrics_that_the_server_has() -> None:
     known = {"up"}
     for family in text_string_to_metric_families(Metrics().text().decode()):
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
         known |= {family.name + suffix for suffix in suffixes}
-    groups = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
-    rules = [rule for group in groups for rule in group["rules"]]
-    assert len(rules) == len({rule["alert"] for rule in rules})
-    for rule in rules:
+    assert len(rules()) == len({rule["alert"] for rule in rules()})
+    for rule in rules():
         named = set(re.findall(r"\b(?:embedcode_\w+|up)\b", rule["expr"]))
         assert named
         assert named <= known, named - known
         assert rule["annotations"]["summary"]
+
+
+def test_texts_that_are_cut_are_a_share_of_all_that_are_answered() -> None:
+    """Not of those that are computed: the same long text five times was 500 %."""
+    (rule,) = [rule for rule in rules() if rule["alert"] == "EmbedcodeTruncates"]
+    cut, answered = rule["expr"].split("/")
+    assert "embedcode_truncated_texts_total" in cut
+    wanted = {f"embedcode_{name}_total" for name in ("cache_hits", "cache_misses", "shared_texts")}
+    assert set(re.findall(r"embedcode_\w+", answered)) == wanted
 
 
 def test_every_alert_is_in_the_docs() -> None:

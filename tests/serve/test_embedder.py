@@ -339,6 +339,38 @@ def test_a_text_that_kills_the_engine_is_told_by_its_place_and_the_others_are_an
     case.run(work())
 
 
+def test_who_comes_while_an_engine_is_not_started_yet_is_told_to_come_back_when_it_has_been(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(door, "RESTART_SECONDS", (20.0,))
+    case = Case()
+
+    async def work() -> None:
+        case.engine.told("died", (-9,))
+        with pytest.raises(ProblemError) as caught:
+            await case.ask("a")
+        assert (caught.value.status, caught.value.retry_after) == (503, 21)  # it loads within a second
+
+    case.run(work())
+
+
+def test_texts_are_counted_as_cached_computed_or_shared_and_each_once() -> None:
+    """By which an alert divides those that are cut, which are counted however they are answered."""
+    case = Case()
+
+    async def work() -> None:
+        for texts in (["a", "b", "a"], ["b", "c"]):
+            asked = [case.ask(*texts), case.ask(*texts)]
+            await case.until(lambda: case.engine.has)
+            case.engine.answer()
+            await asyncio.gather(*asked)
+
+    case.run(work())
+    metrics = case.embedder.metrics
+    found = [counter._value.get() for counter in (metrics.hits, metrics.misses, metrics.shared)]
+    assert found == [2, 3, 5]
+
+
 def test_a_request_of_which_the_engine_died_alone_is_the_servers_fault() -> None:
     case = Case()
 

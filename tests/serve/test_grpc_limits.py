@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -144,11 +145,31 @@ def test_who_sends_nothing_keeps_others_out_for_a_moment_only(monkeypatch: pytes
     run(Options(grpc_port=0), asking)
 
 
-def infer(texts: int) -> bytes:
-    tensor = {"name": "text", "datatype": "BYTES", "shape": [texts, 1]}
-    content = struct.pack("<I", 1) + b"a"
-    request = kserve.message("ModelInferRequest", model_name="m", inputs=[tensor], raw_input_contents=[content * texts])
+def infer(texts: int, *outputs: str) -> bytes:
+    request = kserve.message(
+        "ModelInferRequest",
+        model_name="m",
+        inputs=[{"name": "text", "datatype": "BYTES", "shape": [texts, 1]}],
+        outputs=[{"name": name} for name in outputs],
+        raw_input_contents=[(struct.pack("<I", 1) + b"a") * texts],
+    )
     return bytes(request.SerializeToString())
+
+
+async def refused(channel: Any, content: bytes) -> str:
+    """What is said of a ModelInfer whose message is none."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")(content)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    return str(caught.value.details())
+
+
+def test_an_output_is_answered_once() -> None:
+    async def asking(channel: Any) -> None:
+        said = await refused(channel, infer(1, "embeddings", "truncated", "embeddings"))
+        assert said == "The output embeddings is asked for twice: name it once."
+
+    run(Options(grpc_port=0), asking)
 
 
 def test_answers_that_nobody_reads_take_no_more_than_the_bound_and_the_next_ones_are_refused() -> None:
@@ -185,6 +206,56 @@ def test_at_its_end_a_server_takes_no_more_texts_and_still_says_that_it_lives(mo
         await bodies.wait_empty()
 
     run(Options(grpc_port=0), asking)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"inputs": [{}] * 150_000},
+        {"inputs": [{"contents": {"bytes_contents": [b""] * 150_000}}]},
+        {"inputs": [{"shape": [1] * 300_000}]},
+        {"outputs": [{}] * 150_000},
+        {"raw_input_contents": [b""] * 150_000},
+    ],
+    ids=["inputs", "texts", "shape", "outputs", "raw"],
+)
+def test_a_message_of_far_too_many_fields_is_refused_unparsed(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    content = kserve.message("ModelInferRequest", **fields).SerializeToString()
+    monkeypatch.setattr(kserve, "parse", None)
+
+    async def asking(channel: Any) -> None:
+        said = await refused(channel, content)
+        assert said == "The message has more fields than 2,048 inputs need: split the request."
+
+    run(Options(grpc_port=0), asking)
+
+
+def test_a_large_message_is_parsed_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    parse = kserve.parse
+
+    def noting(name: str, content: bytes) -> Any:
+        threads.append(threading.current_thread())
+        return parse(name, content)
+
+    monkeypatch.setattr(kserve, "parse", noting)
+    tensors: list[dict[str, Any]] = [
+        {"name": name, "datatype": "BYTES", "shape": [2048, 1], "contents": {"bytes_contents": [content] * 2048}}
+        for name, content in (("text", b"a" * 100), ("modality", b"text"))
+    ]
+    large = kserve.message("ModelInferRequest", model_name="m", inputs=tensors)
+
+    async def asking(channel: Any) -> None:
+        ask = channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")
+        assert len(await ask(large.SerializeToString())) > 2048 * 16
+        assert await ask(infer(1))
+        for junk in (b"\xff" * 300_000, infer(1) + b"\x3a" + b"\xff" * 4 + bytes(300_000)):
+            assert "the message is no ModelInferRequest" in await refused(channel, junk)
+
+    run(Options(grpc_port=0), asking)
+    assert [thread is threading.main_thread() for thread in threads[:2]] == [False, True]
 
 
 def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:

@@ -109,6 +109,14 @@ def test_health_is_told_under_any_name() -> None:
         assert ask(app, "/v1/status", host="10.1.2.3:8000")[0] == 403
 
 
+def test_a_whole_url_in_the_place_of_a_path_is_asked_like_the_path_and_opens_no_other_host() -> None:
+    app = serving(Options())
+    for start in ("http://localhost", "HTTPS://localhost:8000"):
+        assert ask(app, f"{start}/v1/metrics")[0] == 200
+        assert ask(app, start)[0] == 404
+        assert ask(app, f"{start}/v1/metrics", host="evil.example")[0] == 403
+
+
 def test_without_names_a_server_that_others_reach_answers_every_one() -> None:
     assert ask(serving(Options(host="0.0.0.0")), "/v1/metrics", host="10.1.2.3:8000")[0] == 200
 
@@ -128,6 +136,11 @@ def test_no_message_holds_what_was_sent_in_the_wrong_type(fields: dict[str, Any]
     assert (status, answer["message"]) == (422, said)
     errors = ask(app, "/v1/status")[2]["errors"]
     assert [error["message"] for error in errors] == [said]
+
+
+def test_a_field_of_a_name_that_cannot_be_written_is_refused_like_any_other() -> None:
+    status, _, answer = ask(serving(Options(index={"shop": Path("/shop")})), "/v1/search", {"\ud800": 1})
+    assert (status, answer["error"]["param"]) == (422, "?")
 
 
 @pytest.mark.parametrize(

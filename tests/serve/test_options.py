@@ -107,6 +107,17 @@ def test_repositories_have_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
             options.load({"index": wrong})
 
 
+def test_hosts_are_taken_without_their_port_and_what_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["Embed.Example:8000", "10.1.2.3", "my_pod-1", "[fd00::1]:8000", "[fd00::2]", "fd00::3"]
+    wanted = ("embed.example", "10.1.2.3", "my_pod-1", "fd00::1", "fd00::2", "fd00::3")
+    assert options.load({"allowed_hosts": given}).allowed_hosts == wanted
+    monkeypatch.setenv("EMBEDCODE_SERVE_ALLOWED_HOSTS", ", ".join(given))
+    assert options.load({}).allowed_hosts == wanted
+    for wrong in ("https://a.example", "*", "*.example", "a.example/", "", " ", "a:http", "a,b", "[fd00::1", ":80"):
+        with pytest.raises(UsageError, match=f"^--allowed-host = .* has {re.escape(repr(wrong))}, which is no host: "):
+            options.load({"allowed_hosts": ["b.example", wrong]})
+
+
 def test_every_option_can_be_read() -> None:
     assert options._READERS.keys() == set(Options.__dataclass_fields__)
 

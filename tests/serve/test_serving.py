@@ -101,6 +101,27 @@ def _is_refused_unread(server: Server) -> bool:
     return server.metric(count) == before
 
 
+def test_what_is_no_http_is_counted_and_told_and_nothing_of_it(server: Server) -> None:
+    count = 'embedcode_requests_total{path="other",status="400"}'
+    secret = b"secret"
+    twice = b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"
+    wrong = (b"\x16\x03\x01" + secret * 10 + b"\r\n\r\n", twice, b"GET /" + secret * 20_000)
+    for content in wrong:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as line, suppress(ConnectionError):
+            line.sendall(content)
+            assert line.recv(4096).startswith(b"HTTP/1.1 400 ")
+    waits(lambda: server.metric(count) == len(wrong))
+    waits(lambda: [line["event"] for line in server.events()].count("not http") == len(wrong))
+    known = {"time": 0, "level": "info", "event": "not http", "status": 400, "client": "127.0.0.1"}
+    assert all(line | {"time": 0} == known for line in server.events() if line["event"] == "not http")
+
+
+def test_a_client_is_who_it_is_and_not_who_it_says(server: Server) -> None:
+    server.send("/v1/version", **{"X-Request-Id": "forwarded", "X-Forwarded-For": "6.6.6.6"})
+    waits(lambda: "forwarded" in [line.get("id") for line in server.events()])
+    assert [line["client"] for line in server.events() if line.get("id") == "forwarded"] == ["127.0.0.1"]
+
+
 def test_an_answer_on_a_kept_connection_does_not_wait_for_the_clients_system(server: Server) -> None:
     connection = server.connect()
     spent = []
@@ -258,6 +279,30 @@ def test_a_second_signal_cuts_off_and_the_exit_code_tells(tmp_path: Path) -> Non
         assert server.end(signal.SIGTERM) == 1
         query.close()
         assert not Path(f"/proc/{engine}").exists()
+
+
+def test_a_terminal_that_closes_ends_a_server_as_sigterm_does(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    with serving(tmp_path, EMBEDCODE_THREADS="1", EMBEDCODE_SERVE_DRAIN_SECONDS="300") as server:
+        query = pool.submit(server.embed, texts(20, "query"), input_type="query")
+        waits(lambda: server.metric('embedcode_engine_tokens{lane="query"}') > 0)
+        os.kill(server.engine(), signal.SIGHUP)  # which the whole group gets
+        server.process.send_signal(signal.SIGHUP)
+        waits(lambda: "draining" in [line["event"] for line in server.events()])
+        assert not query.done()
+        assert server.end(signal.SIGHUP) == 0  # no second signal, which cuts off
+        assert query.result(PATIENCE)[0] == 200
+        assert [line["event"] for line in server.events()[1:]] == ["draining", "request", "drained"]
+
+
+def test_a_server_that_was_told_to_outlive_its_terminal_does(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with serving(tmp_path, ready=False) as server:
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_ready()
+            assert server.end() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_callers_who_keep_asking_keep_no_server_from_its_end(tmp_path: Path, pool: ThreadPoolExecutor) -> None:

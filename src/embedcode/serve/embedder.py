@@ -122,6 +122,7 @@ class Embedder:
         """Seconds in which the engine had work and said nothing, by looks: time in which this process stood still too
         does not count."""
         self._deaths = 0
+        self._pause_ends = 0.0
         self._dropped = 0
         self._hits = self._misses = 0
         self.meter = Meter()
@@ -381,6 +382,7 @@ class Embedder:
     def loading(self) -> ProblemError:
         """Why nothing can be answered until the engine is ready, and when to come back."""
         seconds = int(self.facts.seconds) + 1 if self.facts else 5
+        seconds += math.ceil(max(0.0, self._pause_ends - time.monotonic()))
         return ProblemError(
             503,
             f"The model is being loaded: come back in {seconds} seconds.",
@@ -555,6 +557,7 @@ class Embedder:
             return
         pause = RESTART_SECONDS[min(self._deaths, len(RESTART_SECONDS) - 1)]
         self._deaths += 1
+        self._pause_ends = time.monotonic() + pause
         self.restarts += 1
         self.metrics.restarts.inc()
         asyncio.get_running_loop().call_later(pause, self._engine.start)

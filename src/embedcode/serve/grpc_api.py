@@ -37,12 +37,15 @@ import grpc  # type: ignore[import-untyped]
 
 VERSION = "1"
 """Of a model here; a request may name it or none."""
+INPUTS = ("text", "modality")
 PARAMETERS = ("input_type", "truncate", "dimensions", "embedding_type", "on_error", "instruction", "late_chunking")
 OUTPUTS = ("token_count", "embeddings")
 RECEIPTS = ("original_token_count", "truncated")
 """Outputs beside them for who asks for them by name: tokens of each whole text, and whether it was cut."""
 PARTIAL = ("index", "error_index", "error_message")
 """Outputs beside them with on_error=partial: which input each row is of, and which are bad, and why."""
+FIELDS = 200
+"""Of a message, beside its texts: twice those of one with all parameters and outputs."""
 METHODS = {
     "ServerLive": "/v1/health/live",
     "ServerReady": "/v1/health/ready",
@@ -183,7 +186,7 @@ class GrpcServer:
                     state["holding"] = holding
                     content = await self._message(messages)
                     holding(len(content))
-                    response = await answering(kserve.parse(f"{name}Request", content), state)
+                    response = await answering(await self._parsed(f"{name}Request", content), state)
                     content = bytes(response.SerializeToString())
                     holding(len(content))
                     context.set_trailing_metadata((("x-request-id", request_id), *state.get("trailing", ())))
@@ -225,6 +228,12 @@ class GrpcServer:
             raise ProblemError(408, said) from None
         except StopAsyncIteration:
             raise MalformedError("it has no message") from None
+
+    async def _parsed(self, name: str, content: bytes) -> Any:
+        """A large one beside the event loop, after a look at how many fields it has."""
+        if len(content) > LARGE_BODY:
+            return await asyncio.to_thread(parse, name, content, self._embedder.model)
+        return kserve.parse(name, content)
 
     def _hurry(self) -> None:
         soon = asyncio.get_running_loop().time() + HURRY_SECONDS
@@ -328,6 +337,15 @@ class GrpcServer:
         return found
 
 
+def parse(name: str, content: bytes, model: Model) -> Any:
+    """ProblemError for far more fields than a request has, before a parser makes them all."""
+    most = FIELDS + len(INPUTS) * model.most_inputs
+    if kserve.count(name, content, most) > most:
+        said = f"The message has more fields than {model.most_inputs:,} inputs need: split the request."
+        raise ProblemError(400, said)
+    return kserve.parse(name, content)
+
+
 def read(request: Any, name: str, model: Model) -> Asked:
     """MalformedError for tensors that are none, ProblemError for what cannot be answered."""
     given: dict[str, Any] = {"model": name}
@@ -338,8 +356,8 @@ def read(request: Any, name: str, model: Model) -> Asked:
     if name == model.name:
         given.setdefault("input_type", "query")  # NVIDIA's default; over HTTP there is none
     for index, tensor in enumerate(request.inputs):
-        if tensor.name not in ("text", "modality"):
-            raise ProblemError(400, f"Unknown input {tensor.name[:SHOWN]!r}: those are text and modality.")
+        if tensor.name not in INPUTS:
+            raise ProblemError(400, f"Unknown input {tensor.name[:SHOWN]!r}: those are {' and '.join(INPUTS)}.")
         field = "input" if tensor.name == "text" else "modality"
         if field in given:
             raise ProblemError(400, f"The input {tensor.name} is there twice: send it once.")
@@ -371,12 +389,16 @@ def _outputs(request: Any, partial: bool) -> list[str]:
     """In the order in which they are answered."""
     usual = OUTPUTS + PARTIAL if partial else OUTPUTS
     known = usual + RECEIPTS
+    wanted: list[str] = []
     for output in request.outputs:
+        if output.name in wanted:  # 14 bytes would buy all the vectors once more
+            raise ProblemError(400, f"The output {output.name} is asked for twice: name it once.", "outputs")
         if output.name not in known:
             cure = "" if partial else f"; with on_error=partial also {', '.join(PARTIAL)}"
             said = f"Unknown output {output.name[:SHOWN]!r}: those are {', '.join(known)}{cure}."
             raise ProblemError(400, said, "outputs")
-    return [output.name for output in request.outputs] or list(usual)
+        wanted.append(output.name)
+    return wanted or list(usual)
 
 
 def render(answer: Answer, asked: Asked, request: Any, wanted: list[str]) -> Any:

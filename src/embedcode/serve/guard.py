@@ -51,6 +51,7 @@ LOGGED_TEXTS, LOGGED_CHARACTERS = 8, 200
 """Of a request, where its texts are to be logged."""
 
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_ORIGIN = re.compile(r"\Ahttps?://[^/]*/?", re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::\d+)?")
 
 
@@ -86,6 +87,8 @@ class Guard:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 return
+            # Some proxies send the whole URL, as they may (RFC 9112, 3.2.2); the Host is still judged by its header.
+            scope["path"] = _ORIGIN.sub("/", scope["path"])
             headers = Headers(scope=scope)
             request_id = self.request_id(headers)
             state = scope.setdefault("state", {})
@@ -186,6 +189,11 @@ class Guard:
             f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
         ]
         self._journal.write("mistake", "error", id=request_id, path=path, type=type(error).__name__, frames=frames)
+
+    def unreadable(self, client: tuple[str, int] | None) -> None:
+        """What came is no HTTP: TLS on a port without, two lengths, a head without end. Nothing of it is told."""
+        self._metrics.requests.labels("other", "400").inc()
+        self._journal.write("not http", "info", status=400, client=client[0] if client else "")
 
     def count(
         self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: dict[str, Any]

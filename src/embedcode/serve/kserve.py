@@ -57,6 +57,8 @@ _MESSAGES = {
     ),
 }
 """As the protocol's file has them; `*` is repeated, `?` is one of the choices of a parameter."""
+_FIXED = {1: 8, 5: 4}
+"""Bytes of a field, by its wire type, where they are always as many."""
 
 
 class MalformedError(Exception):
@@ -120,6 +122,45 @@ def parse(name: str, content: bytes) -> Any:
         return _CLASSES[name].FromString(content)
     except DecodeError:
         raise MalformedError(f"the message is no {name}") from None
+
+
+def count(name: str, content: bytes, most: int) -> int:
+    """Fields of a message that is not parsed yet, and of the messages in it, up to one above `most`; a run of numbers
+    counts by its bytes. A parser makes something of each: of 15 million empty inputs, in 30 MB, 1.3 GB.
+
+    MalformedError where the bytes end within one.
+    """
+    found, parts = 0, [(_CLASSES[name].DESCRIPTOR, 0, len(content))]
+    try:
+        while parts:
+            kind, at, end = parts.pop()
+            while at < end and found <= most:
+                found += 1
+                tag, at = _varint(content, at)
+                if tag & 7 != 2:
+                    at = _varint(content, at)[1] if tag & 7 == 0 else at + _FIXED.get(tag & 7, 0)
+                    continue
+                size, at = _varint(content, at)
+                field = kind.fields_by_number.get(tag >> 3)
+                if field is not None and field.message_type is not None:
+                    parts.append((field.message_type, at, min(at + size, end)))
+                elif field is not None and field.type not in (field.TYPE_STRING, field.TYPE_BYTES):
+                    found += size
+                at += size
+    except IndexError:
+        raise MalformedError(f"the message is no {name}") from None
+    return min(found, most + 1)
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """A number of at most ten bytes, and where it ends."""
+    value = 0
+    for place in range(10):
+        byte = content[at + place]
+        value |= (byte & 127) << 7 * place
+        if byte < 128:
+            return value, at + place + 1
+    raise IndexError
 
 
 def parameters(given: Any) -> dict[str, bool | int | str | float | None]:

@@ -7,6 +7,7 @@ NVIDIA's spelling below EMBEDCODE_*. Knows no server.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -43,8 +44,13 @@ NIM = {
 """NVIDIA's spelling of options. NIM_SERVER_MAX_WAIT_MS is read and has nothing to set: a batch is made of what waits
 while the engine computes the last one, and no request is held back to fill it."""
 
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*|[^][\s:,/*?#@]+)(?::\d+)?")
+"""A name or an address, that of IPv6 in brackets or without, and a port that does not count."""
+
 GRPC_PORT = 8001
 """Where NVIDIA's variable gives an address alone."""
+_FLAGS = {"allowed_hosts": "--allowed-host"}
+"""Where it is not the option's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ def load(flags: Mapping[str, Any]) -> Options:
             values.update(_read(_option(variable), raw, variable))
     for name, value in flags.items():
         if value is not None:
-            values.update(_read(name, value, f"--{name.replace('_', '-')}"))
+            values.update(_read(name, value, _FLAGS.get(name, f"--{name.replace('_', '-')}")))
     options = Options(**values)
     if (options.tls_cert is None) != (options.tls_key is None):
         raise UsageError("TLS needs both files: give tls_cert (the certificate) and tls_key (its key).")
@@ -179,9 +185,15 @@ def _path(raw: Any) -> Path:
     return Path(raw).expanduser().absolute()
 
 
-def _names(raw: Any) -> tuple[str, ...]:
-    parts = raw.split(",") if isinstance(raw, str) else raw
-    return tuple(part.strip().lower() for part in parts if part.strip())
+def _hosts(raw: Any) -> tuple[str, ...]:
+    """Without a port, as requests are judged: of what could never match one would notice only that all are refused."""
+    found = []
+    for part in raw.split(",") if isinstance(raw, str) else raw:
+        match = _HOST.fullmatch(part.strip().lower())
+        if match is None:
+            raise ValueError(f"has {part[:100]!r}, which is no host: give names alone, as in embed.example or 10.1.2.3")
+        found.append(match[1].strip("[]"))
+    return tuple(found)
 
 
 def _indexes(raw: Any) -> dict[str, Path]:
@@ -213,7 +225,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "grpc_port": _whole(0, 65535),
     "api_keys": _path,
     "insecure_bind": _switch,
-    "allowed_hosts": _names,
+    "allowed_hosts": _hosts,
     "served_name": str,
     "default_input_type": _role,
     "accept_token_ids": _switch,

@@ -1,8 +1,12 @@
-"""Patience: uvicorn's protocol with an end to it, for who opens a connection and sends, or reads, drop by drop."""
+"""Patience: uvicorn's protocol with an end to it, for who opens a connection and sends, or reads, drop by drop.
+
+It also tells of what is no HTTP, which no application hears of.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -13,6 +17,8 @@ class Patient(H11Protocol):
     """From the first byte that may be sent to the end of a request's headers."""
     read_seconds = 60.0
     """In which a caller has to read something of an answer that waits."""
+    unreadable: Callable[[tuple[str, int] | None], None] = staticmethod(lambda client: None)
+    """Is told who sent what is no request."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -33,6 +39,10 @@ class Patient(H11Protocol):
             self._head = None
         elif not at_work and self._head is None and not self.transport.is_closing():
             self._head = self.loop.call_later(self.head_seconds, self._give_up)
+
+    def send_400_response(self, msg: str) -> None:
+        self.unreadable(self.client)
+        super().send_400_response(msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._head, self._unread):

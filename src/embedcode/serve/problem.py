@@ -30,7 +30,7 @@ class ProblemError(Exception):
         super().__init__(message)
         self.status = status
         self.message = encodable(message)  # a value in it may hold half a surrogate pair
-        self.param = param
+        self.param = None if param is None else encodable(param)  # the name of a field that there is none of, likewise
         self.code = code
         self.index = index
         """Place of the offending input."""

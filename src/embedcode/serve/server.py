@@ -239,6 +239,7 @@ class _Serving:
         self._embedder.note = journal.write
         self._embedder.telemetry = self._telemetry = telemetry.configured(journal.write)
         self._signalled = asyncio.Event()
+        self._hung_up = False
         self._grpc: GrpcServer | None = None
         self._grpc_address = ""
         self._bodies = Bodies(options.body_bytes, options.body_seconds, self._embedder.limits.overload)
@@ -283,8 +284,10 @@ class _Serving:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         app, guard = self._application()
-        server = _Server(self._config(app))
+        server = _Server(self._config(app, guard))
         await self._start_grpc(guard)
         self._embedder.start()
         assert self._embedder.unusable is not None
@@ -399,13 +402,23 @@ class _Serving:
     def _signal(self) -> None:
         self._signalled.set()
 
-    def _config(self, app: Starlette) -> uvicorn.Config:
+    def _hang_up(self) -> None:
+        """A terminal that closes may say so twice, itself and by its shell: no second signal, which cuts off."""
+        if not self._hung_up:
+            self._hung_up = True
+            self._signal()
+
+    def _config(self, app: Starlette, guard: Guard) -> uvicorn.Config:
         options = self._options
+        own = {
+            "head_seconds": options.header_seconds,
+            "read_seconds": options.read_seconds,
+            "unreadable": guard.unreadable,
+        }
         config = uvicorn.Config(
             app,
-            http=type(
-                "Patient", (Patient,), {"head_seconds": options.header_seconds, "read_seconds": options.read_seconds}
-            ),
+            http=type("Patient", (Patient,), own),
+            proxy_headers=False,  # any process of this machine could say what client the logs have
             access_log=False,
             log_config=None,
             log_level="error",

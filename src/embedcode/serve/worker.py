@@ -66,7 +66,7 @@ class Item:
 
 def run(pipe: Connection, load: Load) -> None:
     """The process. Ends when the other end of the pipe is closed, whatever it does then."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # both reach the whole group; the server says when it is over
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the whole group's; the server says when it is over
         signal.signal(number, signal.SIG_IGN)
     try:
         worker = Worker(pipe, load)
