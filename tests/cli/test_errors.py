@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -92,6 +93,38 @@ def test_with_json_the_error_is_an_object_on_stdout(call: Run) -> None:
 
 def test_json_after_two_dashes_is_a_query(call: Run) -> None:
     assert_user_error(call("search", "--", "--json", "nowhere"), "nowhere")
+
+
+@pytest.mark.parametrize("arguments", [["search", "parse", "."], ["status", "."], ["index", "."]])
+@pytest.mark.parametrize("checkout", [True, False])
+def test_a_home_that_may_not_be_entered(
+    call: Run,
+    repository: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    checkout: bool,
+) -> None:
+    """As after a run by root. Its mode would keep root itself from nothing, so the system's answer is made."""
+    if checkout:
+        (repository / ".git").mkdir()
+    inside = str(Path(environment["EMBEDCODE_HOME"]) / "indexes") + os.sep
+
+    def refusing(real: Callable[..., object]) -> Callable[..., object]:
+        def refused(path: object, *rest: object, **options: object) -> object:
+            if isinstance(path, (str, Path)) and str(path).startswith(inside):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *rest, **options)
+
+        return refused
+
+    for name in ("stat", "open", "mkdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    sentence = "cannot be opened for writing (Permission denied): make the folder writable"
+    assert_user_error(call(*arguments, cwd=repository), inside, sentence)
+    done = call(*arguments, "--json", cwd=repository)
+    assert (done.returncode, done.stderr) == (2, b"")
+    assert sentence in json.loads(done.stdout)["error"]
 
 
 def test_a_wrong_setting_is_named(call: Run, repository: Path) -> None:

@@ -280,7 +280,7 @@ class Index:
     @property
     def exists(self) -> bool:
         """Whether anything was ever indexed here."""
-        return (self.home / "index.sqlite").exists()
+        return _exists(self.home)
 
     def status(self) -> Status:
         """Of the whole index; but only paths in the folder that was opened, or around it, are named."""
@@ -564,12 +564,18 @@ def _root(place: Path, indexes: Path) -> Path:
 
     Never the user's home folder or / on the way to something inside.
     """
-    indexed = (folder for folder in upwards(place) if (_home(indexes, folder) / "index.sqlite").exists())
+    indexed = (folder for folder in upwards(place) if _exists(_home(indexes, folder)))
     return checkout(place) or next(indexed, None) or (place if place.is_dir() else place.parent)
 
 
 def _home(indexes: Path, root: Path) -> Path:
     return indexes / f"{root.name[:40] or 'root'}-{digest(str(root)).hex()[:12]}"
+
+
+def _exists(home: Path) -> bool:
+    """Whether an index lies there; StoreError where nobody may look, as in a home that a run by root has left."""
+    with explained(home):
+        return (home / "index.sqlite").exists()
 
 
 def _checked(query: Query) -> str:
