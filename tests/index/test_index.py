@@ -18,7 +18,8 @@ from embedcode.engine.graph import GraphEncoder
 from embedcode.errors import ModelError, StoreError, UsageError
 from embedcode.index import build
 from embedcode.index import index as index_module
-from embedcode.index.index import MAX_QUERY, clean
+from embedcode.index.home import clean
+from embedcode.index.index import MAX_QUERY
 from embedcode.types import Floats, Tokens
 
 Open = Callable[..., Index]
@@ -495,8 +496,8 @@ def test_clean_says_what_it_frees(shop: Path, tmp_path: Path, write: Write, open
             index.update()
             home = index.home
     size = sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
-    assert clean(other, vectors=False, dry_run=True) == [(str(home), size, str(other))]
-    assert clean(other, vectors=False, dry_run=False) == [(str(home), size, str(other))]
+    assert clean(other, vectors=False, dry_run=True) == [(str(home), size, str(other), "")]
+    assert clean(other, vectors=False, dry_run=False) == [(str(home), size, str(other), "")]
     assert not home.exists()
     assert [one.what for one in clean(None, vectors=True, dry_run=False)] == [
         str(Index.open(shop).home),

@@ -11,7 +11,7 @@ import pytest
 from embedcode import Index, engine, load
 from embedcode.engine.graph import GraphEncoder
 from embedcode.errors import StoreError
-from embedcode.index.index import clean
+from embedcode.index.home import clean
 from embedcode.serve import kept
 from embedcode.serve.kept import Kept
 from embedcode.serve.mcp import _told

@@ -6,25 +6,25 @@ import base64
 import json
 import logging
 import os
-import shutil
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from embedcode import settings as configuration
 from embedcode.errors import ModelError, StoreError, UsageError
-from embedcode.files import checkout, everything, replacing, upwards
+from embedcode.files import everything, replacing
 from embedcode.index import locks
+from embedcode.index.home import holds_index, home_of, noted_root, root_of, size
 from embedcode.index.locks import Lock
 from embedcode.index.report import Progress, Report, Status, Step
 from embedcode.model.passage import vector_key
 from embedcode.settings import Settings
 from embedcode.store.faults import explained
-from embedcode.types import Encoder, File, Filter, Hit, Mode, Query, Role, Truncate, digest
+from embedcode.types import Encoder, File, Filter, Hit, Mode, Query, Role, Truncate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,7 @@ class Index:
             if not place.exists():
                 raise UsageError(f"{place} does not exist: check the path.")
             place = place.resolve()
-            root = _root(place, configuration.load().indexes)
+            root = root_of(place, configuration.load().indexes)
         except OSError as error:
             raise UsageError(f"{path} cannot be read ({error.strerror}): check the path and who may read it.") from None
         settings = configuration.load(root=root)
@@ -90,7 +90,7 @@ class Index:
 
             encoder = configured(settings)
         scope = "" if place == root else place.relative_to(root).as_posix()
-        return cls(root, scope, _home(settings.indexes, root), settings, encoder)
+        return cls(root, scope, home_of(settings.indexes, root), settings, encoder)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -139,7 +139,7 @@ class Index:
         with self._lock("update").held(patience, f"reading {self.root}"):
             self._check_space()
             with explained(self.home):
-                if _noted_root(self.home) != str(self.root):
+                if noted_root(self.home) != str(self.root):
                     with replacing(self.home / "root") as file:
                         file.write(os.fsencode(self.root))
             changes = bring_up_to_date(self.store, self.root, self._made[0], self.settings, progress, yes)
@@ -280,7 +280,7 @@ class Index:
     @property
     def exists(self) -> bool:
         """Whether anything was ever indexed here."""
-        return _exists(self.home)
+        return holds_index(self.home)
 
     def status(self) -> Status:
         """Of the whole index; but only paths in the folder that was opened, or around it, are named."""
@@ -303,7 +303,7 @@ class Index:
             chunks=meta.chunks,
             embedded=meta.embedded,
             updated=updated.stat().st_mtime if updated.exists() else 0.0,
-            bytes=_size(self.home),
+            bytes=size(self.home),
             languages=Counter(file.language for file in files),
             skipped=told("skipped"),
             running=self._lock("background").holder(),
@@ -492,92 +492,6 @@ class Index:
             note(self.store, {"build": self.encoder.build})
 
 
-class Freed(NamedTuple):
-    """What was deleted, or would be."""
-
-    what: str
-    bytes: int
-    root: str
-    """Of an index: the repository that it is of, as far as it is known; else ""."""
-
-
-def clean(path: Path | None, vectors: bool, dry_run: bool, gone: bool = False) -> list[Freed]:
-    """Delete the index of `path` (None: of every root, and what else can be made again), and with `vectors` the
-    cache. With `gone` and no path: the indexes alone of roots that are no longer there."""
-    settings = configuration.load()
-    if path is None:
-        folders = sorted(settings.indexes.iterdir()) if settings.indexes.is_dir() else []
-    else:
-        place = path.resolve()
-        # The index of a repository that was itself deleted is known by the path it had.
-        folders = [_home(settings.indexes, _root(place, settings.indexes) if place.exists() else place)]
-        if not folders[0].is_dir() and not vectors:
-            raise UsageError(
-                f"{path} {'has' if place.exists() else 'does not exist and has'} no index: check the path."
-            )
-    folders = [folder for folder in folders if folder.is_dir()]
-    if gone:
-        folders = [folder for folder in folders if _is_gone(_noted_root(folder))]
-    elif path is None:
-        kept = configuration.DERIVED + (configuration.DERIVED_VECTORS if vectors else ())
-        folders += [place for pattern in kept for place in sorted(settings.home.glob(pattern))]
-    if vectors and settings.vectors.is_dir():
-        folders.append(settings.vectors)
-    freed = []
-    for folder in folders:
-        size = _size(folder)
-        root = _noted_root(folder) if folder.parent == settings.indexes else ""
-        if not dry_run:
-            if folder.parent == settings.indexes:
-                locks.stop_background(Lock(folder, "background"))
-            if folder.is_dir():
-                shutil.rmtree(folder, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    folder.unlink()
-            size -= _size(folder)
-        freed.append(Freed(str(folder), size, root))
-    return freed
-
-
-def _noted_root(home: Path) -> str:
-    """The root of an index, which its folder's name tells by a hash alone; "" where no update has noted it."""
-    try:
-        return os.fsdecode((home / "root").read_bytes())
-    except OSError:
-        return ""
-
-
-def _is_gone(root: str) -> bool:
-    """Whether there is no such place; not where nobody may look, or nothing was noted."""
-    try:
-        Path(root).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return bool(root)
-    except (OSError, ValueError):
-        pass
-    return False
-
-
-def _root(place: Path, indexes: Path) -> Path:
-    """The nearest ancestor with .git, else with an index, else the folder itself.
-
-    Never the user's home folder or / on the way to something inside.
-    """
-    indexed = (folder for folder in upwards(place) if _exists(_home(indexes, folder)))
-    return checkout(place) or next(indexed, None) or (place if place.is_dir() else place.parent)
-
-
-def _home(indexes: Path, root: Path) -> Path:
-    return indexes / f"{root.name[:40] or 'root'}-{digest(str(root)).hex()[:12]}"
-
-
-def _exists(home: Path) -> bool:
-    """Whether an index lies there; StoreError where nobody may look, as in a home that a run by root has left."""
-    with explained(home):
-        return (home / "index.sqlite").exists()
-
-
 def _checked(query: Query) -> str:
     text = query.joined
     if not text.strip():
@@ -585,12 +499,3 @@ def _checked(query: Query) -> str:
     if len(text) > MAX_QUERY:
         raise UsageError(f"the query has {len(text):,} characters: give at most {MAX_QUERY:,}, the telling part of it.")
     return text
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    inside = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
-    for path in (folder, *inside):
-        with suppress(OSError):  # a derived file that was just replaced
-            total += path.stat().st_size if path.is_file() else 0
-    return total
