@@ -206,7 +206,7 @@ def test_since_a_revision(call: Run, shop: Path, large: Path) -> None:
     assert paths(call("search", "price", "--since", "HEAD", "--json", cwd=shop)) == ["new.py"]
     unknown = call("search", "price", "--since", "no-such-branch", cwd=shop)
     assert unknown.returncode == 2
-    assert b"no-such-branch" in unknown.stderr
+    assert b"--since 'no-such-branch' is not a commit" in unknown.stderr
     assert call("search", "price", "--since", "HEAD", "--mode", "lexical", cwd=large).returncode == 2
 
 

@@ -229,12 +229,36 @@ class Index:
         where, forms = self._scoped(query.where), bool(query.text)
         return [c.id for c in lexical_candidates(self.store, _checked(query), k, where, forms)]
 
-    def since(self, revision: str) -> frozenset[str]:
+    def since(self, revision: str, name: str = "since") -> frozenset[str]:
         """Relative paths changed since a git revision, work tree and untracked files included, also in the repositories
-        below. UsageError if no git."""
+        below. UsageError if no git, which calls the revision by the `name` that whoever asks gives it under."""
         from embedcode.index.changes import changed_since
 
-        return changed_since(self.root, revision, self.store.files())
+        return changed_since(self.root, revision, self.store.files(), name)
+
+    def no_hits(self, where: Filter) -> str:
+        """The remark on a query without hits: filters that no file passes are the first suspect."""
+        return f"no hits; {self._cure(where)}"
+
+    def _cure(self, where: Filter) -> str:
+        from embedcode.store.filter import matches
+
+        if not self.covers_scope:
+            return f"no file of the index lies in {self.root / self.scope}"
+        where = self._read(where)
+        files = self.store.files().values()
+        if not where or any(matches(where, file) for file in files):
+            return "try other words, or fewer filters"
+        if where.only is not None and not where.only:
+            return "nothing has changed since that revision"
+        if where.languages and not any(matches(Filter(languages=where.languages), file) for file in files):
+            return f"no file here is in {' or '.join(where.languages)}"
+        return "no file passes the filters together: check the globs of paths first"
+
+    @property
+    def covers_scope(self) -> bool:
+        """Whether any file of the index lies in the folder that was opened."""
+        return not self.scope or any(map(self._inside, self.store.files()))
 
     def related(self, path: str, line: int, k: int = 10, where: Filter | None = None, folder: str = "") -> list[Hit]:
         """Chunks most like the one at path:line, which is left out; globs may start from `folder` too. UsageError for
@@ -380,18 +404,15 @@ class Index:
         return path.endswith("/") and f"{self.scope}/".startswith(path)
 
     def _scoped(self, where: Filter, folder: str = "") -> Filter:
-        """The filter within the folder that was opened, with languages by the names that chunks have. UsageError for a
-        language or a repository that there is not, and for paths that are too many or too long."""
+        """The filter within the folder that was opened. UsageError for a language or a repository that there is not,
+        and for paths that are too many or too long."""
         characters = sum(map(len, where.paths))
         if len(where.paths) > MAX_GLOBS or characters > MAX_GLOB_CHARACTERS:
             raise UsageError(
                 f"the filter has {len(where.paths):,} paths of {characters:,} characters: give at most {MAX_GLOBS} of "
                 f"{MAX_GLOB_CHARACTERS:,} together."
             )
-        if where.languages:
-            from embedcode.index.languages import named
-
-            where = replace(where, languages=tuple(map(named, where.languages)))
+        where = self._read(where, folder)
         if where.repos:
             known = {file.repo for file in self.store.files().values()}
             if known and (unknown := set(where.repos) - known):
@@ -399,13 +420,21 @@ class Index:
                     f"there is no repository {' or '.join(sorted(unknown))} in the index of {self.root}: "
                     f"give one of {', '.join(sorted(known))}."
                 )
-        from embedcode.store.filter import also_from
-
-        where = also_from(self.scope or folder, where)
         if not self.scope:
             return where
         inside = frozenset(filter(self._inside, self.store.files()))
         return replace(where, only=inside if where.only is None else inside & where.only)
+
+    def _read(self, where: Filter, folder: str = "") -> Filter:
+        """The filter as it is meant: languages by the names that chunks have, globs from the folder that was opened,
+        or `folder`, too."""
+        from embedcode.store.filter import also_from
+
+        if where.languages:
+            from embedcode.index.languages import named
+
+            where = replace(where, languages=tuple(map(named, where.languages)))
+        return also_from(self.scope or folder, where)
 
     def _embed(self, progress: Progress | None) -> Embedded:
         """Embed all, or watch another process do it and take over where it ends."""
