@@ -190,6 +190,18 @@ def test_globs_are_read_from_the_folder_that_is_searched_too(call: Run, tmp_path
     assert paths(call("search", "session", "--path", "/src/**", "--json", cwd=folder)) == []
 
 
+def test_globs_that_are_absolute_paths_or_of_other_programs(call: Run, shop: Path) -> None:
+    given = ("search", "price", "--json", "--path")
+    assert paths(call(*given, str(shop / "shop" / "prices.py"), cwd=shop)) == ["shop/prices.py"]
+    assert paths(call(*given, f"{shop}/**/pr*.py", cwd=shop / "shop")) == ["shop/prices.py"]
+    near = call("related", "retry.js:3", "--json", "--path", f"{shop}/shop", cwd=shop / "web")
+    assert set(paths(near)) == {"shop/prices.py", "shop/session.py"}
+    for glob, why in (("!prices.py", "excludes nothing"), ("shop/{prices,session}.py", "has braces")):
+        refused = call(*given, glob, cwd=shop)
+        assert refused.returncode == 2
+        assert f"the path {glob!r} {why}" in json.loads(refused.stdout)["error"]
+
+
 def test_a_repository_that_there_is_not_is_named_with_those_that_there_are(call: Run, shop: Path) -> None:
     (shop / "web" / ".git").mkdir()
     assert set(paths(call("search", "retry", "--repo", "web", "--json", cwd=shop))) == {"web/retry.js"}

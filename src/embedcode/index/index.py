@@ -405,13 +405,18 @@ class Index:
 
     def _scoped(self, where: Filter, folder: str = "") -> Filter:
         """The filter within the folder that was opened. UsageError for a language or a repository that there is not,
-        and for paths that are too many or too long."""
+        and for paths that are too many, too long or written as other programs take them."""
+        from embedcode.store.filter import unsupported
+
         characters = sum(map(len, where.paths))
         if len(where.paths) > MAX_GLOBS or characters > MAX_GLOB_CHARACTERS:
             raise UsageError(
                 f"the filter has {len(where.paths):,} paths of {characters:,} characters: give at most {MAX_GLOBS} of "
                 f"{MAX_GLOB_CHARACTERS:,} together."
             )
+        for glob in where.paths:
+            if why := unsupported(glob):
+                raise UsageError(f"the path {glob!r} {why}")
         where = self._read(where, folder)
         if where.repos:
             known = {file.repo for file in self.store.files().values()}
@@ -428,13 +433,13 @@ class Index:
     def _read(self, where: Filter, folder: str = "") -> Filter:
         """The filter as it is meant: languages by the names that chunks have, globs from the folder that was opened,
         or `folder`, too."""
-        from embedcode.store.filter import also_from
+        from embedcode.store.filter import also_from, from_top
 
         if where.languages:
             from embedcode.index.languages import named
 
             where = replace(where, languages=tuple(map(named, where.languages)))
-        return also_from(self.scope or folder, where)
+        return also_from(self.scope or folder, from_top(str(self.root), where))
 
     def _embed(self, progress: Progress | None) -> Embedded:
         """Embed all, or watch another process do it and take over where it ends."""
