@@ -50,6 +50,9 @@ def assert_user_error(done: subprocess.CompletedProcess[bytes], *parts: str) -> 
         (["search", "text", "--lang", "pyhton"], ["pyhton", "did you mean 'python'"]),
         (["search", "text", "--content", "test"], ["--content", "'test'", "code, docs, config"]),
         (["search", "text", "--threads", "many"], ["--threads", "many", "whole number"]),
+        (["search", "-v flag", "."], ["no such option: -v", "put -- before a query that begins with a hyphen"]),
+        (["search", "--color", "."], ["no such option: --color", "put -- before a query"]),
+        (["search", "-k limits", "."], ["-k", "put -- before a query"]),
         (["serch", "text"], ["serch", "Did you mean 'search'"]),
         (["related", "a.py"], ["a.py", "FILE:LINE"]),
         (["related", "a.py:0"], ["a.py:0", "FILE:LINE"]),
@@ -81,6 +84,13 @@ def assert_user_error(done: subprocess.CompletedProcess[bytes], *parts: str) -> 
 )
 def test_a_mistake_in_the_request(call: Run, arguments: list[str], parts: list[str]) -> None:
     assert_user_error(call(*arguments), *parts)
+
+
+def test_a_mistyped_option_is_not_taken_for_a_query(call: Run) -> None:
+    for arguments in ("search text . --bod", "search -k 0 text", "index --colour", "--colour"):
+        done = call(*arguments.split())
+        assert done.returncode == 2
+        assert b"put -- before" not in done.stderr
 
 
 def test_with_json_the_error_is_an_object_on_stdout(call: Run) -> None:
