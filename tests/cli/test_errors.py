@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -49,6 +50,9 @@ def assert_user_error(done: subprocess.CompletedProcess[bytes], *parts: str) -> 
         (["search", "text", "--lang", "pyhton"], ["pyhton", "did you mean 'python'"]),
         (["search", "text", "--content", "test"], ["--content", "'test'", "code, docs, config"]),
         (["search", "text", "--threads", "many"], ["--threads", "many", "whole number"]),
+        (["search", "-v flag", "."], ["no such option: -v", "put -- before a query that begins with a hyphen"]),
+        (["search", "--color", "."], ["no such option: --color", "put -- before a query"]),
+        (["search", "-k limits", "."], ["-k", "put -- before a query"]),
         (["serch", "text"], ["serch", "Did you mean 'search'"]),
         (["related", "a.py"], ["a.py", "FILE:LINE"]),
         (["related", "a.py:0"], ["a.py:0", "FILE:LINE"]),
@@ -82,6 +86,13 @@ def test_a_mistake_in_the_request(call: Run, arguments: list[str], parts: list[s
     assert_user_error(call(*arguments), *parts)
 
 
+def test_a_mistyped_option_is_not_taken_for_a_query(call: Run) -> None:
+    for arguments in ("search text . --bod", "search -k 0 text", "index --colour", "--colour"):
+        done = call(*arguments.split())
+        assert done.returncode == 2
+        assert b"put -- before" not in done.stderr
+
+
 def test_with_json_the_error_is_an_object_on_stdout(call: Run) -> None:
     for arguments in (["search", "", "--json"], ["search", "--json", "x", "--bad"]):
         done = call(*arguments)
@@ -92,6 +103,38 @@ def test_with_json_the_error_is_an_object_on_stdout(call: Run) -> None:
 
 def test_json_after_two_dashes_is_a_query(call: Run) -> None:
     assert_user_error(call("search", "--", "--json", "nowhere"), "nowhere")
+
+
+@pytest.mark.parametrize("arguments", [["search", "parse", "."], ["status", "."], ["index", "."]])
+@pytest.mark.parametrize("checkout", [True, False])
+def test_a_home_that_may_not_be_entered(
+    call: Run,
+    repository: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    checkout: bool,
+) -> None:
+    """As after a run by root. Its mode would keep root itself from nothing, so the system's answer is made."""
+    if checkout:
+        (repository / ".git").mkdir()
+    inside = str(Path(environment["EMBEDCODE_HOME"]) / "indexes") + os.sep
+
+    def refusing(real: Callable[..., object]) -> Callable[..., object]:
+        def refused(path: object, *rest: object, **options: object) -> object:
+            if isinstance(path, (str, Path)) and str(path).startswith(inside):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *rest, **options)
+
+        return refused
+
+    for name in ("stat", "open", "mkdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    sentence = "cannot be opened for writing (Permission denied): make the folder writable"
+    assert_user_error(call(*arguments, cwd=repository), inside, sentence)
+    done = call(*arguments, "--json", cwd=repository)
+    assert (done.returncode, done.stderr) == (2, b"")
+    assert sentence in json.loads(done.stdout)["error"]
 
 
 def test_a_wrong_setting_is_named(call: Run, repository: Path) -> None:

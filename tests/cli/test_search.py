@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -189,6 +190,18 @@ def test_globs_are_read_from_the_folder_that_is_searched_too(call: Run, tmp_path
     assert paths(call("search", "session", "--path", "/src/**", "--json", cwd=folder)) == []
 
 
+def test_globs_that_are_absolute_paths_or_of_other_programs(call: Run, shop: Path) -> None:
+    given = ("search", "price", "--json", "--path")
+    assert paths(call(*given, str(shop / "shop" / "prices.py"), cwd=shop)) == ["shop/prices.py"]
+    assert paths(call(*given, f"{shop}/**/pr*.py", cwd=shop / "shop")) == ["shop/prices.py"]
+    near = call("related", "retry.js:3", "--json", "--path", f"{shop}/shop", cwd=shop / "web")
+    assert set(paths(near)) == {"shop/prices.py", "shop/session.py"}
+    for glob, why in (("!prices.py", "excludes nothing"), ("shop/{prices,session}.py", "has braces")):
+        refused = call(*given, glob, cwd=shop)
+        assert refused.returncode == 2
+        assert f"the path {glob!r} {why}" in json.loads(refused.stdout)["error"]
+
+
 def test_a_repository_that_there_is_not_is_named_with_those_that_there_are(call: Run, shop: Path) -> None:
     (shop / "web" / ".git").mkdir()
     assert set(paths(call("search", "retry", "--repo", "web", "--json", cwd=shop))) == {"web/retry.js"}
@@ -205,7 +218,7 @@ def test_since_a_revision(call: Run, shop: Path, large: Path) -> None:
     assert paths(call("search", "price", "--since", "HEAD", "--json", cwd=shop)) == ["new.py"]
     unknown = call("search", "price", "--since", "no-such-branch", cwd=shop)
     assert unknown.returncode == 2
-    assert b"no-such-branch" in unknown.stderr
+    assert b"--since 'no-such-branch' is not a commit" in unknown.stderr
     assert call("search", "price", "--since", "HEAD", "--mode", "lexical", cwd=large).returncode == 2
 
 
@@ -429,6 +442,36 @@ def test_clean_of_all_takes_what_can_be_made_again_and_nothing_of_the_user_s(cal
     assert left() == (vectors | theirs).keys()
     assert answer(call("clean", "--all", "--vectors", "--json"))["bytes"] == 3
     assert left() == theirs.keys()
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_what_clean_could_not_delete_is_said_after_the_rest_is_gone(
+    call: Run, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everything: bool
+) -> None:
+    """Modes would keep root from nothing, so the system's answer is made: for a file in the first of the folders."""
+    for root in (shop, write(tmp_path / "zoo", FILES)):
+        call("index", str(root))
+    first, second = sorted((tmp_path / "home" / "indexes").iterdir())
+    folder, unlink = first.stat(), os.unlink
+
+    def refused(path: Any, *, dir_fd: int | None = None) -> None:
+        if path == "index.sqlite" and dir_fd is not None and os.path.samestat(os.fstat(dir_fd), folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refused)
+    arguments = ["--all"] if everything else [str(shop)]
+    cure = "make it writable and run this again, or delete it yourself"
+    sentence = f"{first} could not be deleted (permission denied): {cure}"
+    done = call("clean", *arguments)
+    assert (done.returncode, done.stderr.decode()) == (2, f"embedcode: {sentence}\n")
+    assert f"{first}  of {shop}  (permission denied)\n" in done.stdout.decode()
+    assert [path.name for path in first.iterdir()] == ["index.sqlite"]
+    assert second.exists() is not everything
+    again = call("clean", *arguments, "--json")
+    found = json.loads(again.stdout)
+    assert (again.returncode, again.stderr, found["error"]) == (2, b"", sentence)
+    assert [item["kept"] for item in found["items"] if item["what"] == str(first)] == ["permission denied"]
 
 
 def test_doctor(call: Run) -> None:

@@ -151,13 +151,13 @@ def test_a_repository_without_a_commit(tmp_path: Path, git: Git) -> None:
 
 def test_no_git_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(UsageError, match=r"--since needs a git repository, and .* is none: leave it out"):
+    with pytest.raises(UsageError, match=r"^since needs a git repository, and .* is none: leave it out"):
         changed_since(tmp_path, "HEAD")
 
 
 def test_no_git(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(UsageError, match="--since needs git, which was not found: install it or leave --since out"):
+    with pytest.raises(UsageError, match=r"^since needs git, which was not found: install it or leave since out"):
         changed_since(history, "HEAD")
 
 
@@ -166,7 +166,7 @@ def test_git_in_another_language(history: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "plain").mkdir()
-    with pytest.raises(UsageError, match="--since needs a git repository"):
+    with pytest.raises(UsageError, match=r"^since needs a git repository"):
         changed_since(tmp_path / "plain", "HEAD")
 
 

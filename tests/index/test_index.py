@@ -18,7 +18,8 @@ from embedcode.engine.graph import GraphEncoder
 from embedcode.errors import ModelError, StoreError, UsageError
 from embedcode.index import build
 from embedcode.index import index as index_module
-from embedcode.index.index import MAX_QUERY, clean
+from embedcode.index.home import clean
+from embedcode.index.index import MAX_QUERY
 from embedcode.types import Floats, Tokens
 
 Open = Callable[..., Index]
@@ -131,7 +132,7 @@ def test_a_user_without_a_home_folder(shop: Path, opened: Open, monkeypatch: pyt
 
 def test_very_many_files_need_a_yes(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "MANY_FILES", 5)
-    with pytest.raises(UsageError, match=r"holds more than 5 files: .*\.embedcodeignore, or say --yes"):
+    with pytest.raises(UsageError, match=r"more than 5 files: .*\.embedcodeignore, or run `embedcode index --yes`"):
         opened(shop).update(vectors=False)
     index = opened(shop)
     assert index.update(vectors=False, yes=True).files == 6
@@ -140,7 +141,7 @@ def test_very_many_files_need_a_yes(shop: Path, opened: Open, monkeypatch: pytes
     clean(shop, vectors=False, dry_run=False)
     assert opened(shop).update(vectors=False, yes=True).files == 6
     monkeypatch.setattr(build, "MANY_FILES", 5)
-    with pytest.raises(UsageError, match="or say --yes"):  # where it was not needed it does not count
+    with pytest.raises(UsageError, match="or run `embedcode index --yes`"):  # where it was not needed it does not count
         opened(shop).update(vectors=False)
 
 
@@ -495,8 +496,8 @@ def test_clean_says_what_it_frees(shop: Path, tmp_path: Path, write: Write, open
             index.update()
             home = index.home
     size = sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
-    assert clean(other, vectors=False, dry_run=True) == [(str(home), size, str(other))]
-    assert clean(other, vectors=False, dry_run=False) == [(str(home), size, str(other))]
+    assert clean(other, vectors=False, dry_run=True) == [(str(home), size, str(other), "")]
+    assert clean(other, vectors=False, dry_run=False) == [(str(home), size, str(other), "")]
     assert not home.exists()
     assert [one.what for one in clean(None, vectors=True, dry_run=False)] == [
         str(Index.open(shop).home),

@@ -11,11 +11,11 @@ import pytest
 from embedcode import Index, engine, load
 from embedcode.engine.graph import GraphEncoder
 from embedcode.errors import StoreError
-from embedcode.index.index import clean
+from embedcode.index.home import clean
 from embedcode.serve import kept
 from embedcode.serve.kept import Kept
 from embedcode.serve.mcp import _told
-from embedcode.types import Mode, Query
+from embedcode.types import Filter, Mode, Query
 
 
 @pytest.fixture
@@ -64,6 +64,19 @@ def test_who_gets_no_answer_in_time_is_told_no_more_than_that(
     go_on.set()
     said = f"{asked.index.root} gave no answer within 0.2 seconds: ask again in a few seconds"
     assert (answer.ready, answer.notes) == (False, (said,))
+
+
+def test_who_is_answered_without_hits_is_told_of_the_filters(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    asked = Kept(repository)
+    asked.index.update()
+    for answer in (
+        asked.search(Query("refresh", where=Filter(paths=("nosuch/**",)))),
+        asked.related("tokens.py", 1, 3, Filter(paths=("nosuch/**",))),
+    ):
+        assert answer.notes == ("no hits; no file passes the filters together: check the globs of paths first",)
+    answer = asked.search(Query("wombat", mode=Mode.LEXICAL))
+    assert answer.notes == ("no hits; try other words, or fewer filters",)
 
 
 def test_an_index_that_was_cleaned_is_made_again(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

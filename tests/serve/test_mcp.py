@@ -138,17 +138,35 @@ def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServ
         ("search", {"query": "x", "language": ["python"]}),
         ("related", {"path": "shop/prices.py"}),
         ("search", {"query": "x", "paths": "web"}),
+        ("search", {"query": "x", "since": "\0"}),
     )
     signs = ["query is empty", "none of the roots", "klingon", "top_k 0", "git repository"]
     signs += ["is no file in", "is no file in", "is no file in", "it has 2 lines"]
     signs += ["search has no argument language: give query, code, paths, languages, repos,"]
     signs += ["line of related: field required.", "paths of search: input should be a valid list."]
+    signs += ["since '\\x00' is not a commit"]
     for (failed, text), sign in zip(answers, signs, strict=True):
         assert failed
         assert sign in text
         assert "Traceback" not in text
         assert "\n" not in text
         assert "secret" not in text
+        assert "--" not in text  # flags are not what an assistant can give
+
+
+def test_that_no_file_passes_the_filters_is_said(server: Callable[..., StdioServerParameters], shop: Path) -> None:
+    """Or an assistant concludes that there is no such code."""
+    answers = conversation(
+        server(shop),
+        ("search", {"query": "price", "paths": ["nosuch/**"]}),
+        ("search", {"query": "price", "languages": ["rust"]}),
+        ("search", {"query": "price", "paths": ["web"]}),
+        ("search", {"query": "price", "paths": ["nosuch"], "languages": ["js"]}),
+    )
+    assert "no hits; no file passes the filters together: check the globs of paths first" in answers[0][1]
+    assert "no hits; no file here is in rust" in answers[1][1]
+    assert "no hits" not in answers[2][1]
+    assert "no hits; no file passes the filters together" in answers[3][1]
 
 
 def test_the_budget_of_tokens_holds(server: Callable[..., StdioServerParameters], shop: Path) -> None:

@@ -297,7 +297,7 @@ def test_a_line_of_a_megabyte_is_cut(open_page: Open) -> None:
 
 def test_no_hits_mistakes_and_a_wrong_link_are_said(open_page: Open, web: Web) -> None:
     page = open_page("&q=price&path=nowhere/**")
-    expect(page.locator("#summary")).to_contain_text("No hits. Try other words, or fewer filters.")
+    expect(page.locator("#summary")).to_contain_text("No hits; no file passes the filters together: check")
     page.get_by_role("textbox", name="Only what changed since").fill("no-such-branch")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("git")

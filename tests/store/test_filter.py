@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from embedcode.store.filter import also_from, matches
+from embedcode.store.filter import also_from, from_top, matches, unsupported
 from embedcode.types import File, Filter
 
 
@@ -131,3 +131,38 @@ def test_only_an_empty_set_admits_nothing() -> None:
 )
 def test_globs_read_from_a_folder_too(folder: str, glob: str, path: str, expected: bool) -> None:
     assert matches(also_from(folder, Filter(paths=(glob,))), file(path)) is expected
+
+
+@pytest.mark.parametrize(
+    ("glob", "path", "expected"),
+    [
+        ("/work/shop/src/a.py", "src/a.py", True),
+        ("/work/shop/src/*.py", "src/a.py", True),
+        ("/work/shop/src", "src/a.py", True),
+        ("/work/shop", "src/a.py", True),
+        ("/work/shop/", "src/a.py", True),
+        ("/work/shop/a.py", "src/a.py", False),
+        ("/work/shops/a.py", "a.py", False),
+        ("/src", "src/a.py", True),
+        ("work/shop/a.py", "a.py", False),
+    ],
+)
+def test_globs_that_are_absolute_paths(glob: str, path: str, expected: bool) -> None:
+    for folder in ("", "src"):
+        where = also_from(folder, from_top("/work/shop", Filter(paths=(glob,))))
+        assert matches(where, file(path)) is expected
+
+
+@pytest.mark.parametrize(
+    ("glob", "sign"),
+    [
+        ("!n.py", "excludes nothing"),
+        ("{n,m}.py", "has braces"),
+        ("src/**/*.{ts,tsx}", "has braces"),
+        ("{{cookiecutter.name}}/a.py", ""),
+        ("[!a]*.py", ""),
+    ],
+)
+def test_what_globs_of_other_programs_can_is_not_passed_over(glob: str, sign: str) -> None:
+    assert unsupported(glob).startswith(sign)
+    assert bool(unsupported(glob)) is bool(sign)

@@ -7,6 +7,7 @@ imports its validation library even to print a verb's help (90 ms).
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -62,9 +63,21 @@ def run(arguments: list[str]) -> int:
         message = " ".join(error.format_message().split()).rstrip(".")
         if "unexpected extra argument" in message:
             message += "; put a query of several words in quotes"
-        join = " See" if message.endswith("?") else "; see"
-        raise UsageError(f"{message[:1].lower()}{message[1:]}{join} `{place} --help`") from None
+        cure = f"see `{place} --help`"
+        if _begins_with_hyphen(arguments, message):
+            cure = f"put -- before a query that begins with a hyphen, or {cure}"
+        cure = f" {cure[:1].upper()}{cure[1:]}" if message.endswith("?") else f"; {cure}"
+        raise UsageError(f"{message[:1].lower()}{message[1:]}{cure}") from None
     return 0
+
+
+def _begins_with_hyphen(arguments: list[str], message: str) -> bool:
+    """Whether a query was taken for an option: it holds a blank, or comes first and is no option of ours."""
+    verb, *given = arguments
+    if verb != "search":
+        return False
+    unknown = "no such option" in message.lower() and given[0].startswith("-")
+    return unknown or any(re.match(r"-[^=]*\s", argument) for argument in given)
 
 
 def _app(verbs: list[str]) -> typer.Typer:

@@ -135,7 +135,7 @@ def search(
     with until_stopped() if watch else nullcontext(), opened(place, threads, hint) as index:
 
         def now() -> Query:
-            only = None if since is None else index.since(since)
+            only = None if since is None else index.since(since, "--since")
             return Query(text, example, replace(where, only=only), top_k, mode)
 
         remarks = _bring_up_to_date(index, update, wait, yes)
@@ -258,7 +258,7 @@ def _bring_up_to_date(index: Index, update: bool, wait: bool, yes: bool) -> list
 
 def _check_scope(index: Index) -> None:
     """UsageError where the folder that is to be searched was left out: other words would find nothing either."""
-    if _covers_scope(index):
+    if index.covers_scope:
         return
     from embedcode.index.walk import explain_nothing
 
@@ -270,10 +270,6 @@ def _check_scope(index: Index) -> None:
             left_out[path] = reason
     if left_out:
         raise UsageError(f"{index.root / index.scope}: {explain_nothing(left_out)}")
-
-
-def _covers_scope(index: Index) -> bool:
-    return not index.scope or any(f"{path}/".startswith(f"{index.scope}/") for path in index.store.files())
 
 
 def _answer(index: Index, query: Query, form: _Form, remarks: Sequence[str]) -> list[Hit]:
@@ -299,7 +295,7 @@ def _put(index: Index, form: _Form, hits: list[Hit], query: Query, remarks: Sequ
     meta = index.store.meta()
     if not form.as_json:
         output.put_hits(hits, index.root, form.why, form.asked)
-    notes = [*remarks] if hits else [*remarks, f"no hits; {_cure(index, query.where)}"]
+    notes = [*remarks] if hits else [*remarks, index.no_hits(query.where)]
     if query.mode is not Mode.LEXICAL and meta.embedded < meta.chunks:
         rest = f"`embedcode index --wait {quote(str(index.root))}` makes the rest"
         if form.watch:
@@ -314,20 +310,3 @@ def _put(index: Index, form: _Form, hits: list[Hit], query: Query, remarks: Sequ
     else:
         for note in notes:
             output.note(note)
-
-
-def _cure(index: Index, where: Filter) -> str:
-    """What may help a query without hits: filters that no file passes are the first suspect."""
-    from embedcode.store.filter import also_from, matches
-
-    if not _covers_scope(index):
-        return f"no file of the index lies in {index.root / index.scope}"
-    where = also_from(index.scope, where)
-    files = index.store.files().values()
-    if not where or any(matches(where, file) for file in files):
-        return "try other words, or fewer filters"
-    if where.only is not None and not where.only:
-        return "nothing has changed since that revision"
-    if where.languages and not any(matches(Filter(languages=where.languages), file) for file in files):
-        return f"no file here is in {' or '.join(where.languages)}"
-    return "no file passes the filters together: check the pattern of --path first"

@@ -14,6 +14,7 @@ from embedcode.cli.opening import EMPTY_PATH, cannot, opened
 from embedcode.errors import EmbedcodeError, UsageError
 
 if TYPE_CHECKING:
+    from embedcode.index.home import Freed
     from embedcode.index.report import Status
 
 LEAST_FREE_BYTES = 500_000_000
@@ -222,7 +223,7 @@ def clean(
         raise UsageError(f"{' and '.join(given)} exclude each other; give one of them")
     if path == "":
         raise UsageError(EMPTY_PATH)
-    from embedcode.index.index import clean as remove
+    from embedcode.index.home import clean as remove
 
     place = "." if path is None else path
     try:
@@ -230,10 +231,27 @@ def clean(
     except OSError as error:
         raise cannot(str(error.filename or place), error) from None
     total = sum(one.bytes for one in freed)
+    sentence = _not_deleted(freed)
     if as_json:
-        items = [one._asdict() for one in freed]
-        output.put_json({"dry_run": dry_run, "bytes": total, "items": items})
-        return
-    for what, size, root in freed:
-        output.put(f"{output.megabytes(size):>12}  {what}{f'  of {output.printable(root)}' if root else ''}")
-    output.put(f"{output.megabytes(total):>12}  {'would be freed' if dry_run else 'freed'}")
+        mistake = {"error": sentence} if sentence else {}
+        output.put_json({"dry_run": dry_run, "bytes": total, "items": [one._asdict() for one in freed], **mistake})
+    else:
+        for one in freed:
+            of = f"  of {output.printable(one.root)}" if one.root else ""
+            kept = f"  ({one.kept})" if one.kept else ""
+            output.put(f"{output.megabytes(one.bytes):>12}  {one.what}{of}{kept}")
+        output.put(f"{output.megabytes(total):>12}  {'would be freed' if dry_run else 'freed'}")
+        if sentence:
+            output.note(f"embedcode: {sentence}")
+    if sentence:
+        raise typer.Exit(2)
+
+
+def _not_deleted(freed: list[Freed]) -> str:
+    """What is still there and why, which who cleans to be rid of a text has to know; "" where all is gone."""
+    left = [one for one in freed if one.kept]
+    if not left:
+        return ""
+    more = f" and {len(left) - 1:,} more" if len(left) > 1 else ""
+    what = f"{left[0].what}{more} could not be deleted ({left[0].kept})"
+    return f"{what}: make it writable and run this again, or delete it yourself"

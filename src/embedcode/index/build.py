@@ -188,7 +188,7 @@ def _files(root: Path, settings: Settings, changes: Changes, yes: bool) -> Itera
         if count > MANY_FILES and not yes:
             raise UsageError(
                 f"{root} holds more than {MANY_FILES:,} files: give the repository's own folder, "
-                "ignore what is data in .embedcodeignore, or say --yes."
+                "ignore what is data in .embedcodeignore, or run `embedcode index --yes` there."
             )
         yield item
 

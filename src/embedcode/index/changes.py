@@ -16,25 +16,26 @@ _SUBMODULE = "160000"
 """The mode under which git records the commit of another repository."""
 
 
-def changed_since(root: Path, revision: str, files: Iterable[str] = ()) -> frozenset[str]:
+def changed_since(root: Path, revision: str, files: Iterable[str] = (), name: str = "since") -> frozenset[str]:
     """Relative paths changed since `revision` forked from HEAD: commits, the work tree, untracked files.
 
     `files` tell which repositories lie below: in a submodule that was moved, what differs from the commit that it had;
     in any other, what is not committed; and all of one that is new, or in which git cannot say.
-    UsageError when there is no git, no repository or no such revision.
+    UsageError when there is no git, no repository or no such revision: it names the option as `name`.
     """
     wanted = f"{revision}^{{commit}}"
     # No argument of a program can hold a NUL, which a request over HTTP can.
-    found = None if "\0" in wanted else _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted)
+    verify = ("rev-parse", "--verify", "--quiet", "--end-of-options", wanted)
+    found = None if "\0" in wanted else _git(root, *verify, needed_by=name)
     if found is None:
         raise UsageError(
-            f"--since {revision!r} is not a commit in {root}: give a branch, tag or hash that `git log` knows."
+            f"{name} {revision!r} is not a commit in {root}: give a branch, tag or hash that `git log` knows."
         )
     commit = found.strip()
     base = (_git(root, "merge-base", commit, "HEAD") or commit).strip()
     changed = _different(root, base, files)
     if changed is None:
-        raise UsageError(f"git cannot compare {root} with {revision!r}: run `git fsck` there, or leave --since out.")
+        raise UsageError(f"git cannot compare {root} with {revision!r}: run `git fsck` there, or leave {name} out.")
     return frozenset(changed)
 
 
@@ -118,5 +119,7 @@ def _no_filters(root: Path) -> dict[str, str]:
     return {name: "" for name in names if name}
 
 
-def _git(root: Path, *arguments: str, configuration: Mapping[str, str] | None = None) -> str | None:
-    return git.ask(root, *arguments, configuration=configuration, needed_by="--since")
+def _git(
+    root: Path, *arguments: str, configuration: Mapping[str, str] | None = None, needed_by: str = "since"
+) -> str | None:
+    return git.ask(root, *arguments, configuration=configuration, needed_by=needed_by)

@@ -6,25 +6,25 @@ import base64
 import json
 import logging
 import os
-import shutil
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from embedcode import settings as configuration
 from embedcode.errors import ModelError, StoreError, UsageError
-from embedcode.files import checkout, everything, replacing, upwards
+from embedcode.files import everything, replacing
 from embedcode.index import locks
+from embedcode.index.home import holds_index, home_of, noted_root, root_of, size
 from embedcode.index.locks import Lock
 from embedcode.index.report import Progress, Report, Status, Step
 from embedcode.model.passage import vector_key
 from embedcode.settings import Settings
 from embedcode.store.faults import explained
-from embedcode.types import Encoder, File, Filter, Hit, Mode, Query, Role, Truncate, digest
+from embedcode.types import Encoder, File, Filter, Hit, Mode, Query, Role, Truncate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,7 @@ class Index:
             if not place.exists():
                 raise UsageError(f"{place} does not exist: check the path.")
             place = place.resolve()
-            root = _root(place, configuration.load().indexes)
+            root = root_of(place, configuration.load().indexes)
         except OSError as error:
             raise UsageError(f"{path} cannot be read ({error.strerror}): check the path and who may read it.") from None
         settings = configuration.load(root=root)
@@ -90,7 +90,7 @@ class Index:
 
             encoder = configured(settings)
         scope = "" if place == root else place.relative_to(root).as_posix()
-        return cls(root, scope, _home(settings.indexes, root), settings, encoder)
+        return cls(root, scope, home_of(settings.indexes, root), settings, encoder)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -139,7 +139,7 @@ class Index:
         with self._lock("update").held(patience, f"reading {self.root}"):
             self._check_space()
             with explained(self.home):
-                if _noted_root(self.home) != str(self.root):
+                if noted_root(self.home) != str(self.root):
                     with replacing(self.home / "root") as file:
                         file.write(os.fsencode(self.root))
             changes = bring_up_to_date(self.store, self.root, self._made[0], self.settings, progress, yes)
@@ -229,12 +229,36 @@ class Index:
         where, forms = self._scoped(query.where), bool(query.text)
         return [c.id for c in lexical_candidates(self.store, _checked(query), k, where, forms)]
 
-    def since(self, revision: str) -> frozenset[str]:
+    def since(self, revision: str, name: str = "since") -> frozenset[str]:
         """Relative paths changed since a git revision, work tree and untracked files included, also in the repositories
-        below. UsageError if no git."""
+        below. UsageError if no git, which calls the revision by the `name` that whoever asks gives it under."""
         from embedcode.index.changes import changed_since
 
-        return changed_since(self.root, revision, self.store.files())
+        return changed_since(self.root, revision, self.store.files(), name)
+
+    def no_hits(self, where: Filter) -> str:
+        """The remark on a query without hits: filters that no file passes are the first suspect."""
+        return f"no hits; {self._cure(where)}"
+
+    def _cure(self, where: Filter) -> str:
+        from embedcode.store.filter import matches
+
+        if not self.covers_scope:
+            return f"no file of the index lies in {self.root / self.scope}"
+        where = self._read(where)
+        files = self.store.files().values()
+        if not where or any(matches(where, file) for file in files):
+            return "try other words, or fewer filters"
+        if where.only is not None and not where.only:
+            return "nothing has changed since that revision"
+        if where.languages and not any(matches(Filter(languages=where.languages), file) for file in files):
+            return f"no file here is in {' or '.join(where.languages)}"
+        return "no file passes the filters together: check the globs of paths first"
+
+    @property
+    def covers_scope(self) -> bool:
+        """Whether any file of the index lies in the folder that was opened."""
+        return not self.scope or any(map(self._inside, self.store.files()))
 
     def related(self, path: str, line: int, k: int = 10, where: Filter | None = None, folder: str = "") -> list[Hit]:
         """Chunks most like the one at path:line, which is left out; globs may start from `folder` too. UsageError for
@@ -280,7 +304,7 @@ class Index:
     @property
     def exists(self) -> bool:
         """Whether anything was ever indexed here."""
-        return (self.home / "index.sqlite").exists()
+        return holds_index(self.home)
 
     def status(self) -> Status:
         """Of the whole index; but only paths in the folder that was opened, or around it, are named."""
@@ -303,7 +327,7 @@ class Index:
             chunks=meta.chunks,
             embedded=meta.embedded,
             updated=updated.stat().st_mtime if updated.exists() else 0.0,
-            bytes=_size(self.home),
+            bytes=size(self.home),
             languages=Counter(file.language for file in files),
             skipped=told("skipped"),
             running=self._lock("background").holder(),
@@ -380,18 +404,20 @@ class Index:
         return path.endswith("/") and f"{self.scope}/".startswith(path)
 
     def _scoped(self, where: Filter, folder: str = "") -> Filter:
-        """The filter within the folder that was opened, with languages by the names that chunks have. UsageError for a
-        language or a repository that there is not, and for paths that are too many or too long."""
+        """The filter within the folder that was opened. UsageError for a language or a repository that there is not,
+        and for paths that are too many, too long or written as other programs take them."""
+        from embedcode.store.filter import unsupported
+
         characters = sum(map(len, where.paths))
         if len(where.paths) > MAX_GLOBS or characters > MAX_GLOB_CHARACTERS:
             raise UsageError(
                 f"the filter has {len(where.paths):,} paths of {characters:,} characters: give at most {MAX_GLOBS} of "
                 f"{MAX_GLOB_CHARACTERS:,} together."
             )
-        if where.languages:
-            from embedcode.index.languages import named
-
-            where = replace(where, languages=tuple(map(named, where.languages)))
+        for glob in where.paths:
+            if why := unsupported(glob):
+                raise UsageError(f"the path {glob!r} {why}")
+        where = self._read(where, folder)
         if where.repos:
             known = {file.repo for file in self.store.files().values()}
             if known and (unknown := set(where.repos) - known):
@@ -399,13 +425,21 @@ class Index:
                     f"there is no repository {' or '.join(sorted(unknown))} in the index of {self.root}: "
                     f"give one of {', '.join(sorted(known))}."
                 )
-        from embedcode.store.filter import also_from
-
-        where = also_from(self.scope or folder, where)
         if not self.scope:
             return where
         inside = frozenset(filter(self._inside, self.store.files()))
         return replace(where, only=inside if where.only is None else inside & where.only)
+
+    def _read(self, where: Filter, folder: str = "") -> Filter:
+        """The filter as it is meant: languages by the names that chunks have, globs from the folder that was opened,
+        or `folder`, too."""
+        from embedcode.store.filter import also_from, from_top
+
+        if where.languages:
+            from embedcode.index.languages import named
+
+            where = replace(where, languages=tuple(map(named, where.languages)))
+        return also_from(self.scope or folder, from_top(str(self.root), where))
 
     def _embed(self, progress: Progress | None) -> Embedded:
         """Embed all, or watch another process do it and take over where it ends."""
@@ -492,86 +526,6 @@ class Index:
             note(self.store, {"build": self.encoder.build})
 
 
-class Freed(NamedTuple):
-    """What was deleted, or would be."""
-
-    what: str
-    bytes: int
-    root: str
-    """Of an index: the repository that it is of, as far as it is known; else ""."""
-
-
-def clean(path: Path | None, vectors: bool, dry_run: bool, gone: bool = False) -> list[Freed]:
-    """Delete the index of `path` (None: of every root, and what else can be made again), and with `vectors` the
-    cache. With `gone` and no path: the indexes alone of roots that are no longer there."""
-    settings = configuration.load()
-    if path is None:
-        folders = sorted(settings.indexes.iterdir()) if settings.indexes.is_dir() else []
-    else:
-        place = path.resolve()
-        # The index of a repository that was itself deleted is known by the path it had.
-        folders = [_home(settings.indexes, _root(place, settings.indexes) if place.exists() else place)]
-        if not folders[0].is_dir() and not vectors:
-            raise UsageError(
-                f"{path} {'has' if place.exists() else 'does not exist and has'} no index: check the path."
-            )
-    folders = [folder for folder in folders if folder.is_dir()]
-    if gone:
-        folders = [folder for folder in folders if _is_gone(_noted_root(folder))]
-    elif path is None:
-        kept = configuration.DERIVED + (configuration.DERIVED_VECTORS if vectors else ())
-        folders += [place for pattern in kept for place in sorted(settings.home.glob(pattern))]
-    if vectors and settings.vectors.is_dir():
-        folders.append(settings.vectors)
-    freed = []
-    for folder in folders:
-        size = _size(folder)
-        root = _noted_root(folder) if folder.parent == settings.indexes else ""
-        if not dry_run:
-            if folder.parent == settings.indexes:
-                locks.stop_background(Lock(folder, "background"))
-            if folder.is_dir():
-                shutil.rmtree(folder, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    folder.unlink()
-            size -= _size(folder)
-        freed.append(Freed(str(folder), size, root))
-    return freed
-
-
-def _noted_root(home: Path) -> str:
-    """The root of an index, which its folder's name tells by a hash alone; "" where no update has noted it."""
-    try:
-        return os.fsdecode((home / "root").read_bytes())
-    except OSError:
-        return ""
-
-
-def _is_gone(root: str) -> bool:
-    """Whether there is no such place; not where nobody may look, or nothing was noted."""
-    try:
-        Path(root).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return bool(root)
-    except (OSError, ValueError):
-        pass
-    return False
-
-
-def _root(place: Path, indexes: Path) -> Path:
-    """The nearest ancestor with .git, else with an index, else the folder itself.
-
-    Never the user's home folder or / on the way to something inside.
-    """
-    indexed = (folder for folder in upwards(place) if (_home(indexes, folder) / "index.sqlite").exists())
-    return checkout(place) or next(indexed, None) or (place if place.is_dir() else place.parent)
-
-
-def _home(indexes: Path, root: Path) -> Path:
-    return indexes / f"{root.name[:40] or 'root'}-{digest(str(root)).hex()[:12]}"
-
-
 def _checked(query: Query) -> str:
     text = query.joined
     if not text.strip():
@@ -579,12 +533,3 @@ def _checked(query: Query) -> str:
     if len(text) > MAX_QUERY:
         raise UsageError(f"the query has {len(text):,} characters: give at most {MAX_QUERY:,}, the telling part of it.")
     return text
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    inside = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
-    for path in (folder, *inside):
-        with suppress(OSError):  # a derived file that was just replaced
-            total += path.stat().st_size if path.is_file() else 0
-    return total

@@ -77,23 +77,23 @@ class Kept:
         Without `update` nothing is read or embedded first: for a query that is still being typed.
         """
 
-        def hits() -> list[Hit]:
+        def answer() -> Answer:
             changed = replace(query.where, only=self.index.since(since)) if since else query.where
             asked = replace(query, where=changed)
             if update and query.mode is not Mode.LEXICAL:
                 self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others=self._forbidden))
-            return self.index.search(asked)
+            return self._remarked(self.index.search(asked), changed)
 
-        return self._answer(hits, update)
+        return self._answer(answer, update)
 
     def related(self, path: str, line: int, k: int, where: Filter | None = None) -> Answer:
         """Chunks most like the one at path:line, a path relative to the root."""
 
-        def hits() -> list[Hit]:
+        def answer() -> Answer:
             self._embed(lambda: self.index.embed_few(EMBED_SECONDS))
-            return self.index.related(path, line, k, where)
+            return self._remarked(self.index.related(path, line, k, where), where or Filter())
 
-        return self._answer(hits)
+        return self._answer(answer)
 
     def status(self) -> Status:
         return self.index.status()
@@ -125,10 +125,14 @@ class Kept:
             finally:
                 self._embedding.release()
 
-    def _answer(self, hits: Callable[[], list[Hit]], update: bool = True) -> Answer:
+    def _remarked(self, hits: list[Hit], where: Filter) -> Answer:
+        """With what may help where there are none: else who asks concludes that there is no such code."""
+        return Answer(hits, () if hits else (self.index.no_hits(where),))
+
+    def _answer(self, answer: Callable[[], Answer], update: bool = True) -> Answer:
         start = time.monotonic()
         notes = self._refresh() if update else []
-        task = _Task(hits)
+        task = _Task(answer)
         task.start()
         task.join(max(0.0, start + ANSWER_SECONDS - time.monotonic()))
         if task.is_alive():
@@ -137,7 +141,8 @@ class Kept:
                 f"{self.index.root} gave no answer within {ANSWER_SECONDS:g} seconds{why}: ask again in a few seconds"
             )
             return Answer([], (said,), False)
-        return Answer(task.outcome(), (*notes, *self._missing()))
+        found = task.outcome()
+        return replace(found, notes=(*found.notes, *notes, *self._missing()))
 
     def _refresh(self) -> list[str]:
         """Start reading what has changed, by the settings of now; wait a moment, and say if that was not enough."""

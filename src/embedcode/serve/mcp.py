@@ -193,8 +193,6 @@ def _told(kept: Kept, answer: Answer, budget: int) -> str:
         shown = len(lines) if whole <= budget else len(lines) * budget // whole
         budget = max(0, budget - whole)
         parts.append(f"{rank}. {_place(hit)}{_code(hit.chunk.language, lines, shown)}")
-    if answer.ready and not parts:
-        parts = ["No hits: try other words, or fewer filters."]
     return "\n".join([*parts, *(f"Note: {note}." for note in answer.notes)])
 
 

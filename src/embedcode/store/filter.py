@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from embedcode.types import File, Filter
 
+_ALTERNATIVES = re.compile(r"\{[^{}]*,[^{}]*\}")
 _ACROSS = {"": "(?:)", "**": ".*", "**/": "(?:[^/]*/)*"}
 """What crosses folders, as a regex that `?` makes lazy."""
 
@@ -24,6 +25,25 @@ def matches(where: Filter, file: File) -> bool:
         and (not where.languages or any(file.language.lower() == name.strip().lower() for name in where.languages))
         and (not where.paths or any(_under(file.path, glob) for glob in where.paths))
     )
+
+
+def from_top(root: str, where: Filter) -> Filter:
+    """The filter with globs that are absolute paths in `root` read from there, as hits outside of it are printed."""
+    within = (f"{glob}/".startswith(f"{root}/") for glob in where.paths)
+    paths = ((glob.removeprefix(root) or "/") if at else glob for glob, at in zip(where.paths, within, strict=True))
+    return replace(where, paths=tuple(paths))
+
+
+def unsupported(glob: str) -> str:
+    """What a glob asks for that there is not, and what to give instead, as the end of a sentence; "" for nothing.
+
+    Braces without a comma are names, as of templates: `{{cookiecutter.name}}`.
+    """
+    if glob.startswith("!"):
+        return "excludes nothing: give what is to be searched, or leave files out in .embedcodeignore."
+    if _ALTERNATIVES.search(glob):
+        return "has braces, which stand for themselves: give a path for each of the alternatives."
+    return ""
 
 
 def also_from(folder: str, where: Filter) -> Filter:

@@ -153,11 +153,11 @@ function show(found, ms) {
   }
   put($("said"), found ? count(hits.length, "hit") : "");
   if (!found) return;
-  const time = `${count(hits.length, "hit")} in ${Math.round(ms)} ms`;
-  const told = hits.length ? time : "No hits. Try other words, or fewer filters.";
+  const told = hits.length ? [`${count(hits.length, "hit")} in ${Math.round(ms)} ms`] : []; // else a note says more
   // How much has vectors is said by the progress, which goes on while this is read.
-  const notes = found.notes.filter((note) => !note.includes("has vectors")).map((note) => `${note}.`);
-  $("summary").replaceChildren(...[told, ...notes].map((text) => el("p", {}, text)));
+  const notes = found.notes.filter((note) => !note.includes("has vectors"));
+  const sentences = notes.map((note) => `${note[0].toUpperCase()}${note.slice(1)}.`);
+  $("summary").replaceChildren(...[...told, ...sentences].map((text) => el("p", {}, text)));
   const { chunks, embedded } = found.indexed;
   if (chunks !== known?.chunks || embedded !== known.embedded) watch();
 }
