@@ -13,7 +13,9 @@ import pytest
 from embedcode.cli.alone import alone
 from embedcode.data import holdout, pairs
 from embedcode.evaluate import beir
-from embedcode.types import Pair
+from embedcode.train import mix
+from embedcode.train.recipe import Recipe
+from embedcode.types import Pair, digest
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 LICENCE = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
@@ -246,6 +248,31 @@ def test_pairs_are_divided_from_the_command_line(call: Run, tmp_path: Path) -> N
     assert not trained & {f"{name} 1.0" for part in holdout.load(held).parts.values() for name in part["go"]}
     check = call("data", "check", str(file), "--held-out", str(held), "--json")
     assert check.returncode == 1 and json.loads(check.stdout)["overlapping"] == record["held out"]
+
+
+def test_what_docstrings_give_is_held_out_as_the_manual_has_it(call: Run, tmp_path: Path) -> None:
+    names = [f"project{n}-1.{n}" for n in range(24)]
+    for name in names:
+        for ending, code in (
+            ("py", 'def {0}(part):\n    """Says how {0} does it."""\n    {0} = part.{0}\n    return part.{1}({0})\n'),
+            ("rb", "# Tells what the {0} is for.\ndef {0}(part)\n  {0} = part.{0}\n  return part.{1}({0})\nend\n"),
+        ):
+            words = [f"{ending}{digest(f'{name} {n}').hex()[:9]}" for n in range(8)]
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"m.{ending}").write_text("\n".join(map(code.format, words[:4], words[4:])))
+    assert call("data", "docstrings", *names, "--own", "-o", "mined.jsonl.gz").returncode == 0
+    assert call("data", "merge", "mined.jsonl.gz", "-o", "merged.jsonl.gz").returncode == 0
+    for language in ("python", "ruby"):  # the second reads the list of the first
+        asked = ("--languages", language, "--sources", "3", "--functions", "30")
+        done = call("data", "hold-out", "merged.jsonl.gz", *asked, "-o", "held_out.toml")
+        assert done.returncode == 0, done.stderr
+    made = ("--held-out", "held_out.toml", "--tasks", "tasks/", "-o", "pairs.jsonl.gz", "--json")
+    record = json.loads(call("data", "split", "merged.jsonl.gz", *made).stdout)
+    assert set(record["tasks"]) == {f"{part}-{of}" for part in ("reported", "validation") for of in ("python", "ruby")}
+    recipe = Recipe(tmp_path, "r", "base", held_out="held_out.toml")
+    forbidden = mix.forbidden(recipe, [])
+    trained = [pair for pair in pairs.read(tmp_path / "merged.jsonl.gz") if forbidden.find(pair) is None]
+    assert trained == list(pairs.read(tmp_path / "pairs.jsonl.gz")) and trained
 
 
 def test_questions_of_other_keys_become_pairs(call: Run, tmp_path: Path) -> None:

@@ -472,7 +472,7 @@ def split(
                 line.draw(f"{counts.total():,} pairs read, {counts['held out']:,} held out")
         made: dict[str, int] = {}
         for place, of in sorted(kept.items()):  # before the pairs take their place: whoever has them has the tasks
-            part, language = place.split(" ")
+            part, _, language = place.partition(" ")
             made[name := f"{part}-{language}"] = len(of)
             beir.write(holdout.task(name, of, queries if part == "reported" else max(1, queries // 2)), tasks / name)
     _tell(bad)
