@@ -105,6 +105,12 @@ def test_stats_and_merge(tmp_path: Path, call: Run) -> None:
     assert call("data", "stats", "missing.jsonl").returncode == 2
 
 
+def test_answers_that_are_only_a_comment_are_no_copies(tmp_path: Path, call: Run) -> None:
+    texts = ("# Install with pip", "# Delete the database", "// see docs/manual.md", "-- ls")
+    pairs.write(tmp_path / "p.jsonl", [Pair(f"how to {n}", (text,)) for n, text in enumerate(texts)])
+    assert json.loads(call("data", "merge", "p.jsonl", "-o", "q.jsonl", "--json").stdout)["pairs"] == 4
+
+
 @pytest.mark.parametrize(
     "command",
     [
