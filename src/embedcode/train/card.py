@@ -77,7 +77,7 @@ def _data(recipe: Recipe, mix: Mix) -> str:
             f"{one.size:,}",
             f"{one.share:.1%}",
             _listed(one.licences),
-            _listed(one.languages),
+            _listed(one.languages, len(one.languages)),
             f"{one.forbidden:,}",
         )
         for one in mix.sets
@@ -124,7 +124,8 @@ def _limits(recipe: Recipe, checkpoint: Checkpoint) -> str:
     return (
         "## Limits\n\n"
         f"- Text after {checkpoint.max_tokens:,} tokens is not read.\n"
-        "- Languages that are not in the table above were not trained on here; the base may know them or not.\n"
+        "- Languages that the table of the training data does not name were not trained on here; the base may know "
+        "them or not.\n"
         "- The nearest code is not always an answer: a search has hits for any question.\n"
         "- Queries in other natural languages than English were not measured."
         + (f"\n- {recipe.notes}" if recipe.notes else "")
@@ -180,7 +181,7 @@ def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(lines)
 
 
-def _listed(counts: tuple[tuple[str, int], ...]) -> str:
-    shown = [f"{name} {count:,}" for name, count in counts[:6]]
-    rest = len(counts) - 6
+def _listed(counts: tuple[tuple[str, int], ...], most: int = 6) -> str:
+    shown = [f"{name} {count:,}" for name, count in counts[:most]]
+    rest = len(counts) - most
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
