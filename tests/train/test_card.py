@@ -39,3 +39,9 @@ def row(card: str, name: str) -> list[str]:
 def test_all_languages_are_named(text: Card) -> None:
     languages = tuple((f"language{number}", 8) for number in range(9))
     assert row(text({"languages": languages}), "one")[4] == ", ".join(f"{name} 8" for name, _ in languages)
+
+
+def test_what_was_left_out_for_its_licence_is_counted(text: Card) -> None:
+    said = text({"forbidden": 3, "unlicensed": 32}, licences=("MIT", "ISC"))
+    assert row(said, "one")[5:] == ["3", "32"] and "Other licences are those beside MIT, ISC." in said
+    assert "Other licences are" not in text()

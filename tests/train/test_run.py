@@ -98,6 +98,7 @@ def test_meta_and_card_say_what_it_is(trained: Outcome) -> None:
     assert meta["space"] == embedcode.load(str(trained.folder)).space
     assert [one["pairs"] for one in meta["data"]] == [96, 32]
     assert meta["data"][0]["licences"] == {"MIT": 96}
+    assert [one["other_licences"] for one in meta["data"]] == [0, 0]
     assert meta["steps"] == 60 and meta["licence"] == "Apache-2.0"
     card = (trained.folder / "README.md").read_text()
     for heading in ("Intended use", "Training data", "Figures", "Limits", "Explainability", "Bias", "Privacy"):

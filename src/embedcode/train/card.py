@@ -79,13 +79,15 @@ def _data(recipe: Recipe, mix: Mix) -> str:
             _listed(one.licences),
             _listed(one.languages, len(one.languages)),
             f"{one.forbidden:,}",
+            f"{one.unlicensed:,}",
         )
         for one in mix.sets
     ]
-    table = _table(("data set", "pairs", "of a batch", "licences", "languages", "left out"), rows)
+    table = _table(("data set", "pairs", "of a batch", "licences", "languages", "left out", "other licences"), rows)
+    others = f" Other licences are those beside {', '.join(recipe.licences)}." if recipe.licences else ""
     return (
         f"## Training data\n\n{table}\n\nRegime: {recipe.regime}. Left out are pairs whose source or content is in a "
-        "benchmark (`data/never.toml`, and the documents and queries of the tasks the run was steered by)."
+        "benchmark (`data/never.toml`, and the documents and queries of the tasks the run was steered by)." + others
     )
 
 
