@@ -141,8 +141,9 @@ class Recipe:
     """A longer gradient is shortened to it; 0 lets every one be."""
     precision: Precision = "fp32"
     micro_batch: int = field(default=0, metadata={"unit": "queries", "least": 0})
-    """Queries in one pass; 0 is the whole batch. Without in-batch negatives the gradient is the same, where each query
-    has a negative: one that has none counts nothing in its own pass, and the others there count for it."""
+    """Queries in one pass; 0 is the whole batch. Without in-batch negatives the gradient is the same, where
+    nothing is drawn, since parts draw otherwise than the whole, and each query has a negative: one that has none counts
+    nothing in its own pass, and the others there count for it."""
     gradient_checkpointing: bool = False
     """Layers are computed again in the backward pass, not kept: a third more work, and a large base on one card."""
     dropout: float = field(default=0.0, metadata={"least": 0, "most": 0.99})

@@ -159,7 +159,9 @@ class Run:
 
         recipe = self.recipe
         pieces = recipe.micro_batch or recipe.batch
-        collator = collates(recipe, checkpoint, mixed)
+        # A run that was begun before draws as it did.
+        places = pieces == 1 and bool(self._plan().get("places"))
+        collator = collates(recipe, checkpoint, mixed, places)
         criterion = losses.loss(
             model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim, recipe.packings
         )
@@ -174,7 +176,7 @@ class Run:
             self.tell(f"going on from step {done:,} of {steps:,}")
         watch = _Watching(self, judge, model, folder, done, steps)
         trainer = loop.Loop(
-            batches=Pieces(whole, pieces) if pieces != recipe.batch else whole,
+            batches=Pieces(whole, pieces, places) if places or pieces != recipe.batch else whole,
             keep=recipe.keep,
             model=model,
             args=SentenceTransformerTrainingArguments(
@@ -201,7 +203,9 @@ class Run:
                 dataloader_num_workers=workers(),
                 dataloader_drop_last=True,
             ),
-            train_dataset=Dataset.from_dict({"row": list(range(len(mixed.pairs)))}),
+            train_dataset=Dataset.from_dict(
+                {"row": list(range(max(len(mixed.pairs), steps * recipe.batch * places)))}  # rows, or places too
+            ),
             loss=criterion,
             data_collator=collator,
             callbacks=[loop.Watch(watch.logged, watch.stepped)],
@@ -343,7 +347,7 @@ class Run:
         if not plan:
             with _writing(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
-            self._write_plan({"recipe": own})
+            self._write_plan({"recipe": own, "places": True})
         return not plan
 
     def _plan(self) -> dict[str, Any]:
@@ -484,7 +488,7 @@ def texts(recipe: Recipe, checkpoint: Checkpoint) -> Texts:
     )
 
 
-def collates(recipe: Recipe, checkpoint: Checkpoint, mixed: Mix) -> Collator:
+def collates(recipe: Recipe, checkpoint: Checkpoint, mixed: Mix, places: bool = False) -> Collator:
     return Collator(
         mixed,
         texts(recipe, checkpoint),
@@ -493,6 +497,7 @@ def collates(recipe: Recipe, checkpoint: Checkpoint, mixed: Mix) -> Collator:
         recipe.in_batch,
         recipe.seed,
         checkpoint.first_position,
+        places,
     )
 
 
