@@ -45,3 +45,8 @@ def test_what_was_left_out_for_its_licence_is_counted(text: Card) -> None:
     said = text({"forbidden": 3, "unlicensed": 32}, licences=("MIT", "ISC"))
     assert row(said, "one")[5:] == ["3", "32"] and "Other licences are those beside MIT, ISC." in said
     assert "Other licences are" not in text()
+
+
+def test_warm_up_and_decay_are_those_that_were(text: Card) -> None:
+    assert "2 warm-up steps, linear decay" in row(text(), "optimiser")[1]
+    assert "12 warm-up steps, no decay" in row(text(warmup=100), "optimiser")[1]

@@ -76,6 +76,13 @@ def test_no_set_is_larger_than_its_limit(recipe: Callable[..., Path]) -> None:
     assert report.steps == 80 / 8
 
 
+def test_a_warm_up_that_leaves_no_step_to_decay_is_told(recipe: Callable[..., Path]) -> None:
+    told: list[str] = []
+    dry(read(recipe("warm", warmup=100, steps=12)), told.append)
+    assert any("warmup 100 takes all of 12 steps" in line and "set it below 12" in line for line in told)
+    assert any("12 warm-up steps, no decay" in line for line in told)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

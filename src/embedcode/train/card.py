@@ -98,7 +98,7 @@ def _training(recipe: Recipe, meta: Mapping[str, Any]) -> str:
         ("steps", f"{meta['steps']:,} of {recipe.batch} queries"),
         ("compared with", against + (", and the rest of the batch" if recipe.in_batch else ", nothing of the batch")),
         ("loss", f"InfoNCE, temperature {recipe.temperature:g}" + (", both directions" if recipe.symmetric else "")),
-        ("optimiser", f"Adam, learning rate {recipe.learning_rate:g}, {recipe.warmup} warm-up steps, linear decay"
+        ("optimiser", f"Adam, {recipe.rates(meta['steps'])}"
                       + (f", gradients of a norm up to {recipe.clip:g}" if recipe.clip else "")),
         ("tokens", f"{recipe.query_tokens} of a query, {recipe.passage_tokens} of a passage"),
         ("LoRA", f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}" if lora else "none, all weights"),

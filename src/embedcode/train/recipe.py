@@ -169,6 +169,11 @@ class Recipe:
     def longest(self) -> int:
         return self.max_tokens or max(self.query_tokens, self.passage_tokens)
 
+    def rates(self, steps: int) -> str:
+        """How the learning rate goes over so many steps."""
+        decay = "linear decay" if self.warmup < steps else "no decay"
+        return f"learning rate {self.learning_rate:g}, {min(self.warmup, steps)} warm-up steps, {decay}"
+
     def path(self, written: str) -> Path:
         """A path of the recipe, from its folder."""
         return self.folder / Path(written).expanduser()

@@ -286,6 +286,8 @@ class Run:
                 raise UsageError(f"a step takes {each:.0f} s, and {recipe.minutes:g} minutes have none: give it more.")
             steps = min(steps, most)
             self.tell(f"{each:.1f} s a step: {steps:,} steps in {recipe.minutes / rounds:g} minutes")
+        if said := undecayed(recipe, steps):
+            self.tell(said)
         plan = self._plan() | {"steps": steps}
         self._write_plan(plan)
         return plan
@@ -454,6 +456,14 @@ def check(recipe: Recipe) -> None:
         raise UsageError("symmetric compares queries across a batch, and in_batch is false: leave one out.")
     if not recipe.data:
         raise UsageError("the recipe has no data: name a data set with its files.")
+
+
+def undecayed(recipe: Recipe, steps: int) -> str:
+    """A remark on a warm-up that takes all steps, or nothing."""
+    if recipe.warmup < steps:
+        return ""
+    cure = f"set it below {steps:,}" if steps > 1 else "set it to 0"
+    return f"warmup {recipe.warmup:,} takes all of {steps:,} steps, so that the learning rate never decays: {cure}"
 
 
 def _twice(names: Sequence[str]) -> str:
