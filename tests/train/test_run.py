@@ -109,6 +109,18 @@ def test_meta_and_card_say_what_it_is(trained: Outcome) -> None:
     assert "{" not in card.replace("{recipe", "")
 
 
+def test_a_task_that_can_give_no_figure_is_refused_before_anything_is_written(
+    recipe: Recipes, world: Path, tmp_path: Path
+) -> None:
+    (world / "empty").mkdir()
+    (world / "empty" / "queries.jsonl").write_text('{"_id": "q", "text": "who"}\n')
+    for name in ("corpus.jsonl", "qrels.tsv"):
+        (world / "empty" / name).write_text("")
+    with pytest.raises(UsageError, match=r"empty judges no document as relevant and cannot steer: check its qrels"):
+        go(recipe("unjudged", evaluate=["toys", "empty"]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_parts_of_one_draw_by_their_place_but_in_a_run_that_was_begun_before(
     recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,7 +105,8 @@ def _mix(recipe: Recipe) -> tuple[Mix, list[bool]]:
     """The mix with stand-ins for what is not here, and what is here."""
     here = [bool(recipe.places(data)) for data in recipe.data]
     present = tuple(data for data, found in zip(recipe.data, here, strict=True) if found)
-    tasks = [beir.load(place) for place in recipe.tasks((*recipe.evaluate, *recipe.never)) if place.is_dir()]
+    tasks = run.steering([place for place in recipe.tasks(recipe.evaluate) if place.is_dir()])
+    tasks += [beir.load(place) for place in recipe.tasks(recipe.never) if place.is_dir()]
     real = mix.load(replace(recipe, data=present), lambda: mix.forbidden(recipe, tasks)) if present else Mix((), [])
     rows: list[Pair] = []
     sets: list[Set] = []

@@ -85,12 +85,12 @@ class Run:
     ) -> None:  # fmt: skip
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
         check(recipe)
+        self._steering = steering(self._places(recipe.evaluate))
         before = {*out.glob("pairs-*"), *out.glob("base")}
         begun = self._claim(resume)
         try:
             self._checkpoint = base.open_base(recipe, out)
             network.check(self._checkpoint, recipe.lora, precision(recipe))
-            self._steering = [beir.load(place) for place in self._places(recipe.evaluate)]
             self.mix = mix.load(recipe, self._forbidden, out, self._against())
         except EmbedcodeError:
             if begun:  # a path was mistyped, say: the folder is the corrected recipe's, whose pairs may be others
@@ -422,6 +422,17 @@ def refuse_taken(out: Path) -> None:
     """UsageError where a folder has a run in it."""
     if (out / "plan.json").is_file():
         raise UsageError(f"{out} has a run in it: go on with --resume, or give another folder by --out.")
+
+
+def steering(places: Sequence[Path]) -> list[beir.Task]:
+    """The tasks of `evaluate`; UsageError for one that can give no figure."""
+    tasks = [beir.load(place) for place in places]
+    for place, task in zip(places, tasks, strict=True):
+        if not answerable(task.qrels):
+            raise UsageError(
+                f"{place} judges no document as relevant and cannot steer: check its qrels or leave it out."
+            )
+    return tasks
 
 
 def check(recipe: Recipe) -> None:
