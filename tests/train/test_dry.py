@@ -92,6 +92,8 @@ def test_a_warm_up_that_leaves_no_step_to_decay_is_told(recipe: Callable[..., Pa
         ({"in_batch": False, "symmetric": True}, "symmetric compares queries across a batch"),
         ({"data": []}, "has no data"),
         ({"data": [HALF, {"name": "two", "files": ["none.jsonl"]}]}, "data set two has no weight and others have"),
+        ({"data": [HALF | {"name": "a/b"}]}, "data set 'a/b' cannot be part of a file's name: call it without /"),
+        ({"data": [HALF | {"name": "a" * 201}]}, "in up to 200 bytes"),
         ({"evaluate": ["toys", "others/toys"]}, "two tasks of evaluate are called toys"),
         ({"mining": {"rounds": 1}, "negatives": 0}, "negatives is 0: set negatives"),
         ({"mining": {"rounds": 1, "kept": 2}, "negatives": 3}, "kept 2 is fewer than the 3 negatives"),

@@ -46,6 +46,8 @@ SPARE = 0.85
 """Share of the minutes that the steps may take; the rest is for loading, scores and writing."""
 BEST = "best.safetensors"
 BEFORE = "before.json"
+LONGEST_NAME = 200
+"""Bytes of a data set's name: a file's has at most 255, and the run's files put words around it."""
 LOG_EVERY = 10
 """Steps between two losses in the log."""
 
@@ -439,6 +441,12 @@ def check(recipe: Recipe) -> None:
     """What no single value says: UsageError for values that do not go together."""
     if twice := _twice([data.name for data in recipe.data]):
         raise UsageError(f"two data sets are called {twice}: give each a name of its own.")
+    for data in recipe.data:
+        if "/" in data.name or not data.name.isprintable() or len(data.name.encode()) > LONGEST_NAME:
+            raise UsageError(
+                f"data set {data.name!r} cannot be part of a file's name: call it without / and line breaks, in up to "
+                f"{LONGEST_NAME} bytes."
+            )
     # Figures go by the name that beir.load() gives a task.
     if twice := _twice([place.resolve().name for place in recipe.tasks(recipe.evaluate)]):
         raise UsageError(f"two tasks of evaluate are called {twice}: give each folder a name of its own.")
