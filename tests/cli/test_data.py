@@ -201,6 +201,15 @@ def test_filter_and_negatives_with_the_packaged_model(tmp_path: Path, call: Run)
     assert call("data", "negatives", "kept.jsonl", "--share", "1.5", "-o", "x.jsonl").returncode == 2
 
 
+@pytest.mark.parametrize("option", ["--share", "--margin", "--ceiling"])
+@pytest.mark.parametrize("value", ["nan", "-5", "inf"])
+def test_bounds_of_negatives_that_bound_nothing_are_refused(option: str, value: str, tmp_path: Path, call: Run) -> None:
+    pairs.write(tmp_path / "p.jsonl", [GOOD])
+    done = call("data", "negatives", "p.jsonl", option, value, "-o", "n.jsonl")
+    assert done.returncode == 2 and f"{option} {float(value)} must be".encode() in done.stderr
+    assert not (tmp_path / "n.jsonl").exists()
+
+
 def test_a_shallow_clone_is_one_sentence(tmp_path: Path, call: Run) -> None:
     git = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org")
     subprocess.run([*git, "init", "-q", "whole"], cwd=tmp_path, check=True)

@@ -366,6 +366,10 @@ def negatives(
 
     if not 0 < share <= 1:
         raise UsageError(f"--share {share} must be above 0 and at most 1, such as 0.95")
+    if margin is not None and not 0 <= margin <= 2:
+        raise UsageError(f"--margin {margin} must be from 0 to 2, as scores lie apart, such as 0.1")
+    if not 0 <= ceiling <= 1:
+        raise UsageError(f"--ceiling {ceiling} must be from 0 to 1, such as 0.8")
     given, bad = _all(files)
     rule = Rule("share", share, ceiling) if margin is None else Rule("margin", margin, ceiling)
     with ProgressLine() as line, pairs.writing(out) as put:
