@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,14 @@ def test_docstrings_of_a_folder(source: Path, tmp_path: Path, call: Run) -> None
 def test_code_of_ones_own_needs_no_licence(source: Path, tmp_path: Path, call: Run) -> None:
     assert call("data", "docstrings", str(source), "-o", str(tmp_path / "p.jsonl"), "--own").returncode == 0
     assert len(list(pairs.read(tmp_path / "p.jsonl"))) == 3
+
+
+def test_two_folders_of_one_name_are_two_sources(source: Path, tmp_path: Path, call: Run) -> None:
+    shutil.copytree(source, tmp_path / "other" / source.name)
+    folders = (str(source), f"other/{source.name}")
+    assert call("data", "docstrings", *folders, "--own", "-o", str(tmp_path / "p.jsonl")).returncode == 0
+    expected = {f"{folder}/{source.name}" for folder in (tmp_path.name, "other")}
+    assert {pair.source for pair in pairs.read(tmp_path / "p.jsonl")} == expected
 
 
 @pytest.mark.parametrize("name", ["missing", "a.txt"])
