@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from embedcode.cli.alone import alone
 from embedcode.data import holdout, pairs
 from embedcode.evaluate import beir
-from embedcode.types import Pair
+from embedcode.train import mix
+from embedcode.train.recipe import Recipe
+from embedcode.types import Pair, digest
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 LICENCE = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
@@ -65,6 +68,14 @@ def test_code_of_ones_own_needs_no_licence(source: Path, tmp_path: Path, call: R
     assert len(list(pairs.read(tmp_path / "p.jsonl"))) == 3
 
 
+def test_two_folders_of_one_name_are_two_sources(source: Path, tmp_path: Path, call: Run) -> None:
+    shutil.copytree(source, tmp_path / "other" / source.name)
+    folders = (str(source), f"other/{source.name}")
+    assert call("data", "docstrings", *folders, "--own", "-o", str(tmp_path / "p.jsonl")).returncode == 0
+    expected = {f"{folder}/{source.name}" for folder in (tmp_path.name, "other")}
+    assert {pair.source for pair in pairs.read(tmp_path / "p.jsonl")} == expected
+
+
 @pytest.mark.parametrize("name", ["missing", "a.txt"])
 def test_what_is_no_source_is_refused_and_nothing_written(name: str, tmp_path: Path, call: Run) -> None:
     (tmp_path / "a.txt").write_text("a")
@@ -101,6 +112,12 @@ def test_stats_and_merge(tmp_path: Path, call: Run) -> None:
     assert json.loads(call("data", "merge", "p.jsonl", "-o", "q.jsonl", "--json").stdout)["pairs"] == 2
     assert json.loads(call("data", "stats", "q.jsonl", "--json").stdout)["pairs"] == 2
     assert call("data", "stats", "missing.jsonl").returncode == 2
+
+
+def test_answers_that_are_only_a_comment_are_no_copies(tmp_path: Path, call: Run) -> None:
+    texts = ("# Install with pip", "# Delete the database", "// see docs/manual.md", "-- ls")
+    pairs.write(tmp_path / "p.jsonl", [Pair(f"how to {n}", (text,)) for n, text in enumerate(texts)])
+    assert json.loads(call("data", "merge", "p.jsonl", "-o", "q.jsonl", "--json").stdout)["pairs"] == 4
 
 
 @pytest.mark.parametrize(
@@ -193,6 +210,15 @@ def test_filter_and_negatives_with_the_packaged_model(tmp_path: Path, call: Run)
     assert call("data", "negatives", "kept.jsonl", "--share", "1.5", "-o", "x.jsonl").returncode == 2
 
 
+@pytest.mark.parametrize("option", ["--share", "--margin", "--ceiling"])
+@pytest.mark.parametrize("value", ["nan", "-5", "inf"])
+def test_bounds_of_negatives_that_bound_nothing_are_refused(option: str, value: str, tmp_path: Path, call: Run) -> None:
+    pairs.write(tmp_path / "p.jsonl", [GOOD])
+    done = call("data", "negatives", "p.jsonl", option, value, "-o", "n.jsonl")
+    assert done.returncode == 2 and f"{option} {float(value)} must be".encode() in done.stderr
+    assert not (tmp_path / "n.jsonl").exists()
+
+
 def test_a_shallow_clone_is_one_sentence(tmp_path: Path, call: Run) -> None:
     git = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org")
     subprocess.run([*git, "init", "-q", "whole"], cwd=tmp_path, check=True)
@@ -246,6 +272,31 @@ def test_pairs_are_divided_from_the_command_line(call: Run, tmp_path: Path) -> N
     assert not trained & {f"{name} 1.0" for part in holdout.load(held).parts.values() for name in part["go"]}
     check = call("data", "check", str(file), "--held-out", str(held), "--json")
     assert check.returncode == 1 and json.loads(check.stdout)["overlapping"] == record["held out"]
+
+
+def test_what_docstrings_give_is_held_out_as_the_manual_has_it(call: Run, tmp_path: Path) -> None:
+    names = [f"project{n}-1.{n}" for n in range(24)]
+    for name in names:
+        for ending, code in (
+            ("py", 'def {0}(part):\n    """Says how {0} does it."""\n    {0} = part.{0}\n    return part.{1}({0})\n'),
+            ("rb", "# Tells what the {0} is for.\ndef {0}(part)\n  {0} = part.{0}\n  return part.{1}({0})\nend\n"),
+        ):
+            words = [f"{ending}{digest(f'{name} {n}').hex()[:9]}" for n in range(8)]
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"m.{ending}").write_text("\n".join(map(code.format, words[:4], words[4:])))
+    assert call("data", "docstrings", *names, "--own", "-o", "mined.jsonl.gz").returncode == 0
+    assert call("data", "merge", "mined.jsonl.gz", "-o", "merged.jsonl.gz").returncode == 0
+    for language in ("python", "ruby"):  # the second reads the list of the first
+        asked = ("--languages", language, "--sources", "3", "--functions", "30")
+        done = call("data", "hold-out", "merged.jsonl.gz", *asked, "-o", "held_out.toml")
+        assert done.returncode == 0, done.stderr
+    made = ("--held-out", "held_out.toml", "--tasks", "tasks/", "-o", "pairs.jsonl.gz", "--json")
+    record = json.loads(call("data", "split", "merged.jsonl.gz", *made).stdout)
+    assert set(record["tasks"]) == {f"{part}-{of}" for part in ("reported", "validation") for of in ("python", "ruby")}
+    recipe = Recipe(tmp_path, "r", "base", held_out="held_out.toml")
+    forbidden = mix.forbidden(recipe, [])
+    trained = [pair for pair in pairs.read(tmp_path / "merged.jsonl.gz") if forbidden.find(pair) is None]
+    assert trained == list(pairs.read(tmp_path / "pairs.jsonl.gz")) and trained
 
 
 def test_questions_of_other_keys_become_pairs(call: Run, tmp_path: Path) -> None:

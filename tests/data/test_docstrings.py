@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from embedcode.data import comments, docstrings
 from embedcode.data.archives import stream
 from embedcode.data.docstrings import File
-from embedcode.data.mine import mine, names
+from embedcode.data.mine import called, mine, names
 from embedcode.errors import UsageError
 from embedcode.index.workers import Workers
 
@@ -441,3 +442,39 @@ def test_a_source_that_fails_half_way_is_an_error(tmp_path: Path) -> None:
     with docstrings.workers(1) as workers, pytest.raises(UsageError, match="path outside the archive"):
         mine(tmp_path / "a.zip", "a", workers, own=True)
     assert list(stream(source(tmp_path / "d"))), "the next source is read all the same"
+
+
+def clone(folder: Path, origin: str) -> Path:
+    subprocess.run(["git", "init", "-q", *["--bare"] * folder.name.endswith(".git"), str(folder)], check=True)
+    subprocess.run(["git", "-C", str(folder), "config", "remote.origin.url", origin], check=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("folder", "origin", "name"),
+    [
+        ("repo", "https://me:secret@github.com/pallets/click.git", "git:pallets/click"),
+        ("repo", "git@gitlab.com:group/part/click", "git:group/part/click"),
+        ("a.git", "ssh://git@host:22/pallets/click.git/", "git:pallets/click"),
+        ("click.git", "/srv/mirror/some.git", "click"),
+        ("my click", "file:///srv/mirror/some.git", "my-click"),
+    ],
+)
+def test_a_clone_is_called_by_where_it_is_from(folder: str, origin: str, name: str, tmp_path: Path) -> None:
+    root = clone(tmp_path / folder, origin)
+    assert called([root]) == [name]
+    if not folder.endswith(".git"):
+        (root / "src").mkdir()
+        assert called([root / "src"]) == ["src"], "a part of it may be anything, as what was unpacked there"
+
+
+def test_sources_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a/x/src", "b/x/src", "other")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    assert called(folders) == ["a/x/src", "b/x/src", "other"]
+    with pytest.raises(UsageError, match="are one source, other: give it once"):
+        called([*folders, tmp_path / "a" / ".." / "other"])
+    clones = [clone(tmp_path / name, "https://github.com/pallets/click") for name in ("c", "d")]
+    with pytest.raises(UsageError, match="are one source, git:pallets/click: give it once"):
+        called(clones)

@@ -78,12 +78,31 @@ def test_the_list_is_read_as_it_was_written(tmp_path: Path) -> None:
     }
 
 
+def test_the_list_takes_whatever_a_source_is_called(tmp_path: Path) -> None:
+    names = ["src", "guava-31.1.tar.xz", 'a"b\\c', "[x].zip", "*", "pypi:networkx"]
+    held = HeldOut({"reported": {"c++": names}})
+    (tmp_path / "held.toml").write_text(holdout.text(held, "Head."))
+    read = holdout.load(tmp_path / "held.toml")
+    assert read.parts == {"reported": {"c++": sorted(names)}}
+    given = [Pair("q", ("x",), language="c++", source=name) for name in (*names, "other.zip")]
+    assert [place for _, place in holdout.split(given, read)] == ["reported c++"] * 6 + [""]
+    known = Evaluations([], read.entries())
+    assert [pair.source for pair in given if known.find(pair) is None] == ["other.zip"]
+
+
+def test_a_source_without_a_name_that_can_be_written_is_not_drawn() -> None:
+    found = {"go": Counter({"": 15, "\udcff": 15, "a\nb": 15} | {f"{n}": 15 for n in range(9)})}
+    for seed in range(10):
+        parts = holdout.choose(found, ["go"], WANTED, seed, NONE).parts
+        assert {name for part in parts.values() for name in part["go"]} < set("012345678")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[tested]\ngo = ['debian:a']", "'tested' is no part"),
         ("[reported]\ngo = 'debian:a'", "must be a list"),
-        ("[reported]\ngo = ['a']", "must be a list of sources"),
+        ("[reported]\ngo = ['']", "must be a list of sources"),
         ("[reported]\ngo = ['debian:a']\n[validation]\ngo = ['debian:a']", "in both parts"),
         ("[reported", "not valid TOML"),
     ],

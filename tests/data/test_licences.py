@@ -350,5 +350,7 @@ def test_words_in_a_header_name_another_licence(said: str, foreign: bool) -> Non
 
 def test_expressions() -> None:
     assert licences.allowed("Apache-2.0 AND MIT")
-    assert not licences.allowed("MIT OR GPL-3.0")
+    assert licences.allowed("MIT OR GPL-3.0") and licences.allowed("MIT AND (GPL-3.0 OR Zlib)")
+    assert not licences.allowed("MIT AND GPL-3.0 OR GPL-2.0") and not licences.allowed("MIT WITH a-condition")
+    assert licences.allowed("X OR MIT", ["X"]) and not licences.allowed("MIT", ["X"])
     assert not licences.allowed("")

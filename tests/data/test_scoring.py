@@ -119,6 +119,11 @@ def test_copies_of_an_answer_are_no_negatives() -> None:
     assert all("remark" not in text for text in mined[0].negatives)
 
 
+def test_answers_of_others_that_are_only_a_comment_are_negatives() -> None:
+    pairs = [Pair("a b", ("# a b",)), Pair("q", ("// c",)), Pair("r", ("-- d",))]
+    assert set(mine(pairs, Words())[0][0].negatives) == {"// c", "-- d"}
+
+
 def test_a_second_round_replaces_or_adds() -> None:
     pairs = [Pair("read file", ("read file path",), ("old",)), Pair("write file", ("write file path",))]
     assert mine(pairs, Words(), count=1)[0][0].negatives == ("write file path",)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from embedcode.errors import UsageError
-from embedcode.evaluate import coir, report
+from embedcode.evaluate import coir, metrics, report
 from embedcode.evaluate.picture import svg
 from embedcode.evaluate.result import Result, refuse_another
 
@@ -119,6 +119,17 @@ def test_names_with_blanks_are_words_of_the_run_file(tmp_path: Path) -> None:
     assert [len(line.split()) for line in lines] == [6] * 4
     for query, found in run.items():
         assert report.ranking(tmp_path / "r.run", query) == list(found.items())
+
+
+def test_ranks_that_are_written_and_shown_are_those_of_the_figures(tmp_path: Path) -> None:
+    run = {"q": {"d0": 1.0, "d1": 1.0 + 1e-12, "d2": 1.0, "a": 2.0}, "none": {}}
+    result().write(tmp_path / "r", run)
+    lines = [line.split() for line in (tmp_path / "r.run").read_text().splitlines()]
+    assert [line[2] for line in lines] == ["a", "d2", "d1", "d0"], "equal in single precision: the highest name first"
+    assert [float(line[4]) for line in lines] == [run["q"][line[2]] for line in lines]
+    assert metrics.mrr_at(10, run, {"q": {"d2": 1}}) == {"q": 1 / 2}
+    (tmp_path / "r.run").write_text("".join(f"{' '.join(line)}\n" for line in reversed(lines)))
+    assert [name for name, _ in report.ranking(tmp_path / "r.run", "q")] == ["a", "d2", "d1", "d0"]
 
 
 def test_a_result_and_its_run_are_replaced_together(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedcode.train.batches import MixedBatches, Pieces, draw, groups_of, relate, together
+from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, draw, groups_of, relate, together
 from embedcode.train.losses import NEGATIVE, POSITIVE, UNKNOWN
 from embedcode.train.mix import Mix, Set, answers, key
 from embedcode.train.recipe import Data
@@ -98,6 +98,28 @@ def test_pieces_are_the_batches_in_their_order() -> None:
     pieces = Pieces(whole, 4)
     assert len(list(pieces)) == len(pieces) == 15
     assert [row for rows in pieces for row in rows] == [row for rows in whole for row in rows]
+
+
+def collator(mix: Mix, places: bool = False) -> Collator:
+    return Collator(mix, Texts(None, "", "", "", 8, 8), 1, 2.0, False, 0, places=places)  # type: ignore[arg-type]
+
+
+def test_a_pair_that_comes_alone_draws_anew_each_time() -> None:
+    mix = Mix((), [Pair("q", tuple("abcde"), tuple("vwxyz"))])
+    pieces = Pieces(MixedBatches([1], [1.0], 1, 50, 0), 1, places=True)
+    found = [collator(mix, True).batch(piece[:1], piece[1:]).documents for piece in pieces]
+    assert {one[0] for one in found} == set("abcde") and len({one[1] for one in found}) > 2
+    assert found == [collator(mix, True).batch(piece[:1], piece[1:]).documents for piece in pieces]
+
+
+def test_larger_batches_draw_as_they_always_did() -> None:
+    """As of commit d400bdd: the weights in the package are made again, to the byte, by the batches that made them."""
+    mix = Mix((), [Pair(f"q{n}", (f"a{n}", f"b{n}"), (f"v{n}", f"w{n}", f"x{n}")) for n in range(9)])
+    sampler = MixedBatches([6, 3], [2, 1], 4, 3, 5)
+    assert list(sampler) == [[5, 0, 8, 4], [1, 3, 6, 7], [5, 2, 2, 8]]
+    assert [" ".join(collator(mix).batch(rows).documents) for rows in sampler] == [
+        "a5 v5 a0 v0 a8 w8 a4 x4", "a1 x1 b3 x3 a6 v6 b7 v7", "b5 x5 a2 v2 b8 v8",
+    ]  # fmt: skip
 
 
 def test_draw_takes_the_hardest_or_by_temperature() -> None:

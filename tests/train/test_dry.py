@@ -76,6 +76,13 @@ def test_no_set_is_larger_than_its_limit(recipe: Callable[..., Path]) -> None:
     assert report.steps == 80 / 8
 
 
+def test_a_warm_up_that_leaves_no_step_to_decay_is_told(recipe: Callable[..., Path]) -> None:
+    told: list[str] = []
+    dry(read(recipe("warm", warmup=100, steps=12)), told.append)
+    assert any("warmup 100 takes all of 12 steps" in line and "set it below 12" in line for line in told)
+    assert any("12 warm-up steps, no decay" in line for line in told)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -85,6 +92,8 @@ def test_no_set_is_larger_than_its_limit(recipe: Callable[..., Path]) -> None:
         ({"in_batch": False, "symmetric": True}, "symmetric compares queries across a batch"),
         ({"data": []}, "has no data"),
         ({"data": [HALF, {"name": "two", "files": ["none.jsonl"]}]}, "data set two has no weight and others have"),
+        ({"data": [HALF | {"name": "a/b"}]}, "data set 'a/b' cannot be part of a file's name: call it without /"),
+        ({"data": [HALF | {"name": "a" * 201}]}, "in up to 200 bytes"),
         ({"evaluate": ["toys", "others/toys"]}, "two tasks of evaluate are called toys"),
         ({"mining": {"rounds": 1}, "negatives": 0}, "negatives is 0: set negatives"),
         ({"mining": {"rounds": 1, "kept": 2}, "negatives": 3}, "kept 2 is fewer than the 3 negatives"),

@@ -32,6 +32,7 @@ from embedcode.errors import EmbedcodeError, UsageError
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.train import averaging, base, loop, mix, near, network, publish, run
+from embedcode.train.batches import Batch, Collator
 from embedcode.train.recipe import Lora, Recipe, read
 from embedcode.train.run import Outcome, Run
 from embedcode.types import Role
@@ -98,6 +99,7 @@ def test_meta_and_card_say_what_it_is(trained: Outcome) -> None:
     assert meta["space"] == embedcode.load(str(trained.folder)).space
     assert [one["pairs"] for one in meta["data"]] == [96, 32]
     assert meta["data"][0]["licences"] == {"MIT": 96}
+    assert [one["other_licences"] for one in meta["data"]] == [0, 0]
     assert meta["steps"] == 60 and meta["licence"] == "Apache-2.0"
     card = (trained.folder / "README.md").read_text()
     for heading in ("Intended use", "Training data", "Figures", "Limits", "Explainability", "Bias", "Privacy"):
@@ -105,6 +107,40 @@ def test_meta_and_card_say_what_it_is(trained: Outcome) -> None:
     assert "\n## Safety and security\n" in card
     assert f"| toys | {meta['ndcg@10']['before']['toys']:.4f} | {meta['ndcg@10']['after']['toys']:.4f} |" in card
     assert "{" not in card.replace("{recipe", "")
+
+
+def test_a_task_that_can_give_no_figure_is_refused_before_anything_is_written(
+    recipe: Recipes, world: Path, tmp_path: Path
+) -> None:
+    (world / "empty").mkdir()
+    (world / "empty" / "queries.jsonl").write_text('{"_id": "q", "text": "who"}\n')
+    for name in ("corpus.jsonl", "qrels.tsv"):
+        (world / "empty" / name).write_text("")
+    with pytest.raises(UsageError, match=r"empty judges no document as relevant and cannot steer: check its qrels"):
+        go(recipe("unjudged", evaluate=["toys", "empty"]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_of_one_draw_by_their_place_but_in_a_run_that_was_begun_before(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[list[int]] = []
+    batch = Collator.batch
+
+    def noted(self: Collator, numbers: list[int], place: list[int]) -> Batch:
+        places.append(place)
+        return batch(self, numbers, place)
+
+    monkeypatch.setattr(Collator, "batch", noted)
+    path = recipe("ones", batch=2, micro_batch=1, in_batch=False, steps=2, evaluate=[])
+    go(path, tmp_path / "new")
+    assert places == [[0], [1], [2], [3]]
+    places.clear()
+    Run(read(path), tmp_path / "old", tell=lambda line: None)
+    plan = json.loads((tmp_path / "old" / "plan.json").read_text())
+    (tmp_path / "old" / "plan.json").write_text(json.dumps({"recipe": plan["recipe"]}))
+    go(path, tmp_path / "old", resume=True)
+    assert places == [[]] * 4
 
 
 def test_pairs_that_the_base_does_not_find_are_left_out_and_a_run_goes_on_with_those_it_chose(

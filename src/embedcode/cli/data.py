@@ -56,20 +56,21 @@ def docstrings(
     from embedcode.data import docstrings as extraction
     from embedcode.data.archives import is_source
     from embedcode.data.docstrings import Repeats
-    from embedcode.data.mine import mine
+    from embedcode.data.mine import called, mine
     from embedcode.data.pairs import writing
 
     for source in sources:
         if not source.exists() or not is_source(source):
             raise UsageError(f"{output.printable(str(source))} is no folder and no source archive: check the path")
+    names = called(sources)
     repeats, dropped, left = Repeats(), Counter[str](), Counter[str]()
     refused: dict[str, str] = {}
     languages = Counter[str]()
     with ProgressLine() as line, extraction.workers(_threads(threads)) as workers, writing(out) as put:
-        for number, source in enumerate(sources, 1):
+        for number, (source, name) in enumerate(zip(sources, names, strict=True), 1):
             workers.start()
             line.draw(f"{number} of {len(sources)} sources, {languages.total():,} pairs")
-            mined = mine(source, source.resolve().name, workers, own)
+            mined = mine(source, name, workers, own)
             if mined.refused:
                 refused[str(source)] = mined.refused
             dropped += mined.dropped
@@ -164,8 +165,10 @@ def history(
     from collections import Counter
 
     from embedcode.data import history as mining
+    from embedcode.data.mine import called
     from embedcode.data.pairs import writing
 
+    names = called(repositories)
     tokenizer = mining.tokenizer()
     known, wrong = mining.read_issues(issues) if issues else (None, [])
     for message in wrong[:5]:
@@ -173,8 +176,8 @@ def history(
     tasks, skipped, left = Counter[str](), Counter[str](), Counter[str]()
     refused, commits, used = dict[str, str](), 0, 0
     with ProgressLine() as line, writing(out) as put:
-        for root in repositories:
-            mined = mining.Mined(root.resolve().name.removesuffix(".git"))
+        for root, name in zip(repositories, names, strict=True):
+            mined = mining.Mined(name.removeprefix("git:"))
             for pair in mining.mine(root, tokenizer, mined, known, licence, most):
                 put(pair)
                 tasks[pair.task] += 1
@@ -366,6 +369,10 @@ def negatives(
 
     if not 0 < share <= 1:
         raise UsageError(f"--share {share} must be above 0 and at most 1, such as 0.95")
+    if margin is not None and not 0 <= margin <= 2:
+        raise UsageError(f"--margin {margin} must be from 0 to 2, as scores lie apart, such as 0.1")
+    if not 0 <= ceiling <= 1:
+        raise UsageError(f"--ceiling {ceiling} must be from 0 to 1, such as 0.8")
     given, bad = _all(files)
     rule = Rule("share", share, ceiling) if margin is None else Rule("margin", margin, ceiling)
     with ProgressLine() as line, pairs.writing(out) as put:
@@ -472,7 +479,7 @@ def split(
                 line.draw(f"{counts.total():,} pairs read, {counts['held out']:,} held out")
         made: dict[str, int] = {}
         for place, of in sorted(kept.items()):  # before the pairs take their place: whoever has them has the tasks
-            part, language = place.split(" ")
+            part, _, language = place.partition(" ")
             made[name := f"{part}-{language}"] = len(of)
             beir.write(holdout.task(name, of, queries if part == "reported" else max(1, queries // 2)), tasks / name)
     _tell(bad)

@@ -187,7 +187,7 @@ def _licences(repository: git.Repository) -> tuple[dict[str, str], tuple[str, ..
 
 def _grants(own: dict[str, str], licence: str) -> bool:
     found = licences.of(own)
-    return found is not None and set(licences.names(licence)) <= set(licences.names(found))
+    return found is not None and licences.allowed(licence, found.split(" AND "))
 
 
 @dataclass(frozen=True, slots=True)

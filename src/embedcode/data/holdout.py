@@ -12,9 +12,11 @@ otherwise. Copies in other sources are a matter for `overlap`. Knows no model.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from embedcode.data import sources
@@ -33,7 +35,8 @@ SMALLEST = 6
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Names of sources without their versions, such as `pypi:networkx` or `npm:@angular/*`, by part and language."""
+    """Names of sources without their versions, such as `pypi:networkx`, `npm:@angular/*` or the name of a folder or
+    archive, by part and language."""
 
     parts: Mapping[str, Mapping[str, Sequence[str]]]
 
@@ -43,7 +46,7 @@ class HeldOut:
             Entry(name, "repository", part, f"Held out of training: {part}", aliases=source_names(name))
             for part, languages in self.parts.items()
             for names in languages.values()
-            for name in names
+            for name in map(_pattern, names)
         )
 
 
@@ -55,7 +58,7 @@ def load(file: Path) -> HeldOut:
         if part not in PARTS or not isinstance(languages, dict):
             raise UsageError(f"{file}: {part!r} is no part: write tables called {' and '.join(PARTS)}.")
         for language, names in languages.items():
-            if not isinstance(names, list) or not all(isinstance(name, str) and ":" in name for name in names):
+            if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
                 raise UsageError(f'{file}: {part}.{language} must be a list of sources, such as ["pypi:networkx"].')
             for name in names:
                 if seen.setdefault(name, part) != part:
@@ -69,8 +72,18 @@ def text(held: HeldOut, head: str) -> str:
     for part, languages in held.parts.items():
         lines += ["", f"[{part}]"]
         for language, names in sorted(languages.items()):
-            lines += [f"{language} = [", *(f'  "{name}",' for name in sorted(names)), "]"]
+            key = language if re.fullmatch(r"[A-Za-z0-9_-]+", language) else _quoted(language)
+            lines += [f"{key} = [", *(f"  {_quoted(name)}," for name in sorted(names)), "]"]
     return "\n".join(lines) + "\n"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _pattern(name: str) -> str:
+    """As never.toml has it, where `*`, `?` and `[` are of a pattern: only the `*` of a scope of npm is meant so."""
+    return escape(name.removesuffix("/*")) + "/*" if name.startswith("npm:@") and name.endswith("/*") else escape(name)
 
 
 def name_of(source: str) -> str:
@@ -94,11 +107,11 @@ def choose(
     """The known list with sources of more languages, drawn by the seed; `wanted` is the least number of sources and
     functions by part.
 
-    A source stands in one place only. UsageError where a language is in the list, or has not enough for all parts and
-    as much to train on.
+    A source stands in one place only; one without a name, or whose name cannot be written, in none. UsageError where a
+    language is in the list, or has not enough for all parts and as much to train on.
     """
     parts: dict[str, dict[str, Sequence[str]]] = {part: dict(known.parts.get(part, {})) for part in wanted}
-    taken = {name for entry in known.entries() for name in entry.aliases}
+    taken = {one for of in parts.values() for names in of.values() for name in names for one in source_names(name)}
     largest = Counter[str]()
     for counts in found.values():
         for name, count in counts.items():
@@ -110,6 +123,7 @@ def choose(
         if sum(counts.values()) < 2 * sum(functions for _, functions in wanted.values()):
             raise UsageError(f"{language} has {sum(counts.values()):,} functions: too few to hold some out and train.")
         own = [name for name, count in counts.items() if count == largest[name]]  # not the bindings of a library in C
+        own = [name for name in own if name and name.isprintable()]
         order = sorted(own, key=lambda name: digest(f"{seed} {language} {name}"))
         for part, (fewest, functions) in wanted.items():
             chosen, total = list[str](), 0

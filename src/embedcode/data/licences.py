@@ -9,7 +9,7 @@ and texts.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import SequenceMatcher
 from functools import cache
 
@@ -255,18 +255,22 @@ def foreign_header(text: str) -> bool:
 
 
 def _may_be_chosen(expression: str) -> bool:
-    """Whether an SPDX expression can be met by licences of ALLOWED: all of those joined by AND, of OR one. What is
-    behind it on its line, such as the end of a comment, does not count."""
-    expression = re.sub(r"(?<=\w)[,/] *(?=\w)", " and ", expression.lower())
+    """Whether a header's SPDX expression can be met by licences of ALLOWED. What is behind it on its line, such as the
+    end of a comment, does not count."""
+    return _met(re.sub(r"(?<=\w)[,/] *(?=\w)", " and ", expression.lower()), _is_allowed, "mit")
+
+
+def _met(expression: str, known: Callable[[str], bool], one: str) -> bool:
+    """Whether all parts joined by AND are known, of those joined by OR of one; `one` is a name that is."""
     while "(" in expression:
         before = expression
         expression = re.sub(
-            r"\(([^()]*)\)", lambda inner: " mit " if _may_be_chosen(inner[1]) else " none ", expression
+            r"\(([^()]*)\)", lambda inner: f" {one if _met(inner[1], known, one) else 'none'} ", expression
         )
         if expression == before:
             break
-    choices = re.split(r"\sor(?:\s|$)", expression)
-    return any(all(map(_is_allowed, re.split(r"\sand(?:\s|$)", choice))) for choice in choices)
+    choices = re.split(r"\sor(?:\s|$)", expression, flags=re.IGNORECASE)
+    return any(all(map(known, re.split(r"\sand(?:\s|$)", choice, flags=re.IGNORECASE))) for choice in choices)
 
 
 def _is_allowed(part: str) -> bool:
@@ -274,14 +278,9 @@ def _is_allowed(part: str) -> bool:
     return name in _LOWER and (more[:1] != ["with"] or more[1:2] == ["llvm-exception"])
 
 
-def names(expression: str) -> list[str]:
-    """The licences of an SPDX expression, whichever way it joins them."""
-    return re.split(r" (?:AND|OR) ", expression)
-
-
-def allowed(expression: str) -> bool:
-    """Whether every licence of an SPDX expression is of the allow-list."""
-    return all(name in ALLOWED for name in names(expression))
+def allowed(expression: str, known: Collection[str] = ALLOWED) -> bool:
+    """Whether an SPDX expression can be met by the licences of a list: all of those joined by AND, of OR one."""
+    return _met(expression, lambda part: part.strip() in known, next(iter(known)))
 
 
 _COPYRIGHT = re.compile(

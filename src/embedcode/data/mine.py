@@ -6,8 +6,9 @@ file grants an allowed licence, unless it is the user's own. Knows no list of so
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -134,13 +135,55 @@ class _Reader:
         return next((entry for entry in found if entry is not None and entry.kind == "repository"), None)
 
 
+_REMOTE = re.compile(r"(?:(?!file:)[\w+.-]+://[^/\s]*/|(?:[^/@:\s]+@)?[\w.-]+:(?!//))/*(?P<name>\S+?)/?(?:\.git)?/?")
+"""Where a clone is from, unless it is a folder of this machine."""
+
+
 def names(path: Path) -> tuple[str, ...]:
     """What a source may be known as: by its file name, and by where a repository was cloned from."""
     known = sources.file_names(path.resolve().name)
-    if not path.is_dir():
-        return known
+    origin = _git(path, "config", "--get", "remote.origin.url")
+    return (*known, origin) if origin else known
+
+
+def called(paths: Sequence[Path]) -> list[str]:
+    """What pairs call each of several sources: `git:OWNER/NAME` where it is a clone from elsewhere, else as its file or
+    folder is called, after those above it where several have the same name.
+
+    UsageError for two clones of one repository, or a source that is given twice: splits are made by source.
+    """
+    found = list(map(_called, paths))
+    whole = [path.resolve() for path in paths]
+    for name in {name for name in found if found.count(name) > 1}:
+        same = [number for number, other in enumerate(found) if other == name]
+        first, second = (str(paths[number]) for number in same[:2])
+        if name.startswith("git:") or len({whole[number] for number in same}) < len(same):
+            raise UsageError(f"{first} and {second} are one source, {name}: give it once.")
+        depth = 2
+        while len({whole[number].parts[-depth:] for number in same}) < len(same):
+            depth += 1
+        for number in same:
+            found[number] = _word("/".join(whole[number].parts[-depth:]))
+    return found
+
+
+def _called(path: Path) -> str:
+    remote = _REMOTE.fullmatch(_git(path, "config", "--get", "remote.origin.url"))
+    if remote and not _git(path, "rev-parse", "--show-prefix"):  # else a folder in a clone
+        return f"git:{remote['name']}"
+    path = path.resolve()
+    return _word(path.name.removesuffix(".git") or path.parent.name)
+
+
+def _word(name: str) -> str:
+    """Behind a blank stands a version."""
+    return "-".join(name.split())
+
+
+def _git(path: Path, *arguments: str) -> str:
+    """What git says of a repository; nothing where there is none."""
     try:
-        origin = git.ask(path, "config", "--get", "remote.origin.url", needed_by="mining a repository")
+        said = git.ask(path, *arguments, needed_by="mining a repository") if path.is_dir() else None
     except UsageError:
-        origin = None
-    return (*known, origin.strip()) if origin else known
+        said = None
+    return (said or "").strip()

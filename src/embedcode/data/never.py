@@ -78,13 +78,13 @@ def fingerprint(code: str) -> bytes:
     No language is asked for, since a copy may be filed under any. Where a line opens a block of Python, `//` is a
     division and a string after a colon a docstring; elsewhere `//` opens a comment. `#` and `--` do so after white
     space only, `#[` never; lines of the C preprocessor go with the comments. A guess that is wrong for a language is
-    wrong for both copies.
+    wrong for both copies. A text of which nothing is left, such as a heading in Markdown, is taken as it is.
     """
     return fingerprint_of(tokens(code))
 
 
 def tokens(code: str) -> list[str]:
-    """What fingerprint() digests."""
+    """What fingerprint() digests; of a text that is nothing but comments its words, or all such texts were copies."""
     python = _is_python(code)
     found: list[str] = []
     depth, last = 0, ""
@@ -111,7 +111,7 @@ def tokens(code: str) -> list[str]:
             else:
                 found.append(f'{prefix}"{body}')
         last = text
-    return found
+    return found or code.split()
 
 
 def _is_python(code: str) -> bool:

@@ -130,7 +130,7 @@ def _ranked(k: int, run: Run, qrels: Qrels) -> list[tuple[str, list[str]]]:
     """The first k documents of each query that has a relevant one, in the order of the judgements."""
     if k < 1:
         raise UsageError(f"A cut-off of {k} ranks nothing; use 1 or more.")
-    return [(query, _first(k, query, run.get(query, {}))) for query in answerable(qrels)]
+    return [(query, first(k, query, run.get(query, {}))) for query in answerable(qrels)]
 
 
 def answerable(qrels: Qrels) -> Qrels:
@@ -138,7 +138,8 @@ def answerable(qrels: Qrels) -> Qrels:
     return {query: gains for query, gains in qrels.items() if any(gain > 0 for gain in gains.values())}
 
 
-def _first(k: int, query: str, results: Mapping[str, float]) -> list[str]:
+def first(k: int, query: str, results: Mapping[str, float]) -> list[str]:
+    """The first k documents of a query in the order of the figures; whoever shows or writes ranks shows these."""
     with np.errstate(over="ignore"):
         scores = np.fromiter(results.values(), dtype=np.float64, count=len(results)).astype(np.float32)
     if np.isnan(scores).any():

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from embedcode.errors import UsageError
 from embedcode.evaluate import coir
 from embedcode.evaluate.measure import SATURATED
-from embedcode.evaluate.metrics import Interval, mean, paired_bootstrap
+from embedcode.evaluate.metrics import Interval, first, mean, paired_bootstrap
 from embedcode.evaluate.result import Result, read
 from embedcode.files import is_folder
 
@@ -206,19 +206,19 @@ def apart(found: Sequence[Result]) -> list[str]:
 
 
 def ranking(run: Path, query: str) -> list[tuple[str, float]]:
-    """The (document, score) of a query in a run file, in their order; UsageError where the query has none."""
-    found = []
+    """The (document, score) of a query in a run file, in the order of the figures, whichever the file's is."""
+    found: dict[str, float] = {}
     try:
         with run.open(encoding="utf-8") as lines:
             for line in lines:
                 asked, _, document, _, score, _ = line.split()
                 if unquote(asked) == query:
-                    found.append((unquote(document), float(score)))
+                    found[unquote(document)] = float(score)
     except OSError as error:
         raise UsageError(f"{run} cannot be read ({error.strerror}): it lies beside the result") from None
     except ValueError:
         raise UsageError(f"{run} is no run file: measure the system again") from None
-    return found
+    return [(document, found[document]) for document in first(len(found), query, found)]
 
 
 def speed(found: Sequence[Result]) -> dict[str, tuple[float, float]]:

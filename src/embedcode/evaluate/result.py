@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from embedcode.errors import UsageError
-from embedcode.evaluate.metrics import Run
+from embedcode.evaluate.metrics import Run, first
 from embedcode.files import replacing
 
 FORMAT = 1
@@ -57,9 +57,8 @@ class Result:
         run_file, result_file = (path.with_name(f"{path.name}.{ending}") for ending in ("run", "json"))
         with replacing(run_file) as ranks, replacing(result_file) as file:
             for query, found in run.items():
-                ranked = sorted(found.items(), key=lambda one: (-one[1], one[0]))
-                for rank, (document, score) in enumerate(ranked, 1):
-                    names = _word(query), "Q0", _word(document), str(rank), repr(score), _word(self.system)
+                for rank, document in enumerate(first(len(found), query, found), 1):
+                    names = _word(query), "Q0", _word(document), str(rank), repr(found[document]), _word(self.system)
                     ranks.write(" ".join(names).encode() + b"\n")
             ranks.flush()  # a full disk is met here, and not when the other has its place
             file.write(json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False).encode() + b"\n")

@@ -106,19 +106,24 @@ def together(order: NDArray[np.int64], groups: NDArray[np.int64], rng: np.random
 
 
 class Pieces(DefaultBatchSampler):
-    """Batches cut into equal parts that are computed one after the other, in their order."""
+    """Batches cut into equal parts that are computed one after the other, in their order.
 
-    def __init__(self, whole: MixedBatches, size: int) -> None:
+    With `places`, which is for parts of one row, its place in the run follows it, for Collator to draw by.
+    """
+
+    def __init__(self, whole: MixedBatches, size: int, places: bool = False) -> None:
         super().__init__(range(sum(whole.sizes)), size, drop_last=True)
-        self.whole, self.size = whole, size
+        self.whole, self.size, self.places = whole, size, places
 
     def __len__(self) -> int:
         return len(self.whole) * (self.whole.batch // self.size)
 
     def __iter__(self) -> Iterator[list[int]]:
+        place = 0
         for rows in self.whole:
             for start in range(0, len(rows), self.size):
-                yield rows[start : start + self.size]
+                yield rows[start : start + self.size] + [place] * self.places
+                place += 1
 
 
 def quotas(owed: NDArray[np.float64], batch: int) -> list[int]:
@@ -225,16 +230,18 @@ class Collator:
     valid_label_columns = ("label",)
 
     def __init__(
-        self, mix: Mix, texts: Texts, negatives: int, temperature: float, in_batch: bool, seed: int, first: int = 0
-    ) -> None:
-        """`first` is the position of a text's first token."""
+        self, mix: Mix, texts: Texts, negatives: int, temperature: float, in_batch: bool, seed: int, first: int = 0,
+        places: bool = False,
+    ) -> None:  # fmt: skip
+        """`first` is the position of a text's first token; `places` as of Pieces."""
         self.mix, self.texts = mix, texts
         self.negatives, self.temperature, self.in_batch, self.seed = negatives, temperature, in_batch, seed
-        self.first = first
+        self.first, self.places = first, places
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         numbers = [int(row["row"]) for row in rows]
-        batch = self.batch(numbers)
+        numbers, place = (numbers[:1], numbers[1:]) if self.places else (numbers, [])
+        batch = self.batch(numbers, place)
         said = [self.mix.set_of(number).data.instruction for number in numbers]
         queries = self.texts.query(batch.queries, said)
         documents, relation = by_length(self.texts.passage(batch.documents), batch.relation)
@@ -244,9 +251,10 @@ class Collator:
             "label": torch.from_numpy(relation),
         }
 
-    def batch(self, numbers: Sequence[int]) -> Batch:
-        """What is drawn depends on the rows and the seed alone."""
-        rng = np.random.default_rng(int.from_bytes(digest(str(self.seed), *map(str, numbers)), "little"))
+    def batch(self, numbers: Sequence[int], place: Sequence[int] = ()) -> Batch:
+        """What is drawn depends on the seed and the rows, which meet in another order each time; of a single row, on
+        its place in the run too, or it would draw the same each time."""
+        rng = np.random.default_rng(int.from_bytes(digest(str(self.seed), *map(str, (*numbers, *place))), "little"))
         chosen = []
         for number in numbers:
             pair = self.mix.pairs[number]

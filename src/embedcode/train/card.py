@@ -77,15 +77,17 @@ def _data(recipe: Recipe, mix: Mix) -> str:
             f"{one.size:,}",
             f"{one.share:.1%}",
             _listed(one.licences),
-            _listed(one.languages),
+            _listed(one.languages, len(one.languages)),
             f"{one.forbidden:,}",
+            f"{one.unlicensed:,}",
         )
         for one in mix.sets
     ]
-    table = _table(("data set", "pairs", "of a batch", "licences", "languages", "left out"), rows)
+    table = _table(("data set", "pairs", "of a batch", "licences", "languages", "left out", "other licences"), rows)
+    others = f" Other licences are those beside {', '.join(recipe.licences)}." if recipe.licences else ""
     return (
         f"## Training data\n\n{table}\n\nRegime: {recipe.regime}. Left out are pairs whose source or content is in a "
-        "benchmark (`data/never.toml`, and the documents and queries of the tasks the run was steered by)."
+        "benchmark (`data/never.toml`, and the documents and queries of the tasks the run was steered by)." + others
     )
 
 
@@ -96,7 +98,7 @@ def _training(recipe: Recipe, meta: Mapping[str, Any]) -> str:
         ("steps", f"{meta['steps']:,} of {recipe.batch} queries"),
         ("compared with", against + (", and the rest of the batch" if recipe.in_batch else ", nothing of the batch")),
         ("loss", f"InfoNCE, temperature {recipe.temperature:g}" + (", both directions" if recipe.symmetric else "")),
-        ("optimiser", f"Adam, learning rate {recipe.learning_rate:g}, {recipe.warmup} warm-up steps, linear decay"
+        ("optimiser", f"Adam, {recipe.rates(meta['steps'])}"
                       + (f", gradients of a norm up to {recipe.clip:g}" if recipe.clip else "")),
         ("tokens", f"{recipe.query_tokens} of a query, {recipe.passage_tokens} of a passage"),
         ("LoRA", f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}" if lora else "none, all weights"),
@@ -124,7 +126,8 @@ def _limits(recipe: Recipe, checkpoint: Checkpoint) -> str:
     return (
         "## Limits\n\n"
         f"- Text after {checkpoint.max_tokens:,} tokens is not read.\n"
-        "- Languages that are not in the table above were not trained on here; the base may know them or not.\n"
+        "- Languages that the table of the training data does not name were not trained on here; the base may know "
+        "them or not.\n"
         "- The nearest code is not always an answer: a search has hits for any question.\n"
         "- Queries in other natural languages than English were not measured."
         + (f"\n- {recipe.notes}" if recipe.notes else "")
@@ -180,7 +183,7 @@ def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(lines)
 
 
-def _listed(counts: tuple[tuple[str, int], ...]) -> str:
-    shown = [f"{name} {count:,}" for name, count in counts[:6]]
-    rest = len(counts) - 6
+def _listed(counts: tuple[tuple[str, int], ...], most: int = 6) -> str:
+    shown = [f"{name} {count:,}" for name, count in counts[:most]]
+    rest = len(counts) - most
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")

@@ -70,7 +70,7 @@ def dry(recipe: Recipe, tell: Callable[[str], None]) -> Report:
     tell(f"batches: {steps:,} of {recipe.batch} queries, {times:.2f} times the data")
     for number, counts in enumerate(shown, 1):
         tell(f"  batch {number}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
-    _tell_rest(recipe, tell)
+    _tell_rest(recipe, steps, tell)
     mixed, lent = _lent(recipe, mixed, {row for rows in islice(batches, STEPS) for row in rows})
     with TemporaryDirectory() as folder:
         report = _steps(recipe, mixed, batches, Path(folder))
@@ -81,7 +81,7 @@ def dry(recipe: Recipe, tell: Callable[[str], None]) -> Report:
     return Report(sets, tuple(shown), queries, documents, compared, steps, tuple(lost))
 
 
-def _tell_rest(recipe: Recipe, tell: Callable[[str], None]) -> None:
+def _tell_rest(recipe: Recipe, steps: int, tell: Callable[[str], None]) -> None:
     scope = "and the other documents of the batch" if recipe.in_batch else "and nothing else of the batch"
     tell(f"each query: 1 positive against {recipe.negatives} hard negatives {scope}")
     if recipe.mining.rounds:
@@ -94,16 +94,19 @@ def _tell_rest(recipe: Recipe, tell: Callable[[str], None]) -> None:
     used = run.precision(recipe)
     emulated = "" if used == recipe.precision else f" (the recipe's {recipe.precision} would be emulated here)"
     tell(
-        f"Adam, learning rate {recipe.learning_rate:g}, {recipe.warmup} warm-up steps, linear decay, {used}{emulated}, "
+        f"Adam, {recipe.rates(steps)}, {used}{emulated}, "
         f"{recipe.query_tokens} tokens of a query, {recipe.passage_tokens} of a passage"
     )
+    if undecayed := run.undecayed(recipe, steps):
+        tell(undecayed)
 
 
 def _mix(recipe: Recipe) -> tuple[Mix, list[bool]]:
     """The mix with stand-ins for what is not here, and what is here."""
     here = [bool(recipe.places(data)) for data in recipe.data]
     present = tuple(data for data, found in zip(recipe.data, here, strict=True) if found)
-    tasks = [beir.load(place) for place in recipe.tasks((*recipe.evaluate, *recipe.never)) if place.is_dir()]
+    tasks = run.steering([place for place in recipe.tasks(recipe.evaluate) if place.is_dir()])
+    tasks += [beir.load(place) for place in recipe.tasks(recipe.never) if place.is_dir()]
     real = mix.load(replace(recipe, data=present), lambda: mix.forbidden(recipe, tasks)) if present else Mix((), [])
     rows: list[Pair] = []
     sets: list[Set] = []

@@ -119,7 +119,7 @@ def _lawful(recipe: Recipe, data: Data, evaluations: Evaluations) -> tuple[list[
     def licensed() -> Iterator[Pair]:
         nonlocal unlicensed
         for pair in pairs.read_all(places, bad):
-            if recipe.licences and not set(licences.names(pair.licence)) <= set(recipe.licences):
+            if recipe.licences and not licences.allowed(pair.licence, recipe.licences):
                 unlicensed += 1
             else:
                 yield pair

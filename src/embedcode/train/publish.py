@@ -109,6 +109,7 @@ def about(
                 "pairs": one.size,
                 "share": round(one.share, 4),
                 "left_out": one.forbidden,
+                "other_licences": one.unlicensed,
                 "licences": dict(one.licences),
                 "languages": dict(one.languages),
             }

@@ -141,8 +141,9 @@ class Recipe:
     """A longer gradient is shortened to it; 0 lets every one be."""
     precision: Precision = "fp32"
     micro_batch: int = field(default=0, metadata={"unit": "queries", "least": 0})
-    """Queries in one pass; 0 is the whole batch. Without in-batch negatives the gradient is the same, where each query
-    has a negative: one that has none counts nothing in its own pass, and the others there count for it."""
+    """Queries in one pass; 0 is the whole batch. Without in-batch negatives the gradient is the same, where
+    nothing is drawn, since parts draw otherwise than the whole, and each query has a negative: one that has none counts
+    nothing in its own pass, and the others there count for it."""
     gradient_checkpointing: bool = False
     """Layers are computed again in the backward pass, not kept: a third more work, and a large base on one card."""
     dropout: float = field(default=0.0, metadata={"least": 0, "most": 0.99})
@@ -167,6 +168,11 @@ class Recipe:
     @property
     def longest(self) -> int:
         return self.max_tokens or max(self.query_tokens, self.passage_tokens)
+
+    def rates(self, steps: int) -> str:
+        """How the learning rate goes over so many steps."""
+        decay = "linear decay" if self.warmup < steps else "no decay"
+        return f"learning rate {self.learning_rate:g}, {min(self.warmup, steps)} warm-up steps, {decay}"
 
     def path(self, written: str) -> Path:
         """A path of the recipe, from its folder."""

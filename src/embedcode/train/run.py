@@ -46,6 +46,8 @@ SPARE = 0.85
 """Share of the minutes that the steps may take; the rest is for loading, scores and writing."""
 BEST = "best.safetensors"
 BEFORE = "before.json"
+LONGEST_NAME = 200
+"""Bytes of a data set's name: a file's has at most 255, and the run's files put words around it."""
 LOG_EVERY = 10
 """Steps between two losses in the log."""
 
@@ -85,12 +87,12 @@ class Run:
     ) -> None:  # fmt: skip
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
         check(recipe)
+        self._steering = steering(self._places(recipe.evaluate))
         before = {*out.glob("pairs-*"), *out.glob("base")}
         begun = self._claim(resume)
         try:
             self._checkpoint = base.open_base(recipe, out)
             network.check(self._checkpoint, recipe.lora, precision(recipe))
-            self._steering = [beir.load(place) for place in self._places(recipe.evaluate)]
             self.mix = mix.load(recipe, self._forbidden, out, self._against())
         except EmbedcodeError:
             if begun:  # a path was mistyped, say: the folder is the corrected recipe's, whose pairs may be others
@@ -159,7 +161,9 @@ class Run:
 
         recipe = self.recipe
         pieces = recipe.micro_batch or recipe.batch
-        collator = collates(recipe, checkpoint, mixed)
+        # A run that was begun before draws as it did.
+        places = pieces == 1 and bool(self._plan().get("places"))
+        collator = collates(recipe, checkpoint, mixed, places)
         criterion = losses.loss(
             model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim, recipe.packings
         )
@@ -174,7 +178,7 @@ class Run:
             self.tell(f"going on from step {done:,} of {steps:,}")
         watch = _Watching(self, judge, model, folder, done, steps)
         trainer = loop.Loop(
-            batches=Pieces(whole, pieces) if pieces != recipe.batch else whole,
+            batches=Pieces(whole, pieces, places) if places or pieces != recipe.batch else whole,
             keep=recipe.keep,
             model=model,
             args=SentenceTransformerTrainingArguments(
@@ -201,7 +205,9 @@ class Run:
                 dataloader_num_workers=workers(),
                 dataloader_drop_last=True,
             ),
-            train_dataset=Dataset.from_dict({"row": list(range(len(mixed.pairs)))}),
+            train_dataset=Dataset.from_dict(
+                {"row": list(range(max(len(mixed.pairs), steps * recipe.batch * places)))}  # rows, or places too
+            ),
             loss=criterion,
             data_collator=collator,
             callbacks=[loop.Watch(watch.logged, watch.stepped)],
@@ -282,6 +288,8 @@ class Run:
                 raise UsageError(f"a step takes {each:.0f} s, and {recipe.minutes:g} minutes have none: give it more.")
             steps = min(steps, most)
             self.tell(f"{each:.1f} s a step: {steps:,} steps in {recipe.minutes / rounds:g} minutes")
+        if said := undecayed(recipe, steps):
+            self.tell(said)
         plan = self._plan() | {"steps": steps}
         self._write_plan(plan)
         return plan
@@ -343,7 +351,7 @@ class Run:
         if not plan:
             with _writing(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
-            self._write_plan({"recipe": own})
+            self._write_plan({"recipe": own, "places": True})
         return not plan
 
     def _plan(self) -> dict[str, Any]:
@@ -418,10 +426,27 @@ def refuse_taken(out: Path) -> None:
         raise UsageError(f"{out} has a run in it: go on with --resume, or give another folder by --out.")
 
 
+def steering(places: Sequence[Path]) -> list[beir.Task]:
+    """The tasks of `evaluate`; UsageError for one that can give no figure."""
+    tasks = [beir.load(place) for place in places]
+    for place, task in zip(places, tasks, strict=True):
+        if not answerable(task.qrels):
+            raise UsageError(
+                f"{place} judges no document as relevant and cannot steer: check its qrels or leave it out."
+            )
+    return tasks
+
+
 def check(recipe: Recipe) -> None:
     """What no single value says: UsageError for values that do not go together."""
     if twice := _twice([data.name for data in recipe.data]):
         raise UsageError(f"two data sets are called {twice}: give each a name of its own.")
+    for data in recipe.data:
+        if "/" in data.name or not data.name.isprintable() or len(data.name.encode()) > LONGEST_NAME:
+            raise UsageError(
+                f"data set {data.name!r} cannot be part of a file's name: call it without / and line breaks, in up to "
+                f"{LONGEST_NAME} bytes."
+            )
     # Figures go by the name that beir.load() gives a task.
     if twice := _twice([place.resolve().name for place in recipe.tasks(recipe.evaluate)]):
         raise UsageError(f"two tasks of evaluate are called {twice}: give each folder a name of its own.")
@@ -450,6 +475,14 @@ def check(recipe: Recipe) -> None:
         raise UsageError("symmetric compares queries across a batch, and in_batch is false: leave one out.")
     if not recipe.data:
         raise UsageError("the recipe has no data: name a data set with its files.")
+
+
+def undecayed(recipe: Recipe, steps: int) -> str:
+    """A remark on a warm-up that takes all steps, or nothing."""
+    if recipe.warmup < steps:
+        return ""
+    cure = f"set it below {steps:,}" if steps > 1 else "set it to 0"
+    return f"warmup {recipe.warmup:,} takes all of {steps:,} steps, so that the learning rate never decays: {cure}"
 
 
 def _twice(names: Sequence[str]) -> str:
@@ -484,7 +517,7 @@ def texts(recipe: Recipe, checkpoint: Checkpoint) -> Texts:
     )
 
 
-def collates(recipe: Recipe, checkpoint: Checkpoint, mixed: Mix) -> Collator:
+def collates(recipe: Recipe, checkpoint: Checkpoint, mixed: Mix, places: bool = False) -> Collator:
     return Collator(
         mixed,
         texts(recipe, checkpoint),
@@ -493,6 +526,7 @@ def collates(recipe: Recipe, checkpoint: Checkpoint, mixed: Mix) -> Collator:
         recipe.in_batch,
         recipe.seed,
         checkpoint.first_position,
+        places,
     )
 
 
