@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedcode.search.asked import read
-from embedcode.search.rank import ALL, MASS, NEIGHBOURS, RULES, SPREAD, Ranked, rank
+from embedcode.search.rank import ALL, FRAMES, MASS, NEIGHBOURS, RULES, SPREAD, Ranked, rank
 from embedcode.types import Chunk
 
 
@@ -61,6 +61,14 @@ def test_a_name_written_as_a_name(query: str) -> None:
 )
 def test_a_frame_of_a_traceback(query: str) -> None:
     first(query, chunk("shop/cart.py", "total", 10, 20), chunk("shop/cart.py", "add", 21, 40), "frames")
+
+
+def test_a_place_named_alone_is_sure_and_one_of_many_is_not() -> None:
+    framed, other = chunk("shop/cart.py", "total", 10, 20), chunk("shop/cart.py", "cart", 21, 40)
+    assert order("shop/cart.py:14", [other, framed], [1.0, 0.0])[0] == framed
+    many = [chunk(f"shop/m{n}.py", first=10, last=20) for n in range(8)]
+    trace = "\n".join(f"  at f (shop/m{n}.py:14)" for n in range(8))
+    assert order(trace, [chunk("b.py"), *many], [1.0, *[0.5] * 8], frozenset({"frames"}))[0].path == "b.py"
 
 
 @pytest.mark.parametrize("typed", ["shop/cart.py", "cart.py", "./shop/cart.py", "/srv/app/shop/cart.py"])
@@ -123,7 +131,7 @@ def test_every_rule_says_that_it_fired_and_only_then() -> None:
     chunks = [chunk("shop/cart.py", "Cart.flush", 10, 20), chunk("tests/test_cart.py", "test_flush"), chunk("zzz.go")]
     fired = {
         one.chunk.path: set(one.fired)
-        for one in rank(read(query), [Ranked(i, c, 0.5) for i, c in enumerate(chunks)], frozenset(RULES))
+        for one in rank(read(query), [Ranked(i, c, 0.5) for i, c in enumerate(chunks)], frozenset({*RULES, FRAMES}))
     }
     assert {"named", "frames", "paths", "definition"} <= fired["shop/cart.py"]
     assert "tests" in fired["tests/test_cart.py"]

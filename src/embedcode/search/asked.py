@@ -51,7 +51,7 @@ class Asked:
     frames: tuple[tuple[str, int], ...]
     """(path, line) of each frame of a traceback, in order."""
     sentence: bool
-    """Whether it describes, rather than half-remembers a name."""
+    """Whether it describes or names a line, rather than half-remembers a name."""
     tests: bool
     """Whether it speaks of tests."""
     prose: bool
@@ -77,7 +77,7 @@ def read(text: str) -> Asked:
         names=frozenset(joined for name in (*quoted, *coded) if len(joined := _joined(name)) > 2),
         paths=tuple(dict.fromkeys(_PATH.findall(text)))[:MOST_PLACES],
         frames=tuple(frames[:MOST_PLACES]),
-        sentence=len(words) >= LEAST_WORDS or bool(_QUESTION.search(text)),
+        sentence=len(words) >= LEAST_WORDS or bool(frames or _QUESTION.search(text)),
         tests=not terms.isdisjoint(_TESTS),
         prose=not terms.isdisjoint(_PROSE),
     )
