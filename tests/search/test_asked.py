@@ -29,7 +29,42 @@ def test_paths_and_frames(query: str, paths: tuple[str, ...], frames: tuple[tupl
 
 
 @pytest.mark.parametrize(
-    "unit", ["a", "@", ".", "a.", "@a/", "../", "\\", "a_", "a.b1", "a::", "(a.", "aB", "? ", "é", 'File "']
+    ("query", "names"),
+    [
+        ("where are templates such as index.html loaded", set()),
+        ("read `config.json`, and App/main.module.scss:3", set()),
+        ("at com.shop.Cart.total(Cart.java:7)", {"total"}),
+        ("see https://example.com/anIssue_of/page.aspx?a_b=cD and (http://aB.org/x)", set()),
+        ("response.json() of `request.html` (fetchAll)", {"json", "fetchall"}),
+        ("self.socket, vnode.props of Newtonsoft.Json", {"socket", "props", "json"}),
+        ("json.loads is slow", {"loads"}),
+    ],
+)
+def test_the_name_of_a_file_is_no_name(query: str, names: set[str]) -> None:
+    assert read(query).names == names
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a",
+        "@",
+        ".",
+        "a.",
+        "@a/",
+        "../",
+        "\\",
+        "a_",
+        "a.b1",
+        "a::",
+        "(a.",
+        "aB",
+        "? ",
+        "é",
+        'File "',
+        "a://",
+        "http://a ",
+    ],
 )
 def test_a_long_run_of_characters_is_read_at_once(unit: str) -> None:
     before = time.process_time()

@@ -24,6 +24,13 @@ _PATH = re.compile(
     r"(?<![\w/.@-])(?:\.{0,2}/)?(?:[\w.@-]++/)*+[\w@-][\w.@-]*\.[A-Za-z]\w{0,9}\b"  # with an extension
     r"|(?<![\w/.:@-])(?:[\w.@-]++/)++[\w.@-]+"  # with a folder
 )
+_URL = re.compile(r"(?<!\w)[A-Za-z][\w+.-]{0,15}://[^\s`\"'<>)\]]+")
+_EXTENSION = re.compile(
+    "bash|cfg|conf|cpp|cshtml|csproj|css|csv|cuh|cxx|dart|dll|erb|exe|gif|gradle|hpp|html?|hxx|ini|ipynb|jar|java|jpe?g"
+    "|jsonl?|jsx|less|log|lua|mdx|mjs|pdf|php|png|proto|pyi|pyx|rst|sass|scala|scss|sql|svelte|svg|swift|toml|tsv|tsx"
+    "|txt|vue|whl|xhtml|xml|xsd|xslt?|ya?ml|zip|zsh"
+)
+"""What follows the dot in the name of a file, rather than in `self.socket`. Shorter ones are never taken for a name."""
 _FRAME = re.compile(
     r"File \"(?P<a>[^\"\n]+)\", line (?P<b>\d{1,9})"  # Python
     r"|(?<![\w./@\\-])(?P<c>[\w./@\\-]+\.[A-Za-z]\w{0,9}):(?P<d>\d{1,9})"  # most others: path.ext:line
@@ -45,7 +52,7 @@ class Asked:
     beginnings: dict[str, tuple[str, ...]]
     """The terms by their first three letters."""
     names: frozenset[str]
-    """Names as they are written in code or backticks, each as its joined lower-case form."""
+    """Names as they are written in code or backticks, each as its joined lower-case form; none of a file or a URL."""
     paths: tuple[str, ...]
     """Paths and file names typed in it."""
     frames: tuple[tuple[str, int], ...]
@@ -61,8 +68,9 @@ class Asked:
 @lru_cache(maxsize=64)
 def read(text: str) -> Asked:
     terms = frozenset(query_terms(text))
-    quoted = [name for span in _BACKTICKS.findall(text) for name in _NAME.findall(span)]
-    coded = [name for name in _NAME.findall(text) if _CODELIKE.search(name)]
+    unplaced = _PATH.sub(lambda path: " " if _is_file(path) else path[0], _URL.sub(" ", text))
+    quoted = [name for span in _BACKTICKS.findall(unplaced) for name in _NAME.findall(span)]
+    coded = [name for name in _NAME.findall(unplaced) if _CODELIKE.search(name)]
     frames = [
         (found["a"] or found["c"] or found["e"], int(found["b"] or found["d"] or found["f"]))
         for found in _FRAME.finditer(text)
@@ -81,6 +89,11 @@ def read(text: str) -> Asked:
         tests=not terms.isdisjoint(_TESTS),
         prose=not terms.isdisjoint(_PROSE),
     )
+
+
+def _is_file(path: re.Match[str]) -> bool:
+    """Whether a path is the name of a file: `config.json`, but not the call `response.json()`."""
+    return _EXTENSION.fullmatch(path[0].rpartition(".")[2]) is not None and not path.string.startswith("(", path.end())
 
 
 def _joined(name: str) -> str:
