@@ -78,7 +78,13 @@ def test_a_path_typed_in_the_query(typed: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["tests/test_cart.py", "src/test/java/CartTest.java", "cart_test.go", "web/cart.spec.ts", "spec/cart_spec.rb"],
+    [
+        *("tests/test_cart.py", "src/test/java/CartTest.java", "cart_test.go", "web/cart.spec.ts", "spec/cart_spec.rb"),
+        *("Src/Shop.Tests/Objects/Cart.cs", "Shop.UnitTests/Helpers.cs", "Shop.Test/Cart.cs", "ShopUITests/Cart.swift"),
+        *("Tests/Helpers.swift", "Test/cart.php", "Specs/Cart.swift", "cart/tests.py", "src/tests.rs"),
+        *("src/androidTest/kotlin/Cart.kt", "shop/src/commonTest/kotlin/Cart.kt", "src/__mocks__/cart.ts"),
+        *("cart_unittest.cc", "CartTest.cpp", "CartTests.mm"),
+    ],
 )
 def test_tests_come_after_code_unless_they_are_asked_for(path: str) -> None:
     code, test = chunk("cart.py"), chunk(path)
@@ -88,7 +94,13 @@ def test_tests_come_after_code_unless_they_are_asked_for(path: str) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["src/contest.py", "attestation/latest.go", "protest.ts", "src/testing_ground/a.py"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("src/contest.py", "attestation/latest.go", "protest.ts", "src/testing_ground/a.py", "contest/a.rs"),
+        *("latest.py", "Attest.java", "Contest.cpp", "latest.rs", "shop/ABTest/Cart.swift", "src/latest/a.kt", "Test"),
+    ],
+)
 def test_what_only_sounds_like_a_test_is_code(path: str) -> None:
     code, other = chunk(path), chunk("cart.py")
     assert order("rounding of prices with two items", [code, other], [0.61, 0.60], frozenset({"tests"})) == [
@@ -105,7 +117,17 @@ def test_prose_comes_after_code_unless_it_is_asked_for() -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["shop/__init__.py", "src/index.ts", "types/cart.d.ts", "examples/cart.py"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "shop/__init__.py",
+        "src/index.ts",
+        "types/cart.d.ts",
+        "examples/cart.py",
+        "Examples/Cart.swift",
+        "Samples/cart.cs",
+    ],
+)
 def test_what_only_passes_names_on_comes_later(path: str) -> None:
     first("how are prices rounded", chunk("shop/price.py"), chunk(path), "shims")
 

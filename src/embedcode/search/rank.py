@@ -264,13 +264,16 @@ def _kind(path: str) -> _Kind:
 
 
 _TEST = re.compile(
-    r"(?:^|/)(?:tests?|specs?|__tests__|testing|testdata|test[-_]\w+|fixtures?|mocks?|e2e)/"
-    r"|(?:^|/)(?:test_[^/]*|conftest\.py)$|[._-](?:test|spec)s?\.[^/]+$|(?:Tests?|Spec|IT)\.(?:java|kt|cs|scala|swift|php)$"
+    r"(?:^|/)(?:[Tt]ests?|[Ss]pecs?|__tests__|__mocks__|testing|testdata|test[-_]\w+|[Ff]ixtures?|[Mm]ocks?|e2e)/"
+    # MyApp.UnitTests, MyAppTests and MyApp.Test, but not ABTest; the sets of sources that Gradle knows
+    r"|(?:^|/)(?:[\w.-]*Tests|[\w.-]*\.Test|src/[a-z]\w*Test)/"
+    r"|(?:^|/)(?:test_[^/]*|conftest\.py|tests?\.(?:py|rs))$|[._-](?:test|spec|unittest)s?\.[^/]+$"
+    r"|(?:Tests?|Spec|IT)\.(?:java|kt|cs|scala|swift|php)$|Tests?\.(?:cpp|cc|cxx|mm?)$"
 )
 _DOCS = re.compile(
     r"\.(?:md|markdown|mdx|rst|adoc|asciidoc|txt|org|tex|html?|[1-9]|man|info)$|(?:^|/)(?:README|CHANGE|NEWS|LICENSE)[^/]*$"
 )
 _SHIM = re.compile(
     r"(?:^|/)(?:__init__\.pyi?|index\.(?:[cm]?[jt]sx?|d\.ts)|mod\.rs|package-info\.java)$|\.d\.[cm]?ts$|\.pyi$"
-    r"|(?:^|/)(?:examples?|samples?|demos?|legacy|deprecated|compat)/"
+    r"|(?:^|/)(?:[Ee]xamples?|[Ss]amples?|[Dd]emos?|legacy|deprecated|compat)/"
 )
