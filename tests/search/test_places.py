@@ -21,6 +21,8 @@ from embedcode.search.places import ends
         ("context.go", "gin", "/go/pkg/mod/github.com/gin-gonic/gin@v1.9.1/context.go"),
         ("gin/context.go", "gin", "/go/pkg/mod/github.com/gin-gonic/gin@v1.9.1/context.go"),
         ("grape/lib/grape/api.rb", "grape", "/gems/grape-2.0.0/lib/grape/api.rb"),
+        ("gin/render/json.go", "gin", "//github.com/gin-gonic/gin/blob/master/render/json.go"),
+        ("gin/render/json.go", "gin", "//gitlab.com/gin-gonic/gin/-/blob/v1.2/render/json.go"),
         ("vendor/a-1.2/b.c", "r", "/home/me/vendor/a-1.2/b.c"),
     ],
 )

@@ -20,8 +20,8 @@ FILES = 3
 
 _SOURCES = re.compile(r"(?:(?:.*/)?src|lib)/(?=.*/)")
 """A folder of sources is not there where code is installed: src/click/core.py is site-packages/click/core.py."""
-_VERSION = re.compile(r"(?:/v\d+)?[@-]v?\d+\.\d[^/]*(?=/)")
-"""Of a package in a cache: gin@v1.9.1/context.go."""
+_VERSION = re.compile(r"(?:/v\d+)?[@-]v?\d+\.\d[^/]*(?=/)|(?:/-)?/(?:blob|blame)/[^/]+(?=/)")
+"""Of a package in a cache (gin@v1.9.1/context.go), and the revision in a permalink."""
 
 
 def ends(path: str, repo: str, typed: str) -> bool:
