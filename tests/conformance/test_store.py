@@ -378,6 +378,17 @@ def test_any_text_and_path_is_kept(store: Store, text: str) -> None:
     assert store.files() == {}
 
 
+def test_files_are_found_by_their_names(store: Store) -> None:
+    odd = "\udce9t\u00e9/a_b.py"
+    for path in ("a_b.py", "x/y/a_b.py", odd, "x/axb.py", "x/A_b.py", "xa_b.py", "a_b.py/c.py", "名.py", "x/%.py"):
+        put(store, path, "alpha")
+    assert store.called(["a_b.py"]) == [file(path, "alpha") for path in sorted(["a_b.py", "x/y/a_b.py", odd])]
+    found = store.called({"c.py", "名.py", "%.py", "none.py", "\ud800.py", ""})
+    assert [one.path for one in found] == ["a_b.py/c.py", "x/%.py", "名.py"]
+    assert [one.path for one in store.called(["a_b.py"], Filter(paths=("x/**",)))] == ["x/y/a_b.py"]
+    assert store.called([]) == []
+
+
 def test_filters_limit_both_searches(store: Store) -> None:
     put(store, "src/a.py", "alpha")
     put(store, "src/deep/b.ts", "alpha", language="typescript")

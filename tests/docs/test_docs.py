@@ -213,7 +213,7 @@ def test_constants_are_as_stated() -> None:
     from embedcode.engine import endpoint, export, onnx, packs, quantise, remote
     from embedcode.index import chunk, embed, index, locks, pieces, prepare, watch, workers
     from embedcode.index.build import MANY_FILES
-    from embedcode.search import asked, forms, rank
+    from embedcode.search import asked, forms, places, rank
     from embedcode.search.fuse import DENSE_WEIGHT, NAME_DENSE_WEIGHT
     from embedcode.search.search import POOL, RANKED
     from embedcode.serve import highlight, kept, mcp, search_api
@@ -254,6 +254,9 @@ def test_constants_are_as_stated() -> None:
             f"+ {rank.DEFINITION:g} for a name, + {rank.MENTIONED:g} for a sentence",
             f"called so: + {rank.STEM:g}",
             f"snake_case: + {rank.NAMED:g}",
+            f"+ {rank.FRAME:g} for the only frame, its share for each of several, + {rank.NAMED:g} at least",
+            f"at most {places.MOST} candidates",
+            f"the {places.FILES} whose paths",
             f"does not speak of tests: x {rank.TESTS:g}",
             f"does not ask for prose: x {rank.DOCS:g}",
             f"is an example: x {rank.SHIMS:g}",

@@ -119,6 +119,25 @@ def test_words_and_rules_are_those_of_an_index_of_each_commit(
         assert "shop/tables_pb2.py" not in found[one.id] and "vendor/lib.py" not in found[one.id]
 
 
+def test_a_line_that_an_issue_names_is_found_as_in_an_index(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    one = made.instances[-1]
+    found = read(made, localise.Searched(), CHUNK, Files.INDEXED)
+    store = localise._CommitStore(found, found.commits[one.commit], None)
+    with Index.open(made.checkout(one.commit, tmp_path / one.id)) as index:
+        index.update(vectors=False)
+        paths = index.store.files()
+        for path in paths:
+            expected = [(c.start_line, c.end_line, c.symbol) for _, c in index.store.chunks_of(path)]
+            assert [(c.start_line, c.end_line, c.symbol) for _, c in store.chunks_of(path)] == expected
+        names = {path.rpartition("/")[2] for path in list(paths)[::2]} | {"none.py"}
+        assert [file.path for file in store.called(names)] == [file.path for file in index.store.called(names)]
+    ids = [id for path in paths for id, _ in store.chunks_of(path)]
+    assert store.get(ids) == [chunk for path in paths for _, chunk in store.chunks_of(path)]
+
+
 def test_hybrid_is_that_of_an_index_of_each_commit(
     made: Any, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

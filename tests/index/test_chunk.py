@@ -139,6 +139,37 @@ def test_a_definition_that_fits_is_one_chunk_and_one_that_does_not_keeps_its_nam
     assert chunks[-1].symbol == "" and chunks[-1].text == "X = 1"  # never joined with a part of `large`
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "symbol"),
+    [
+        (
+            "a.rb",
+            "module A\n  module B\n    class Json < Base\n      def f\n      end\n    end\n  end\nend\n",
+            "A.B.Json",
+        ),
+        ("a.rb", "module A\n  class B\n  end\n\n  class C\n  end\nend\n", "A.B, A.C"),
+        ("a.rb", "module A\n  def self.f\n  end\n  class C\n  end\nend\n", "A.f, A.C, A"),
+        ("a.rb", "module A\n  class << self\n    def f\n    end\n  end\nend\n", "A.f, A"),
+        ("a.rb", "module A\n  SIZE = 1\nend\n", "A"),
+        ("a.rb", "module A::B\n  class C\n    class D\n    end\n  end\nend\n", "A.B.C"),
+        ("a.rb", "module A; class B; end; end\n", "A.B"),
+        ("a.rs", "use a::b;\n\npub mod outer {\n    pub struct Parser;\n    impl Parser {\n    }\n}\n", "outer.Parser"),
+        ("a.rs", "#[cfg(test)]\nmod tests {\n    #[test]\n    fn works() {\n    }\n}\n", "tests.works, tests"),
+        ("a.ts", "export namespace A.B {\n  export class Parser {\n    f() {}\n  }\n}\n", "A.B.Parser"),
+        ("a.tsx", "declare module Outer {\n  interface Shape {\n  }\n}\n", "Outer.Shape"),
+    ],
+)
+def test_a_container_that_fits_has_the_names_of_what_it_holds(path: str, text: str, symbol: str) -> None:
+    (only,) = cut(path, text)
+    assert only.symbol == symbol
+
+
+def test_the_names_in_a_container_are_bounded() -> None:
+    (only,) = cut("a.rb", "module A\n" + "".join(f"class Name{i}; end\n" for i in range(60)) + "end\n")
+    assert only.symbol.startswith("A.Name0, A.Name1, ") and 100 < len(only.symbol) <= 120
+    cut("a.rb", "module A\n" * 200 + "end\n" * 200)  # deeper than is followed
+
+
 def test_small_neighbours_are_joined_up_to_the_target() -> None:
     text = "import os\nimport sys\n\n" + "".join(f"def f{i}():\n    return {i}\n\n\n" for i in range(60))
     chunks = cut("a.py", text)

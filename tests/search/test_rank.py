@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from embedcode.search.asked import read
-from embedcode.search.rank import ALL, MASS, NEIGHBOURS, RULES, SPREAD, Ranked, rank
+from embedcode.search.rank import ALL, FRAMES, MASS, NEIGHBOURS, RULES, SPREAD, Ranked, rank
 from embedcode.types import Chunk
 
 
@@ -63,6 +63,14 @@ def test_a_frame_of_a_traceback(query: str) -> None:
     first(query, chunk("shop/cart.py", "total", 10, 20), chunk("shop/cart.py", "add", 21, 40), "frames")
 
 
+def test_a_place_named_alone_is_sure_and_one_of_many_is_not() -> None:
+    framed, other = chunk("shop/cart.py", "total", 10, 20), chunk("shop/cart.py", "cart", 21, 40)
+    assert order("shop/cart.py:14", [other, framed], [1.0, 0.0])[0] == framed
+    many = [chunk(f"shop/m{n}.py", first=10, last=20) for n in range(8)]
+    trace = "\n".join(f"  at f (shop/m{n}.py:14)" for n in range(8))
+    assert order(trace, [chunk("b.py"), *many], [1.0, *[0.5] * 8], frozenset({"frames"}))[0].path == "b.py"
+
+
 @pytest.mark.parametrize("typed", ["shop/cart.py", "cart.py", "./shop/cart.py", "/srv/app/shop/cart.py"])
 def test_a_path_typed_in_the_query(typed: str) -> None:
     first(f"rounding is wrong in {typed} for two items", chunk("shop/cart.py"), chunk("shop/carts.py"), "paths")
@@ -70,7 +78,13 @@ def test_a_path_typed_in_the_query(typed: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["tests/test_cart.py", "src/test/java/CartTest.java", "cart_test.go", "web/cart.spec.ts", "spec/cart_spec.rb"],
+    [
+        *("tests/test_cart.py", "src/test/java/CartTest.java", "cart_test.go", "web/cart.spec.ts", "spec/cart_spec.rb"),
+        *("Src/Shop.Tests/Objects/Cart.cs", "Shop.UnitTests/Helpers.cs", "Shop.Test/Cart.cs", "ShopUITests/Cart.swift"),
+        *("Tests/Helpers.swift", "Test/cart.php", "Specs/Cart.swift", "cart/tests.py", "src/tests.rs"),
+        *("src/androidTest/kotlin/Cart.kt", "shop/src/commonTest/kotlin/Cart.kt", "src/__mocks__/cart.ts"),
+        *("cart_unittest.cc", "CartTest.cpp", "CartTests.mm"),
+    ],
 )
 def test_tests_come_after_code_unless_they_are_asked_for(path: str) -> None:
     code, test = chunk("cart.py"), chunk(path)
@@ -80,7 +94,13 @@ def test_tests_come_after_code_unless_they_are_asked_for(path: str) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["src/contest.py", "attestation/latest.go", "protest.ts", "src/testing_ground/a.py"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("src/contest.py", "attestation/latest.go", "protest.ts", "src/testing_ground/a.py", "contest/a.rs"),
+        *("latest.py", "Attest.java", "Contest.cpp", "latest.rs", "shop/ABTest/Cart.swift", "src/latest/a.kt", "Test"),
+    ],
+)
 def test_what_only_sounds_like_a_test_is_code(path: str) -> None:
     code, other = chunk(path), chunk("cart.py")
     assert order("rounding of prices with two items", [code, other], [0.61, 0.60], frozenset({"tests"})) == [
@@ -97,7 +117,17 @@ def test_prose_comes_after_code_unless_it_is_asked_for() -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["shop/__init__.py", "src/index.ts", "types/cart.d.ts", "examples/cart.py"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "shop/__init__.py",
+        "src/index.ts",
+        "types/cart.d.ts",
+        "examples/cart.py",
+        "Examples/Cart.swift",
+        "Samples/cart.cs",
+    ],
+)
 def test_what_only_passes_names_on_comes_later(path: str) -> None:
     first("how are prices rounded", chunk("shop/price.py"), chunk(path), "shims")
 
@@ -123,7 +153,7 @@ def test_every_rule_says_that_it_fired_and_only_then() -> None:
     chunks = [chunk("shop/cart.py", "Cart.flush", 10, 20), chunk("tests/test_cart.py", "test_flush"), chunk("zzz.go")]
     fired = {
         one.chunk.path: set(one.fired)
-        for one in rank(read(query), [Ranked(i, c, 0.5) for i, c in enumerate(chunks)], frozenset(RULES))
+        for one in rank(read(query), [Ranked(i, c, 0.5) for i, c in enumerate(chunks)], frozenset({*RULES, FRAMES}))
     }
     assert {"named", "frames", "paths", "definition"} <= fired["shop/cart.py"]
     assert "tests" in fired["tests/test_cart.py"]

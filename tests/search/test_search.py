@@ -135,6 +135,67 @@ def test_a_chunk_that_went_away_meanwhile_is_left_out(store: MemoryStore, monkey
     assert paths(store, Signals(vector=E[0]), k=1) == ["price.py"]
 
 
+@pytest.fixture
+def lines() -> MemoryStore:
+    """A file of 100 chunks, of which only the others have words of a query, in each of two repositories and beside."""
+    store = MemoryStore(DIM)
+    with store.begin() as transaction:
+        for path, repo in (("one/src/shop/cart.py", "one"), ("two/cart.go", "two"), ("one/docs/cart.py", "one")):
+            made = [
+                Chunk(repo, path, n, n + 9, "python", "", "goes on" if n == 501 else f"cart error {n}")
+                for n in range(1, 1001, 10)
+            ]
+            transaction.upsert(
+                File(path, repo, "python", "code", 1, 1, b""), made, [digest(path, c.text) for c in made]
+            )
+            transaction.put_vectors(
+                [digest(path, c.text) for c in made], np.stack([E[1 if c.start_line == 501 else 0] for c in made])
+            )
+        transaction.commit()
+    return store
+
+
+CART, CART_GO = ("one/src/shop/cart.py", 501), ("two/cart.go", 501)
+
+
+@pytest.mark.parametrize(
+    ("query", "place"),
+    [
+        ("shop/cart.py:505", CART),
+        ("cart.go:510", CART_GO),
+        ('Traceback\n  File "/home/me/one/src/shop/cart.py", line 501, in total\nError: cart error', CART),
+        ('File "/usr/lib/python3/site-packages/shop/cart.py", line 501, in total', CART),
+        ('File "/usr/lib/python3/site-packages/shop-1.20.dist/shop/cart.py", line 501, in total', CART),
+        ("panic: cart error [5]\n\ngoroutine 19 [running]:\n\t/go/pkg/mod/a.com/two@v1.9.1/cart.go:505 +0x1f", CART_GO),
+        ("panic: cart error\n\t/go/pkg/mod/a.com/two/v2@v2.0.1/cart.go:505 +0x1f", CART_GO),
+        ("\n".join(f"at f (/gone/m{n}.py:1{n}000)" for n in range(40)) + "\nat cart.go:505", CART_GO),
+    ],
+)
+@pytest.mark.parametrize("vector", [None, E[0]], ids=["words", "hybrid"])
+def test_the_chunk_that_holds_a_named_line_is_found(
+    lines: MemoryStore, query: str, place: tuple[str, int], vector: np.ndarray | None
+) -> None:
+    hits = search(lines, Signals(query, vector, query), 10)
+    (hit,) = [hit for hit in hits[:3] if (hit.chunk.path, hit.chunk.start_line) == place]
+    assert "frames" in hit.why
+    assert [why for why in hit.why if why.startswith("vector")] == (["vector (0.000)"] if vector is not None else [])
+
+
+def test_a_filter_holds_for_named_lines(lines: MemoryStore) -> None:
+    query = "cart.py:505"
+    found = [hit.chunk.path for hit in search(lines, Signals(query, None, query), 10) if "frames" in hit.why]
+    assert sorted(found) == ["one/docs/cart.py", "one/src/shop/cart.py"]
+    for where in (Filter(paths=("docs",)), Filter(repos=("two",))):
+        hits = search(lines, Signals(query, None, query), 10, where)
+        assert [hit.chunk.path for hit in hits if "frames" in hit.why] == ["one/docs/cart.py"] * bool(where.paths)
+
+
+def test_a_line_is_found_where_no_word_is(lines: MemoryStore) -> None:
+    asked = "/usr/two/cart.go:505"
+    (hit,) = search(lines, Signals("zyzzyva", None, asked), 10)
+    assert (hit.chunk.path, hit.chunk.start_line) == CART_GO
+
+
 def test_lexical_candidates_are_ids_best_first(store: MemoryStore) -> None:
     found = lexical_candidates(store, "session of a visitor", 10)
     chunks = store.get([candidate.id for candidate in found])

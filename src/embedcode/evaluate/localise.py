@@ -6,8 +6,9 @@ issue on its own commit. Knows no instances' file, no clones and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
@@ -23,7 +24,7 @@ from embedcode.evaluate.vectors import Progress, embed
 from embedcode.search.search import Signals, search
 from embedcode.store import fields
 from embedcode.store.contract import Scored
-from embedcode.types import Chunk, Encoder, Filter, Role, digest
+from embedcode.types import Chunk, Encoder, File, Filter, Role, digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -226,6 +227,26 @@ class _CommitStore:
 
     def get(self, ids: Sequence[int]) -> list[Chunk | None]:
         return [self._chunk(id - 1) for id in ids]
+
+    def called(self, names: Collection[str], where: Filter | None = None) -> list[File]:
+        history = self._history
+        return sorted(
+            (
+                File(path, history.repo, history.languages[place], "code", 0, 0, b"")
+                for place in np.unique(self._paths)
+                if (path := history.paths[place]).rpartition("/")[2] in names
+            ),
+            key=lambda file: file.path,
+        )
+
+    def chunks_of(self, path: str) -> list[tuple[int, Chunk]]:
+        places = np.flatnonzero(self._paths == self._history.paths.index(path))
+        return sorted(((int(p) + 1, self._chunk(int(p))) for p in places), key=lambda one: one[1].start_line)
+
+    @cached_property
+    def _paths(self) -> NDArray[np.int32]:
+        """[places]: the path of each unit, by its number in the history."""
+        return np.asarray(self._history.path, np.int32)[self._commit.units]
 
     def _chunk(self, place: int) -> Chunk:
         history, unit, start = self._history, int(self._commit.units[place]), int(self._commit.starts[place])

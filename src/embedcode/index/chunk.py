@@ -15,7 +15,7 @@ from embedcode.index.languages import Language
 from embedcode.index.pieces import CAP, Lines, Piece, by_lines, join, solid
 from embedcode.types import Chunk
 
-CHUNKER_VERSION = "1"
+CHUNKER_VERSION = "2"
 """Grows with every change that moves a border or a symbol: files that another version cut are cut again."""
 
 _PARSE_LIMIT = 1 << 20
@@ -116,7 +116,7 @@ def _split(lines: Lines, parts: list[Part], first: int, end: int, scope: str, de
         elif size > CAP:
             pieces += by_lines(lines, draft.first, until, draft.names, scope)
         else:
-            pieces.append(Piece(draft.first, until, size, draft.names, scope, whole=bool(draft.names)))
+            pieces.append(Piece(draft.first, until, size, _opened(draft, scope), scope, whole=bool(draft.names)))
     return pieces
 
 
@@ -146,6 +146,24 @@ def _drafts(parts: list[Part], first: int, end: int, scope: str) -> list[_Draft]
                 draft.main = part
         drafts[-1].last = max(drafts[-1].last, part.last)
     return drafts
+
+
+def _opened(draft: _Draft, scope: str) -> tuple[str, ...]:
+    """The names of what a draft defines, those of what a container holds in its place: nearly every class of Ruby lies
+    in a module, whose name says nothing of it."""
+    own = _qualify(scope, draft.main.name)
+    if own not in draft.names:
+        return draft.names
+    at = draft.names.index(own)
+    return tuple(dict.fromkeys((*draft.names[:at], *_held(draft.main, own, 0), *draft.names[at + 1 :])))
+
+
+def _held(part: Part, name: str, depth: int) -> list[str]:
+    """The qualified names in a container, and then its own where it holds functions, which makes it more than a scope;
+    the name alone of all else."""
+    members = part.members() if depth < _MAX_DEPTH else []
+    inside = [one for member in members for one in _held(member, _qualify(name, member.name), depth + 1)]
+    return inside if inside and not any(member.function for member in members) else [*inside, name]
 
 
 def _qualify(scope: str, name: str) -> str:

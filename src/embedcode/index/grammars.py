@@ -59,6 +59,15 @@ class Part:
         """The parts directly inside, in order."""
         return list(self._grammar.parts(self._node))
 
+    @property
+    def function(self) -> bool:
+        return self._node.type in self._grammar.functions
+
+    def members(self) -> list[Part]:
+        """The definitions that a mere container holds, such as a module or a namespace; [] for all else."""
+        body = self._node.child_by_field_name("body") if self._node.type in self._grammar.containers else None
+        return list(self._grammar.named(body)) if body is not None else []
+
 
 class Leaf(NamedTuple):
     """A token of the source; rows are 0-based, columns are bytes in their row, and the end is exclusive."""
@@ -98,6 +107,8 @@ class Grammar:
     wrappers: frozenset[str] = frozenset()
     """Nodes that stand for the definition right inside them: `export`, decorated definitions, templates."""
     open: frozenset[str] = frozenset()
+    containers: frozenset[str] = frozenset()
+    """Definitions that only hold others, and give these their scope."""
     leads: frozenset[str] = frozenset({"comment"})
     entry: str = "language"
     functions: frozenset[str] = frozenset()
@@ -124,6 +135,14 @@ class Grammar:
     def parts(self, node: _Node) -> Iterator[Part]:
         for child in node.named_children:
             yield self._part(child)
+
+    def named(self, node: _Node) -> Iterator[Part]:
+        """The definitions directly inside, those in wrappers that are open too."""
+        for part in self.parts(node):
+            if part.name:
+                yield part
+            elif part.open:
+                yield from self.named(part._node)
 
     def _part(self, node: _Node) -> Part:
         (first, _), (last, column) = node.start_point, node.end_point
@@ -456,6 +475,7 @@ _TYPESCRIPT = {
     **_named("internal_module module function_signature method_signature abstract_method_signature"),
     **_named("public_field_definition", _bound("name", "value")),
 }
+_TYPESCRIPT_CONTAINERS = words("internal_module module")
 _C = {
     **_named("function_definition", _declarator),
     **_named("struct_specifier union_specifier enum_specifier class_specifier", _with_body),
@@ -488,6 +508,7 @@ GRAMMARS: dict[str, Grammar] = {
         "tree_sitter_typescript",
         _TYPESCRIPT,
         wrappers=_JAVASCRIPT_WRAPPERS,
+        containers=_TYPESCRIPT_CONTAINERS,
         leads=frozenset({"comment", "decorator"}),
         entry="language_typescript",
         functions=_JAVASCRIPT_FUNCTIONS,
@@ -496,6 +517,7 @@ GRAMMARS: dict[str, Grammar] = {
         "tree_sitter_typescript",
         _TYPESCRIPT,
         wrappers=_JAVASCRIPT_WRAPPERS,
+        containers=_TYPESCRIPT_CONTAINERS,
         leads=frozenset({"comment", "decorator"}),
         entry="language_tsx",
         functions=_JAVASCRIPT_FUNCTIONS,
@@ -526,6 +548,7 @@ GRAMMARS: dict[str, Grammar] = {
             **_named("impl_item", _impl),
         },
         open=frozenset({"foreign_mod_item"}),
+        containers=frozenset({"mod_item"}),
         leads=frozenset({"line_comment", "block_comment", "attribute_item"}),
         functions=words("function_item"),
     ),
@@ -564,6 +587,7 @@ GRAMMARS: dict[str, Grammar] = {
         "tree_sitter_ruby",
         {**_named("method singleton_method class module"), **_named("call", _ruby_call)},
         open=frozenset({"singleton_class", "body_statement"}),
+        containers=frozenset({"module"}),
         functions=words("method singleton_method"),
     ),
     "php": Grammar(

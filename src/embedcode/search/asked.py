@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from embedcode.store.terms import query_terms, split
 
@@ -21,13 +22,25 @@ _NAME = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|::|->|#)[A-Za-z_$][\w$]*)*")
 _CODELIKE = re.compile(r"[a-z0-9][A-Z]|[A-Za-z0-9]_[A-Za-z0-9]|\.\w|::|->|^[A-Z]{2,}[a-z]")
 # Both start only where no character of theirs is before, so that every character is read once.
 _PATH = re.compile(
-    r"(?<![\w/.@-])(?:\.{0,2}/)?(?:[\w.@-]++/)*+[\w@-][\w.@-]*\.[A-Za-z]\w{0,9}\b"  # with an extension
+    r"(?<![\w/.@-])(?:\.{0,2}/{1,2})?(?:[\w.@-]++/)*+[\w@-][\w.@-]*\.[A-Za-z]\w{0,9}\b"  # with an extension
     r"|(?<![\w/.:@-])(?:[\w.@-]++/)++[\w.@-]+"  # with a folder
 )
+_URL = re.compile(r"(?<!\w)[A-Za-z][\w+.-]{0,15}://[^\s`\"'<>)\]]+")
+_EXTENSION = re.compile(
+    "bash|cfg|conf|cpp|cshtml|csproj|css|csv|cuh|cxx|dart|dll|erb|exe|gif|gradle|hpp|html?|hxx|ini|ipynb|jar|java|jpe?g"
+    "|jsonl?|jsx|less|log|lua|mdx|mjs|pdf|php|png|proto|pyi|pyx|rst|sass|scala|scss|sql|svelte|svg|swift|toml|tsv|tsx"
+    "|txt|vue|whl|xhtml|xml|xsd|xslt?|ya?ml|zip|zsh"
+)
+"""What follows the dot in the name of a file, rather than in `self.socket`. Shorter ones are never taken for a name."""
+# Two groups of each alternative: path and line.
 _FRAME = re.compile(
-    r"File \"(?P<a>[^\"\n]+)\", line (?P<b>\d{1,9})"  # Python
-    r"|(?<![\w./@\\-])(?P<c>[\w./@\\-]+\.[A-Za-z]\w{0,9}):(?P<d>\d{1,9})"  # most others: path.ext:line
-    r"|\((?P<e>[\w./-]+\.[A-Za-z]+):(?P<f>\d{1,9})\)"
+    r"File \"([^\"\n]+)\", line (\d{1,9})"  # Python
+    r"|(?<![\w./@\\-])([\w./@\\-]+\.[A-Za-z]\w{0,9})"
+    r"(?::(?:line )?(\d{1,9})"  # most others, and .NET
+    r"|\((\d{1,9})(?:,\d{1,9})?\) ?:"  # PHP, tsc and MSVC; with the colon, for `a.get(1)` is a call
+    r"| on line (\d{1,9})"  # PHP
+    r"|#L(\d{1,9}))"  # a permalink
+    r"|\(([\w./-]+\.[A-Za-z]+):(\d{1,9})\)"
 )
 _TESTS = frozenset({"test", "tests", "testing", "spec", "specs", "fixture", "fixtures", "mock", "mocks", "benchmark"})
 _PROSE = frozenset(
@@ -45,13 +58,13 @@ class Asked:
     beginnings: dict[str, tuple[str, ...]]
     """The terms by their first three letters."""
     names: frozenset[str]
-    """Names as they are written in code or backticks, each as its joined lower-case form."""
+    """Names as they are written in code or backticks, each as its joined lower-case form; none of a file or a URL."""
     paths: tuple[str, ...]
     """Paths and file names typed in it."""
     frames: tuple[tuple[str, int], ...]
     """(path, line) of each frame of a traceback, in order."""
     sentence: bool
-    """Whether it describes, rather than half-remembers a name."""
+    """Whether it describes or names a line, rather than half-remembers a name."""
     tests: bool
     """Whether it speaks of tests."""
     prose: bool
@@ -61,12 +74,11 @@ class Asked:
 @lru_cache(maxsize=64)
 def read(text: str) -> Asked:
     terms = frozenset(query_terms(text))
-    quoted = [name for span in _BACKTICKS.findall(text) for name in _NAME.findall(span)]
-    coded = [name for name in _NAME.findall(text) if _CODELIKE.search(name)]
-    frames = [
-        (found["a"] or found["c"] or found["e"], int(found["b"] or found["d"] or found["f"]))
-        for found in _FRAME.finditer(text)
-    ]
+    unplaced = _PATH.sub(lambda path: " " if _is_file(path) else path[0], _URL.sub(" ", text))
+    quoted = [name for span in _BACKTICKS.findall(unplaced) for name in _NAME.findall(span)]
+    coded = [name for name in _NAME.findall(unplaced) if _CODELIKE.search(name)]
+    written = [tuple(filter(None, found.groups())) for found in islice(_FRAME.finditer(text), MOST_PLACES)]
+    frames = tuple((path, int(line)) for path, line in written)
     words = text.split()
     beginnings: dict[str, tuple[str, ...]] = {}
     for term in terms:
@@ -76,11 +88,16 @@ def read(text: str) -> Asked:
         beginnings=beginnings,
         names=frozenset(joined for name in (*quoted, *coded) if len(joined := _joined(name)) > 2),
         paths=tuple(dict.fromkeys(_PATH.findall(text)))[:MOST_PLACES],
-        frames=tuple(frames[:MOST_PLACES]),
-        sentence=len(words) >= LEAST_WORDS or bool(_QUESTION.search(text)),
+        frames=frames,
+        sentence=len(words) >= LEAST_WORDS or bool(frames or _QUESTION.search(text)),
         tests=not terms.isdisjoint(_TESTS),
         prose=not terms.isdisjoint(_PROSE),
     )
+
+
+def _is_file(path: re.Match[str]) -> bool:
+    """Whether a path is the name of a file: `config.json`, but not the call `response.json()`."""
+    return _EXTENSION.fullmatch(path[0].rpartition(".")[2]) is not None and not path.string.startswith("(", path.end())
 
 
 def _joined(name: str) -> str:

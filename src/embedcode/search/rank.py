@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from embedcode.search.asked import Asked
+from embedcode.search.places import ends
 from embedcode.store.terms import split
 from embedcode.types import Chunk
 
@@ -23,7 +24,11 @@ MENTIONED = 0.16
 STEM = 0.06
 """The same for the name of its file."""
 NAMED = 0.25
-"""Added where a name written in the query is defined here; a frame of its traceback; a path typed in it."""
+"""Added where a name written in the query is defined here; a path typed in it."""
+FRAME = 1.0
+"""Shared by the frames in the query that lie in candidates, and added to these, with NAMED at least: a place named
+alone is all that is sure, and worth the best of both lists; of a long traceback any may be meant. By reasoning, not
+tuned."""
 TESTS = 0.6
 """Times the score of a test, unless the query speaks of tests."""
 DOCS = 0.4
@@ -80,17 +85,9 @@ def named(asked: Asked, chunk: Chunk, score: float) -> float:
     return score + NAMED if whole & asked.names else score
 
 
-def frames(asked: Asked, chunk: Chunk, score: float) -> float:
-    """A frame of the traceback in the query lies here."""
-    for path, line in asked.frames:
-        if chunk.start_line <= line <= chunk.end_line and _ends(chunk.path, path):
-            return score + NAMED
-    return score
-
-
 def paths(asked: Asked, chunk: Chunk, score: float) -> float:
     """The query names this file, or the folder it lies in."""
-    return score + NAMED if any(_ends(chunk.path, path) for path in asked.paths) else score
+    return score + NAMED if _is_typed(asked, chunk) else score
 
 
 def is_test(path: str) -> bool:
@@ -110,21 +107,24 @@ def docs(asked: Asked, chunk: Chunk, score: float) -> float:
 
 def shims(asked: Asked, chunk: Chunk, score: float) -> float:
     """Files that only pass names on, after what they pass on."""
-    return score * SHIMS if _kind(chunk.path).shim and not any(_ends(chunk.path, p) for p in asked.paths) else score
+    return score * SHIMS if _kind(chunk.path).shim and not _is_typed(asked, chunk) else score
 
 
-RULES: dict[str, Rule] = {rule.__name__: rule for rule in (definition, stem, named, frames, paths, tests, docs, shims)}
+RULES: dict[str, Rule] = {rule.__name__: rule for rule in (definition, stem, named, paths, tests, docs, shims)}
 """Rules on one candidate, in the order they are applied."""
 
-SPREAD, NEIGHBOURS, MASS = "spread", "neighbours", "file"
+FRAMES, SPREAD, NEIGHBOURS, MASS = "frames", "spread", "neighbours", "file"
+"""Rules on all candidates."""
 FORMS, KIND = "forms", "kind"
 """Rules of the candidate lists, carried out in `search.py`."""
-ALL = frozenset({*RULES, SPREAD, NEIGHBOURS, MASS, FORMS, KIND})
+ALL = frozenset({*RULES, FRAMES, SPREAD, NEIGHBOURS, MASS, FORMS, KIND})
 
 
 def rank(asked: Asked, candidates: Sequence[Ranked], rules: frozenset[str] = ALL) -> list[Ranked]:
     """The candidates by their scores after the rules, best first, ties in the order given."""
     chosen = [(name, rule) for name, rule in RULES.items() if name in rules]
+    if FRAMES in rules:
+        _frames(asked, candidates)
     for candidate in candidates:
         for name, rule in chosen:
             after = rule(asked, candidate.chunk, candidate.score)
@@ -137,6 +137,27 @@ def rank(asked: Asked, candidates: Sequence[Ranked], rules: frozenset[str] = ALL
         _mass(candidates)
     ranked = sorted(candidates, key=lambda candidate: -candidate.score)
     return _spread(ranked) if SPREAD in rules else ranked
+
+
+def _frames(asked: Asked, candidates: Sequence[Ranked]) -> None:
+    """Where frames of the query lie."""
+    found = [(one, lines) for one in candidates if (lines := _frames_in(asked, one.chunk))]
+    known = len({frame for _, lines in found for frame in lines})
+    for one, _ in found:
+        one.score += max(FRAME / known, NAMED)
+        one.fired.append(FRAMES)
+
+
+def _frames_in(asked: Asked, chunk: Chunk) -> list[tuple[str, int]]:
+    return [
+        (path, line)
+        for path, line in asked.frames
+        if chunk.start_line <= line <= chunk.end_line and ends(chunk.path, chunk.repo, path)
+    ]
+
+
+def _is_typed(asked: Asked, chunk: Chunk) -> bool:
+    return any(ends(chunk.path, chunk.repo, path) for path in asked.paths)
 
 
 def _neighbours(candidates: Sequence[Ranked]) -> None:
@@ -242,22 +263,17 @@ def _kind(path: str) -> _Kind:
     return _Kind(*(pattern.search(path) is not None for pattern in (_TEST, _DOCS, _SHIM)))
 
 
-def _ends(path: str, typed: str) -> bool:
-    """Whether a path ends in what was typed, or lies in the folder that was typed; either may be the longer one."""
-    typed = typed.replace("\\", "/").strip("/").removeprefix("./")
-    if not typed:
-        return False
-    return path == typed or path.endswith("/" + typed) or path.startswith(typed + "/") or typed.endswith("/" + path)
-
-
 _TEST = re.compile(
-    r"(?:^|/)(?:tests?|specs?|__tests__|testing|testdata|test[-_]\w+|fixtures?|mocks?|e2e)/"
-    r"|(?:^|/)(?:test_[^/]*|conftest\.py)$|[._-](?:test|spec)s?\.[^/]+$|(?:Tests?|Spec|IT)\.(?:java|kt|cs|scala|swift|php)$"
+    r"(?:^|/)(?:[Tt]ests?|[Ss]pecs?|__tests__|__mocks__|testing|testdata|test[-_]\w+|[Ff]ixtures?|[Mm]ocks?|e2e)/"
+    # MyApp.UnitTests, MyAppTests and MyApp.Test, but not ABTest; the sets of sources that Gradle knows
+    r"|(?:^|/)(?:[\w.-]*Tests|[\w.-]*\.Test|src/[a-z]\w*Test)/"
+    r"|(?:^|/)(?:test_[^/]*|conftest\.py|tests?\.(?:py|rs))$|[._-](?:test|spec|unittest)s?\.[^/]+$"
+    r"|(?:Tests?|Spec|IT)\.(?:java|kt|cs|scala|swift|php)$|Tests?\.(?:cpp|cc|cxx|mm?)$"
 )
 _DOCS = re.compile(
     r"\.(?:md|markdown|mdx|rst|adoc|asciidoc|txt|org|tex|html?|[1-9]|man|info)$|(?:^|/)(?:README|CHANGE|NEWS|LICENSE)[^/]*$"
 )
 _SHIM = re.compile(
     r"(?:^|/)(?:__init__\.pyi?|index\.(?:[cm]?[jt]sx?|d\.ts)|mod\.rs|package-info\.java)$|\.d\.[cm]?ts$|\.pyi$"
-    r"|(?:^|/)(?:examples?|samples?|demos?|legacy|deprecated|compat)/"
+    r"|(?:^|/)(?:[Ee]xamples?|[Ss]amples?|[Dd]emos?|legacy|deprecated|compat)/"
 )

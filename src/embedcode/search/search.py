@@ -1,4 +1,4 @@
-"""Search: a query becomes two candidate lists, one fused and ranked order, and hits that say why.
+"""Search: a query becomes lists of candidates, one fused and ranked order, and hits that say why.
 
 Knows the Store contract and no store, and takes the query's vector as it is given.
 """
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from embedcode.search import asked as reading
 from embedcode.search import fuse as fusion
+from embedcode.search import places
 from embedcode.search.forms import with_forms
-from embedcode.search.rank import ALL, FORMS, KIND, Ranked, rank
+from embedcode.search.rank import ALL, FORMS, FRAMES, KIND, Ranked, rank
 from embedcode.store.contract import Scored, Searchable
 from embedcode.store.terms import query_terms
 from embedcode.types import Filter, Hit
@@ -43,17 +44,19 @@ def search(
     asked = reading.read(signals.asked)
     lexical = lexical_candidates(store, signals.text, max(k, POOL), where, FORMS in rules) if signals.text else []
     dense = store.dense(signals.vector, max(k, POOL), where) if signals.vector is not None else []
+    named = places.at(store, asked.frames, where) if FRAMES in rules else []
     words = {c.id: c.score for c in lexical}
     vectors = {c.id: c.score for c in dense}
-    if signals.vector is not None and lexical:
-        rest = [c.id for c in lexical if c.id not in vectors]
+    if signals.vector is not None and (lexical or named):
+        rest = [id for id in {**words, **dict.fromkeys(named)} if id not in vectors]
         at, rows = store.vectors(rest)
         vectors |= dict(zip((rest[i] for i in at), map(float, rows @ signals.vector), strict=True))
     name = KIND in rules and not asked.sentence
-    order = fusion.fuse(words, vectors, fusion.NAME_DENSE_WEIGHT if name else fusion.DENSE_WEIGHT)
+    order = fusion.fuse(words, vectors, fusion.NAME_DENSE_WEIGHT if name else fusion.DENSE_WEIGHT, named)
     word_ranks = {c.id: rank for rank, c in enumerate(lexical, 1)}
     # A chunk that went away between the lists and now is left out, so ask for a few more.
     best = order[: max(k + 20, RANKED)]
+    best += [one for one in order[len(best) :] if one[0] in named]
     chunks = store.get([id for id, _ in best])
     candidates = [
         Ranked(id, chunk, score) for (id, score), chunk in zip(best, chunks, strict=True) if chunk is not None

@@ -6,7 +6,7 @@ A store knows no repository, no encoder and no ranking. `tests/conformance/` run
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -94,15 +94,19 @@ class Searchable(Protocol):
         """The positions in `ids` that have a vector, and those vectors [m, dim]."""
         ...
 
+    def called(self, names: Collection[str], where: Filter | None = None) -> list[File]:
+        """The files of these names, whatever folders they lie in, by path."""
+        ...
+
+    def chunks_of(self, path: str) -> list[tuple[int, Chunk]]:
+        """The chunks of one file with their ids, in line order."""
+        ...
+
 
 class Store(Searchable, Protocol):
     def begin(self) -> Transaction: ...
 
     def files(self) -> dict[str, File]: ...
-
-    def chunks_of(self, path: str) -> list[tuple[int, Chunk]]:
-        """The chunks of one file with their ids, in line order."""
-        ...
 
     def pending(self, limit: int, after: int = 0) -> list[Pending]:
         """Up to `limit` keys without a vector whose id is above `after`, by id."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import RLock
 from types import TracebackType
@@ -93,6 +93,10 @@ class MemoryStore:
 
     def files(self) -> dict[str, File]:
         return dict(self._state.files)
+
+    def called(self, names: Collection[str], where: Filter | None = None) -> list[File]:
+        files = (file for _, file in sorted(self._state.files.items()) if not where or matches(where, file))
+        return [file for file in files if file.path.rpartition("/")[2] in names]
 
     def chunks_of(self, path: str) -> list[tuple[int, Chunk]]:
         found = [(id, chunk) for id, (chunk, _) in self._state.chunks.items() if chunk.path == path]

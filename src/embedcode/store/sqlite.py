@@ -7,6 +7,7 @@ Knows no repository, no encoder and no ranking, and neither tantivy nor the matr
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +104,24 @@ class SqliteStore:
 
     def files(self) -> dict[str, File]:
         return {file.path: file for file in self._present_files()[1].values()}
+
+    def called(self, names: Collection[str], where: Filter | None = None) -> list[File]:
+        by_length: dict[int, list[bytes]] = defaultdict(list)
+        for name in names:
+            end = b"/" + name.encode("utf-8", "surrogatepass")
+            by_length[len(end)].append(end)
+        # One comparison a length, not a name: 100,000 files take as long for one name as for fifty, some 40 ms. Bytes,
+        # since a path that is not Unicode is a BLOB.
+        ends = " OR ".join(
+            f"substr(CAST('/' || path AS BLOB), -{length}) IN ({','.join('?' * len(some))})"
+            for length, some in by_length.items()
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"{_FILE} WHERE {ends or 0}", [end for some in by_length.values() for end in some]
+            )
+            files = [File(unpack(path), unpack(repo), *rest) for _, path, repo, *rest in rows]
+        return sorted((file for file in files if not where or matches(where, file)), key=lambda file: file.path)
 
     def chunks_of(self, path: str) -> list[tuple[int, Chunk]]:
         with self._database.reading() as connection:
