@@ -247,3 +247,15 @@ def test_a_current_folder_that_is_gone(environment: dict[str, str], tmp_path: Pa
 def test_closed_streams_do_no_harm(environment: dict[str, str]) -> None:
     shell = f"{sys.executable} -m embedcode search '' >&- 2>&-"
     assert subprocess.run(["/bin/sh", "-c", shell], env=environment, check=False).returncode == 2
+
+
+def test_an_interrupt_within_a_string_of_code_is_over_once_it_is_caught(tmp_path: Path) -> None:
+    """As where a dataclass is imported just then; only `python -m` remembers it."""
+    (tmp_path / "stopped.py").write_text(
+        "import sys\nfrom embedcode import cli\n"
+        "def stopped(_):\n    try:\n        exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt:\n        return 0\n"
+        "cli._run, sys.argv = stopped, ['embedcode', 'status']\ncli.main()\n"
+    )
+    command = [sys.executable, "-m", "stopped"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
