@@ -142,7 +142,7 @@ _REMOTE = re.compile(r"(?:(?!file:)[\w+.-]+://[^/\s]*/|(?:[^/@:\s]+@)?[\w.-]+:(?
 def names(path: Path) -> tuple[str, ...]:
     """What a source may be known as: by its file name, and by where a repository was cloned from."""
     known = sources.file_names(path.resolve().name)
-    origin = _git(path, "config", "--get", "remote.origin.url")
+    origin = _origin(path)
     return (*known, origin) if origin else known
 
 
@@ -168,7 +168,7 @@ def called(paths: Sequence[Path]) -> list[str]:
 
 
 def _called(path: Path) -> str:
-    remote = _REMOTE.fullmatch(_git(path, "config", "--get", "remote.origin.url"))
+    remote = _REMOTE.fullmatch(_origin(path))
     if remote and not _git(path, "rev-parse", "--show-prefix"):  # else a folder in a clone
         return f"git:{remote['name']}"
     path = path.resolve()
@@ -178,6 +178,10 @@ def _called(path: Path) -> str:
 def _word(name: str) -> str:
     """Behind a blank stands a version."""
     return "-".join(name.split())
+
+
+def _origin(path: Path) -> str:
+    return _git(path, "config", "--get", "remote.origin.url")
 
 
 def _git(path: Path, *arguments: str) -> str:
