@@ -40,12 +40,13 @@ class Server:
         except OSError:
             return 0, b""
 
-    def metric(self, name: str) -> float:
-        """The sum over its labels."""
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum over the series that have these labels."""
         total = 0.0
         for line in self.get("/v1/metrics")[1].decode().splitlines():
-            if found := re.fullmatch(re.escape(name) + r"(?:\{.*\})? (\S+)", line):
-                total += float(found[1])
+            found = re.fullmatch(re.escape(name) + r"(?:\{(.*)\})? (\S+)", line)
+            if found and all(f'{label}="{value}"' in (found[1] or "") for label, value in labels.items()):
+                total += float(found[2])
         return total
 
     def tree(self) -> list[int]:
