@@ -57,6 +57,9 @@ CLEAN, FORCED = 0, 1
 """Exit codes: all that was under way was answered, or it was cut off."""
 RENEW_SECONDS = 2
 """Between two looks at whether there is another certificate."""
+IDLE_SECONDS = 120
+"""For which a connection without a request is kept. Who closes it is not to be us, or a request that is just being sent
+on it is lost: nginx and AWS's balancers keep theirs for 60 seconds, Go's clients for 90, and uvicorn would for 5."""
 CLOSE_SECONDS = 2
 """For answers that are still being written when the server ends."""
 OWN_FILES = 200
@@ -425,6 +428,7 @@ class _Serving:
             lifespan="off",
             ws="none",
             server_header=False,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=CLOSE_SECONDS,
         )
         config.load()
