@@ -354,6 +354,24 @@ def test_who_comes_while_an_engine_is_not_started_yet_is_told_to_come_back_when_
     case.run(work())
 
 
+def test_what_a_dead_engine_had_is_counted_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as another one is loaded: metrics say what /v1/status says."""
+    monkeypatch.setattr(door, "RESTART_SECONDS", (20.0,))
+    case = Case()
+
+    async def work() -> None:
+        task = case.ask("a" * 50)
+        await case.until(lambda: case.engine.has)
+        case.engine.told("died", (-9,))
+        metrics = case.embedder.metrics.text()
+        assert b'embedcode_engine_tokens{lane="passage"} 0.0' in metrics
+        assert b'embedcode_queue_tokens{lane="passage"} 50.0' in metrics
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    case.run(work())
+
+
 def test_texts_are_counted_as_cached_computed_or_shared_and_each_once() -> None:
     """By which an alert divides those that are cut, which are counted however they are answered."""
     case = Case()

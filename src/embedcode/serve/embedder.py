@@ -551,6 +551,7 @@ class Embedder:
         for flight in sent:
             if flight.work in lost:
                 self._land(flight, ProblemError(500, "The engine ended while it computed this text.", "input"))
+        self._count()
         if self.stage is Stage.READY:
             self._to(Stage.RESTARTING)
         if self.unusable and self.unusable.done():
