@@ -226,6 +226,21 @@ def test_a_request_that_is_too_large_for_any_time_costs_its_key_nothing() -> Non
     case.run(work())
 
 
+def test_texts_of_the_servers_own_have_no_deadline_to_be_too_many_for() -> None:
+    """As an index has them, of a slow model: nobody could split them."""
+    case = Case(timeout=10)
+
+    async def work() -> None:
+        own = [Tokens((number,) * 500, 500, 500) for number in range(100)]
+        rows = asyncio.create_task(case.embedder.compute(own, Lane.PASSAGE))
+        while not rows.done():
+            case.engine.answer()
+            await asyncio.sleep(0.01)
+        assert (await rows).shape == (100, 4)
+
+    case.run(work())
+
+
 def test_what_the_server_is_at_fault_for_costs_a_key_nothing_and_who_leaves_pays() -> None:
     key = Key("k", "", tokens_per_minute=100)
 

@@ -331,7 +331,8 @@ class Embedder:
         self.metrics.misses.inc(len(new))
         self.metrics.shared.inc(len(keys) - cached - len(new))
         cost = sum(work.cost for work in new.values())
-        self._check_size(cost)
+        if deadline < math.inf:
+            self._check_size(cost)
         self.queue.check(lane, cost, deadline - asyncio.get_running_loop().time())
         loop = asyncio.get_running_loop()
         for flight in joined.values():

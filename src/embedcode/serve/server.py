@@ -262,7 +262,7 @@ class _Serving:
         ]
         if options.index:
             inner = InnerEncoder(self._embedder, self._encoder, asyncio.get_running_loop())
-            kept = {name: Kept(path, inner) for name, path in options.index.items()}
+            kept = {name: Kept(path, inner, self._journal.write) for name, path in options.index.items()}
             routes += [pages.route("/search", "index.html"), *search_api.routes(Indexes(kept), bodies)]
             Thread(target=self._prepare, args=[kept.values()], daemon=True).start()
         paths = frozenset(route.path for route in routes if isinstance(route, Route))
