@@ -88,8 +88,8 @@ def text(item: Item) -> str:
 
 
 class Case:
-    def __init__(self, **limits: Any) -> None:
-        model = Model("m", 4, (), dict.fromkeys(Role, ""))
+    def __init__(self, prompt: str = "", **limits: Any) -> None:
+        model = Model("m", 4, (), dict.fromkeys(Role, prompt))
         self.words = Words()
         self.embedder = Embedder(cast(LocalEncoder, self.words), LOAD, model, Limits(**limits), Metrics())
         self.engine = cast(Engine, self.embedder._engine)
@@ -159,6 +159,25 @@ def test_what_is_past_its_deadline_before_the_engine_took_it_is_gone_with_its_ca
             await late
         assert caught.value.reason == "deadline"
         assert case.embedder._flights == {}
+
+    case.run(work())
+
+
+@pytest.mark.parametrize(("prompt", "refused"), [("query: ", False), ("Find the code: ", True)])
+def test_a_text_that_may_begin_so_by_itself_is_answered_and_marked(prompt: str, refused: bool) -> None:
+    """A file of Grafana or dbt begins with `query: `, and whoever sends it sends the bare text."""
+    case = Case(prompt)
+
+    async def work() -> None:
+        task = case.ask("a", f"{prompt}SELECT 1")
+        await case.until(lambda: task.done() or case.engine.has)
+        case.engine.answer()
+        if refused:
+            with pytest.raises(ProblemError, match="begins with this model's prompt"):
+                await task
+        else:
+            assert (await task).doubled == (1,)
+        assert b"embedcode_doubled_prompts_total 1.0" in case.embedder.metrics.text()
 
     case.run(work())
 

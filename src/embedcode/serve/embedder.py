@@ -233,7 +233,7 @@ class Embedder:
         errors = [entry for entry in entries if isinstance(entry, InputError)]
         if doubled and not self.limits.double_prompts:
             known = {error.index for error in errors}
-            errors += [PromptGuard.error(index) for index in doubled if index not in known]
+            errors += [PromptGuard.error(index) for index, sure in doubled.items() if sure and index not in known]
         if errors and not asked.partial:
             first = min(errors, key=lambda error: error.index)
             raise ProblemError(400, first.message, "input", index=first.index)
