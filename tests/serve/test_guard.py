@@ -101,6 +101,14 @@ def test_a_server_that_others_reach_answers_its_names_and_the_local_ones() -> No
     assert (status, answer["error"]["code"]) == (403, "host")
 
 
+def test_a_slash_at_the_end_is_another_path_and_no_redirect() -> None:
+    app = serving(Options(index={"shop": Path("/shop")}))
+    for path, body in (("/v1/search/", {"query": "x"}), ("/v1/metrics/", None)):
+        status, headers, answer = ask(app, path, body)
+        assert (status, answer["error"]["code"]) == (404, "not_found")
+        assert "location" not in headers
+
+
 def test_health_is_told_under_any_name() -> None:
     for options in (Options(), Options(host="0.0.0.0", allowed_hosts=("embed.example",))):
         app = serving(options)

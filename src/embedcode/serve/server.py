@@ -203,11 +203,14 @@ def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Star
             metrics.refused.labels(error.reason).inc()
         return respond(error, request.state.id, headers)
 
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(guard.around)],
         exception_handlers={HTTPException: refused, ProblemError: refused},
     )
+    # To http:// and the Host that was sent: behind a proxy for TLS the texts would come once more, in the clear.
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Server(uvicorn.Server):

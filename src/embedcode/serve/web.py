@@ -90,7 +90,7 @@ def application(kept: Kept, guard: Guard) -> Starlette:
         assert isinstance(error, ProblemError)
         return respond(error)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             pages.route("/", "index.html"),
             *pages.assets(),
@@ -99,6 +99,8 @@ def application(kept: Kept, guard: Guard) -> Starlette:
         middleware=[Middleware(guard.around)],
         exception_handlers={HTTPException: refused, ProblemError: refused},
     )
+    app.router.redirect_slashes = False  # nothing answers with a body of another shape
+    return app
 
 
 class Guard:
