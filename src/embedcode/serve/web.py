@@ -99,7 +99,7 @@ def application(kept: Kept, guard: Guard) -> Starlette:
         middleware=[Middleware(guard.around)],
         exception_handlers={HTTPException: refused, ProblemError: refused},
     )
-    app.router.redirect_slashes = False  # nothing answers with a body of another shape
+    app.router.redirect_slashes = False  # every path answers in one shape
     return app
 
 
