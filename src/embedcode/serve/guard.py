@@ -23,17 +23,10 @@ from embedcode.serve.journal import Journal
 from embedcode.serve.keys import Key, Keys
 from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
-from embedcode.serve.pages import ASSETS
+from embedcode.serve.pages import ASSETS, HEADERS
 from embedcode.serve.problem import ProblemError, encodable, respond
 from embedcode.serve.telemetry import Telemetry
 
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 HEALTH = "/v1/health/"
 """Says nothing but yes or no, to machines that have no key and call the server by whatever address it has."""

@@ -45,7 +45,7 @@ from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
 from embedcode.serve.patience import Patient
 from embedcode.serve.port import listen, raise_limit
-from embedcode.serve.problem import ProblemError, respond
+from embedcode.serve.problem import ProblemError, raised, respond
 from embedcode.serve.worker import Load
 from embedcode.settings import Settings
 from embedcode.types import Role
@@ -191,17 +191,12 @@ def hosts(options: Options) -> frozenset[str]:
 
 def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Starlette:
     async def refused(request: Request, error: Exception) -> Response:
-        headers = None
-        if isinstance(error, HTTPException):
-            headers = error.headers  # which methods there are
-            said = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}."
-            error = ProblemError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
-        assert isinstance(error, ProblemError)
-        request.state.note["error"] = error.message
+        problem = raised(request, error)
+        request.state.note["error"] = problem.message
         # The embedder counts its own.
-        if error.reason in ("role", "memory", "scope", "draining", search_api.QUOTA, search_api.SEARCHES):
-            metrics.refused.labels(error.reason).inc()
-        return respond(error, request.state.id, headers)
+        if problem.reason in ("role", "memory", "scope", "draining", search_api.QUOTA, search_api.SEARCHES):
+            metrics.refused.labels(problem.reason).inc()
+        return respond(problem, request.state.id)
 
     app = Starlette(
         routes=routes,
