@@ -321,8 +321,8 @@ class _Serving:
         if self._options.grpc_port is not None:
             from embedcode.serve.grpc_api import GrpcServer
 
-            self._grpc = GrpcServer(self._embedder, guard)
-            self._grpc_address = await self._grpc.start(self._options)
+            self._grpc = GrpcServer(self._embedder, guard, self._options)
+            self._grpc_address = await self._grpc.start()
 
     async def _drain(self, guard: Guard) -> bool:
         """True where all was answered, and the answers read; a second signal ends the wait."""
