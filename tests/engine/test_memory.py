@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -72,3 +73,8 @@ def test_without_a_limit_the_system_decides(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(memory, "GROUPS", tmp_path / "none")
     assert unlimited == pytest.approx(memory.available(), rel=0.2)
     assert unlimited > 0
+
+
+def test_the_peak_of_another_process_is_told_and_none_of_what_is_no_process() -> None:
+    assert 1_000_000 < memory.peak_of(os.getpid()) <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert memory.peak_of(None) == 0

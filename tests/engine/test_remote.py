@@ -374,6 +374,33 @@ def test_a_server_that_cannot_cut_says_so(serve: Serve) -> None:
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "the engine died of it", "param": "input"}},
+        {"message": "the engine died of it", "detail": {"index": 3}},
+    ],
+)
+def test_a_text_of_which_a_server_fails_is_named_at_once_and_costs_no_other(serve: Serve, body: dict[str, Any]) -> None:
+    """Whatever the status: a server that says 500 of one text is not overloaded, and says it again."""
+    server = serve()
+    texts = [*TEXTS, "poison", *TEXTS]
+
+    def answer(asked: Any) -> Any:
+        return (500, {}, json.dumps(body).encode()) if "poison" in (asked.body or {}).get("input", ()) else None
+
+    server.answer = answer
+    start = time.monotonic()
+    message = failure(load(server.url), EncodeError, texts)
+    assert time.monotonic() - start < 20
+    assert message.startswith("Input 4 is refused by ")
+    assert "500 Internal Server Error: the engine died of it" in message
+    assert len(server.embeddings) <= 10  # by halves, each once
+    with pytest.raises(EncodeError) as caught:
+        load(server.url).encode(texts, Role.PASSAGE)
+    assert caught.value.index == 4
+
+
 def test_a_body_that_is_too_large_is_sent_in_halves(serve: Serve) -> None:
     server = serve()
     server.answer = lambda asked: server.error(413, "too large") if len(asked.body.get("input", "")) > 3 else None

@@ -106,11 +106,16 @@ def test_token_ids_are_taken_as_they_are(encoder: GraphEncoder) -> None:
     assert (entry.ids, entry.original, entry.used) == ((101, 2000, 102), 3, 3)
 
 
-@pytest.mark.parametrize("ids", [[], [-1], [101, 30522], [10**12]])
+@pytest.mark.parametrize("ids", [[-1], [101, 30522], [10**12]])
 def test_token_ids_out_of_range_are_refused(encoder: GraphEncoder, reference: Tokenizer, ids: list[int]) -> None:
     (error,) = refused(encoder, [[101], ids])
     assert error.index == 1
     assert f"0..{reference.get_vocab_size() - 1}" in error.message
+
+
+def test_an_empty_list_of_token_ids_is_called_so(encoder: GraphEncoder) -> None:
+    (error,) = refused(encoder, [[101], []])
+    assert (error.index, error.message) == (1, "Input 1 is an empty list: leave it out, or send a text.")
 
 
 def test_what_looks_like_token_ids_is_refused(encoder: GraphEncoder) -> None:

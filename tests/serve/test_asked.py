@@ -142,5 +142,10 @@ def test_a_prompt_is_found_whatever_its_instruction() -> None:
     assert twice("  Instruct: x\nQuery:log out")
     for text in ("log out", "Instruct: the crew\n", "Query: a", "def instruct(): ...", ""):
         assert not twice(text)
-    assert PromptGuard({Role.QUERY: "query: ", Role.PASSAGE: "passage: "})("passage: a")
+    assert twice.sure("Instruct: x\nQuery: log out")
+    words = PromptGuard({Role.QUERY: "query: ", Role.PASSAGE: "search_document: "})
+    for text in ("query: |\n  SELECT 1\n", "  query: sum(rate(http_requests[5m]))", "search_document: a"):
+        assert words(text)
+        assert not words.sure(text)  # nobody can tell
+    assert PromptGuard({Role.QUERY: "Represent this query: ", Role.PASSAGE: ""}).sure("Represent this query: a")
     assert not PromptGuard(dict.fromkeys(Role, ""))("anything")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from threading import Event
@@ -17,6 +18,7 @@ from embedcode.errors import UsageError
 from embedcode.serve import embedder as door
 from embedcode.serve.asked import Asked, Model
 from embedcode.serve.embedder import Embedder, Limits
+from embedcode.serve.fatal import MINUTES
 from embedcode.serve.keys import Key
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError
@@ -71,10 +73,10 @@ class Engine:
     def stop(self) -> None:
         pass
 
-    def answer(self) -> None:
+    def answer(self, deadly: str = KILLER) -> None:
         """All that it has, or it dies of it."""
         items, self.has = self.has, []
-        if any(text(item) == KILLER for item in items):
+        if any(text(item) == deadly for item in items):
             self.told("died", (-9,))
         else:
             rows = np.ones((len(items), 4), np.float32)
@@ -86,8 +88,8 @@ def text(item: Item) -> str:
 
 
 class Case:
-    def __init__(self, **limits: Any) -> None:
-        model = Model("m", 4, (), dict.fromkeys(Role, ""))
+    def __init__(self, prompt: str = "", **limits: Any) -> None:
+        model = Model("m", 4, (), dict.fromkeys(Role, prompt))
         self.words = Words()
         self.embedder = Embedder(cast(LocalEncoder, self.words), LOAD, model, Limits(**limits), Metrics())
         self.engine = cast(Engine, self.embedder._engine)
@@ -161,6 +163,25 @@ def test_what_is_past_its_deadline_before_the_engine_took_it_is_gone_with_its_ca
     case.run(work())
 
 
+@pytest.mark.parametrize(("prompt", "refused"), [("query: ", False), ("Find the code: ", True)])
+def test_a_text_that_may_begin_so_by_itself_is_answered_and_marked(prompt: str, refused: bool) -> None:
+    """A file of Grafana or dbt begins with `query: `, and whoever sends it sends the bare text."""
+    case = Case(prompt)
+
+    async def work() -> None:
+        task = case.ask("a", f"{prompt}SELECT 1")
+        await case.until(lambda: task.done() or case.engine.has)
+        case.engine.answer()
+        if refused:
+            with pytest.raises(ProblemError, match="begins with this model's prompt"):
+                await task
+        else:
+            assert (await task).doubled == (1,)
+        assert b"embedcode_doubled_prompts_total 1.0" in case.embedder.metrics.text()
+
+    case.run(work())
+
+
 def test_what_has_no_room_by_its_length_is_refused_before_it_is_tokenised_and_what_has_is_not() -> None:
     case = Case(max_tokens=100, most_tokens=150)
 
@@ -226,6 +247,21 @@ def test_a_request_that_is_too_large_for_any_time_costs_its_key_nothing() -> Non
     case.run(work())
 
 
+def test_texts_of_the_servers_own_have_no_deadline_to_be_too_many_for() -> None:
+    """As an index has them, of a slow model: nobody could split them."""
+    case = Case(timeout=10)
+
+    async def work() -> None:
+        own = [Tokens((number,) * 500, 500, 500) for number in range(100)]
+        rows = asyncio.create_task(case.embedder.compute(own, Lane.PASSAGE))
+        while not rows.done():
+            case.engine.answer()
+            await asyncio.sleep(0.01)
+        assert (await rows).shape == (100, 4)
+
+    case.run(work())
+
+
 def test_what_the_server_is_at_fault_for_costs_a_key_nothing_and_who_leaves_pays() -> None:
     key = Key("k", "", tokens_per_minute=100)
 
@@ -249,7 +285,10 @@ def test_what_the_server_is_at_fault_for_costs_a_key_nothing_and_who_leaves_pays
         while not killer.done():
             case.engine.answer()
             await asyncio.sleep(0.01)
-        await refused(killer, 500, None)
+        with pytest.raises(ProblemError, match="leave it out"):  # which is its own fault
+            await killer
+        assert key.left == 100 - len(KILLER)
+        key.left = 100
         gone = ask(case, "a" * 60)
         await case.until(lambda: case.engine.has)
         gone.cancel()
@@ -312,8 +351,11 @@ def test_a_text_that_kills_the_engine_costs_nobody_else_an_answer() -> None:
         assert [task.exception() for task in (*good, query, new)] == [None] * 4
         caught = bad.exception()
         assert isinstance(caught, ProblemError)
-        assert (caught.status, caught.index) == (500, 0)
-        assert caught.message == "The engine ended while it computed this text (input 0)."
+        assert (caught.status, caught.index) == (400, 0)
+        wanted = (
+            "The engine ended each time it computed this text: leave it out, or send it again in 10 minutes (input 0)."
+        )
+        assert caught.message == wanted
         # Each alone, and twice what it dies of again; what came later only when all of them are told apart.
         assert case.engine.sent == [["query"], ["a"], ["b"], [KILLER], [KILLER], ["new"]]
 
@@ -354,6 +396,24 @@ def test_who_comes_while_an_engine_is_not_started_yet_is_told_to_come_back_when_
     case.run(work())
 
 
+def test_what_a_dead_engine_had_is_counted_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as another one is loaded: metrics say what /v1/status says."""
+    monkeypatch.setattr(door, "RESTART_SECONDS", (20.0,))
+    case = Case()
+
+    async def work() -> None:
+        task = case.ask("a" * 50)
+        await case.until(lambda: case.engine.has)
+        case.engine.told("died", (-9,))
+        metrics = case.embedder.metrics.text()
+        assert b'embedcode_engine_tokens{lane="passage"} 0.0' in metrics
+        assert b'embedcode_queue_tokens{lane="passage"} 50.0' in metrics
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    case.run(work())
+
+
 def test_texts_are_counted_as_cached_computed_or_shared_and_each_once() -> None:
     """By which an alert divides those that are cut, which are counted however they are answered."""
     case = Case()
@@ -371,19 +431,33 @@ def test_texts_are_counted_as_cached_computed_or_shared_and_each_once() -> None:
     assert found == [2, 3, 5]
 
 
-def test_a_request_of_which_the_engine_died_alone_is_the_servers_fault() -> None:
+def test_a_text_that_kills_the_engine_does_so_once_however_often_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients repeat what was refused, and an ingest comes again. But the engine may have died of something else."""
     case = Case()
 
-    async def work() -> None:
-        partial = Asked("m", (KILLER,), Role.PASSAGE, Lane.PASSAGE, partial=True)
-        spent: list[int] = []
-        task = asyncio.create_task(case.embedder.embed(partial, spent.append))
+    async def answer(*texts: str, partial: bool = False, lane: Lane = Lane.PASSAGE) -> Any:
+        task = asyncio.create_task(case.embedder.embed(Asked("m", texts, Role(lane), lane, partial=partial)))
         while not task.done():
             case.engine.answer()
             await asyncio.sleep(0.01)
-        caught = task.exception()
-        assert isinstance(caught, ProblemError) and caught.status == 500
-        assert len(spent) == 2 and sum(spent) == 0, "it is given back"
+        return task.exception() or task.result()
+
+    async def work() -> None:
+        assert (await answer(KILLER, partial=True)).status == 400
+        deaths = case.embedder.restarts
+        again = await answer("a", KILLER)
+        assert (again.status, again.index) == (400, 1)
+        assert (await answer(KILLER, lane=Lane.QUERY)).status == 400
+        answered = await answer("a", KILLER, "b", partial=True)
+        assert (answered.places, answered.cached) == ((0, 2), 1)
+        with pytest.raises(ProblemError) as caught:
+            await case.embedder.compute([Tokens(tuple(map(ord, KILLER)), 4, 4)], Lane.PASSAGE)
+        assert caught.value.index == 0
+        assert case.embedder.restarts == deaths
+        later = time.monotonic() + 60 * MINUTES
+        monkeypatch.setattr(case.embedder._fatal, "_clock", lambda: later)
+        monkeypatch.setattr(case.engine, "answer", lambda: Engine.answer(case.engine, "another"))
+        assert (await answer(KILLER)).used == len(KILLER)
 
     case.run(work())
 

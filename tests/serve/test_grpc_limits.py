@@ -57,8 +57,8 @@ def run(
 ) -> None:
     async def running() -> None:
         guard = Guard(Journal("info", True, log or io.StringIO()), Metrics(), frozenset(), frozenset(), given)
-        server = GrpcServer(embedder or Door(), guard)
-        address = await server.start(options)
+        server = GrpcServer(embedder or Door(), guard, options)
+        address = await server.start()
         try:
             still = [("grpc.http2.bdp_probe", 0)]  # takes no more than 64 KB of what is not read
             async with grpc.aio.insecure_channel(address.removeprefix("grpc://"), options=still) as channel:

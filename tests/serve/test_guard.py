@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from embedcode.engine.encoder import LocalEncoder
-from embedcode.serve import keys, openapi, search_api, status_api
+from embedcode.serve import keys, model_api, openapi, search_api, status_api
 from embedcode.serve.asked import Model
 from embedcode.serve.body import Bodies
 from embedcode.serve.embedder import Embedder, Limits
@@ -25,6 +25,7 @@ from embedcode.serve.journal import Journal
 from embedcode.serve.kept import Kept
 from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
+from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
 from embedcode.serve.server import application, hosts
 from embedcode.serve.worker import Load
@@ -99,6 +100,31 @@ def test_a_server_that_others_reach_answers_its_names_and_the_local_ones() -> No
         assert ask(app, "/v1/metrics", host=host)[0] == 200, host
     status, _, answer = ask(app, "/v1/metrics", host="10.1.2.3:8000")
     assert (status, answer["error"]["code"]) == (403, "host")
+
+
+def test_a_model_is_looked_up_in_any_case_and_counted_under_one_path() -> None:
+    model = Model("nvidia/m", 4, (), dict.fromkeys(Role, ""))
+    load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
+    embedder = Embedder(cast(LocalEncoder, Words()), load, model, Limits(), Metrics())
+    routes = model_api.routes(embedder, About("", ()))
+    guard = Guard(
+        Journal("error", True, io.StringIO()), embedder.metrics, frozenset(), frozenset(route.path for route in routes)
+    )
+    app = application(list(routes), guard, embedder.metrics)
+    for name in ("nvidia/m", "NVIDIA/M-Query"):
+        assert ask(app, f"/v1/models/{name}")[2]["id"] == name.lower()
+    assert ask(app, "/v1/models/another")[0] == 404
+    counted = embedder.metrics.text()
+    assert b'embedcode_requests_total{path="/v1/models/{name}",status="200"} 2.0' in counted
+    assert b'embedcode_requests_total{path="/v1/models/{name}",status="404"} 1.0' in counted
+
+
+def test_a_slash_at_the_end_is_another_path_and_no_redirect() -> None:
+    app = serving(Options(index={"shop": Path("/shop")}))
+    for path, body in (("/v1/search/", {"query": "x"}), ("/v1/metrics/", None)):
+        status, headers, answer = ask(app, path, body)
+        assert (status, answer["error"]["code"]) == (404, "not_found")
+        assert "location" not in headers
 
 
 def test_health_is_told_under_any_name() -> None:

@@ -139,7 +139,10 @@ def test_what_keeps_vectors_from_being_made_is_said_and_not_tried_at_each_answer
 ) -> None:
     monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
     monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
-    asked = Kept(repository, load() if own else None)
+    noted: list[tuple[str, str]] = []
+    asked = Kept(
+        repository, load() if own else None, lambda event, level, **fields: noted.append((event, fields["trouble"]))
+    )
     asked.index.update(vectors=False)
     attempts: list[int] = []
 
@@ -165,6 +168,7 @@ def test_what_keeps_vectors_from_being_made_is_said_and_not_tried_at_each_answer
         ("0 % of the index has vectors so far, the rest is not being made: the disk is full: make room",)
     ] * 3
     assert len(attempts) == 1
+    assert noted == ([("index", "the disk is full: make room.")] if own else [])  # else its own log has it
     monkeypatch.setattr(kept, "AGAIN_SECONDS", 0.0)
     asked.search(query)
     assert len(attempts) == 2

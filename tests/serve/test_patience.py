@@ -43,7 +43,7 @@ def test_an_unread_answer_is_dropped_though_its_connection_is_closing() -> None:
             super().connection_lost(exc)
 
     async def run() -> None:
-        # Keep-alive ends at once, as it does before read_seconds in the server.
+        # Keep-alive ends at once, and so before read_seconds.
         server = await listening(large, Noting, timeout_keep_alive=0)
         with socket.create_connection(server.sockets[0].getsockname()[:2]) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -89,7 +89,7 @@ def test_an_engine_that_dies_while_it_is_loaded_is_not_started_again(monkeypatch
 
 def test_an_engine_that_cannot_compute_is_a_sentence_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        ModelError, match=r"m could not be measured \(The engine ended .* text \(input 0\)\): free memory"
+        ModelError, match=r"m could not be measured \(The engine ended each .* minutes \(input 0\)\): free memory"
     ):
         made(monkeypatch, Limits(), computes=False)
 

@@ -135,6 +135,19 @@ def test_an_answer_on_a_kept_connection_does_not_wait_for_the_clients_system(ser
     assert min(spent[20:]) < 0.035
 
 
+def test_a_connection_that_was_idle_for_a_while_is_still_answered_on(server: Server) -> None:
+    """A balancer keeps one for a minute, and the request that it sends on one that is just being closed is lost."""
+    line = server.connect()
+    line.request("GET", "/v1/health/live")
+    line.getresponse().read()
+    kept = line.sock
+    time.sleep(6)
+    line.request("GET", "/v1/health/live")
+    assert line.getresponse().status == 200
+    assert line.sock is kept
+    line.close()
+
+
 def test_an_answer_that_nobody_reads_is_not_kept_for_ever(server: Server) -> None:
     body = json.dumps({"model": MODEL, "input": [f"unread {number}" for number in range(600)]}).encode()
     with socket.socket() as line:

@@ -273,6 +273,7 @@ def test_only_the_folder_that_was_given_is_shown(shop: tuple[Path, Path]) -> Non
         ("/v1/search/related", {"path": "../x.py", "line": 1}, 400, "not in the index"),
         ("/v1/search/status", {}, 405, "method not allowed"),
         ("/v1/nothing", None, 404, "not found"),
+        ("/v1/search/", {"query": "x"}, 404, "not found"),
     ],
 )
 def test_a_mistake_is_a_sentence(web: Web, path: str, body: object, status: int, sign: str) -> None:

@@ -54,6 +54,15 @@ class Answer:
         return self.status == 200 and isinstance(self.value, dict)
 
     @property
+    def of_an_input(self) -> bool:
+        """Whether it is about one of the inputs, which is the same the next time, whatever its status: by the field
+        that it names, as OpenAI does, or by a place, as our own server."""
+        body = self.value if isinstance(self.value, dict) else {}
+        error, detail = body.get("error"), body.get("detail")
+        named = isinstance(error, dict) and error.get("param") == "input"
+        return named or (isinstance(detail, dict) and type(detail.get("index")) is int)
+
+    @property
     def said(self) -> str:
         """Status and message, as a user is shown them."""
         reason = http.client.responses.get(self.status, "")
@@ -97,7 +106,8 @@ class Endpoint:
 
         Overload (RETRIED) is waited for within PATIENCE, a lost connection too if the server has answered before; a
         server that was waited for in vain is then asked once only, until it answers. ModelError where no answer comes.
-        What another status means is the caller's; a redirect is not followed, since it would take the texts along.
+        What another status means, or any of one input, is the caller's; a redirect is not followed, since it would take
+        the texts along.
         """
         call = call or Call()
         # Code may hold lone surrogates, which are no UTF-8.
@@ -115,7 +125,7 @@ class Endpoint:
                 worthwhile = self._answers is True and isinstance(error, ConnectionError | http.client.HTTPException)
             else:
                 answer = self._answer(status, headers, raw)
-                if status not in RETRIED:
+                if status not in RETRIED or answer.of_an_input:
                     self._answers = True
                     return answer
                 told = _retry_after(headers.get("Retry-After"))

@@ -111,6 +111,11 @@ def available() -> int:
     return max(0, min((free or 1 << 62, *_left_by_groups(), *_left_by_limits())))
 
 
+def peak_of(pid: int | None) -> int:
+    """Bytes that another process held at most; 0 where that cannot be read."""
+    return _field(Path(f"/proc/{pid}/status"), "VmHWM:") * 1024
+
+
 def available_on(card: str) -> int:
     """The same of a card, such as cuda:1; what torch keeps for itself is free too."""
     import torch

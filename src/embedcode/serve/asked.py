@@ -399,15 +399,24 @@ def named(value: object) -> str:
     return names.get(type(value), f"the number {value}"[:SHOWN])
 
 
+_WORD = re.compile(r"[\w-]+:")
+"""A prompt of a word and a colon."""
+
+
 class PromptGuard:
     """Finds texts that bring the model's prompt with them, which the server puts before them once more."""
 
     def __init__(self, prompts: Mapping[Role, str]) -> None:
-        made = [self._pattern(prompt) for prompt in prompts.values() if prompt.strip()]
-        self._patterns = [re.compile(pattern, re.DOTALL) for pattern in made]
+        made = {prompt: re.compile(self._pattern(prompt), re.DOTALL) for prompt in prompts.values() if prompt.strip()}
+        self._patterns = list(made.values())
+        self._sure = [pattern for prompt, pattern in made.items() if not _WORD.fullmatch(prompt.strip())]
 
     def __call__(self, text: str) -> bool:
         return any(pattern.match(text) for pattern in self._patterns)
+
+    def sure(self, text: str) -> bool:
+        """Whether no text begins so by itself, as YAML does with `query: `: who sent that could do nothing about it."""
+        return any(pattern.match(text) for pattern in self._sure)
 
     @staticmethod
     def error(index: int) -> InputError:

@@ -19,10 +19,11 @@ from typing import Any
 
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.errors import UsageError
-from embedcode.serve import recent
+from embedcode.serve import fatal, recent
 from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, Model, PromptGuard
 from embedcode.serve.engine_process import EngineProcess
+from embedcode.serve.fatal import Fatal
 from embedcode.serve.lately import Meter
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError, leaving, overloaded
@@ -113,6 +114,7 @@ class Embedder:
         self._budget = load.budget
         self._engine = EngineProcess(load, self._told)
         self._recent = Recent(limits.cache_bytes)
+        self._fatal = Fatal(time.monotonic)
         self._tokenisers = Tokenisers(encoder, PromptGuard(model.prompts), limits.max_tokens)
         self._flights: dict[bytes, _Flight] = {}
         self._sent: dict[int, _Flight] = {}
@@ -231,7 +233,7 @@ class Embedder:
         errors = [entry for entry in entries if isinstance(entry, InputError)]
         if doubled and not self.limits.double_prompts:
             known = {error.index for error in errors}
-            errors += [PromptGuard.error(index) for index in doubled if index not in known]
+            errors += [PromptGuard.error(index) for index, sure in doubled.items() if sure and index not in known]
         if errors and not asked.partial:
             first = min(errors, key=lambda error: error.index)
             raise ProblemError(400, first.message, "input", index=first.index)
@@ -250,19 +252,15 @@ class Embedder:
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))
         vectors = []
-        ours: ProblemError | None = None
         for index, key in list(keys.items()):
             outcome = found[key]
             if isinstance(outcome, ProblemError):
                 if not asked.partial or outcome.param != "input":
                     raise _at(outcome, index)
-                ours = outcome if outcome.status >= 500 else ours
                 errors.append(InputError(index, _at(outcome, index).message))
                 del good[index]
             else:
                 vectors.append(outcome)
-        if not vectors and ours is not None:  # no fault of the inputs, and not to be paid for
-            raise ours
         if not vectors:
             first = min(errors, key=lambda error: error.index)
             raise ProblemError(400, f"No input can be embedded; the first: {first.message}", "input", index=first.index)
@@ -322,16 +320,19 @@ class Embedder:
                 found[key] = hit
             elif (flight := self._flights.get(key)) is not None and flight.work.state is not State.OVER:
                 joined[key] = flight
+            elif key in self._fatal:
+                found[key] = fatal.problem()
             else:
                 new[key] = Work(key, good[index], lane, deadline, late)
-        cached = len(found)
+        cached = sum(not isinstance(one, ProblemError) for one in found.values())
         self._hits += cached
         self._misses += len(new)
         self.metrics.hits.inc(cached)
         self.metrics.misses.inc(len(new))
-        self.metrics.shared.inc(len(keys) - cached - len(new))
+        self.metrics.shared.inc(len(keys) - len(found) - len(new))
         cost = sum(work.cost for work in new.values())
-        self._check_size(cost)
+        if deadline < math.inf:
+            self._check_size(cost)
         self.queue.check(lane, cost, deadline - asyncio.get_running_loop().time())
         loop = asyncio.get_running_loop()
         for flight in joined.values():
@@ -543,14 +544,16 @@ class Embedder:
     def _died(self, code: int | None) -> None:
         """Start another one; what the dead one had is tried again, and a text that kills it again and again is not."""
         self._connected = False
-        self.note("engine ended", "warning", code=code, trouble=self.trouble, texts=len(self._sent))
         sent = list(self._sent.values())
         self._sent.clear()
         self._at_hand = dict.fromkeys(Lane, 0)
         lost = self.queue.back([flight.work for flight in sent])
+        self.note("engine ended", "warning", code=code, trouble=self.trouble, texts=len(sent), refused=len(lost))
         for flight in sent:
             if flight.work in lost:
-                self._land(flight, ProblemError(500, "The engine ended while it computed this text.", "input"))
+                self._fatal.add(flight.work.key)
+                self._land(flight, fatal.problem())
+        self._count()
         if self.stage is Stage.READY:
             self._to(Stage.RESTARTING)
         if self.unusable and self.unusable.done():

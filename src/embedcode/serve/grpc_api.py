@@ -96,23 +96,22 @@ def mangled(name: str) -> str:
 
 
 class GrpcServer:
-    def __init__(self, embedder: Embedder, guard: Guard) -> None:
+    def __init__(self, embedder: Embedder, guard: Guard, options: Options) -> None:
         self._embedder = embedder
         self._guard = guard
+        self._options = options
         self._names = {form: name for name in embedder.model.names for form in (mangled(name), name)}
         self._server: Any = None
-        self.bodies = Bodies(0)
+        self.bodies = Bodies(options.body_bytes * READING // HELD, overload=embedder.limits.overload)
         self._reading = asyncio.Semaphore(READING)
         self._coming: set[asyncio.Timeout] = set()
         """Until when each message that is being read must have come."""
-        self._body_seconds = 0.0
 
-    async def start(self, options: Options) -> str:
+    async def start(self) -> str:
         """Listens; the address. UsageError where it cannot be had."""
+        options = self._options
         host, port = options.grpc_host, options.grpc_port
         assert port is not None
-        self.bodies = Bodies(options.body_bytes * READING // HELD, overload=self._embedder.limits.overload)
-        self._body_seconds = options.body_seconds
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=options.max_requests + SPARE_CALLS,
             options=[
@@ -212,7 +211,7 @@ class GrpcServer:
     async def _message(self, messages: AsyncIterator[bytes]) -> bytes:
         """The one that a call has."""
         try:
-            async with asyncio.timeout(self._body_seconds) as ending, self._reading:
+            async with asyncio.timeout(self._options.body_seconds) as ending, self._reading:
                 self._coming.add(ending)
                 try:
                     if self._reading.locked():
@@ -222,8 +221,8 @@ class GrpcServer:
                     self._coming.remove(ending)
         except TimeoutError:
             said = (
-                f"The message did not come within {self._body_seconds:g} seconds, or {HURRY_SECONDS:g} while many are "
-                "read: send it again."
+                f"The message did not come within {self._options.body_seconds:g} seconds, or {HURRY_SECONDS:g} while "
+                "many are read: send it again."
             )
             raise ProblemError(408, said) from None
         except StopAsyncIteration:

@@ -23,17 +23,10 @@ from embedcode.serve.journal import Journal
 from embedcode.serve.keys import Key, Keys
 from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
-from embedcode.serve.pages import ASSETS
+from embedcode.serve.pages import ASSETS, HEADERS
 from embedcode.serve.problem import ProblemError, encodable, respond
 from embedcode.serve.telemetry import Telemetry
 
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 HEALTH = "/v1/health/"
 """Says nothing but yes or no, to machines that have no key and call the server by whatever address it has."""
@@ -42,6 +35,8 @@ QUIET = (HEALTH, "/v1/metrics", "/metrics")
 
 OPEN = (HEALTH, *ASSETS)
 """Needs no key: health, and what is the same for every server."""
+MODELS = "/v1/models/"
+"""And the name of one, which may hold slashes."""
 PAGES = ("/", "/docs", "/search")
 """Seen in a browser, which asks for a password: any name, and the key."""
 SCOPES = {"/v1/embeddings": "embed", "/v1/search": "search", "/search": "search"}
@@ -142,7 +137,11 @@ class Guard:
         """The span of a request, which `count` closes the books of."""
         if path.startswith(QUIET):
             return nullcontext()
-        return self._telemetry.request(method, path if path in self._paths else "", headers, note)
+        return self._telemetry.request(method, self._known(path), headers, note)
+
+    def _known(self, path: str) -> str:
+        """What it is called in metrics and traces; empty for none of ours, of which there may be any number."""
+        return MODELS + "{name}" if path.startswith(MODELS) else path if path in self._paths else ""
 
     @staticmethod
     def request_id(headers: Mapping[str, str]) -> str:
@@ -200,7 +199,7 @@ class Guard:
     ) -> None:
         texts: Sequence[str] = note.pop("texts", ())
         path = scope["path"]
-        self._metrics.requests.labels(path if path in self._paths else "other", str(status)).inc()
+        self._metrics.requests.labels(self._known(path) or "other", str(status)).inc()
         level = "debug" if path.startswith(QUIET) else "info"
         client = scope.get("client")
         fields = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from threading import Lock, Thread
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from embedcode.errors import BusyError, EmbedcodeError, UsageError
 from embedcode.index.index import Index
@@ -48,10 +48,16 @@ class Answer:
 class Kept:
     """Safe to ask from several threads."""
 
-    def __init__(self, path: Path, encoder: Encoder | None = None) -> None:
-        """An `encoder` that is given makes the vectors too, in this process; else a background process does."""
+    def __init__(
+        self, path: Path, encoder: Encoder | None = None, note: Callable[..., Any] = lambda *_, **__: None
+    ) -> None:
+        """An `encoder` that is given makes the vectors too, in this process; else a background process does.
+
+        `note` is told, as a journal is, what ended that in this process: the next to try is who asks, if anybody does.
+        """
         self._path = path
         self._given = encoder
+        self._journal = note
         self._index = Index.open(path, encoder)
         self._making: _Task[Report] | None = None
         self._tried = False
@@ -197,9 +203,18 @@ class Kept:
             return self._trouble()
         with self._mutex:
             if self._making is None or not self._making.is_alive():
-                self._making = _Task(index.update)
+                self._making = _Task(lambda: self._update(index))
                 self._making.start()
         return ""
+
+    def _update(self, index: Index) -> Report:
+        try:
+            return index.update()
+        except Exception as error:
+            # Of what is no error of ours the message may hold anything.
+            said = str(error) if isinstance(error, EmbedcodeError) else type(error).__name__
+            self._journal("index", "warning", root=str(index.root), trouble=said)
+            raise
 
     @property
     def _forbidden(self) -> bool:

@@ -122,7 +122,7 @@ def _one(models: Callable[[], tuple[int, Any]]) -> Callable[[Request], Any]:
 
         name = request.path_params["name"]
         for entry in models()[1]["data"]:
-            if entry["id"] == name:
+            if entry["id"].lower() == name.lower():  # as a request may name it
                 return Response(orjson.dumps(entry), media_type="application/json")
         raise ProblemError(404, f"The model `{name[:80]}` does not exist.", "model", "model_not_found")
 

@@ -41,8 +41,8 @@ NIM = {
     "NIM_PIPELINE_MAX_SEQ_LEN": "max_tokens",
     "NIM_JSONL_LOGGING": "json_logs",
 }
-"""NVIDIA's spelling of options. NIM_SERVER_MAX_WAIT_MS is read and has nothing to set: a batch is made of what waits
-while the engine computes the last one, and no request is held back to fill it."""
+"""NVIDIA's spelling of options. NIM_SERVER_MAX_WAIT_MS is not read, as it has nothing to set: a batch is made of what
+waits while the engine computes the last one, and no request is held back to fill it."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*|[^][\s:,/*?#@]+)(?::\d+)?")
 """A name or an address, that of IPv6 in brackets or without, and a port that does not count."""

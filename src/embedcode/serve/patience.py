@@ -72,5 +72,5 @@ class Patient(H11Protocol):
         """Unless there is less than was left: writing resumes only when nearly all has been read."""
         if self.transport.get_write_buffer_size() < left:
             self._await_reader()
-        else:  # closing or not: uvicorn closes an idle connection sooner than this, which waits until all has been read
+        else:  # closing or not: a connection that closes waits until all has been read
             self.transport.abort()

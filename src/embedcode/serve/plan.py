@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from embedcode.engine import memory
@@ -159,7 +158,7 @@ async def _measure(embedder: Embedder, threads: int, need: int) -> Plan:
             load_seconds=round(facts.seconds, 2),
             memory_needed=need,
             memory_free=free,
-            engine_peak=_peak_of(embedder.engine_pid) or facts.peak,
+            engine_peak=memory.peak_of(embedder.engine_pid) or facts.peak,
             server_peak=peak(),
             tokens_per_second=round(done / seconds, 1),
             query_ms=round(1000 * idle[len(idle) // 2], 1),
@@ -204,12 +203,3 @@ async def _saturate(embedder: Embedder, texts: Callable[[int], tuple[str, ...]],
 
 def _asked(embedder: Embedder, texts: tuple[str, ...], lane: Lane) -> Asked:
     return Asked(embedder.model.name, texts, Role(lane), lane, truncate=Truncate.END)
-
-
-def _peak_of(pid: int | None) -> int:
-    """Bytes that another process held at most; 0 where that cannot be read."""
-    try:
-        rows = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(row.split()[1]) * 1024 for row in rows if row.startswith("VmHWM:")), 0)

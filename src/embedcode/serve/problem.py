@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from embedcode.serve.queue import FullError
@@ -39,6 +40,8 @@ class ProblemError(Exception):
         """Under which it is counted."""
         self.key = ""
         """Name of the key that was not for this."""
+        self.headers: dict[str, str] = {}
+        """Of the answer."""
 
 
 def encodable(text: str) -> str:
@@ -67,14 +70,25 @@ def leaving() -> ProblemError:
     )
 
 
-def respond(problem: ProblemError, request_id: str = "", headers: Mapping[str, str] | None = None) -> Response:
+def raised(request: Request, error: Exception) -> ProblemError:
+    """What a route, or the routing itself, has raised."""
+    if isinstance(error, HTTPException):
+        said = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}."
+        problem = ProblemError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
+        problem.headers |= error.headers or {}  # which methods there are
+        return problem
+    assert isinstance(error, ProblemError)
+    return error
+
+
+def respond(problem: ProblemError, request_id: str = "") -> Response:
     kind = _TYPES.get(problem.status, "server_error" if problem.status >= 500 else "invalid_request_error")
     detail: dict[str, Any] = {"request_id": request_id} if request_id else {}
     if problem.index is not None:
         detail["index"] = problem.index
     error = {"message": problem.message, "type": kind, "param": problem.param, "code": problem.code}
     body = {"object": "error", "message": problem.message, "type": kind, "detail": detail, "error": error}
-    sent = dict(headers or {})
+    sent = dict(problem.headers)
     if problem.retry_after is not None:
         sent["Retry-After"] = str(problem.retry_after)
     if problem.status == 408:  # what is still to come of the body would be read as the next request

@@ -45,7 +45,7 @@ from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
 from embedcode.serve.patience import Patient
 from embedcode.serve.port import listen, raise_limit
-from embedcode.serve.problem import ProblemError, respond
+from embedcode.serve.problem import ProblemError, raised, respond
 from embedcode.serve.worker import Load
 from embedcode.settings import Settings
 from embedcode.types import Role
@@ -57,6 +57,9 @@ CLEAN, FORCED = 0, 1
 """Exit codes: all that was under way was answered, or it was cut off."""
 RENEW_SECONDS = 2
 """Between two looks at whether there is another certificate."""
+IDLE_SECONDS = 120
+"""For which a connection without a request is kept. Who closes it is not to be us, or a request that is just being sent
+on it is lost: nginx and AWS's balancers keep theirs for 60 seconds, Go's clients for 90, and uvicorn would for 5."""
 CLOSE_SECONDS = 2
 """For answers that are still being written when the server ends."""
 OWN_FILES = 200
@@ -188,23 +191,21 @@ def hosts(options: Options) -> frozenset[str]:
 
 def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Starlette:
     async def refused(request: Request, error: Exception) -> Response:
-        headers = None
-        if isinstance(error, HTTPException):
-            headers = error.headers  # which methods there are
-            said = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}."
-            error = ProblemError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
-        assert isinstance(error, ProblemError)
-        request.state.note["error"] = error.message
+        problem = raised(request, error)
+        request.state.note["error"] = problem.message
         # The embedder counts its own.
-        if error.reason in ("role", "memory", "scope", "draining", search_api.QUOTA, search_api.SEARCHES):
-            metrics.refused.labels(error.reason).inc()
-        return respond(error, request.state.id, headers)
+        if problem.reason in ("role", "memory", "scope", "draining", search_api.QUOTA, search_api.SEARCHES):
+            metrics.refused.labels(problem.reason).inc()
+        return respond(problem, request.state.id)
 
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(guard.around)],
         exception_handlers={HTTPException: refused, ProblemError: refused},
     )
+    # To http:// and the Host that was sent: behind a proxy for TLS the texts would come once more, in the clear.
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Server(uvicorn.Server):
@@ -259,7 +260,7 @@ class _Serving:
         ]
         if options.index:
             inner = InnerEncoder(self._embedder, self._encoder, asyncio.get_running_loop())
-            kept = {name: Kept(path, inner) for name, path in options.index.items()}
+            kept = {name: Kept(path, inner, self._journal.write) for name, path in options.index.items()}
             routes += [pages.route("/search", "index.html"), *search_api.routes(Indexes(kept), bodies)]
             Thread(target=self._prepare, args=[kept.values()], daemon=True).start()
         paths = frozenset(route.path for route in routes if isinstance(route, Route))
@@ -320,8 +321,8 @@ class _Serving:
         if self._options.grpc_port is not None:
             from embedcode.serve.grpc_api import GrpcServer
 
-            self._grpc = GrpcServer(self._embedder, guard)
-            self._grpc_address = await self._grpc.start(self._options)
+            self._grpc = GrpcServer(self._embedder, guard, self._options)
+            self._grpc_address = await self._grpc.start()
 
     async def _drain(self, guard: Guard) -> bool:
         """True where all was answered, and the answers read; a second signal ends the wait."""
@@ -425,6 +426,7 @@ class _Serving:
             lifespan="off",
             ws="none",
             server_header=False,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=CLOSE_SECONDS,
         )
         config.load()

@@ -64,8 +64,9 @@ class Tokenisers:
             return sum(CHARACTERS * min(len(ids), limit) for ids in asked.ids)
         return sum(min(len(text), CHARACTERS * limit) for text in asked.texts)
 
-    async def tokenise(self, asked: Asked) -> tuple[list[Tokens | InputError], list[int]]:
-        """Receipts, in order, and the inputs that bring the model's prompt with them. FullError."""
+    async def tokenise(self, asked: Asked) -> tuple[list[Tokens | InputError], dict[int, bool]]:
+        """Receipts, in order, and the inputs that bring the model's prompt with them, each with whether that is sure.
+        FullError."""
         inputs: Sequence[Any] = ["".join(asked.texts)] if asked.late else asked.inputs
         lane = asked.lane
         if self._at_work[lane] + len(inputs) > MOST_TOKENISED and self._at_work[lane]:
@@ -73,7 +74,7 @@ class Tokenisers:
         self._at_work[lane] += len(inputs)
         loop = asyncio.get_running_loop()
         entries: list[Tokens | InputError] = []
-        doubled: list[int] = []
+        doubled: dict[int, bool] = {}
 
         def work(start: int) -> None:
             block = inputs[start : start + BLOCK]
@@ -88,7 +89,7 @@ class Tokenisers:
                     entry = InputError(index, renumbered(entry.message, entry.index, index))
                 entries.append(entry)
                 if isinstance(one, str) and self._doubled(one):
-                    doubled.append(index)
+                    doubled[index] = self._doubled.sure(one)
 
         try:
             for start in range(0, len(inputs), BLOCK):

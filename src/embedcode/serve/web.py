@@ -29,7 +29,7 @@ from embedcode.serve.body import Bodies
 from embedcode.serve.indexes import Indexes
 from embedcode.serve.kept import Kept
 from embedcode.serve.port import listen
-from embedcode.serve.problem import ProblemError, respond
+from embedcode.serve.problem import ProblemError, raised, respond
 
 HOST = "127.0.0.1"
 GRACE_SECONDS = 1
@@ -84,13 +84,9 @@ def _prepare(kept: Kept) -> None:
 
 def application(kept: Kept, guard: Guard) -> Starlette:
     def refused(request: Request, error: Exception) -> Response:
-        if isinstance(error, HTTPException):
-            said = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}"
-            return respond(ProblemError(error.status_code, said), headers=error.headers)
-        assert isinstance(error, ProblemError)
-        return respond(error)
+        return respond(raised(request, error))
 
-    return Starlette(
+    app = Starlette(
         routes=[
             pages.route("/", "index.html"),
             *pages.assets(),
@@ -99,6 +95,8 @@ def application(kept: Kept, guard: Guard) -> Starlette:
         middleware=[Middleware(guard.around)],
         exception_handlers={HTTPException: refused, ProblemError: refused},
     )
+    app.router.redirect_slashes = False  # every path answers in one shape
+    return app
 
 
 class Guard:
@@ -113,7 +111,7 @@ class Guard:
 
     def around(self, app: ASGIApp) -> ASGIApp:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            headers, extra, started = Headers(scope=scope), dict(_HEADERS), False
+            headers, extra, started = Headers(scope=scope), dict(pages.HEADERS), False
 
             async def sending(message: Message) -> None:
                 nonlocal started
@@ -157,12 +155,3 @@ class Guard:
         raise ProblemError(
             401, "this needs the token of this server: use the link that `embedcode web` printed.", code="invalid_token"
         )
-
-
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
