@@ -82,8 +82,11 @@ class Kept:
             asked = replace(query, where=changed)
             if update and query.mode is not Mode.LEXICAL:
                 self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others=self._forbidden))
-            return self._remarked(self.index.search(asked), changed)
+            return self._remarked(self._hits(asked), changed)
 
+        # What cannot be asked is said at once: the answer may take longer than anybody waits, and who is then told to
+        # ask again does so for ever.
+        self.index.check(query, since)
         return self._answer(answer, update)
 
     def related(self, path: str, line: int, k: int, where: Filter | None = None) -> Answer:
@@ -102,7 +105,7 @@ class Kept:
         """Read what has changed, and load the model and what else a search needs, before anybody asks."""
         with suppress(EmbedcodeError):
             self._refresh()
-            self.index.search(Query("ready"))
+            self._hits(Query("ready"))
 
     def finish(self) -> None:
         """Wait for what is being read, then leave what lacks vectors to a background process."""
@@ -115,6 +118,11 @@ class Kept:
     def reading(self) -> Step | None:
         """How far the reading of what has changed is, while there is any."""
         return self._step if self._reading is not None and self._reading.is_alive() else None
+
+    def _hits(self, query: Query) -> list[Hit]:
+        """Of what was read so far, which may be nothing yet."""
+        self.index.store.meta()  # makes the index where it is not there
+        return self.index.search(query)
 
     def _embed(self, work: Callable[[], object]) -> None:
         """Make a few vectors first. Not behind another question that waits for its own: where the engine is busy that
