@@ -15,7 +15,7 @@ from functools import cached_property
 from threading import Lock
 from typing import Any
 
-from embedcode.engine.encoder import Check, Conditions, LocalEncoder
+from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
 from embedcode.engine.packs import batches
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import ModelError
@@ -89,6 +89,7 @@ class GraphEncoder(LocalEncoder):
 
         from embedcode.engine.vectors import unit
 
+        tokens = accepted(tokens)
         self._verify()
         out = np.empty((len(tokens), self.dim), np.float32)
         if budget := self._session.budget:
