@@ -197,6 +197,22 @@ def test_forward_of_a_text_that_cannot_be_encoded_says_why(encoder: GraphEncoder
     assert raised.value.index == 1
 
 
+@pytest.mark.parametrize(
+    ("form", "precision", "device", "said"),
+    [
+        ("onnx", "", "auto", []),
+        ("onnx", "int8", "cpu", []),
+        ("onnx", "fp32", "cpu", ["embedcode-small is in int8: precision fp32 changes nothing"]),
+        ("openvino", "fp32", "cpu", []),
+        ("onnx", "", "cuda", ["embedcode-small is for processors: device cuda changes nothing"]),
+    ],
+)
+def test_a_choice_that_changes_nothing_is_remarked(
+    encoder: GraphEncoder, form: str, precision: str, device: str, said: list[str]
+) -> None:
+    assert GraphEncoder(replace(encoder.spec, format=form), 1, device, precision).remarks() == said
+
+
 def test_prompts_are_put_before_the_text_by_role(encoder: GraphEncoder) -> None:
     prompted = GraphEncoder(replace(encoder.spec, prompts={Role.QUERY: "query: ", Role.PASSAGE: ""}), 1)
     plain = encoder.encode(["query: sessions", "sessions"], Role.PASSAGE)

@@ -101,6 +101,17 @@ class GraphEncoder(LocalEncoder):
                 out[index] = row
         return self._guarded(unit(out), lambda index: self._one(tokens[index]))
 
+    def remarks(self) -> list[str]:
+        """Choices that change nothing here: who makes one believes to compare."""
+        found, spec = [], self.spec
+        # OpenVINO computes what is not int8 in fp32 or in bf16, as asked.
+        heeded = ("fp32", "bf16") if spec.format == "openvino" else ()
+        if self._precision not in ("", spec.precision, *heeded):
+            found.append(f"{spec.name} is in {spec.precision}: precision {self._precision} changes nothing")
+        if not spec.batched and self._device not in ("cpu", "auto"):
+            found.append(f"{spec.name} is for processors: device {self._device} changes nothing")
+        return found
+
     def checks(self) -> list[Check]:
         spec = self.spec
         where, made = ("packaged", "published") if spec.folder == DEFAULT else (f"in {spec.folder}", "exported")
