@@ -175,9 +175,9 @@ def test_a_model_that_does_not_exist(call: Run) -> None:
     assert b"nowhere" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["out.npy", "out.jsonl"])
+@pytest.mark.parametrize(("name", "how", "code"), [("out.npy", signal.SIGKILL, -9), ("out.jsonl", signal.SIGINT, 130)])
 def test_an_interrupted_run_goes_on_where_it_stopped(
-    call: Run, tmp_path: Path, environment: dict[str, str], name: str
+    call: Run, tmp_path: Path, environment: dict[str, str], name: str, how: signal.Signals, code: int
 ) -> None:
     """Blocks of 32,768 tokens: the second is being computed when the interrupt comes."""
     rows = [json.dumps(f"{number} {'value = compute(other) ' * 40}") for number in range(200)]
@@ -188,9 +188,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         deadline = time.monotonic() + 120
         while not (part.exists() and part.stat().st_size > 10_000) and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
+    assert process.returncode == code, told
     assert not (tmp_path / name).exists()
     note, kept = tmp_path / f".{name}.part.json", part.read_bytes()
     own = note.read_text()
