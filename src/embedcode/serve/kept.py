@@ -53,12 +53,12 @@ class Kept:
         self._path = path
         self._given = encoder
         self._index = Index.open(path, encoder)
-        self._making: _Task[Report] | None = None
+        self._making: Task[Report] | None = None
         self._tried = False
         self._failed = 0.0
         self._mutex = Lock()
         self._embedding = Lock()
-        self._reading: _Task[Report] | None = None
+        self._reading: Task[Report] | None = None
         self._step = NOTHING_READ
 
     @property
@@ -140,7 +140,7 @@ class Kept:
     def _answer(self, answer: Callable[[], Answer], update: bool = True) -> Answer:
         start = time.monotonic()
         notes = self._refresh() if update else []
-        task = _Task(answer)
+        task = Task(answer)
         task.start()
         task.join(max(0.0, start + ANSWER_SECONDS - time.monotonic()))
         if task.is_alive():
@@ -163,7 +163,7 @@ class Kept:
         with self._mutex:
             if self._reading is None or not self._reading.is_alive():
                 self._step = NOTHING_READ
-                self._reading = _Task(lambda: index.update(vectors=False, progress=self._note, patience=0.0))
+                self._reading = Task(lambda: index.update(vectors=False, progress=self._note, patience=0.0))
                 self._reading.start()
             reading = self._reading
         reading.join(READ_SECONDS)
@@ -205,7 +205,7 @@ class Kept:
             return self._trouble()
         with self._mutex:
             if self._making is None or not self._making.is_alive():
-                self._making = _Task(index.update)
+                self._making = Task(index.update)
                 self._making.start()
         return ""
 
@@ -221,7 +221,7 @@ class Kept:
         return str(self._making.error or "") if self._making is not None and not self._making.is_alive() else ""
 
 
-class _Task(Thread, Generic[T]):
+class Task(Thread, Generic[T]):
     """Work in a thread of its own. A daemon: what it has committed is kept, and no end of a process waits for it."""
 
     def __init__(self, work: Callable[[], T]) -> None:
