@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedcode import Encoder, Role, Truncate, load
+from embedcode import EncodeError, Encoder, InputError, Role, Truncate, load
 from embedcode.engine import doctor
 from embedcode.engine.graph import GraphEncoder
-from embedcode.errors import EncodeError, ModelError, UsageError
+from embedcode.errors import ModelError, UsageError
 from embedcode.model.spec import DEFAULT
-from embedcode.types import InputError, Tokens
+from embedcode.types import Tokens
 
 TEXTS = [
     "import os",
