@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from embedcode.engine import load as load
     from embedcode.engine.vectors import cut as cut
     from embedcode.errors import EmbedcodeError as EmbedcodeError
+    from embedcode.errors import EncodeError as EncodeError
     from embedcode.index.index import Index as Index
     from embedcode.types import Chunk as Chunk
     from embedcode.types import Encoder as Encoder
     from embedcode.types import Filter as Filter
     from embedcode.types import Hit as Hit
+    from embedcode.types import InputError as InputError
     from embedcode.types import Mode as Mode
     from embedcode.types import Query as Query
     from embedcode.types import Role as Role
@@ -25,10 +27,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "Chunk": "types",
     "EmbedcodeError": "errors",
+    "EncodeError": "errors",
     "Encoder": "types",
     "Filter": "types",
     "Hit": "types",
     "Index": "index.index",
+    "InputError": "types",
     "Mode": "types",
     "Query": "types",
     "Role": "types",

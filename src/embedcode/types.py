@@ -1,7 +1,7 @@
 """The values that flow through every room: chunks, queries, hits, tokens, pairs, and the Encoder contract.
 
-Knows nothing of files, models or stores, and imports nothing of ours. numpy is named for the type checker
-only, so that `--help` never pays for it.
+Knows nothing of files, models or stores, and of ours imports the errors alone. numpy is named for the type
+checker only, so that `--help` never pays for it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
+
+from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +93,15 @@ class Filter:
     only: frozenset[str] | None = None
     """Exact relative paths, as `--since REV` gives them."""
 
+    def __post_init__(self) -> None:
+        for name in ("paths", "languages", "repos", "content"):
+            # It would be read letter by letter, and a `*` among them passes all.
+            if isinstance(value := getattr(self, name), str):
+                raise UsageError(f"{name}={value!r} is one string: write {name}=({value!r},).")
+        kinds = get_args(Content)
+        if unknown := [kind for kind in self.content if kind not in kinds]:
+            raise UsageError(f"content {unknown[0]!r} is none of {', '.join(kinds)}.")
+
     def __bool__(self) -> bool:
         return bool(self.paths or self.languages or self.repos or self.content) or self.only is not None
 
@@ -104,6 +115,18 @@ class Query:
     where: Filter = field(default_factory=Filter)
     top_k: int = 10
     mode: Mode = Mode.HYBRID
+
+    def __post_init__(self) -> None:
+        for name in ("text", "code"):
+            if not isinstance(value := getattr(self, name), str):
+                raise UsageError(f"the {name} of a query is a {type(value).__name__}: give a string.")
+        if self.top_k < 1:
+            raise UsageError(f"top_k {self.top_k} finds nothing: give 1 or more.")
+        try:
+            # A plain string is equal to a member and is not one.
+            object.__setattr__(self, "mode", Mode(self.mode))
+        except ValueError:
+            raise UsageError(f"mode {self.mode!r} is none of {', '.join(Mode)}.") from None
 
     @property
     def joined(self) -> str:

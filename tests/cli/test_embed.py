@@ -70,6 +70,7 @@ def test_texts_from_the_command_line_a_pipe_and_plain_lines_agree(run: Run, call
     ("content", "parts"),
     [
         (b'"a"\nplain\n', ["line 2", "not JSON", "--lines"]),
+        (b'"a"\n{"text": "b"\n', ["line 2", "not JSON", "; mend it"]),
         (b'"a"\n\n{"txt": "b"}\n', ["line 3", '"text"']),
         (b'"a"\n3\n', ["line 2", '"text"']),
         (b'"a"\n"\xff"\n', ["line 2", "UTF-8"]),
@@ -93,7 +94,8 @@ def test_a_text_that_is_too_long_is_an_error_or_is_cut_as_told(call: Run, tmp_pa
     arguments = ("embed", "in.txt", "--lines", "--role", "passage")
     refused = call(*arguments)
     assert refused.returncode == 2
-    assert b"in.txt line 2" in refused.stderr
+    assert b"in.txt line 2: Input length 5002 exceeds" in refused.stderr
+    assert b": shorten it, or give --truncate end or start." in refused.stderr
     assert refused.stdout == b""
     for end in ("END", "start"):
         cut = call(*arguments, "--truncate", end)
@@ -108,8 +110,46 @@ def test_a_text_far_behind_is_named_by_its_own_place_before_any_work(call: Run, 
     done = call("embed", "in.jsonl", "--role", "passage", "-o", "out.npy")
     assert done.returncode == 2
     assert b"in.jsonl line 1501: Input length 3002 exceeds" in done.stderr
-    assert b"(input 1500)" in done.stderr
+    assert b"(input" not in done.stderr  # the line is the place that can be looked up
     assert list(tmp_path.glob("*out*")) + list(tmp_path.glob(".*out*")) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-o", "nodir/out.npy"), b"nodir/out.npy cannot be written: there is no folder nodir"),
+        (("--type", "ubinary", "--dimensions", "100", "--force"), b"100 dimensions cannot be packed to bits"),
+        (("--dimensions", "100"), b"ask for one of these, or give --force"),
+    ],
+)
+def test_what_cannot_be_had_is_said_before_the_texts_are_read(
+    call: Run, passages: Path, options: tuple[str, ...], said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedcode.cli.embed._Reader.check", None)
+    done = call("embed", str(passages), "--role", "passage", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_the_texts_are_not_replaced_by_their_vectors(run: Run, passages: Path, tmp_path: Path) -> None:
+    texts = passages.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(passages)
+    for name in ("passages.jsonl", "link.jsonl"):
+        done = run("embed", "passages.jsonl", "--role", "passage", "-o", name)
+        assert done.returncode == 2
+        assert b"is the file that is read: give another name" in done.stderr
+    with passages.open("rb") as file:
+        assert run("embed", "--role", "passage", "-o", "passages.jsonl", stdin=file).returncode == 2
+    assert passages.read_bytes() == texts
+
+
+@pytest.mark.parametrize("lines", [(), ("--lines",)])
+def test_a_byte_order_mark_is_no_part_of_the_first_text(call: Run, tmp_path: Path, lines: tuple[str, ...]) -> None:
+    (tmp_path / "plain.jsonl").write_bytes(b'"a"\n"b"\n')
+    (tmp_path / "marked.jsonl").write_bytes(b'\xef\xbb\xbf"a"\n"b"\n')
+    plain, marked = (call("embed", f"{name}.jsonl", "--role", "query", *lines) for name in ("plain", "marked"))
+    assert marked.returncode == 0
+    assert marked.stdout == plain.stdout
 
 
 def test_many_texts_are_embedded_in_order(call: Run, tmp_path: Path) -> None:
@@ -135,9 +175,9 @@ def test_a_model_that_does_not_exist(call: Run) -> None:
     assert b"nowhere" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["out.npy", "out.jsonl"])
+@pytest.mark.parametrize(("name", "how", "code"), [("out.npy", signal.SIGKILL, -9), ("out.jsonl", signal.SIGINT, 130)])
 def test_an_interrupted_run_goes_on_where_it_stopped(
-    call: Run, tmp_path: Path, environment: dict[str, str], name: str
+    call: Run, tmp_path: Path, environment: dict[str, str], name: str, how: signal.Signals, code: int
 ) -> None:
     """Blocks of 32,768 tokens: the second is being computed when the interrupt comes."""
     rows = [json.dumps(f"{number} {'value = compute(other) ' * 40}") for number in range(200)]
@@ -148,9 +188,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         deadline = time.monotonic() + 120
         while not (part.exists() and part.stat().st_size > 10_000) and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
+    assert process.returncode == code, told
     assert not (tmp_path / name).exists()
     note, kept = tmp_path / f".{name}.part.json", part.read_bytes()
     own = note.read_text()

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from embedcode.engine import memory
 from embedcode.model.presets import PRESETS
+from embedcode.model.spec import DEFAULT
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -158,6 +159,18 @@ class TestExport:
             assert (np.load(tmp_path / "v.npy") * expected).sum(1).min() >= least
         rows = shown(call("models", "inspect", "small"))
         assert (rows["precision"], rows["pooling"], rows["max tokens"]) == ("int8", "mean", "256")
+
+    @pytest.mark.parametrize(
+        ("model", "said"),
+        [("nosuch", b"nosuch is no folder and no name on the hub"), (str(DEFAULT), b"is an export already")],
+    )
+    def test_what_is_no_checkpoint_is_said_before_torch_is_asked_for(
+        self, run: Run, tmp_path: Path, model: str, said: bytes
+    ) -> None:
+        (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('as without the extra', name='torch')\n")
+        done = run("models", "export", model, "out")
+        assert done.returncode == 2
+        assert said in done.stderr and b"torch" not in done.stderr
 
     def test_openvino_in_int8_at_once(self, call: Run, checkpoint: Path, tmp_path: Path) -> None:
         done = call("models", "export", str(checkpoint), "out", "--format", "openvino", "--int8")

@@ -7,16 +7,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from embedcode import Encoder, Role, Truncate, load
+from embedcode import EncodeError, Encoder, InputError, Role, Truncate, load
 from embedcode.engine import doctor
 from embedcode.engine.graph import GraphEncoder
-from embedcode.errors import EncodeError, ModelError
+from embedcode.errors import ModelError, UsageError
 from embedcode.model.spec import DEFAULT
-from embedcode.types import InputError, Tokens
+from embedcode.types import Tokens
 
 TEXTS = [
     "import os",
@@ -171,6 +172,45 @@ def test_load_by_folder_and_what_is_wrong_with_it(encoder: GraphEncoder, tmp_pat
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(ModelError, match=r"model.onnx cannot be loaded .*: export it again"):
         load(str(tmp_path)).encode(["x"], Role.QUERY)
+
+
+def test_load_takes_a_path(encoder: GraphEncoder) -> None:
+    assert load(DEFAULT).space == encoder.space
+
+
+@pytest.mark.parametrize("role", ["document", None, ""])
+def test_a_role_that_there_is_not(encoder: GraphEncoder, role: Any) -> None:
+    with pytest.raises(UsageError, match=f"^role {role!r} is none of query, passage"):
+        encoder.encode(["x"], role)
+
+
+def test_a_prompt_for_a_role_that_there_is_not() -> None:
+    prompts: Any = {"document": "q: "}
+    with pytest.raises(UsageError, match="prompts has 'document': its keys are query and passage"):
+        load(prompts=prompts)
+
+
+def test_forward_of_a_text_that_cannot_be_encoded_says_why(encoder: GraphEncoder) -> None:
+    entries: Any = encoder.tokenize(["x", "word " * 2000], Role.PASSAGE)
+    with pytest.raises(EncodeError, match=r"Input length 2002 exceeds .*\(input 1\)") as raised:
+        encoder.forward(entries)
+    assert raised.value.index == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "precision", "device", "said"),
+    [
+        ("onnx", "", "auto", []),
+        ("onnx", "int8", "cpu", []),
+        ("onnx", "fp32", "cpu", ["embedcode-small is in int8: precision fp32 changes nothing"]),
+        ("openvino", "fp32", "cpu", []),
+        ("onnx", "", "cuda", ["embedcode-small is for processors: device cuda changes nothing"]),
+    ],
+)
+def test_a_choice_that_changes_nothing_is_remarked(
+    encoder: GraphEncoder, form: str, precision: str, device: str, said: list[str]
+) -> None:
+    assert GraphEncoder(replace(encoder.spec, format=form), 1, device, precision).remarks() == said
 
 
 def test_prompts_are_put_before_the_text_by_role(encoder: GraphEncoder) -> None:

@@ -101,6 +101,12 @@ def test_no_texts_give_no_rows(exact: TorchEncoder) -> None:
     assert passages(exact, []).shape == (0, 64)
 
 
+def test_forward_of_a_text_that_cannot_be_encoded_says_why(exact: TorchEncoder) -> None:
+    entries: Any = exact.tokenize(["x", 3], Role.PASSAGE)  # type: ignore[list-item]
+    with pytest.raises(EncodeError, match="Input 1 is a int: give a string"):
+        exact.forward(entries)
+
+
 def test_many_texts_keep_their_order(exact: TorchEncoder) -> None:
     texts = [f"value {n % 7}" for n in range(600)]
     found = passages(exact, texts)

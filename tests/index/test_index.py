@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -299,6 +300,12 @@ def test_an_empty_query(shop: Path, opened: Open, query: Query) -> None:
         opened(shop).search(query)
 
 
+def test_a_string_is_no_query(shop: Path, opened: Open) -> None:
+    text: Any = "session"
+    with pytest.raises(UsageError, match=r"write search\(Query\(text\)\)"):
+        opened(shop).search(text)
+
+
 def test_long_queries(shop: Path, opened: Open) -> None:
     index = opened(shop)
     index.update()
@@ -323,9 +330,12 @@ def test_any_text_is_a_query(shop: Path, opened: Open, text: str) -> None:
         assert paths(index, text, mode=mode)
 
 
-def test_nothing_is_found_before_the_first_update(shop: Path, opened: Open) -> None:
+def test_before_the_first_update_there_is_no_answer(shop: Path, opened: Open) -> None:
+    """None is another one than that nothing was found."""
     index = opened(shop)
-    assert [paths(index, "session", mode=mode) for mode in Mode] == [[], [], []]
+    for mode in Mode:
+        with pytest.raises(UsageError, match=r"has no index yet: call update\(\) first"):
+            paths(index, "session", mode=mode)
     status = index.status()
     assert (status.files, status.chunks, status.updated, status.running) == (0, 0, 0.0, None)
 

@@ -10,7 +10,7 @@ import pytest
 
 from embedcode import Index, engine, load
 from embedcode.engine.graph import GraphEncoder
-from embedcode.errors import StoreError
+from embedcode.errors import StoreError, UsageError
 from embedcode.index.home import clean
 from embedcode.serve import kept
 from embedcode.serve.kept import Kept
@@ -64,6 +64,37 @@ def test_who_gets_no_answer_in_time_is_told_no_more_than_that(
     go_on.set()
     said = f"{asked.index.root} gave no answer within 0.2 seconds: ask again in a few seconds"
     assert (answer.ready, answer.notes) == (False, (said,))
+
+
+def test_what_cannot_be_asked_is_said_however_long_an_answer_takes(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is told to ask again in place of it would do so for ever."""
+    monkeypatch.setattr(kept, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 0.0)
+    asked = Kept(repository)
+    for query, since, said in (
+        (Query(" "), "", "the query is empty"),
+        (Query("x", where=Filter(languages=("klingon",))), "", "'klingon' is not a language"),
+        (Query("x", where=Filter(paths=("!web",))), "", "excludes nothing"),
+        (Query("x"), "HEAD", "since needs a git repository"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            asked.search(query, since)
+
+
+def test_before_anything_was_read_an_answer_is_empty_and_says_so(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "READ_SECONDS", 0.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    asked = Kept(repository)
+    go_on = threading.Event()
+    monkeypatch.setattr(asked.index, "update", lambda **_: go_on.wait(20))
+    answer = asked.search(Query("refresh tokens", mode=Mode.LEXICAL))
+    go_on.set()
+    assert (answer.ready, answer.hits) == (True, [])
+    assert f"{asked.index.root} is being read: {kept.SO_FAR}, ask again soon" in answer.notes
 
 
 def test_who_is_answered_without_hits_is_told_of_the_filters(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +86,9 @@ def test_the_tools_and_what_they_take(server: Callable[..., StdioServerParameter
             assert all(tool.description for tool in listed.tools)
             hints = [tool.annotations for tool in listed.tools if tool.annotations]
             assert [(hint.read_only_hint, hint.open_world_hint) for hint in hints] == [(True, False)] * 3
+            for tool in listed.tools:  # what an assistant pays for before it asks anything
+                assert "\n  " not in (tool.description or "") and not (tool.description or "").endswith("\n")
+                assert "title" not in f"{tool.input_schema}" and "anyOf" not in f"{tool.input_schema}"
             return {tool.name: set(tool.input_schema["properties"]) for tool in listed.tools}
 
     found = asyncio.run(tools())
@@ -137,21 +142,64 @@ def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServ
         ("related", {"path": "shop/prices.py", "line": 99}),
         ("search", {"query": "x", "language": ["python"]}),
         ("related", {"path": "shop/prices.py"}),
-        ("search", {"query": "x", "paths": "web"}),
+        ("search", {"query": "x", "content": ["doc"]}),
         ("search", {"query": "x", "since": "\0"}),
     )
     signs = ["query is empty", "none of the roots", "klingon", "top_k 0", "git repository"]
     signs += ["is no file in", "is no file in", "is no file in", "it has 2 lines"]
     signs += ["search has no argument language: give query, code, paths, languages, repos,"]
-    signs += ["line of related: field required.", "paths of search: input should be a valid list."]
+    signs += ["line of related: field required.", "content.0 of search: input should be 'code', 'docs' or 'config'."]
     signs += ["since '\\x00' is not a commit"]
     for (failed, text), sign in zip(answers, signs, strict=True):
         assert failed
         assert sign in text
         assert "Traceback" not in text
+        assert "Error executing" not in text
         assert "\n" not in text
         assert "secret" not in text
         assert "--" not in text  # flags are not what an assistant can give
+
+
+def test_one_value_may_stand_for_a_list_and_null_for_what_is_not_given(
+    server: Callable[..., StdioServerParameters], shop: Path
+) -> None:
+    one, listed, sent_as_text, several = conversation(
+        server(shop),
+        ("search", {"query": "price", "paths": "web/**", "languages": None}),
+        ("search", {"query": "price", "paths": ["web/**"]}),
+        ("search", {"query": "price", "paths": '["web/**"]'}),
+        ("search", {"query": "shop", "content": ["docs", "config"]}),
+    )
+    assert one[1].startswith("1. web/prices.js:1-3")
+    assert [re.findall(r"^\d+\. (\S+)", text, re.MULTILINE) for _, text in (one, listed, sent_as_text, several)] == [
+        ["web/prices.js:1-3"],
+        ["web/prices.js:1-3"],
+        ["web/prices.js:1-3"],
+        ["README.md:1-3"],
+    ]
+
+
+def test_an_interrupt_ends_it_though_stdin_does_not(server: Callable[..., StdioServerParameters], shop: Path) -> None:
+    parameters = server(shop)
+    initialize = {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": initialize})
+    # Whoever runs the tests may have had it ignored, which a process inherits.
+    heeding = (
+        "import os, signal, sys; signal.signal(2, signal.default_int_handler); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", heeding, parameters.command, *parameters.args]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=parameters.env) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdin.write(f"{request}\n".encode())
+        process.stdin.flush()
+        assert b'"id":1' in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(30) == 130
+        finally:
+            process.kill()
+        assert process.stderr.read().startswith(b"embedcode: interrupted")
 
 
 def test_that_no_file_passes_the_filters_is_said(server: Callable[..., StdioServerParameters], shop: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +19,8 @@ from embedcode.cli import output
 from embedcode.cli.alone import alone
 from embedcode.cli.growing import Growing, begun, json_lines
 from embedcode.cli.opening import Model, Threads
-from embedcode.errors import EncodeError, UsageError, renumbered
+from embedcode.errors import EncodeError, UsageError
+from embedcode.files import is_folder
 from embedcode.settings import PRECISIONS
 from embedcode.types import InputError, Role, Tokens, Truncate, digest
 
@@ -96,8 +100,8 @@ def embed(
     """
     if texts and file is not None:
         raise UsageError(f"give either {output.printable(file)} or --text, not both")
-    if out is not None and Path(out).suffix not in (".npy", ".jsonl"):
-        raise UsageError(f"-o {output.printable(out)}: the name must end in .npy or .jsonl")
+    if out is not None:
+        _check_out(out, None if texts else file or "-")
     if packing not in PACKINGS:
         raise UsageError(f"--type {output.printable(packing)} is none of {', '.join(PACKINGS)}")
     wanted = _given(texts) if texts else _read(file or "-", lines)
@@ -105,10 +109,14 @@ def embed(
         raise UsageError("there is nothing to embed; give JSON lines, or --text")
     encoder = _encoder({"model": model, "threads": threads, "precision": precision})
     if dimensions is not None and not force:
-        encoder.check_dimensions(dimensions)
+        try:
+            encoder.check_dimensions(dimensions)
+        except UsageError as error:
+            raise UsageError(_worded(str(error))) from None
+    pack = _packer(dimensions, packing)
+    _sample(encoder, pack)  # what cannot be packed so is said before the texts are read
     reader = _Reader(encoder, wanted, role, instruction, truncate)
     read = reader.check()
-    pack = _packer(dimensions, packing)
     try:
         if out is None:
             for start, vectors in _blocks(encoder, reader, 0):
@@ -120,7 +128,7 @@ def embed(
             key = digest(encoder.space, str(dimensions), packing, read).hex()
             _write(Path(out), encoder, reader, pack, key)
     except EncodeError as error:
-        raise UsageError(f"{wanted[error.index].place}: {error}") from None
+        raise UsageError(f"{wanted[error.index].place}: {_worded(str(error), error.index)}") from None
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -128,9 +136,32 @@ def embed(
     for remark in encoder.remarks():
         output.note(remark)
     if reader.cut:
-        output.note(
-            f"{reader.cut:,} of {len(wanted):,} texts were too long and were cut at the {truncate.value.lower()}"
-        )
+        output.note(f"too long, and cut at the {truncate.value.lower()}: {reader.cut:,} of {len(wanted):,} texts")
+
+
+def _check_out(out: str, source: str | None) -> None:
+    """UsageError where nothing can be written to `out`, or the texts that are read from `source` would be lost."""
+    if Path(out).suffix not in (".npy", ".jsonl"):
+        raise UsageError(f"-o {output.printable(out)}: the name must end in .npy or .jsonl")
+    folder = Path(out).parent
+    if not is_folder(folder):
+        there = output.printable(str(folder))
+        raise UsageError(f"{output.printable(out)} cannot be written: there is no folder {there}")
+    with suppress(OSError):  # one that is not there is not the same
+        if source is not None and os.path.samefile(0 if source == "-" else source, out):  # noqa: PTH121
+            raise UsageError(f"-o {output.printable(out)} is the file that is read: give another name")
+
+
+def _worded(message: str, index: int = -1) -> str:
+    """What an encoder says, for this command: the place of a text is given already, and the cures are flags."""
+    for said, here in (
+        (f" (input {index})", ""),
+        (f"Input {index} ", "it "),
+        ("set truncate to END or START", "give --truncate end or start"),
+        ("force it by embedcode.cut(vectors, dimensions)", "give --force"),
+    ):
+        message = message.replace(said, here, 1)
+    return message
 
 
 def _given(texts: Sequence[str]) -> list[Text]:
@@ -152,6 +183,7 @@ def _read(file: str, lines: bool) -> list[Text]:
     except OSError as error:
         raise UsageError(f"{output.printable(file)} cannot be read: {error.strerror}") from None
     name = "stdin" if file == "-" else output.printable(file)
+    raw = raw.removeprefix(codecs.BOM_UTF8)  # as Excel and PowerShell write; it is no part of the first text
     rows = raw.removesuffix(b"\n").split(b"\n") if raw else []
     found = []
     for number, row in enumerate(rows, 1):
@@ -171,7 +203,9 @@ def _parsed(place: str, line: str) -> Text:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{place} is not JSON ({error}); give --lines if each line is a text") from None
+        # Of what was meant to be JSON, --lines would embed the brackets and the quotes.
+        cure = "mend it" if line.lstrip()[:1] in ("{", '"', "[") else "give --lines if each line is a text"
+        raise UsageError(f"{place} is not JSON ({error}); {cure}") from None
     if isinstance(value, str):
         return Text(place, value)
     if isinstance(value, dict) and isinstance(value.get("text"), str):
@@ -217,7 +251,7 @@ class _Reader:
         for entry in self._encoder.tokenize([text.text for text in texts], self._role, self._task, self._truncate):
             if isinstance(entry, InputError):
                 at = start + entry.index
-                raise UsageError(f"{self.wanted[at].place}: {renumbered(entry.message, entry.index, at)}")
+                raise UsageError(f"{self.wanted[at].place}: {_worded(entry.message, entry.index)}")
             tokens.append(entry)
         return tokens
 
@@ -241,11 +275,15 @@ def _packer(dimensions: int | None, packing: str) -> Callable[[Floats], NDArray[
     return lambda rows: kinds[packing](rows if dimensions is None else vectors.cut(rows, dimensions))
 
 
-def _write(out: Path, encoder: Encoder, reader: _Reader, pack: Callable[[Floats], NDArray[Any]], key: str) -> None:
+def _sample(encoder: Encoder, pack: Callable[[Floats], NDArray[Any]]) -> NDArray[Any]:
+    """A row as it will be kept; UsageError where such vectors cannot be packed so."""
     import numpy as np
 
-    wanted = reader.wanted
-    sample = pack(np.ones((1, encoder.dim), np.float32))
+    return pack(np.ones((1, encoder.dim), np.float32))
+
+
+def _write(out: Path, encoder: Encoder, reader: _Reader, pack: Callable[[Floats], NDArray[Any]], key: str) -> None:
+    wanted, sample = reader.wanted, _sample(encoder, pack)
     with alone(out):
         _as_begun(out, encoder, key)
         with Growing.at(out, len(wanted), key, encoder.build, sample.shape[1], sample.dtype.str) as file:

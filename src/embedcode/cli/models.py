@@ -115,16 +115,19 @@ def export(
     """
     from embedcode.model.checkpoint import Checkpoint
     from embedcode.model.hub import expanded, find
+    from embedcode.model.spec import is_export
 
     if batch and form is Format.OPENVINO:
         raise UsageError("--batch is for TensorRT and CUDA, which run ONNX: leave out --format openvino")
     if batch and int8:
         raise UsageError("--int8 is for processors and --batch for cards: leave one out")
     with _making(out) as folder, _extra():
-        from embedcode.engine import export
-
         source = find(model)
+        if is_export(source):
+            raise UsageError(f"{output.printable(model)} is an export already: give its checkpoint")
         checkpoint = Checkpoint.read(source, "" if source == expanded(model) else model)
+        from embedcode.engine import export  # after what needs no torch: a typo is no reason to install it
+
         exact = folder.with_name(f"{folder.name}.fp32") if int8 else folder
         try:
             exact.mkdir(exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    model: str = "",
+    model: str | os.PathLike[str] = "",
     threads: int = 0,
     precision: str = "",
     device: str = "cpu",
@@ -38,7 +39,11 @@ def load(
     from embedcode.model.hub import expanded, find
     from embedcode.model.spec import DEFAULT, Spec, is_export
     from embedcode.settings import cores, device_of, precision_of
+    from embedcode.types import Role
 
+    model = os.fspath(model)
+    if unknown := set(prompts or ()) - set(Role):
+        raise UsageError(f"prompts has {', '.join(sorted(map(repr, unknown)))}: its keys are {' and '.join(Role)}.")
     precision, device = precision_of(precision, "precision"), device_of(device, "device")
     threads = threads or cores()
     folder = expanded(model) if model else DEFAULT

@@ -225,7 +225,10 @@ class LocalEncoder(ABC):
                     block = []
 
     def _prompt(self, role: Role, instruction: str | None) -> str:
-        prompt = self.conditions.prompts[role]
+        try:
+            prompt = self.conditions.prompts[Role(role)]
+        except ValueError:
+            raise UsageError(f"role {role!r} is none of {', '.join(Role)}.") from None
         if "{instruction}" in prompt:
             return prompt.replace("{instruction}", self.conditions.instruction if instruction is None else instruction)
         if instruction is not None:

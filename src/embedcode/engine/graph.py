@@ -15,7 +15,7 @@ from functools import cached_property
 from threading import Lock
 from typing import Any
 
-from embedcode.engine.encoder import Check, Conditions, LocalEncoder
+from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
 from embedcode.engine.packs import batches
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import ModelError
@@ -89,6 +89,7 @@ class GraphEncoder(LocalEncoder):
 
         from embedcode.engine.vectors import unit
 
+        tokens = accepted(tokens)
         self._verify()
         out = np.empty((len(tokens), self.dim), np.float32)
         if budget := self._session.budget:
@@ -99,6 +100,17 @@ class GraphEncoder(LocalEncoder):
             for index, row in enumerate(rows):
                 out[index] = row
         return self._guarded(unit(out), lambda index: self._one(tokens[index]))
+
+    def remarks(self) -> list[str]:
+        """Choices that change nothing here: who makes one believes to compare."""
+        found, spec = [], self.spec
+        # OpenVINO computes what is not int8 in fp32 or in bf16, as asked.
+        heeded = ("fp32", "bf16") if spec.format == "openvino" else ()
+        if self._precision not in ("", spec.precision, *heeded):
+            found.append(f"{spec.name} is in {spec.precision}: precision {self._precision} changes nothing")
+        if not spec.batched and self._device not in ("cpu", "auto"):
+            found.append(f"{spec.name} is for processors: device {self._device} changes nothing")
+        return found
 
     def checks(self) -> list[Check]:
         spec = self.spec

@@ -125,6 +125,7 @@ class TorchEncoder(LocalEncoder):
         from embedcode.engine.packs import packs
         from embedcode.engine.vectors import unit
 
+        tokens = accepted(tokens)
         out = np.empty((len(tokens), self.dim), np.float32)
         network = self._network if tokens else None  # before its passes are laid out: it says how long they may be
         self._check_room(tokens)

@@ -23,6 +23,16 @@ def changed_since(root: Path, revision: str, files: Iterable[str] = (), name: st
     in any other, what is not committed; and all of one that is new, or in which git cannot say.
     UsageError when there is no git, no repository or no such revision: it names the option as `name`.
     """
+    start = commit(root, revision, name)
+    base = (_git(root, "merge-base", start, "HEAD") or start).strip()
+    changed = _different(root, base, files)
+    if changed is None:
+        raise UsageError(f"git cannot compare {root} with {revision!r}: run `git fsck` there, or leave {name} out.")
+    return frozenset(changed)
+
+
+def commit(root: Path, revision: str, name: str = "since") -> str:
+    """The hash of a revision; UsageError as changed_since()."""
     wanted = f"{revision}^{{commit}}"
     # No argument of a program can hold a NUL, which a request over HTTP can.
     verify = ("rev-parse", "--verify", "--quiet", "--end-of-options", wanted)
@@ -31,12 +41,7 @@ def changed_since(root: Path, revision: str, files: Iterable[str] = (), name: st
         raise UsageError(
             f"{name} {revision!r} is not a commit in {root}: give a branch, tag or hash that `git log` knows."
         )
-    commit = found.strip()
-    base = (_git(root, "merge-base", commit, "HEAD") or commit).strip()
-    changed = _different(root, base, files)
-    if changed is None:
-        raise UsageError(f"git cannot compare {root} with {revision!r}: run `git fsck` there, or leave {name} out.")
-    return frozenset(changed)
+    return found.strip()
 
 
 def _different(root: Path, base: str, files: Iterable[str]) -> set[str] | None:

@@ -203,13 +203,16 @@ class Index:
         return self._missing() > 0
 
     def search(self, query: Query) -> list[Hit]:
-        """The best chunks for a query, best first. UsageError for an empty or an absurdly long one.
+        """The best chunks for a query, best first. UsageError for an empty or an absurdly long one, and where nothing
+        was ever indexed: no hits would say that there is no such code.
 
         A hybrid query is answered by words, with a warning in the log, where the model cannot be used.
         """
         from embedcode.search.search import Signals, search
 
         text = _checked(query)
+        if not self.exists and "store" not in self.__dict__:  # of one that is open the store says that it was deleted
+            raise UsageError(f"{self.root} has no index yet: call update() first.")
         vector = None
         if query.mode is not Mode.LEXICAL:
             try:
@@ -221,6 +224,15 @@ class Index:
                 _log.warning("this answer is by words alone, since the model cannot be used: %s", error)
         signals = Signals("" if query.mode is Mode.DENSE else text, vector, query.text)
         return search(self.store, signals, query.top_k, self._scoped(query.where))
+
+    def check(self, query: Query, since: str = "") -> None:
+        """UsageError for what search() or since() would refuse whatever the index holds, without waiting for either."""
+        from embedcode.index.changes import commit
+
+        _checked(query)
+        self._scoped(replace(query.where, repos=()))
+        if since:
+            commit(self.root, since)
 
     def lexical(self, query: Query, k: int) -> list[int]:
         """Ids of the k best lexical candidates, for embed()."""
@@ -526,7 +538,9 @@ class Index:
             note(self.store, {"build": self.encoder.build})
 
 
-def _checked(query: Query) -> str:
+def _checked(query: Query | str) -> str:
+    if isinstance(query, str):
+        raise UsageError("a search takes a Query: write search(Query(text)).")
     text = query.joined
     if not text.strip():
         raise UsageError("the query is empty: say what the code does, or give code.")

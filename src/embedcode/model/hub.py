@@ -76,7 +76,10 @@ def _whole(name: str) -> Path | None:
 def _downloaded(name: str) -> Path:
     for package in ("torch", "transformers"):  # before gigabytes come that nothing could read
         if find_spec(package) is None:
-            raise ModelError(f"{name} needs {package}; run `pip install '.[torch]'` in your clone of embedcode")
+            raise ModelError(
+                f"{name} is no folder here, and as a name on the hub it needs {package}: check the path, or run "
+                "`pip install '.[torch]'` in your clone of embedcode."
+            )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 

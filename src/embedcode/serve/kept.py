@@ -59,12 +59,12 @@ class Kept:
         self._given = encoder
         self._journal = note
         self._index = Index.open(path, encoder)
-        self._making: _Task[Report] | None = None
+        self._making: Task[Report] | None = None
         self._tried = False
         self._failed = 0.0
         self._mutex = Lock()
         self._embedding = Lock()
-        self._reading: _Task[Report] | None = None
+        self._reading: Task[Report] | None = None
         self._step = NOTHING_READ
 
     @property
@@ -88,8 +88,11 @@ class Kept:
             asked = replace(query, where=changed)
             if update and query.mode is not Mode.LEXICAL:
                 self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others=self._forbidden))
-            return self._remarked(self.index.search(asked), changed)
+            return self._remarked(self._hits(asked), changed)
 
+        # What cannot be asked is said at once: the answer may take longer than anybody waits, and who is then told to
+        # ask again does so for ever.
+        self.index.check(query, since)
         return self._answer(answer, update)
 
     def related(self, path: str, line: int, k: int, where: Filter | None = None) -> Answer:
@@ -108,7 +111,7 @@ class Kept:
         """Read what has changed, and load the model and what else a search needs, before anybody asks."""
         with suppress(EmbedcodeError):
             self._refresh()
-            self.index.search(Query("ready"))
+            self._hits(Query("ready"))
 
     def finish(self) -> None:
         """Wait for what is being read, then leave what lacks vectors to a background process."""
@@ -121,6 +124,11 @@ class Kept:
     def reading(self) -> Step | None:
         """How far the reading of what has changed is, while there is any."""
         return self._step if self._reading is not None and self._reading.is_alive() else None
+
+    def _hits(self, query: Query) -> list[Hit]:
+        """Of what was read so far, which may be nothing yet."""
+        self.index.store.meta()  # makes the index where it is not there
+        return self.index.search(query)
 
     def _embed(self, work: Callable[[], object]) -> None:
         """Make a few vectors first. Not behind another question that waits for its own: where the engine is busy that
@@ -138,7 +146,7 @@ class Kept:
     def _answer(self, answer: Callable[[], Answer], update: bool = True) -> Answer:
         start = time.monotonic()
         notes = self._refresh() if update else []
-        task = _Task(answer)
+        task = Task(answer)
         task.start()
         task.join(max(0.0, start + ANSWER_SECONDS - time.monotonic()))
         if task.is_alive():
@@ -161,7 +169,7 @@ class Kept:
         with self._mutex:
             if self._reading is None or not self._reading.is_alive():
                 self._step = NOTHING_READ
-                self._reading = _Task(lambda: index.update(vectors=False, progress=self._note, patience=0.0))
+                self._reading = Task(lambda: index.update(vectors=False, progress=self._note, patience=0.0))
                 self._reading.start()
             reading = self._reading
         reading.join(READ_SECONDS)
@@ -203,7 +211,7 @@ class Kept:
             return self._trouble()
         with self._mutex:
             if self._making is None or not self._making.is_alive():
-                self._making = _Task(lambda: self._update(index))
+                self._making = Task(lambda: self._update(index))
                 self._making.start()
         return ""
 
@@ -228,7 +236,7 @@ class Kept:
         return str(self._making.error or "") if self._making is not None and not self._making.is_alive() else ""
 
 
-class _Task(Thread, Generic[T]):
+class Task(Thread, Generic[T]):
     """Work in a thread of its own. A daemon: what it has committed is kept, and no end of a process waits for it."""
 
     def __init__(self, work: Callable[[], T]) -> None:

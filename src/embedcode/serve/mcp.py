@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from inspect import cleandoc
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal, ParamSpec
+from typing import Any
 
 from embedcode import __version__
 from embedcode.errors import EmbedcodeError, ModelError, UsageError
-from embedcode.serve.kept import Answer, Kept
+from embedcode.serve.kept import Answer, Kept, Task
 from embedcode.types import Content, Filter, Hit, Query, Role, Tokens, Truncate
 
 TOKENS = 2_000
 """Of code in one answer, unless another budget is asked for: ten functions, a hundredth of an assistant's window."""
 MOST_TOKENS = 50_000
 MOST_HITS = 100
-
-P = ParamSpec("P")
 
 INSTRUCTIONS = (
     "Find code by what it does. `search` takes a question, a name half-remembered, or a whole issue or traceback, and "
@@ -80,45 +79,49 @@ def serve(paths: Sequence[Path]) -> None:
         Thread(target=kept.warm, daemon=True).start()
 
     class Server(MCPServer[Any]):
-        """Says in a sentence what is wrong with the arguments of a call: the SDK passes over a name that it does not
-        know, and quotes its validation library on the rest."""
+        """Says in a sentence that can be acted on what is wrong with a call: the SDK passes over an argument that it
+        does not know, quotes its validation library on the rest, and puts the same words before all else."""
+
+        async def list_tools(self) -> list[Any]:
+            tools = await super().list_tools()
+            for tool in tools:  # the assistant pays for each word: a title is the name again, an empty default nothing
+                properties = tool.input_schema["properties"]
+                for schema in (tool.input_schema, *properties.values()):
+                    schema.pop("title", None)
+                    if not schema.get("default", True):
+                        del schema["default"]
+            return tools
 
         async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
-            takes = {tool.name: tool.input_schema["properties"] for tool in await self.list_tools()}
-            if unknown := arguments.keys() - takes.get(name, arguments):
-                raise ToolError(f"{name} has no argument {', '.join(sorted(unknown))}: give {', '.join(takes[name])}.")
+            takes = {tool.name: tool.input_schema["properties"] for tool in await self.list_tools()}.get(name)
+            if takes is not None:
+                if unknown := arguments.keys() - takes:
+                    raise ToolError(f"{name} has no argument {', '.join(sorted(unknown))}: give {', '.join(takes)}.")
+                given = {key: value for key, value in arguments.items() if value is not None}
+                arguments = {key: _listed(value, takes[key]) for key, value in given.items()}
             try:
                 return await super().call_tool(name, arguments, context)
             except ToolError as error:
-                if not isinstance(error.__cause__, ValidationError):
+                if isinstance(error.__cause__, ValidationError):
+                    wrong = error.__cause__.errors()[0]
+                    said = f"{'.'.join(map(str, wrong['loc']))} of {name}: {wrong['msg'].lower()}."
+                elif isinstance(error.__cause__, EmbedcodeError):
+                    said = str(error.__cause__)
+                else:
                     raise
-                wrong = error.__cause__.errors()[0]
-                raise ToolError(f"{'.'.join(map(str, wrong['loc']))} of {name}: {wrong['msg'].lower()}.") from None
+                raise ToolError(said) from None
 
     # Without these a client has to take a tool for one that deletes things, and asks before each call.
     looks = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     server = Server("embedcode", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
 
-    def tool(function: Callable[P, str]) -> None:
-        """Register a tool; what goes wrong reaches the assistant as a sentence it can act on."""
-        from functools import wraps
-
-        @wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> str:
-            try:
-                return function(*args, **kwargs)
-            except EmbedcodeError as error:
-                raise ToolError(str(error)) from None
-
-        server.tool(annotations=looks, structured_output=False)(call)
-
     def search(
         query: str,
         code: str = "",
-        paths: list[str] | None = None,
-        languages: list[str] | None = None,
-        repos: list[str] | None = None,
-        content: Literal["", "code", "docs", "config"] = "",
+        paths: Sequence[str] = (),
+        languages: Sequence[str] = (),
+        repos: Sequence[str] = (),
+        content: Sequence[Content] = (),
         since: str = "",
         top_k: int = 10,
         max_tokens: int = TOKENS,
@@ -128,13 +131,11 @@ def serve(paths: Sequence[Path]) -> None:
 
         query: what the code does, in a sentence or in its own words. code: find what is like this code, too.
         paths: globs such as src/**/*.py. languages: such as python. repos: names of repositories that lie inside of
-        the one that is searched. content: code, docs or config alone. since: only files changed since this git
-        revision. top_k: how many hits. max_tokens: of code in the answer. root: which repository, where the server has
-        several.
+        the one that is searched. since: only files changed since this git revision. top_k: how many hits, at most 100.
+        max_tokens: of code in the answer, at most 50000. root: which repository, where the server has several.
         """
         kept = roots.at(root)
-        kinds: tuple[Content, ...] = (content,) if content else ()
-        where = Filter(tuple(paths or ()), tuple(languages or ()), tuple(repos or ()), kinds)
+        where = Filter(tuple(paths), tuple(languages), tuple(repos), tuple(content))
         answer = kept.search(Query(query, code, where, _between(top_k, "top_k", MOST_HITS)), since)
         return _told(kept, answer, _between(max_tokens, "max_tokens", MOST_TOKENS))
 
@@ -153,8 +154,19 @@ def serve(paths: Sequence[Path]) -> None:
         return "\n".join(map(_state, chosen))
 
     for function in (search, related, status):
-        tool(function)
-    server.run("stdio")
+        about = cleandoc(function.__doc__ or "")
+        server.tool(description=about, annotations=looks, structured_output=False)(function)
+    # In a thread of its own: an interrupt would wait for stdin there, which may never end.
+    answering = Task(lambda: server.run("stdio"))
+    answering.start()
+    answering.join()
+    answering.outcome()
+
+
+def _listed(value: Any, schema: dict[str, Any]) -> Any:
+    """A value in the place of a list of one is taken; what begins with a bracket is a list, as some clients send it."""
+    one = schema.get("type") == "array" and isinstance(value, str) and not value.startswith("[")
+    return ([value] if value else []) if one else value
 
 
 def _between(value: int, name: str, most: int) -> int:
