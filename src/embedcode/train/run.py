@@ -164,9 +164,7 @@ class Run:
         # A run that was begun before draws as it did.
         places = pieces == 1 and bool(self._plan().get("places"))
         collator = collates(recipe, checkpoint, mixed, places)
-        criterion = losses.loss(
-            model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim, recipe.packings
-        )
+        criterion = losses.Contrastive(model, recipe.temperature, recipe.symmetric, recipe.dimensions, recipe.packings)
         plan = self._plan()
         if "steps" not in plan:
             plan = self._planned(collator, criterion, mixed)
