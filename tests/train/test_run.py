@@ -32,7 +32,7 @@ from embedcode.engine import memory
 from embedcode.errors import EmbedcodeError, UsageError
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
-from embedcode.train import averaging, base, loop, mix, near, network, publish, run
+from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, run
 from embedcode.train.batches import Batch, Collator
 from embedcode.train.recipe import Lora, Recipe, read
 from embedcode.train.run import Outcome, Run
@@ -238,6 +238,31 @@ def test_sizes_that_were_trained_can_be_asked_for_and_those_of_the_base_no_more(
     with pytest.raises(UsageError, match=r"does not declare dimensions 16"):
         model.encode(TEXTS[:1], Role.QUERY, dimensions=16)
     assert Checkpoint.read(go(recipe("uncut", **values), tmp_path / "uncut").folder).dimensions == ()
+
+
+def test_a_run_that_diverges_ends_and_publishes_nothing(
+    recipe: Recipes, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(world / "base", broken)
+    tensors = load_file(broken / "model.safetensors")
+    tensors["encoder.layer.0.output.dense.bias"][0] = torch.nan
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match=r"the loss is no number any more at step 1, .* lower learning_rate"):
+        go(recipe("broken", base=str(broken), evaluate=[]), tmp_path / "loss")
+
+    real = losses.contrastive
+
+    def steep(*arguments: Any) -> torch.Tensor:
+        found = real(*arguments)
+        return found + (found * 0).sqrt()  # 0, with a gradient that is no number
+
+    monkeypatch.setattr(losses, "contrastive", steep)
+    with pytest.raises(UsageError, match=r"weights are no numbers any more at step 1, .* lower learning_rate"):
+        go(recipe("steep", steps=1, evaluate=[]), tmp_path / "weights")
+    for name in ("loss", "weights"):
+        assert not (tmp_path / name / "model").exists()
+        assert loop.checkpoints(tmp_path / name / "round-1") == []
 
 
 @pytest.mark.parametrize(

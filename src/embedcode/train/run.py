@@ -193,6 +193,7 @@ class Run:
                 bf16=precision(recipe) == "bf16",
                 use_cpu=not torch.cuda.is_available(),
                 logging_steps=LOG_EVERY,
+                logging_nan_inf_filter=False,  # loop.py ends a run that has diverged
                 save_strategy="steps",
                 save_steps=recipe.save_every,
                 seed=recipe.seed,
