@@ -527,6 +527,29 @@ def test_only_so_many_checkpoints_are_kept_and_averaged(recipe: Recipes, tmp_pat
         torch.testing.assert_close(one, mean, rtol=1e-6, atol=1e-7)
 
 
+def test_a_kill_while_a_checkpoint_is_removed_changes_no_average(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(folder: Path) -> None:
+        raise Killed
+
+    path = recipe("removed", steps=6, save_every=2, keep=2, choose="average", evaluate=[])
+    go(path, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "_remove", kill)
+        go(path, tmp_path / "killed")
+    folder = tmp_path / "killed" / "round-1"
+    assert len(loop.checkpoints(folder)) == 3
+    (folder / ".checkpoint-1.gone").mkdir()  # as of a kill a moment later
+    go(path, tmp_path / "killed", resume=True)
+    assert sorted(one.name for one in folder.glob("*checkpoint*")) == ["checkpoint-4", "checkpoint-6"]
+    for name, one in weights(tmp_path / "killed").items():
+        assert torch.equal(one, weights(tmp_path / "whole")[name]), name
+
+
 def test_blend_lies_between_base_and_tuned(recipe: Recipes, world: Path, tmp_path: Path) -> None:
     for name, share in (("tuned", 1.0), ("half", 0.5)):
         go(recipe(name, evaluate=[], blend=share), tmp_path / name)

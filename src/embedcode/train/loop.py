@@ -80,14 +80,21 @@ class Loop(SentenceTransformerTrainer):
         finally:
             shutil.rmtree(self._saving, ignore_errors=True)
             self._saving = None
-        for old in checkpoints(run)[: -self._keep]:
-            _remove(old)
+        tidy(run, self._keep)
 
 
 def checkpoints(run: Path) -> list[Path]:
     """Those of a run, by their step."""
     found = [(int(match[1]), path) for path in run.glob("checkpoint-*") if (match := _NUMBERED.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
+
+
+def tidy(run: Path, keep: int) -> None:
+    """Remove all checkpoints but the last ones, and what a kill left of others that were removed."""
+    for old in checkpoints(run)[:-keep]:
+        _remove(old)
+    for gone in run.glob(".checkpoint-*.gone"):
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _diverged(step: int, what: str) -> UsageError:

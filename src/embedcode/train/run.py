@@ -170,6 +170,7 @@ class Run:
             plan = self._planned(collator, criterion, mixed)
         steps = int(plan["steps"])
         whole = mixed_batches(recipe, mixed, steps, recipe.seed)
+        loop.tidy(folder, recipe.keep)  # a kill may have come before the oldest one went
         last = next(reversed(loop.checkpoints(folder)), None)
         done = int(last.name.rpartition("-")[2]) if last else 0
         if last:
