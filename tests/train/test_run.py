@@ -224,6 +224,22 @@ def test_a_folder_with_a_run_is_not_taken_again_or_by_another_recipe(recipe: Rec
     assert all(torch.equal(one, before[name]) for name, one in weights(out).items())
 
 
+def test_figures_are_of_the_judgements_that_there_are_now(recipe: Recipes, world: Path, tmp_path: Path) -> None:
+    task = world / "judged"
+    shutil.copytree(world / "toys", task)
+    path = recipe("judged", evaluate=["judged"], evaluate_every=1, choose="best", steps=1)
+    first = go(path, tmp_path / "out")
+    lines = (task / "qrels.tsv").read_text().splitlines()
+    documents = [line.split("\t")[1] for line in lines]
+    turned = zip(lines, documents[1:] + documents[:1], strict=True)
+    (task / "qrels.tsv").write_text("".join(f"{line.split()[0]}\t{document}\t1\n" for line, document in turned))
+    shutil.rmtree(tmp_path / "out" / "round-1" / "checkpoint-1")
+    again, fresh = go(path, tmp_path / "out", resume=True), go(path, tmp_path / "fresh")
+    assert again.before == fresh.before != first.before
+    best = [json.loads((tmp_path / name / "round-1" / "best.json").read_text()) for name in ("out", "fresh")]
+    assert best[0] == best[1], "the best score of before is of another task"
+
+
 def test_sizes_that_were_trained_can_be_asked_for_and_those_of_the_base_no_more(
     recipe: Recipes, world: Path, tmp_path: Path
 ) -> None:

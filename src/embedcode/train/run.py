@@ -88,6 +88,7 @@ class Run:
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
         check(recipe)
         self._steering = steering(self._places(recipe.evaluate))
+        self._contents = {task.name: task.content for task in self._steering}
         before = {*out.glob("pairs-*"), *out.glob("base")}
         begun = self._claim(resume)
         try:
@@ -297,14 +298,14 @@ class Run:
     def _base_scores(self, judge: score.Judge, model: Any) -> Values:
         """Of the base; a run that goes on has them, unless the tasks are others now."""
         place = self.out / BEFORE
-        asked = {task.name: set(answerable(task.qrels)) for task in self._steering}
         with suppress(FileNotFoundError, ValueError):
-            found: Values = json.loads(place.read_text("utf-8"))
-            if {name: set(values) for name, values in found.items()} == asked:
-                return found
+            kept: dict[str, Any] = json.loads(place.read_text("utf-8"))
+            if kept.get("tasks") == self._contents:
+                values: Values = kept["ndcg@10"]
+                return values
         found = self._scored(judge, model, "before", {"round": 1, "step": 0})
         with _writing(place), replacing(place) as file:
-            file.write(json.dumps(found).encode())
+            file.write(json.dumps({"tasks": self._contents, "ndcg@10": found}).encode())
         return found
 
     def _scored(self, judge: score.Judge, model: Any, what: str, about: dict[str, Any]) -> Values:
@@ -389,15 +390,16 @@ class _Watching:
     def _keep_best(self, step: int, value: float) -> None:
         from safetensors.torch import save
 
-        place = self._folder / "best.json"
+        place, contents = self._folder / "best.json", self._run._contents
         with suppress(FileNotFoundError, ValueError):
-            if json.loads(place.read_text("utf-8"))["mean"] >= value:
+            best = json.loads(place.read_text("utf-8"))
+            if best.get("tasks", contents) == contents and best["mean"] >= value:
                 return
         with _writing(self._folder / BEST):
             with replacing(self._folder / BEST) as file:
                 file.write(save(network.trained_weights(self._model)))
             with replacing(place) as file:
-                file.write(json.dumps({"step": step, "mean": value}).encode())
+                file.write(json.dumps({"step": step, "mean": value, "tasks": contents}).encode())
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
