@@ -281,6 +281,15 @@ def test_a_run_that_diverges_ends_and_publishes_nothing(
         assert loop.checkpoints(tmp_path / name / "round-1") == []
 
 
+def test_queries_are_brought_together_by_what_they_are_trained_with(recipe: Recipes, tmp_path: Path) -> None:
+    sets = [{"name": name, "files": ["two.jsonl"], "group": "near"} for name in ("one", "two")]
+    sets[1]["instruction"] = "find the colour"
+    path = recipe("asked", data=sets, evaluate=[], steps=1, query_prompt="{instruction}: ", instruction="find")
+    go(path, tmp_path)
+    one, two = (np.load(tmp_path / f"near-{name}.npy") for name in ("one", "two"))
+    assert one.shape == two.shape and not np.allclose(one, two, atol=1e-2)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -255,7 +255,9 @@ class Run:
 
         def encode(one: mix.Set, queries: Sequence[str]) -> Floats:
             self.tell(f"data set {one.data.name}: {len(queries):,} queries are brought together by what they ask")
-            return network.encode(model, read.query(queries), checkpoint.first_position)
+            return network.encode(
+                model, read.query(queries, [one.data.instruction] * len(queries)), checkpoint.first_position
+            )
 
         with _writing(self.out):
             return near.near(found, encode, self.out)
