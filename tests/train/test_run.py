@@ -217,11 +217,29 @@ def test_a_folder_with_a_run_is_not_taken_again_or_by_another_recipe(recipe: Rec
     plan = json.loads((out / "plan.json").read_text())
     for new in ("licences", "clip"):  # as of a version that did not have them
         del plan["recipe"][new]
+    del plan["recipe"]["mining"]["kept"]
+    for one in plan["recipe"]["data"]:
+        del one["ask"]
     (out / "plan.json").write_text(json.dumps(plan))
     go(recipe("first", evaluate=[]), out, resume=True)  # nothing is left to do but to write it again
     with pytest.raises(UsageError, match=r"another clip: 1\.0, not 0\.5"):
         go(recipe("first", evaluate=[], clip=0.5), out, resume=True)
     assert all(torch.equal(one, before[name]) for name, one in weights(out).items())
+
+
+@pytest.mark.parametrize("table", ["", "lora", "data"])
+def test_a_run_of_a_version_whose_recipes_had_another_key_says_so(recipe: Recipes, tmp_path: Path, table: str) -> None:
+    path = recipe("later", evaluate=[], lora={"rank": 4, "targets": ["query"]})
+    Run(read(path), tmp_path, tell=lambda line: None)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    del plan["recipe"]["lora"]["dropout"]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    Run(read(path), tmp_path, resume=True, tell=lambda line: None)
+    whole = plan["recipe"]
+    {"": whole, "lora": whole["lora"], "data": whole["data"][1]}[table]["warm_restarts"] = 0
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(UsageError, match=r"another version of embedcode began, with the key 'warm_restarts': go on"):
+        Run(read(path), tmp_path, resume=True, tell=lambda line: None)
 
 
 def test_figures_are_of_the_judgements_that_there_are_now(recipe: Recipes, world: Path, tmp_path: Path) -> None:
