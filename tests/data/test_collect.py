@@ -282,6 +282,35 @@ def test_a_full_disk_in_a_history_ends_the_run(hub: Path, little_disk: Little, m
     assert collect.records(out) == []
 
 
+def test_another_version_in_the_list_is_mined_and_stays_in_it(registry: Path) -> None:
+    out, steps = registry / "out", list[collect.Step]()
+    assert collect.collect(listed("width"), out, 1)
+    newer = [Source("pypi", "width", "1.6")]
+    assert collect.found(newer, collect.records(out)) == newer, "not yet done as it stands"
+    package(registry / "shelf" / "width-1.6-py3-none-any.whl", LICENCE, "width")
+    (registry / "shelf" / "width-1.5-py3-none-any.whl").unlink()
+    assert collect.collect(newer, out, 1, progress=steps.append)
+    assert [(step.done, step.pairs) for step in steps] == [(1, 3)]
+    assert {pair.source for pair in pairs.read(out / "pypi-width.jsonl.gz")} == {"pypi:width 1.6"}
+    assert "width==1.6" in (registry / "asked").read_text()
+    for wanted in (newer, listed("width")):
+        assert collect.collect(wanted, out, 1, progress=steps.append) and len(steps) == 1
+    assert collect.found(newer, collect.records(out)) == [Source("pypi", "width", "1.6", "Apache-2.0")]
+
+
+def test_a_commit_is_the_same_at_any_length(hub: Path) -> None:
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD", "HEAD~1"], cwd=hub / "hub/acme/shapes", capture_output=True, text=True, check=True
+    ).stdout.split()
+    out, steps = hub / "out", list[collect.Step]()
+    assert collect.collect([Source("github", "acme/shapes")], out, 1)
+    for version in (head[0], head[0][:8]):
+        assert collect.collect([Source("github", "acme/shapes", version)], out, 1, progress=steps.append)
+    assert not steps
+    assert collect.collect([Source("github", "acme/shapes", head[1])], out, 1, progress=steps.append)
+    assert [step.record and step.record.version for step in steps] == [head[1][:12]]
+
+
 @pytest.mark.parametrize(
     ("code", "goes_on"), [(0, True), (1, True), (2, False), (70, False), (130, False), (137, False)]
 )

@@ -54,6 +54,11 @@ class Record:
     """Edited files left out."""
     seconds: float = 0.0
 
+    def is_of(self, source: Source) -> bool:
+        """Whether it is of the version that a list asks for; of a repository a commit is written at any length."""
+        asked, had = source.version, self.version
+        return asked in ("", had) or (source.registry == "github" and (asked.startswith(had) or had.startswith(asked)))
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -75,7 +80,8 @@ def collect(
     progress: Callable[[Step], None] = lambda step: None,
     commits: int = 0,
 ) -> bool:
-    """Mine what has no record in `out` yet; whether all is done. Stops between two sources after `seconds`.
+    """Mine what has no record in `out` yet, or one of another version; whether all is done. Stops between two sources
+    after `seconds`.
 
     Of a repository the newest so many commits are paired too, also where it was mined for fewer of them. UsageError
     where the disk is full; what was done before stays.
@@ -89,7 +95,7 @@ def collect(
 
     def is_done(source: Source) -> bool:
         record = known.get((source.registry, source.name))
-        if record is None:
+        if record is None or not record.is_of(source):
             return False
         asked = record.commits or (commits if record.commit_pairs else 0)  # older records do not say it
         return source.registry != "github" or not record.licence or asked >= commits
@@ -268,7 +274,7 @@ def found(wanted: Sequence[Source], done: Sequence[Record]) -> list[Source]:
     result = []
     for source in wanted:
         record = records.get((source.registry, source.name))
-        if record is None:
+        if record is None or not record.is_of(source):
             result.append(source)
         elif record.pairs or record.commit_pairs:
             result.append(Source(source.registry, source.name, record.version, record.licence))
