@@ -28,6 +28,8 @@ AHEAD = 6
 UNREADABLE = "archive refused or unreadable"
 UNREADABLE_HISTORY = "history refused or unreadable"
 
+Arrived = tuple[Path, str] | never.Entry
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -118,8 +120,8 @@ def collect(
             except UsageError as error:
                 progress(Step(done, total, found, None, str(error)))
                 continue
-            if archive is None:
-                record = _nothing(source, _why_never(source))
+            if isinstance(archive, never.Entry):
+                record = _nothing(source, f"{NEVER}: {archive.why}")
             else:
                 path, version = archive
                 exact = Source(source.registry, source.name, version)
@@ -139,17 +141,16 @@ def collect(
     return done == total
 
 
-def _ahead(waiting: Sequence[Source], folder: Path) -> Iterator[tuple[Source, Callable[[], tuple[Path, str] | None]]]:
-    """Each source with a function that waits for its archive; None for one that is never fetched."""
+def _ahead(waiting: Sequence[Source], folder: Path) -> Iterator[tuple[Source, Callable[[], Arrived]]]:
+    """Each source with a function that waits for its archive and version, or for why it is never fetched."""
     known = never.load()
 
-    def fetch(source: Source) -> tuple[Path, str] | None:
-        if any(map(known.find, source.known_as)):
-            return None
-        return sources.fetch(source, folder / source.file_name)
+    def fetch(source: Source) -> Arrived:
+        entry = next(filter(None, map(known.find, source.known_as)), None)
+        return entry or sources.fetch(source, folder / source.file_name)
 
     with ThreadPoolExecutor(AHEAD) as pool:
-        coming: list[tuple[Source, Future[tuple[Path, str] | None]]] = []
+        coming: list[tuple[Source, Future[Arrived]]] = []
         try:
             for source in waiting:
                 coming.append((source, pool.submit(fetch, source)))
@@ -160,11 +161,6 @@ def _ahead(waiting: Sequence[Source], folder: Path) -> Iterator[tuple[Source, Ca
                 yield first, future.result
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _why_never(source: Source) -> str:
-    entry = next(filter(None, map(never.load().find, source.known_as)))
-    return f"{NEVER}: {entry.why}"
 
 
 def _mined(source: Source, mined: Mined, out: Path) -> Record:
