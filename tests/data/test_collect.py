@@ -311,23 +311,29 @@ def test_a_commit_is_the_same_at_any_length(hub: Path) -> None:
     assert [step.record and step.record.version for step in steps] == [head[1][:12]]
 
 
-@pytest.mark.parametrize(
-    ("code", "goes_on"), [(0, True), (1, True), (2, False), (70, False), (130, False), (137, False)]
-)
-def test_the_recipe_goes_on_only_where_sources_could_not_be_fetched(tmp_path: Path, code: int, goes_on: bool) -> None:
-    programs = tmp_path / "programs"
+@pytest.mark.parametrize("code", [0, 1, 2, 70, 130, 137])
+def test_the_recipe_goes_on_only_with_all_sources_or_when_told_to(tmp_path: Path, code: int) -> None:
+    programs, work = tmp_path / "programs", tmp_path / "work"
     programs.mkdir()
     for name, does in {"embedcode": f'[ "$2" = collect ] && exit {code}\nexit 0\n', "python3": "exit 0\n"}.items():
-        (programs / name).write_text(f"#!/bin/sh\n{does}")
+        (programs / name).write_text(f"#!/bin/sh\necho {name} $2 >> {tmp_path}/asked\n{does}")
         (programs / name).chmod(0o755)
-    done = subprocess.run(
-        [Path(__file__).parents[2] / "recipes" / "default.sh", "work"],
-        cwd=tmp_path,
-        env=os.environ | {"PATH": f"{programs}:/usr/bin:/bin"},
-        check=False,
-    )
-    assert done.returncode == (0 if goes_on else code)
-    assert (tmp_path / "work" / "collected").exists() is goes_on
+
+    def script() -> subprocess.CompletedProcess[str]:
+        (tmp_path / "asked").write_text("")
+        command = [Path(__file__).parents[2] / "recipes" / "default.sh", "work"]
+        environment = os.environ | {"PATH": f"{programs}:/usr/bin:/bin"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+
+    done = script()
+    assert done.returncode == code
+    assert (work / "collected").exists() is (code == 0)
+    assert ("`touch work/collected`" in done.stderr) is (code == 1)
+    if code == 1:
+        script()
+        assert (tmp_path / "asked").read_text() == "embedcode collect\n", "tried again"
+        (work / "collected").touch()
+        assert script().returncode == 0 and "python3" in (tmp_path / "asked").read_text()
 
 
 def test_a_run_stops_in_time_and_goes_on(registry: Path) -> None:
