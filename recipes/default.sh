@@ -33,9 +33,10 @@ cd "$work"
 if [ ! -e collected ]; then
   echo collect >&2
   embedcode data collect "$SOURCES" mined --commits "$COMMITS" --found found.toml || {
-    code=$?
-    [ "$code" = 1 ] || exit "$code"   # a full disk, Ctrl-C: the rest of the sources would be left out for good
-    echo "some sources could not be fetched: remove $work/collected to try them again" >&2
+    code=$?   # 1 if some could not be fetched; else a full disk, Ctrl-C: without the rest it is another model
+    [ "$code" != 1 ] || echo "not all sources could be fetched: run this again, or do without them by" \
+      "\`touch $work/collected\`" >&2
+    exit "$code"
   }
   touch collected
 fi

@@ -24,7 +24,7 @@ from embedcode import Role, Truncate, settings
 from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import mean, ndcg_at, paired_bootstrap
 from embedcode.evaluate.systems import named
-from embedcode.train.score import CUT, run_of
+from embedcode.train.score import CUT, ndcg
 from embedcode.types import Encoder
 
 GUARDS = ("humaneval", "codetrans-java-cs")
@@ -39,7 +39,7 @@ def values(encoder: Encoder, task: beir.Task) -> tuple[dict[str, float], float]:
     documents = encoder.encode(list(task.corpus.values()), Role.PASSAGE, truncate=Truncate.END)
     seconds = time.perf_counter() - start
     queries = encoder.encode(list(task.queries.values()), Role.QUERY, truncate=Truncate.END)
-    return ndcg_at(CUT, run_of(task, queries @ documents.T), task.qrels), seconds
+    return ndcg(task, queries, documents), seconds
 
 
 def row(folder: Path, model: Encoder, base: Encoder) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import mean, ndcg_at, paired_bootstrap
 from embedcode.evaluate.systems import named
 from embedcode.model.spec import DEFAULT
-from embedcode.train.score import CUT, run_of
+from embedcode.train.score import CUT, ndcg
 from embedcode.types import Floats, Role
 
 SHARES = {"docstrings": 0.8, "commits": 0.05, "sql": 0.05, "shell": 0.1}
@@ -125,7 +125,7 @@ def measured(model: Static, tokenizer: Tokenizer, folder: Path) -> dict[str, Any
     documents = encoded(model, tokenizer, list(task.corpus.values()), 512)
     rate = len(task.corpus) / (time.perf_counter() - start)
     queries = encoded(model, tokenizer, list(task.queries.values()), 512)
-    values = ndcg_at(CUT, run_of(task, queries @ documents.T), task.qrels)
+    values = ndcg(task, queries, documents)
     gain = paired_bootstrap(values, lexical)
     return {
         "static": round(mean(values), 4), "bm25": round(mean(lexical), 4), "documents_per_second": round(rate),

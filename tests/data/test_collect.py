@@ -282,23 +282,58 @@ def test_a_full_disk_in_a_history_ends_the_run(hub: Path, little_disk: Little, m
     assert collect.records(out) == []
 
 
-@pytest.mark.parametrize(
-    ("code", "goes_on"), [(0, True), (1, True), (2, False), (70, False), (130, False), (137, False)]
-)
-def test_the_recipe_goes_on_only_where_sources_could_not_be_fetched(tmp_path: Path, code: int, goes_on: bool) -> None:
-    programs = tmp_path / "programs"
+def test_another_version_in_the_list_is_mined_and_stays_in_it(registry: Path) -> None:
+    out, steps = registry / "out", list[collect.Step]()
+    assert collect.collect(listed("width"), out, 1)
+    newer = [Source("pypi", "width", "1.6")]
+    assert collect.found(newer, collect.records(out)) == newer, "not yet done as it stands"
+    package(registry / "shelf" / "width-1.6-py3-none-any.whl", LICENCE, "width")
+    (registry / "shelf" / "width-1.5-py3-none-any.whl").unlink()
+    assert collect.collect(newer, out, 1, progress=steps.append)
+    assert [(step.done, step.pairs) for step in steps] == [(1, 3)]
+    assert {pair.source for pair in pairs.read(out / "pypi-width.jsonl.gz")} == {"pypi:width 1.6"}
+    assert "width==1.6" in (registry / "asked").read_text()
+    for wanted in (newer, listed("width")):
+        assert collect.collect(wanted, out, 1, progress=steps.append) and len(steps) == 1
+    assert collect.found(newer, collect.records(out)) == [Source("pypi", "width", "1.6", "Apache-2.0")]
+
+
+def test_a_commit_is_the_same_at_any_length(hub: Path) -> None:
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD", "HEAD~1"], cwd=hub / "hub/acme/shapes", capture_output=True, text=True, check=True
+    ).stdout.split()
+    out, steps = hub / "out", list[collect.Step]()
+    assert collect.collect([Source("github", "acme/shapes")], out, 1)
+    for version in (head[0], head[0][:8]):
+        assert collect.collect([Source("github", "acme/shapes", version)], out, 1, progress=steps.append)
+    assert not steps
+    assert collect.collect([Source("github", "acme/shapes", head[1])], out, 1, progress=steps.append)
+    assert [step.record and step.record.version for step in steps] == [head[1][:12]]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 70, 130, 137])
+def test_the_recipe_goes_on_only_with_all_sources_or_when_told_to(tmp_path: Path, code: int) -> None:
+    programs, work = tmp_path / "programs", tmp_path / "work"
     programs.mkdir()
     for name, does in {"embedcode": f'[ "$2" = collect ] && exit {code}\nexit 0\n', "python3": "exit 0\n"}.items():
-        (programs / name).write_text(f"#!/bin/sh\n{does}")
+        (programs / name).write_text(f"#!/bin/sh\necho {name} $2 >> {tmp_path}/asked\n{does}")
         (programs / name).chmod(0o755)
-    done = subprocess.run(
-        [Path(__file__).parents[2] / "recipes" / "default.sh", "work"],
-        cwd=tmp_path,
-        env=os.environ | {"PATH": f"{programs}:/usr/bin:/bin"},
-        check=False,
-    )
-    assert done.returncode == (0 if goes_on else code)
-    assert (tmp_path / "work" / "collected").exists() is goes_on
+
+    def script() -> subprocess.CompletedProcess[str]:
+        (tmp_path / "asked").write_text("")
+        command = [Path(__file__).parents[2] / "recipes" / "default.sh", "work"]
+        environment = os.environ | {"PATH": f"{programs}:/usr/bin:/bin"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+
+    done = script()
+    assert done.returncode == code
+    assert (work / "collected").exists() is (code == 0)
+    assert ("`touch work/collected`" in done.stderr) is (code == 1)
+    if code == 1:
+        script()
+        assert (tmp_path / "asked").read_text() == "embedcode collect\n", "tried again"
+        (work / "collected").touch()
+        assert script().returncode == 0 and "python3" in (tmp_path / "asked").read_text()
 
 
 def test_a_run_stops_in_time_and_goes_on(registry: Path) -> None:

@@ -135,6 +135,11 @@ def test_languages_are_one_task_and_a_mean_needs_all_of_it() -> None:
         ),
         ("qrels/test.jsonl", {"query-id": "q7", "corpus-id": "d1", "score": 1}, r"line 3, judges 'q7', .* the queries"),
         ("qrels/test.jsonl", {"query-id": "q0", "corpus-id": "d1", "score": 0.5}, r"line 3, has 0\.5 for 'score'"),
+        (
+            "qrels/test.jsonl",
+            {"query-id": "q0", "corpus-id": "d1", "score": float("nan")},
+            r"line 3, has nan for 'score': it must be a whole number",
+        ),
         ("qrels/test.jsonl", [1], r"line 3, is no object"),
     ],
 )

@@ -47,6 +47,14 @@ def test_what_was_left_out_for_its_licence_is_counted(text: Card) -> None:
     assert "Other licences are" not in text()
 
 
+def test_what_was_left_out_is_what_the_recipe_leaves_out(text: Card) -> None:
+    said = text(never=("tasks/a", "tasks/b-*"), held_out="held.toml")
+    assert "is in `data/never.toml` or is held out (`held.toml`), and" in said
+    assert "the run was steered by, and of `tasks/a`, `tasks/b-*`." in said
+    assert "CoIR" not in said and "held out" not in text()
+    assert "`data/never.toml` (but for CoIR's train splits, which this regime allows), and" in text(regime="in-domain")
+
+
 def test_warm_up_and_decay_are_those_that_were(text: Card) -> None:
     assert "2 warm-up steps, linear decay" in row(text(), "optimiser")[1]
     assert "12 warm-up steps, no decay" in row(text(warmup=100), "optimiser")[1]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from embedcode.engine.vectors import to_int8, to_ubinary
-from embedcode.train.losses import NEGATIVE, POSITIVE, UNKNOWN, Contrastive, contrastive, loss, packed
+from embedcode.train.losses import NEGATIVE, POSITIVE, UNKNOWN, Contrastive, contrastive, packed
 
 
 def by_hand(q: torch.Tensor, d: torch.Tensor, relation: list[list[int]], temperature: float) -> float:
@@ -101,26 +101,24 @@ def test_micro_batches_add_up_where_negatives_are_explicit(vectors: tuple[torch.
 class Given(torch.nn.Module):
     """A model whose vectors are its parameters."""
 
-    def __init__(self) -> None:
+    def __init__(self, documents: int = 3) -> None:
         super().__init__()
         torch.manual_seed(5)
-        self.sides = torch.nn.ParameterList([torch.randn(3, 8), torch.randn(3, 8)])
-
-    def get_embedding_dimension(self) -> int:
-        return 8
+        self.sides = torch.nn.ParameterList([torch.randn(3, 8), torch.randn(documents, 8)])
 
     def forward(self, features: dict[str, int]) -> dict[str, torch.Tensor]:
         return {"sentence_embedding": self.sides[features["side"]]}
 
 
-def test_matryoshka_is_the_sum_over_sizes() -> None:
-    model = Given()
-    relation = torch.full((3, 3), NEGATIVE, dtype=torch.int8).fill_diagonal_(POSITIVE)
-    found = loss(model, 0.1, False, (4, 2), 8)([{"side": 0}, {"side": 1}], relation)
+@pytest.mark.parametrize("documents", [3, 8])
+def test_matryoshka_is_the_sum_over_sizes(documents: int) -> None:
+    """Also of a batch that has as many documents as a vector has numbers."""
+    model = Given(documents)
+    relation = torch.full((3, documents), NEGATIVE, dtype=torch.int8).fill_diagonal_(POSITIVE)
+    found = Contrastive(model, 0.1, dimensions=(4, 2, 8))([{"side": 0}, {"side": 1}], relation)
     q, d = (side.detach() for side in model.sides)
     expected = sum(by_hand(q[:, :size], d[:, :size], relation.tolist(), 0.1) for size in (8, 4, 2))
     assert found.item() == pytest.approx(expected, rel=1e-4)
-    assert isinstance(loss(model, 0.1, False, (8,), 8), Contrastive)
 
 
 def test_packed_vectors_are_those_that_are_stored_and_pass_the_gradient() -> None:
@@ -154,7 +152,7 @@ def test_training_with_packings_helps_packed_vectors() -> None:
     found = {}
     for packings in ((), ("binary",)):
         model = Map()
-        criterion = loss(model, 0.1, False, (), 8, packings)
+        criterion = Contrastive(model, 0.1, packings=packings)
         optimiser = torch.optim.Adam(model.parameters(), 0.02)
         for step in range(300):
             noise = torch.Generator().manual_seed(step)

@@ -14,9 +14,10 @@ import pytest
 from embedcode.data import pairs
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
+from embedcode.evaluate.metrics import paired_bootstrap
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
-from embedcode.train import own
+from embedcode.train import own, score
 from embedcode.train.base import as_trained
 from embedcode.train.own import Verdict
 from embedcode.types import Role
@@ -103,6 +104,41 @@ def test_too_little_to_learn_from(world: Path, tmp_path: Path) -> None:
         run(tmp_path / "repo", tmp_path / "out", world)
 
 
+def test_too_few_files_to_tell_a_gain_from_chance(repository: Path, world: Path, tmp_path: Path) -> None:
+    """Functions of one file rise and fall together, however many they are."""
+    (tmp_path / "repo").mkdir()
+    held = [name for number in range(99) if own._part(name := f"f{number}.py") == 2]
+    for number, file in enumerate(sorted(repository.iterdir())):
+        name = f"f{number}.py" if f"f{number}.py" not in held else held[number % 2]
+        place = tmp_path / "repo" / name
+        place.write_text((place.read_text() if place.exists() else "") + file.read_text())
+    with pytest.raises(UsageError, match="in 2 files of the tenth held out: at least 6 are needed"):
+        run(tmp_path / "repo", tmp_path / "out", world)
+
+
+def test_the_verdict_draws_files(
+    repository: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two files' worth of gains that are alike within a file, the interval is that of two values, not of eight."""
+    own._divide(repository, tmp_path, 1, lambda line: None)
+    task = beir.load(tmp_path / "held-out")
+    file = {
+        query: text.partition("(")[0].rpartition("_")[2]
+        for query, text in zip(task.queries, task.corpus.values(), strict=True)
+    }
+    of: dict[str, float] = {}
+    gains = {query: of.setdefault(file[query], len(of) / 10) for query in task.queries}
+    scores = iter([dict.fromkeys(task.queries, 0.0), gains])
+    monkeypatch.setattr(score.Judge, "values", lambda *_: {"held-out": next(scores)})
+    monkeypatch.setattr(own, "_divide", lambda *_: pairs.write(tmp_path / "own.jsonl.gz", []))
+    monkeypatch.setattr(own, "Run", lambda *_: SimpleNamespace(go=lambda: SimpleNamespace(folder=world / "base")))
+    monkeypatch.setattr(own.shutil, "rmtree", lambda _: None)
+    verdict, _ = run(repository, tmp_path, world)
+    assert verdict.gain == paired_bootstrap(gains, dict.fromkeys(gains, 0.0), clusters=file)
+    alone = paired_bootstrap(gains, dict.fromkeys(gains, 0.0))
+    assert verdict.gain.high - verdict.gain.low > 1.3 * (alone.high - alone.low)
+
+
 def test_what_was_not_divided_to_the_end_is_divided_again(repository: Path, world: Path, tmp_path: Path) -> None:
     (tmp_path / "held-out").write_text("in the way")
     with pytest.raises(UsageError, match="held-out cannot be written"):
@@ -144,13 +180,14 @@ def test_a_base_in_a_package_that_is_not_installed_says_how_to_get_it(recipe: Ca
 def test_a_model_is_judged_and_trained_with_its_own_prompts_and_pooling(world: Path, tmp_path: Path) -> None:
     """As e5 has prompts, bge the first token, and Qwen3 the last and no look ahead."""
     theirs = replace(
-        Checkpoint.read(world / "base"), causal=True, pooling=Pooling.LAST, instruction="find",
+        Checkpoint.read(world / "base"), causal=True, pooling=Pooling.LAST, instruction="find", dimensions=(16, 64),
         prompts={Role.QUERY: "Instruct: {instruction}\nQuery: ", Role.PASSAGE: "passage: "},
     )  # fmt: skip
     recipe = own.like(theirs, own.own_recipe(tmp_path, str(world / "base"), 5))
     ours = as_trained(recipe, theirs)
     for name in ("causal", "pooling", "instruction", "prompts"):
         assert getattr(ours, name) == getattr(theirs, name), name
+    assert recipe.dimensions == (16, 64)
 
 
 def test_of_a_large_repository_only_so_many_functions_are_scored_and_always_the_same(

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from embedcode.engine import memory
 from embedcode.errors import EmbedcodeError, UsageError
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
-from embedcode.train import averaging, base, loop, mix, near, network, publish, run
+from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, run
 from embedcode.train.batches import Batch, Collator
 from embedcode.train.recipe import Lora, Recipe, read
 from embedcode.train.run import Outcome, Run
@@ -216,11 +217,95 @@ def test_a_folder_with_a_run_is_not_taken_again_or_by_another_recipe(recipe: Rec
     plan = json.loads((out / "plan.json").read_text())
     for new in ("licences", "clip"):  # as of a version that did not have them
         del plan["recipe"][new]
+    del plan["recipe"]["mining"]["kept"]
+    for one in plan["recipe"]["data"]:
+        del one["ask"]
     (out / "plan.json").write_text(json.dumps(plan))
     go(recipe("first", evaluate=[]), out, resume=True)  # nothing is left to do but to write it again
     with pytest.raises(UsageError, match=r"another clip: 1\.0, not 0\.5"):
         go(recipe("first", evaluate=[], clip=0.5), out, resume=True)
     assert all(torch.equal(one, before[name]) for name, one in weights(out).items())
+
+
+@pytest.mark.parametrize("table", ["", "lora", "data"])
+def test_a_run_of_a_version_whose_recipes_had_another_key_says_so(recipe: Recipes, tmp_path: Path, table: str) -> None:
+    path = recipe("later", evaluate=[], lora={"rank": 4, "targets": ["query"]})
+    Run(read(path), tmp_path, tell=lambda line: None)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    del plan["recipe"]["lora"]["dropout"]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    Run(read(path), tmp_path, resume=True, tell=lambda line: None)
+    whole = plan["recipe"]
+    {"": whole, "lora": whole["lora"], "data": whole["data"][1]}[table]["warm_restarts"] = 0
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(UsageError, match=r"another version of embedcode began, with the key 'warm_restarts': go on"):
+        Run(read(path), tmp_path, resume=True, tell=lambda line: None)
+
+
+def test_figures_are_of_the_judgements_that_there_are_now(recipe: Recipes, world: Path, tmp_path: Path) -> None:
+    task = world / "judged"
+    shutil.copytree(world / "toys", task)
+    path = recipe("judged", evaluate=["judged"], evaluate_every=1, choose="best", steps=1)
+    first = go(path, tmp_path / "out")
+    lines = (task / "qrels.tsv").read_text().splitlines()
+    documents = [line.split("\t")[1] for line in lines]
+    turned = zip(lines, documents[1:] + documents[:1], strict=True)
+    (task / "qrels.tsv").write_text("".join(f"{line.split()[0]}\t{document}\t1\n" for line, document in turned))
+    shutil.rmtree(tmp_path / "out" / "round-1" / "checkpoint-1")
+    again, fresh = go(path, tmp_path / "out", resume=True), go(path, tmp_path / "fresh")
+    assert again.before == fresh.before != first.before
+    best = [json.loads((tmp_path / name / "round-1" / "best.json").read_text()) for name in ("out", "fresh")]
+    assert best[0] == best[1], "the best score of before is of another task"
+
+
+def test_sizes_that_were_trained_can_be_asked_for_and_those_of_the_base_no_more(
+    recipe: Recipes, world: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(world / "base", base)
+    published = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(published | {"matryoshka_dimensions": [16, 64]}))
+    values = {"base": str(base), "evaluate": [], "steps": 1}
+    cut = go(recipe("cut", dimensions=[32], **values), tmp_path / "cut").folder
+    model = embedcode.load(str(cut), threads=1, precision="fp32")
+    assert model.encode(TEXTS[:1], Role.QUERY, dimensions=32).shape == (1, 32)
+    with pytest.raises(UsageError, match=r"does not declare dimensions 16"):
+        model.encode(TEXTS[:1], Role.QUERY, dimensions=16)
+    assert Checkpoint.read(go(recipe("uncut", **values), tmp_path / "uncut").folder).dimensions == ()
+
+
+def test_a_run_that_diverges_ends_and_publishes_nothing(
+    recipe: Recipes, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(world / "base", broken)
+    tensors = load_file(broken / "model.safetensors")
+    tensors["encoder.layer.0.output.dense.bias"][0] = torch.nan
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match=r"the loss is no number any more at step 1, .* lower learning_rate"):
+        go(recipe("broken", base=str(broken), evaluate=[]), tmp_path / "loss")
+
+    real = losses.contrastive
+
+    def steep(*arguments: Any) -> torch.Tensor:
+        found = real(*arguments)
+        return found + (found * 0).sqrt()  # 0, with a gradient that is no number
+
+    monkeypatch.setattr(losses, "contrastive", steep)
+    with pytest.raises(UsageError, match=r"weights are no numbers any more at step 1, .* lower learning_rate"):
+        go(recipe("steep", steps=1, evaluate=[]), tmp_path / "weights")
+    for name in ("loss", "weights"):
+        assert not (tmp_path / name / "model").exists()
+        assert loop.checkpoints(tmp_path / name / "round-1") == []
+
+
+def test_queries_are_brought_together_by_what_they_are_trained_with(recipe: Recipes, tmp_path: Path) -> None:
+    sets = [{"name": name, "files": ["two.jsonl"], "group": "near"} for name in ("one", "two")]
+    sets[1]["instruction"] = "find the colour"
+    path = recipe("asked", data=sets, evaluate=[], steps=1, query_prompt="{instruction}: ", instruction="find")
+    go(path, tmp_path)
+    one, two = (np.load(tmp_path / f"near-{name}.npy") for name in ("one", "two"))
+    assert one.shape == two.shape and not np.allclose(one, two, atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -483,6 +568,29 @@ def test_only_so_many_checkpoints_are_kept_and_averaged(recipe: Recipes, tmp_pat
     for name, one in weights(tmp_path / "out").items():
         mean = torch.stack([next(v for k, v in part.items() if k.endswith(name)) for part in parts]).mean(0)
         torch.testing.assert_close(one, mean, rtol=1e-6, atol=1e-7)
+
+
+def test_a_kill_while_a_checkpoint_is_removed_changes_no_average(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(folder: Path) -> None:
+        raise Killed
+
+    path = recipe("removed", steps=6, save_every=2, keep=2, choose="average", evaluate=[])
+    go(path, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "_remove", kill)
+        go(path, tmp_path / "killed")
+    folder = tmp_path / "killed" / "round-1"
+    assert len(loop.checkpoints(folder)) == 3
+    (folder / ".checkpoint-1.gone").mkdir()  # as of a kill a moment later
+    go(path, tmp_path / "killed", resume=True)
+    assert sorted(one.name for one in folder.glob("*checkpoint*")) == ["checkpoint-4", "checkpoint-6"]
+    for name, one in weights(tmp_path / "killed").items():
+        assert torch.equal(one, weights(tmp_path / "whole")[name]), name
 
 
 def test_blend_lies_between_base_and_tuned(recipe: Recipes, world: Path, tmp_path: Path) -> None:

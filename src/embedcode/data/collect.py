@@ -28,6 +28,8 @@ AHEAD = 6
 UNREADABLE = "archive refused or unreadable"
 UNREADABLE_HISTORY = "history refused or unreadable"
 
+Arrived = tuple[Path, str] | never.Entry
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -54,6 +56,11 @@ class Record:
     """Edited files left out."""
     seconds: float = 0.0
 
+    def is_of(self, source: Source) -> bool:
+        """Whether it is of the version that a list asks for; of a repository a commit is written at any length."""
+        asked, had = source.version, self.version
+        return asked in ("", had) or (source.registry == "github" and (asked.startswith(had) or had.startswith(asked)))
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -75,7 +82,8 @@ def collect(
     progress: Callable[[Step], None] = lambda step: None,
     commits: int = 0,
 ) -> bool:
-    """Mine what has no record in `out` yet; whether all is done. Stops between two sources after `seconds`.
+    """Mine what has no record in `out` yet, or one of another version; whether all is done. Stops between two sources
+    after `seconds`.
 
     Of a repository the newest so many commits are paired too, also where it was mined for fewer of them. UsageError
     where the disk is full; what was done before stays.
@@ -89,7 +97,7 @@ def collect(
 
     def is_done(source: Source) -> bool:
         record = known.get((source.registry, source.name))
-        if record is None:
+        if record is None or not record.is_of(source):
             return False
         asked = record.commits or (commits if record.commit_pairs else 0)  # older records do not say it
         return source.registry != "github" or not record.licence or asked >= commits
@@ -112,8 +120,8 @@ def collect(
             except UsageError as error:
                 progress(Step(done, total, found, None, str(error)))
                 continue
-            if archive is None:
-                record = _nothing(source, _why_never(source))
+            if isinstance(archive, never.Entry):
+                record = _nothing(source, f"{NEVER}: {archive.why}")
             else:
                 path, version = archive
                 exact = Source(source.registry, source.name, version)
@@ -133,17 +141,16 @@ def collect(
     return done == total
 
 
-def _ahead(waiting: Sequence[Source], folder: Path) -> Iterator[tuple[Source, Callable[[], tuple[Path, str] | None]]]:
-    """Each source with a function that waits for its archive; None for one that is never fetched."""
+def _ahead(waiting: Sequence[Source], folder: Path) -> Iterator[tuple[Source, Callable[[], Arrived]]]:
+    """Each source with a function that waits for its archive and version, or for why it is never fetched."""
     known = never.load()
 
-    def fetch(source: Source) -> tuple[Path, str] | None:
-        if any(map(known.find, source.known_as)):
-            return None
-        return sources.fetch(source, folder / source.file_name)
+    def fetch(source: Source) -> Arrived:
+        entry = next(filter(None, map(known.find, source.known_as)), None)
+        return entry or sources.fetch(source, folder / source.file_name)
 
     with ThreadPoolExecutor(AHEAD) as pool:
-        coming: list[tuple[Source, Future[tuple[Path, str] | None]]] = []
+        coming: list[tuple[Source, Future[Arrived]]] = []
         try:
             for source in waiting:
                 coming.append((source, pool.submit(fetch, source)))
@@ -154,11 +161,6 @@ def _ahead(waiting: Sequence[Source], folder: Path) -> Iterator[tuple[Source, Ca
                 yield first, future.result
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _why_never(source: Source) -> str:
-    entry = next(filter(None, map(never.load().find, source.known_as)))
-    return f"{NEVER}: {entry.why}"
 
 
 def _mined(source: Source, mined: Mined, out: Path) -> Record:
@@ -268,7 +270,7 @@ def found(wanted: Sequence[Source], done: Sequence[Record]) -> list[Source]:
     result = []
     for source in wanted:
         record = records.get((source.registry, source.name))
-        if record is None:
+        if record is None or not record.is_of(source):
             result.append(source)
         elif record.pairs or record.commit_pairs:
             result.append(Source(source.registry, source.name, record.version, record.licence))

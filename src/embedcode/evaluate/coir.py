@@ -92,7 +92,7 @@ def load(part: Part, data: Path | None, convention: Convention) -> Task:
             if id not in held:
                 raise UsageError(f"{where} judges {id!r}, which is not in the {kind} of {part.name}: get the task anew")
         score = row.get("score")
-        if not isinstance(score, int | float) or score != int(score):
+        if not (isinstance(score, int) or (isinstance(score, float) and score.is_integer())):
             raise UsageError(f"{where} has {score!r} for 'score': it must be a whole number")
         qrels.setdefault(query, {})[document] = int(score)
     return Task(f"coir/{part.name}", corpus, {query: queries[query] for query in qrels}, qrels)

@@ -35,6 +35,8 @@ _NAMED = {
 }
 
 
+SIZES = ("matryoshka_dimensions", "matryoshka_dims")
+"""Fields of config.json that declare Matryoshka sizes; ours is the first."""
 _IDLE = ("transformers_version", "use_cache", "initializer_range")
 """Fields of a config that no vector depends on, and that are written anew where a checkpoint is saved again."""
 
@@ -275,7 +277,7 @@ def _instruction(prompt: str) -> tuple[str, str]:
 
 
 def _dimensions(folder: Path, published: Mapping[str, Any], known: tuple[int, ...]) -> tuple[int, ...]:
-    declared = published.get("matryoshka_dimensions") or published.get("matryoshka_dims") or known
+    declared = next(filter(None, map(published.get, SIZES)), known)
     if not isinstance(declared, list | tuple) or not all(isinstance(size, int) and size > 0 for size in declared):
         raise ModelError(f"{folder / 'config.json'}: matryoshka_dimensions {declared!r} is no list of sizes.")
     return tuple(sorted(declared))

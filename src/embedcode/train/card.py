@@ -85,9 +85,13 @@ def _data(recipe: Recipe, mix: Mix) -> str:
     ]
     table = _table(("data set", "pairs", "of a batch", "licences", "languages", "left out", "other licences"), rows)
     others = f" Other licences are those beside {', '.join(recipe.licences)}." if recipe.licences else ""
+    coir = " (but for CoIR's train splits, which this regime allows)" if recipe.regime == "in-domain" else ""
+    held = f" or is held out (`{recipe.held_out}`)" if recipe.held_out else ""
+    clear = f", and of {', '.join(f'`{one}`' for one in recipe.never)}" if recipe.never else ""
     return (
-        f"## Training data\n\n{table}\n\nRegime: {recipe.regime}. Left out are pairs whose source or content is in a "
-        "benchmark (`data/never.toml`, and the documents and queries of the tasks the run was steered by)." + others
+        f"## Training data\n\n{table}\n\nRegime: {recipe.regime}. Left out are pairs whose source is in "
+        f"`data/never.toml`{coir}{held}, and those with a text, or nearly, of the tasks the run was steered by{clear}."
+        + others
     )
 
 

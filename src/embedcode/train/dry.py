@@ -175,9 +175,7 @@ def _steps(recipe: Recipe, mixed: Mix, batches: MixedBatches, folder: Path) -> t
     checkpoint = base.tiny(short, folder)
     model = network.trainable(checkpoint, short.lora, short.dropout, checkpointing=short.gradient_checkpointing)
     collator = run.collates(short, checkpoint, mixed)
-    criterion = losses.loss(
-        model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim, recipe.packings
-    )
+    criterion = losses.Contrastive(model, recipe.temperature, recipe.symmetric, recipe.dimensions, recipe.packings)
     # The rate of a real run would change nothing that a print shows.
     optimiser = torch.optim.Adam([one for one in model.parameters() if one.requires_grad], lr=1e-3)
     queries = documents = compared = 0

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer
 from transformers import TrainerCallback
@@ -38,6 +39,12 @@ class Loop(SentenceTransformerTrainer):
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """card.py writes the card."""
 
+    def training_step(self, model: Any, *args: Any, **options: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(model, *args, **options)
+        if not torch.isfinite(loss):
+            raise _diverged(self.state.global_step + 1, "the loss is no number")
+        return loss
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         assert output_dir is not None
         Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -51,6 +58,9 @@ class Loop(SentenceTransformerTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         run = Path(str(self.args.output_dir))
+        # The last step's gradient may have spoilt them, which no loss tells any more.
+        if not all(bool(torch.isfinite(one).all()) for one in trained_weights(self.model).values()):
+            raise _diverged(self.state.global_step, "weights are no numbers")
         self._saving = run / ".part"
         shutil.rmtree(self._saving, ignore_errors=True)
         try:
@@ -70,14 +80,28 @@ class Loop(SentenceTransformerTrainer):
         finally:
             shutil.rmtree(self._saving, ignore_errors=True)
             self._saving = None
-        for old in checkpoints(run)[: -self._keep]:
-            _remove(old)
+        tidy(run, self._keep)
 
 
 def checkpoints(run: Path) -> list[Path]:
     """Those of a run, by their step."""
     found = [(int(match[1]), path) for path in run.glob("checkpoint-*") if (match := _NUMBERED.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
+
+
+def tidy(run: Path, keep: int) -> None:
+    """Remove all checkpoints but the last ones, and what a kill left of others that were removed."""
+    for old in checkpoints(run)[:-keep]:
+        _remove(old)
+    for gone in run.glob(".checkpoint-*.gone"):
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _diverged(step: int, what: str) -> UsageError:
+    return UsageError(
+        f"{what} any more at step {step:,}, so the run has diverged: lower learning_rate, or raise warmup, and begin "
+        "another run, by --out."
+    )
 
 
 def _remove(folder: Path) -> None:

@@ -2,7 +2,7 @@
 them nobody may say anything about. Knows no pairs and no tokens: batches.py decides the relation.
 
 sentence-transformers has the in-batch losses; none takes explicit negatives only, and none leaves out a document that
-answers a query by another of its pairs. Matryoshka is theirs, around this one.
+answers a query by another of its pairs.
 """
 
 from __future__ import annotations
@@ -61,33 +61,29 @@ def _one_way(scores: torch.Tensor, relation: torch.Tensor) -> torch.Tensor:
 
 class Contrastive(torch.nn.Module):
     """`contrastive` as the trainer of sentence-transformers calls a loss: features of queries and of documents, and
-    the relation as their label."""
+    the relation as their label. With `packings` the mean of it and of the same over packed vectors; with `dimensions`
+    the sum of that over the whole vectors and those cut to each smaller size (Matryoshka, arXiv 2205.13147)."""
 
-    def __init__(self, model: Any, temperature: float, symmetric: bool = False, packings: Sequence[str] = ()) -> None:
+    def __init__(
+        self, model: Any, temperature: float, symmetric: bool = False, dimensions: Sequence[int] = (),
+        packings: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.symmetric = symmetric
+        self.dimensions = tuple(dimensions)
         self.packings = tuple(packings)
 
     def forward(self, features: Sequence[Mapping[str, Any]], relation: torch.Tensor) -> torch.Tensor:
         queries, documents = (self.model(dict(each))["sentence_embedding"] for each in features)
+        whole = queries.shape[-1]
+        # Not sentence-transformers' MatryoshkaLoss: it takes a relation of as many columns for vectors, and cuts it.
+        sizes = sorted({whole, *(min(size, whole) for size in self.dimensions)}, reverse=True)
+        return torch.stack([self._of(queries[:, :size], documents[:, :size], relation) for size in sizes]).sum()
+
+    def _of(self, queries: torch.Tensor, documents: torch.Tensor, relation: torch.Tensor) -> torch.Tensor:
         sides = [(queries, documents)]
         sides += [(packed(queries, packing), packed(documents, packing)) for packing in self.packings]
         each = [contrastive(*side, relation, self.temperature, self.symmetric) for side in sides]
         return torch.stack(each).mean()
-
-
-def loss(
-    model: Any, temperature: float, symmetric: bool, dimensions: Sequence[int], dim: int, packings: Sequence[str] = ()
-) -> torch.nn.Module:
-    """The loss of a recipe; with `dimensions` also of the vectors cut to them (Matryoshka, arXiv 2205.13147), with
-    `packings` the mean of it and of the same over packed vectors."""
-    whole = Contrastive(model, temperature, symmetric, packings)
-    smaller = [size for size in dimensions if size < dim]
-    if not smaller:
-        return whole
-    from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
-
-    made: torch.nn.Module = MatryoshkaLoss(model, whole, sorted({dim, *smaller}, reverse=True))  # type: ignore[no-untyped-call, unused-ignore]
-    return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from embedcode import __version__
-from embedcode.model.checkpoint import Checkpoint, tokenizer_config
+from embedcode.model.checkpoint import SIZES, Checkpoint, tokenizer_config
 from embedcode.model.family import Pooling
 from embedcode.model.spec import Spec
 from embedcode.train import card, score
@@ -52,7 +52,7 @@ def write(
 
     folder.mkdir(parents=True)
     save_file(dict(weights), folder / "model.safetensors", {"format": "pt"})
-    write_json(folder / "config.json", _config(checkpoint))
+    write_json(folder / "config.json", _config(checkpoint, recipe.dimensions))
     for name in SIDE:
         if (checkpoint.folder / name).is_file():
             shutil.copy(checkpoint.folder / name, folder / name)
@@ -125,7 +125,7 @@ def about(
     }
 
 
-def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+def _config(checkpoint: Checkpoint, dimensions: Sequence[int]) -> dict[str, Any]:
     """config.json of the stock network; a decoder that sees both ways says so, and stock code obeys."""
     from transformers import AutoConfig, AutoModel
 
@@ -136,6 +136,10 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     fields |= {"architectures": [kind], "dtype": "float32"}
     if not checkpoint.causal:
         fields["is_causal"] = False
+    for name in SIZES:  # of the base: trained without them, its vectors are cut no more than others
+        fields.pop(name, None)
+    if dimensions:
+        fields[SIZES[0]] = sorted({*dimensions, checkpoint.dim})
     return fields
 
 

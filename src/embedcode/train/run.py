@@ -37,7 +37,7 @@ from embedcode.model.spec import sha256
 from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, score
 from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
-from embedcode.train.recipe import Recipe
+from embedcode.train.recipe import Data, Lora, Mining, Recipe
 from embedcode.types import Floats, Role, digest
 
 TRIAL = 2
@@ -87,7 +87,9 @@ class Run:
     ) -> None:  # fmt: skip
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
         check(recipe)
+        self._plan: dict[str, Any] = {}
         self._steering = steering(self._places(recipe.evaluate))
+        self._contents = {task.name: task.content for task in self._steering}
         before = {*out.glob("pairs-*"), *out.glob("base")}
         begun = self._claim(resume)
         try:
@@ -150,8 +152,7 @@ class Run:
             self._train(model, checkpoint, mixed, judge, folder)
             self._choose(model, folder, start)
         after = self._scored(judge, model, "after", {"round": rounds})
-        steps = int(self._plan()["steps"])
-        outcome = Outcome(self.out / "model", before, after, steps)
+        outcome = Outcome(self.out / "model", before, after, int(self._plan["steps"]))
         self._publish(model, checkpoint, outcome)
         return outcome
 
@@ -162,16 +163,14 @@ class Run:
         recipe = self.recipe
         pieces = recipe.micro_batch or recipe.batch
         # A run that was begun before draws as it did.
-        places = pieces == 1 and bool(self._plan().get("places"))
+        places = pieces == 1 and bool(self._plan.get("places"))
         collator = collates(recipe, checkpoint, mixed, places)
-        criterion = losses.loss(
-            model, recipe.temperature, recipe.symmetric, recipe.dimensions, checkpoint.dim, recipe.packings
-        )
-        plan = self._plan()
-        if "steps" not in plan:
-            plan = self._planned(collator, criterion, mixed)
-        steps = int(plan["steps"])
+        criterion = losses.Contrastive(model, recipe.temperature, recipe.symmetric, recipe.dimensions, recipe.packings)
+        if "steps" not in self._plan:
+            self._write_plan(self._plan | {"steps": self._planned(collator, criterion, mixed)})
+        steps = int(self._plan["steps"])
         whole = mixed_batches(recipe, mixed, steps, recipe.seed)
+        loop.tidy(folder, recipe.keep)  # a kill may have come before the oldest one went
         last = next(reversed(loop.checkpoints(folder)), None)
         done = int(last.name.rpartition("-")[2]) if last else 0
         if last:
@@ -195,6 +194,7 @@ class Run:
                 bf16=precision(recipe) == "bf16",
                 use_cpu=not torch.cuda.is_available(),
                 logging_steps=LOG_EVERY,
+                logging_nan_inf_filter=False,  # loop.py ends a run that has diverged
                 save_strategy="steps",
                 save_steps=recipe.save_every,
                 seed=recipe.seed,
@@ -254,7 +254,9 @@ class Run:
 
         def encode(one: mix.Set, queries: Sequence[str]) -> Floats:
             self.tell(f"data set {one.data.name}: {len(queries):,} queries are brought together by what they ask")
-            return network.encode(model, read.query(queries), checkpoint.first_position)
+            return network.encode(
+                model, read.query(queries, [one.data.instruction] * len(queries)), checkpoint.first_position
+            )
 
         with _writing(self.out):
             return near.near(found, encode, self.out)
@@ -277,7 +279,7 @@ class Run:
     def _embedding(self, what: str, done: int, total: int) -> None:
         self.progress(Step(done, total, what=f"embedding {what},"))
 
-    def _planned(self, collator: Collator, criterion: Any, mixed: Mix) -> dict[str, Any]:
+    def _planned(self, collator: Collator, criterion: Any, mixed: Mix) -> int:
         recipe = self.recipe
         steps = recipe.steps or steps_of(len(mixed.pairs), recipe.batch, recipe.epochs)
         if recipe.minutes:
@@ -290,21 +292,19 @@ class Run:
             self.tell(f"{each:.1f} s a step: {steps:,} steps in {recipe.minutes / rounds:g} minutes")
         if said := undecayed(recipe, steps):
             self.tell(said)
-        plan = self._plan() | {"steps": steps}
-        self._write_plan(plan)
-        return plan
+        return steps
 
     def _base_scores(self, judge: score.Judge, model: Any) -> Values:
         """Of the base; a run that goes on has them, unless the tasks are others now."""
         place = self.out / BEFORE
-        asked = {task.name: set(answerable(task.qrels)) for task in self._steering}
         with suppress(FileNotFoundError, ValueError):
-            found: Values = json.loads(place.read_text("utf-8"))
-            if {name: set(values) for name, values in found.items()} == asked:
-                return found
+            kept: dict[str, Any] = json.loads(place.read_text("utf-8"))
+            if kept.get("tasks") == self._contents:
+                values: Values = kept["ndcg@10"]
+                return values
         found = self._scored(judge, model, "before", {"round": 1, "step": 0})
         with _writing(place), replacing(place) as file:
-            file.write(json.dumps(found).encode())
+            file.write(json.dumps({"tasks": self._contents, "ndcg@10": found}).encode())
         return found
 
     def _scored(self, judge: score.Judge, model: Any, what: str, about: dict[str, Any]) -> Values:
@@ -335,35 +335,48 @@ class Run:
     def _claim(self, resume: bool) -> bool:
         """Take the folder, or go on in it if it is of the same recipe; whether a run begins in it."""
         own = _plain(self.recipe)
-        plan = self._plan()
         if not resume:
             refuse_taken(self.out)
-        # A run of an older version has no keys that came since: what they are by default is what it did.
-        begun = _plain(Recipe(Path(), "", "")) | plan["recipe"] if plan else own
-        if begun != own:
-            odd = next(name for name in own if own[name] != begun[name])
-            raise UsageError(
-                f"{self.out} has a run with another {odd}: {begun[odd]!r}, not {own[odd]!r}. "
-                "Go on with the recipe as it was, or give another folder by --out."
-            )
-        if not plan and resume:
-            self.tell(f"{self.out} has no run yet: starting one")
-        if not plan:
-            with _writing(self.out):
-                self.out.mkdir(parents=True, exist_ok=True)
-            self._write_plan({"recipe": own, "places": True})
-        return not plan
-
-    def _plan(self) -> dict[str, Any]:
         with suppress(FileNotFoundError, ValueError):
-            plan: dict[str, Any] = json.loads((self.out / "plan.json").read_text("utf-8"))
-            return plan
-        return {}
+            self._plan = json.loads((self.out / "plan.json").read_text("utf-8"))
+        if self._plan:
+            begun = self._completed(self._plan["recipe"])
+            if odd := next((name for name in own if own[name] != begun[name]), None):
+                raise UsageError(
+                    f"{self.out} has a run with another {odd}: {begun[odd]!r}, not {own[odd]!r}. "
+                    "Go on with the recipe as it was, or give another folder by --out."
+                )
+            return False
+        if resume:
+            self.tell(f"{self.out} has no run yet: starting one")
+        with _writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        self._write_plan({"recipe": own, "places": True})
+        return True
 
-    def _write_plan(self, plan: Mapping[str, Any]) -> None:
+    def _completed(self, written: dict[str, Any]) -> dict[str, Any]:
+        """The recipe of a run that an older version began: keys that came since are as by default, as that run did."""
+
+        def whole(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+            known = _plain(kind)
+            if gone := sorted(values.keys() - known.keys()):
+                raise UsageError(
+                    f"{self.out} has a run that another version of embedcode began, with the key {gone[0]!r}: go on "
+                    "with that version, or give another folder by --out."
+                )
+            return known | values
+
+        found = whole(Recipe(Path(), "", ""), written)
+        found["data"] = [whole(Data("", ()), one) for one in found["data"]]
+        found["mining"] = whole(Mining(), found["mining"])
+        found["lora"] = found["lora"] and whole(Lora(), found["lora"])
+        return found
+
+    def _write_plan(self, plan: dict[str, Any]) -> None:
         place = self.out / "plan.json"
         with _writing(place), replacing(place) as file:
             file.write(json.dumps(plan, indent=1, ensure_ascii=False).encode() + b"\n")
+        self._plan = plan
 
 
 class _Watching:
@@ -389,20 +402,21 @@ class _Watching:
     def _keep_best(self, step: int, value: float) -> None:
         from safetensors.torch import save
 
-        place = self._folder / "best.json"
+        place, contents = self._folder / "best.json", self._run._contents
         with suppress(FileNotFoundError, ValueError):
-            if json.loads(place.read_text("utf-8"))["mean"] >= value:
+            best = json.loads(place.read_text("utf-8"))
+            if best.get("tasks", contents) == contents and best["mean"] >= value:
                 return
         with _writing(self._folder / BEST):
             with replacing(self._folder / BEST) as file:
                 file.write(save(network.trained_weights(self._model)))
             with replacing(place) as file:
-                file.write(json.dumps({"step": step, "mean": value}).encode())
+                file.write(json.dumps({"step": step, "mean": value, "tasks": contents}).encode())
 
 
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    """As its plan has it, wherever it lies."""
-    found: dict[str, Any] = json.loads(json.dumps(asdict(recipe) | {"folder": ""}))
+def _plain(part: Recipe | Data | Lora | Mining) -> dict[str, Any]:
+    """As a plan has it, wherever the recipe lies."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(part), default=lambda folder: ""))
     return found
 
 

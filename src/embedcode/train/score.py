@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from embedcode.data import scoring
 from embedcode.evaluate.beir import Task
 from embedcode.evaluate.metrics import mean, ndcg_at
 from embedcode.train.batches import Texts
+from embedcode.types import Floats
 
 CUT = 10
 DEEP = 100
@@ -35,18 +35,18 @@ class Judge:
         out = {}
         for task, (queries, documents) in zip(self._tasks, self._tokens, strict=True):
             asked, found = encode(model, queries, self._first), encode(model, documents, self._first)
-            out[task.name] = ndcg_at(CUT, run_of(task, asked @ found.T), task.qrels)
+            out[task.name] = ndcg(task, asked, found)
         return out
 
 
-def run_of(task: Task, scores: Any) -> dict[str, dict[str, float]]:
+def ndcg(task: Task, queries: Floats, documents: Floats) -> dict[str, float]:
+    """nDCG@10 of each query of a task, by vectors in its order."""
     names = list(task.corpus)
-    deep = min(DEEP, len(names))
-    best = np.argpartition(-scores, deep - 1, axis=1)[:, :deep]
-    return {
-        query: {names[place]: float(scores[row, place]) for place in best[row]}
-        for row, query in enumerate(task.queries)
+    run = {
+        query: dict(zip((names[place] for place in places), map(float, scores), strict=True))
+        for query, scores, places in zip(task.queries, *scoring.nearest(queries, documents, DEEP), strict=True)
     }
+    return ndcg_at(CUT, run, task.qrels)
 
 
 def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
