@@ -195,8 +195,8 @@ def share(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
 
 
 def lanes(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]:
-    """One query at a time, idle, and while bulk indexing has all the queue it may. Bulk goes on all the time; queries are
-    asked in every other window, and the server's own counter says what it computed of bulk in each: its rate drifts
+    """One query at a time, idle, and while bulk indexing has all the queue it may. Bulk goes on all the time; in every
+    other window queries are asked, and the server's own counter says what it computed of bulk in each: its rate drifts
     within a minute by more than queries cost."""
     draw = random.Random(3)
     queries = [(json.dumps({"model": MODEL, "input": f"{line} {draw.random()}", "input_type": "query"}), 10)
