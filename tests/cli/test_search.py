@@ -395,6 +395,27 @@ def test_status_says_what_failed(call: Run, shop: Path, monkeypatch: pytest.Monk
     assert f"\n  shop/prices.py: {reason}\n" in call("status", "-v", cwd=shop).stdout.decode()
 
 
+def test_a_text_that_cannot_be_embedded_is_no_work_left_to_do(
+    call: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embedcode.engine.graph import GraphEncoder
+    from embedcode.errors import EncodeError
+
+    def broken(self: GraphEncoder, tokens: object) -> object:
+        raise EncodeError("Input 0 has no finite vector: leave it out.", 0)
+
+    call("index", cwd=shop)
+    (shop / "new.py").write_text("def fresh():\n    return 1\n")
+    assert b"vectors" not in call("search", "price", "--mode", "lexical", cwd=shop).stderr
+    with monkeypatch.context() as patched:
+        patched.setattr(GraphEncoder, "forward", broken)
+        assert b"failed: 1 files" in call("index", "--wait", cwd=shop).stdout
+    assert answer(call("search", "price", "--json", cwd=shop))["notes"] == []
+    found = answer(call("status", "--json", cwd=shop))
+    assert "no finite vector" in found["failed"]["new.py"]
+    assert found["embedded"] == found["chunks"] - 1
+
+
 def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None:
     call("index", str(shop))
     planned = answer(call("clean", str(shop), "--dry-run", "--json"))

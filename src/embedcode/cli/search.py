@@ -253,7 +253,7 @@ def _bring_up_to_date(index: Index, update: bool, wait: bool, yes: bool) -> list
         output.note(f"{who}: waiting for it")
         report = updated()
     failed = len(report.failed)
-    return [f"the syntax of {failed:,} files failed; `embedcode status -v` lists them"] if failed else []
+    return [f"{failed:,} files failed, the rest is whole; `embedcode status -v` lists them"] if failed else []
 
 
 def _check_scope(index: Index) -> None:
@@ -296,7 +296,7 @@ def _put(index: Index, form: _Form, hits: list[Hit], query: Query, remarks: Sequ
     if not form.as_json:
         output.put_hits(hits, index.root, form.why, form.asked)
     notes = [*remarks] if hits else [*remarks, index.no_hits(query.where)]
-    if query.mode is not Mode.LEXICAL and meta.embedded < meta.chunks:
+    if query.mode is not Mode.LEXICAL and index.missing:
         rest = f"`embedcode index --wait {quote(str(index.root))}` makes the rest"
         if form.watch:
             rest = "the rest is being made"

@@ -20,6 +20,8 @@ from embedcode.files import everything, replacing
 from embedcode.index import locks
 from embedcode.index.home import holds_index, home_of, noted_root, root_of, size
 from embedcode.index.locks import Lock
+from embedcode.index.refused import NOTE as REFUSED
+from embedcode.index.refused import refused, remember
 from embedcode.index.report import Progress, Report, Status, Step
 from embedcode.model.passage import vector_key
 from embedcode.settings import Settings
@@ -177,7 +179,10 @@ class Index:
             for id, chunk in zip(ids, self.store.get(ids), strict=True)
             if chunk is not None and id not in held
         ]
+        known = refused(self.store)
+        chosen = [pending for pending in chosen if pending.key not in known]
         done = embed_some(self.store, self.encoder, self._cache, chosen, seconds)
+        remember(self.store, done.refused)
         self._maintain(MAINTAIN_COMMITS)
         return done.encoded + done.cached
 
@@ -191,16 +196,23 @@ class Index:
         best = self.lexical(query, CANDIDATES) if query else []
         held = set(self.store.vectors(best)[0])
         chosen = [id for position, id in enumerate(best) if position not in held]
-        if others or self._missing() <= FEW:
-            chosen += (pending.id for pending in self.store.pending(CANDIDATES))
+        if others or self.missing <= FEW:
+            known = refused(self.store)
+            chosen += (one.id for one in self.store.pending(CANDIDATES + len(known)) if one.key not in known)
         with suppress(ModelError):
             self.embed(seconds, list(dict.fromkeys(chosen))[:CANDIDATES])
 
     def embed_few(self, seconds: float = EMBED_SECONDS) -> bool:
         """Embed what lacks a vector if that is few, as after an edit; returns whether any chunk still lacks one."""
-        if 0 < self._missing() <= FEW:
+        if 0 < self.missing <= FEW:
             self.embed_best(seconds=seconds)
-        return self._missing() > 0
+        return self.missing > 0
+
+    @property
+    def missing(self) -> int:
+        """Chunks that lack a vector and may get one: the encoder has not refused their text."""
+        meta = self.store.meta()
+        return meta.chunks - meta.embedded - sum(one.chunks for one in refused(self.store).values())
 
     def search(self, query: Query) -> list[Hit]:
         """The best chunks for a query, best first. UsageError for an empty or an absurdly long one.
@@ -314,9 +326,11 @@ class Index:
         updated = self.home / "updated"
         files = self.store.files().values()
 
-        def told(name: str) -> dict[str, str]:
-            reasons: dict[str, str] = json.loads(meta.manifest.get(name, "{}"))
+        def told(reasons: dict[str, str]) -> dict[str, str]:
             return {path: reason for path, reason in reasons.items() if self._inside(path) or self._around(path)}
+
+        unparsed: dict[str, str] = json.loads(meta.manifest.get("failed", "{}"))
+        unembedded = {one.path: one.reason for one in refused(self.store).values()}
 
         return Status(
             root=self.root,
@@ -329,12 +343,12 @@ class Index:
             updated=updated.stat().st_mtime if updated.exists() else 0.0,
             bytes=size(self.home),
             languages=Counter(file.language for file in files),
-            skipped=told("skipped"),
+            skipped=told(json.loads(meta.manifest.get("skipped", "{}"))),
             running=self._lock("background").holder(),
             content=Counter(file.content for file in files),
             repos=Counter(file.repo for file in files),
-            failed=told("failed"),
-            trouble=self.trouble() if meta.embedded < meta.chunks else "",
+            failed=told(unparsed | unembedded),
+            trouble=self.trouble() if self.missing else "",
         )
 
     def start_background(self) -> bool:
@@ -460,14 +474,11 @@ class Index:
         try:
             self._check_build()
             done = embed_all(self.store, self.encoder, self._cache, progress)
+            remember(self.store, done.refused)
             self._maintain(1)
         finally:
             lock.release()
         return done
-
-    def _missing(self) -> int:
-        meta = self.store.meta()
-        return meta.chunks - meta.embedded
 
     def _maintain(self, commits: int) -> None:
         """Let the store drop what nothing refers to, if there were so many commits since it last did."""
@@ -523,7 +534,7 @@ class Index:
                 self.root,
             )
         else:
-            note(self.store, {"build": self.encoder.build})
+            note(self.store, {"build": self.encoder.build, REFUSED: "{}"})
 
 
 def _checked(query: Query) -> str:
