@@ -271,6 +271,21 @@ def test_without_an_update_the_index_answers_as_it_is(call: Run, shop: Path) -> 
     assert paths(call("search", "cheapest price", "--json", cwd=shop))[0] == "new.py"
 
 
+def test_the_lines_shown_tell_of_the_code_and_not_of_the_name_of_its_file(call: Run, tmp_path: Path) -> None:
+    asked = "def settle_invoice(invoice, payments):\n    for payment in payments:\n        invoice.open -= payment\n"
+    more = "".join(f"    step_{number} = {number}\n" for number in range(12))
+    shop = tmp_path / "shop"
+    (shop / "src").mkdir(parents=True)
+    (shop / "src" / "app.py").write_text(f'{asked}{more}    app.src = "code of an example py"\n')
+    (tmp_path / "example.py").write_text(asked)
+    (shop / "src" / "other.py").write_text(asked.replace("settle", "close"))
+    for verb in (("search", "--code", str(tmp_path / "example.py"), str(shop)), ("related", "src/other.py:1")):
+        shown = call(*verb, "--path", "app.py", cwd=shop).stdout.decode()
+        assert "1  def settle_invoice" in shown
+        assert "3          invoice.open -= payment" in shown
+        assert "an example" not in shown
+
+
 def test_related_code(call: Run, shop: Path) -> None:
     done = call("related", "prices.py:3", "--json", cwd=shop / "shop")
     found = answer(done)

@@ -109,11 +109,11 @@ def put_places(hits: Sequence[Hit], root: Path) -> None:
         _put_place(rank, hit, root)
 
 
-def put_hits(hits: Sequence[Hit], root: Path, why: bool = False, asked: str = "") -> None:
+def put_hits(hits: Sequence[Hit], root: Path, why: bool = False, words: str = "") -> None:
     """Place and telling lines of each hit; paths as the current folder needs them, so that they can be opened."""
     from embedcode.store.terms import query_terms
 
-    terms = query_terms(asked).keys()
+    terms = query_terms(words).keys()
     if is_terminal(sys.stdout) and hits:
         with writing():
             _put_coloured(hits, root, why, terms)
