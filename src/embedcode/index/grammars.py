@@ -325,13 +325,17 @@ def _source(node: _Node) -> str:
 # ---- names -------------------------------------------------------------------------------------------------------
 
 
+_ARGUMENTS = re.compile(r"<(?:->|[^<>])*+>")
+"""Innermost type arguments; the arrow is of a function's type, as in `Box<dyn Fn(i32) -> i32>`."""
+
+
 def _text(node: _Node | None) -> str:
     """A name as written, on one line, without type arguments, its scopes joined by dots."""
     if node is None or node.text is None:
         return ""
     name = node.text[: 4 * _MAX_NAME].decode("utf-8", "replace")
-    if "operator" not in name:
-        name = re.sub(r"<[^<>]*>", "", name)
+    while "operator" not in name and (cut := _ARGUMENTS.sub("", name)) != name:
+        name = cut
     return " ".join(name.replace("::", ".").split())[:_MAX_NAME]
 
 
