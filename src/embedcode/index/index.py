@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Self
 
 from embedcode import settings as configuration
@@ -503,12 +504,12 @@ class Index:
         elif name and manifest.get("model") == name:  # as after an upgrade
             raise StoreError(
                 f"the index of {self.root} was made with another version of {name}: "
-                f"run `embedcode clean {self.root}` and index again."
+                f"run `embedcode clean {quote(str(self.root))}` and index again."
             )
         else:
             raise StoreError(
                 f"the index of {self.root} was made with another model ({manifest.get('model') or space}): "
-                f"use that one, or run `embedcode clean {self.root}` and index again."
+                f"use that one, or run `embedcode clean {quote(str(self.root))}` and index again."
             )
         return manifest
 
@@ -531,7 +532,7 @@ class Index:
                 "run `embedcode clean --vectors %s` and index again",
                 self.root,
                 cosine,
-                self.root,
+                quote(str(self.root)),
             )
         else:
             note(self.store, {"build": self.encoder.build, REFUSED: "{}"})
