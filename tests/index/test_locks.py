@@ -279,6 +279,7 @@ def test_there_may_be_one_way_only_to_end_a_process(
     large: Path, opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = opened(large)
+    index.update(vectors=False)
     assert index.start_background()
     monkeypatch.delattr(signal, "SIGKILL")  # as on Windows
     assert not stop_background(Lock(tmp_path, "background"))
