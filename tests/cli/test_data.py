@@ -182,6 +182,11 @@ def test_two_processes_do_not_write_one_output(
         (("--kind", "poem"), b"is none of question, code, summary"),
         (("--dollars", "1"), b"add --price IN,OUT"),
         (("--price", "cheap"), b"is not IN,OUT"),
+        (("--answers=-1",), b"--answers"),
+        (("--tokens=-1",), b"--tokens"),
+        (("--dollars=-1", "--price", "1,1"), b"--dollars"),
+        (("--rate", "0"), b"--rate 0"),
+        (("--rate=-1",), b"--rate -1"),
         (("--url", "http://127.0.0.1:9"), b"needs the name of a model"),
     ],
 )
@@ -217,6 +222,20 @@ def test_bounds_of_negatives_that_bound_nothing_are_refused(option: str, value: 
     done = call("data", "negatives", "p.jsonl", option, value, "-o", "n.jsonl")
     assert done.returncode == 2 and f"{option} {float(value)} must be".encode() in done.stderr
     assert not (tmp_path / "n.jsonl").exists()
+
+
+@pytest.mark.parametrize("commits", ["-1", "0"])
+def test_a_history_of_no_commit_is_refused(commits: str, tmp_path: Path, call: Run) -> None:
+    subprocess.run(["git", "init", "-q", "r"], cwd=tmp_path, check=True)
+    done = call("data", "history", "r", "-o", "h.jsonl", f"--commits={commits}")
+    assert done.returncode == 2 and b"--commits" in done.stderr
+    assert not (tmp_path / "h.jsonl").exists()
+
+
+def test_a_time_below_zero_is_refused(tmp_path: Path, call: Run) -> None:
+    (tmp_path / "l.toml").write_text("")
+    done = call("data", "collect", "l.toml", "out", "--minutes=-1")
+    assert done.returncode == 2 and b"--minutes" in done.stderr
 
 
 def test_a_shallow_clone_is_one_sentence(tmp_path: Path, call: Run) -> None:

@@ -230,9 +230,9 @@ def test_background_work_is_left_only_where_a_person_reads(
 
 def test_the_lines_that_hold_the_querys_words_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     text = "\n".join(f"line {number}" for number in range(30)) + "\ndef flush_all(session):\n    session.flush()"
-    output.put_hits([hit(text)], Path("/r"), asked="where is the session flushed with flush_all?")
+    output.put_hits([hit(text)], Path("/r"), words="where is the session flushed with flush_all?")
     shown = capsys.readouterr().out
     assert "def flush_all(session):" in shown
     assert "22 more lines" in shown
-    output.put_hits([hit(text)], Path("/r"), asked="something else")
+    output.put_hits([hit(text)], Path("/r"), words="something else")
     assert "line 0" in capsys.readouterr().out  # from the top, where nothing tells more

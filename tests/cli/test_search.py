@@ -271,6 +271,21 @@ def test_without_an_update_the_index_answers_as_it_is(call: Run, shop: Path) -> 
     assert paths(call("search", "cheapest price", "--json", cwd=shop))[0] == "new.py"
 
 
+def test_the_lines_shown_tell_of_the_code_and_not_of_the_name_of_its_file(call: Run, tmp_path: Path) -> None:
+    asked = "def settle_invoice(invoice, payments):\n    for payment in payments:\n        invoice.open -= payment\n"
+    more = "".join(f"    step_{number} = {number}\n" for number in range(12))
+    shop = tmp_path / "shop"
+    (shop / "src").mkdir(parents=True)
+    (shop / "src" / "app.py").write_text(f'{asked}{more}    app.src = "code of an example py"\n')
+    (tmp_path / "example.py").write_text(asked)
+    (shop / "src" / "other.py").write_text(asked.replace("settle", "close"))
+    for verb in (("search", "--code", str(tmp_path / "example.py"), str(shop)), ("related", "src/other.py:1")):
+        shown = call(*verb, "--path", "app.py", cwd=shop).stdout.decode()
+        assert "1  def settle_invoice" in shown
+        assert "3          invoice.open -= payment" in shown
+        assert "an example" not in shown
+
+
 def test_related_code(call: Run, shop: Path) -> None:
     done = call("related", "prices.py:3", "--json", cwd=shop / "shop")
     found = answer(done)
@@ -393,6 +408,27 @@ def test_status_says_what_failed(call: Run, shop: Path, monkeypatch: pytest.Monk
         in call("status", cwd=shop).stdout.decode()
     )
     assert f"\n  shop/prices.py: {reason}\n" in call("status", "-v", cwd=shop).stdout.decode()
+
+
+def test_a_text_that_cannot_be_embedded_is_no_work_left_to_do(
+    call: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embedcode.engine.graph import GraphEncoder
+    from embedcode.errors import EncodeError
+
+    def broken(self: GraphEncoder, tokens: object) -> object:
+        raise EncodeError("Input 0 has no finite vector: leave it out.", 0)
+
+    call("index", cwd=shop)
+    (shop / "new.py").write_text("def fresh():\n    return 1\n")
+    assert b"vectors" not in call("search", "price", "--mode", "lexical", cwd=shop).stderr
+    with monkeypatch.context() as patched:
+        patched.setattr(GraphEncoder, "forward", broken)
+        assert b"failed: 1 files" in call("index", "--wait", cwd=shop).stdout
+    assert answer(call("search", "price", "--json", cwd=shop))["notes"] == []
+    found = answer(call("status", "--json", cwd=shop))
+    assert "no finite vector" in found["failed"]["new.py"]
+    assert found["embedded"] == found["chunks"] - 1
 
 
 def test_clean_says_what_it_frees(call: Run, shop: Path, tmp_path: Path) -> None:

@@ -293,6 +293,18 @@ def test_pending_gives_each_missing_key_once(store: Store) -> None:
     assert store.pending(0) == []
 
 
+def test_lacking_counts_the_chunks_of_keys_without_a_vector(store: Store) -> None:
+    made = chunks("a.py", "alpha", "beta", "alpha", "gamma")
+    alpha, beta, _, gamma = keys(made)
+    with store.begin() as transaction:
+        transaction.upsert(file("a.py"), made, keys(made))
+        transaction.put_vectors([beta], units(1))
+        transaction.commit()
+    assert store.lacking([alpha, beta, digest("none")]) == {alpha: 2}
+    assert store.lacking([]) == {}
+    assert store.lacking([digest(str(number)) for number in range(2000)] + [gamma]) == {gamma: 1}
+
+
 def test_maintain_drops_vectors_that_nothing_refers_to(store: Store) -> None:
     put(store, "a.py", "alpha")
     put(store, "b.py", "beta")

@@ -131,6 +131,22 @@ def test_another_time_with_the_same_content_changes_nothing(shop: Path, opened: 
     assert set(reads) == set()
 
 
+def test_a_time_in_the_future_does_not_have_a_file_read_again_each_time(
+    shop: Path, opened: Open, reads: list[str]
+) -> None:
+    tomorrow = time.time() + 86400
+    os.utime(shop / "README.md", (tomorrow, tomorrow))
+    time.sleep(2 * prepare.RACY_NS / 1e9)
+    index = opened(shop)
+    index.update(vectors=False)
+    reads.clear()
+    index.update(vectors=False)
+    assert set(reads) == set()
+    (shop / "README.md").write_text("# Quokka\n")
+    os.utime(shop / "README.md", (tomorrow, tomorrow))
+    assert index.update(vectors=False).changed == 1
+
+
 def test_a_file_rewritten_in_the_same_instant_it_was_read(tmp_path: Path, opened: Open) -> None:
     """Same size, and on a file system with coarse time stamps the same time: only reading it again tells."""
     root = tmp_path / "r"

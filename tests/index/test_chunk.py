@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from embedcode.index.chunk import chunk
 from embedcode.index.grammars import GRAMMARS
+from embedcode.index.headings import sections
 from embedcode.index.languages import NAMES, Language, language_of
 from embedcode.index.pieces import CAP, TARGET
 from embedcode.store.terms import searchable
@@ -164,6 +165,20 @@ def test_a_container_that_fits_has_the_names_of_what_it_holds(path: str, text: s
     assert only.symbol == symbol
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "symbol"),
+    [
+        ("a.rs", "impl<K, V> Cache<HashMap<K, Vec<V>>> {\n    fn insert(&self) {\n    }\n}\n", "Cache"),
+        ("a.rs", "impl Task<Box<dyn Fn(i32) -> Vec<i32>>> {\n    fn run(&self) {\n    }\n}\n", "Task"),
+        ("a.cpp", "void Pool<std::map<int, std::set<int>>>::insert(int a) {\n    add(a);\n}\n", "Pool.insert"),
+        ("a.cpp", "bool Pool::operator<(const Pool &other) {\n    return less(other);\n}\n", "Pool.operator<"),
+    ],
+)
+def test_type_arguments_are_no_part_of_a_name(path: str, text: str, symbol: str) -> None:
+    (only,) = cut(path, text)
+    assert only.symbol == symbol
+
+
 def test_the_names_in_a_container_are_bounded() -> None:
     (only,) = cut("a.rb", "module A\n" + "".join(f"class Name{i}; end\n" for i in range(60)) + "end\n")
     assert only.symbol.startswith("A.Name0, A.Name1, ") and 100 < len(only.symbol) <= 120
@@ -299,6 +314,25 @@ def test_markdown_by_headings() -> None:
     ]
     assert [(c.symbol, c.text.split("\n")[0]) for c in chunks] == [("", "---"), *expected]
     assert "# not a heading" in chunks[2].text
+
+
+@pytest.mark.parametrize("mark", ["- ", "* ", "1. ", "10. ", "- 1) ", "-\t"])
+def test_a_fence_that_opens_behind_the_mark_of_a_list(mark: str) -> None:
+    indent = " " * len(mark)
+    block = f"{mark}```sh\n{indent}# get it\n# here\n{indent}```\n"
+    text = f"# Install\n\n{block}\n# Usage\n\n## Options\n\n```\n# no\n```\n\n# FAQ\n"
+    assert [title for _, title in sections(text.split("\n"), "markdown")] == [
+        "Install",
+        "Usage",
+        "Usage > Options",
+        "FAQ",
+    ]
+
+
+@pytest.mark.parametrize("closing", ["    ```", "``", "``` sh", "~~~"])
+def test_what_does_not_close_a_fence(closing: str) -> None:
+    lines = ["# A", "```sh", closing, "# no heading", "```", "# B"]
+    assert sections(lines, "markdown") == [(0, "A"), (5, "B")]
 
 
 def test_a_large_section_keeps_its_heading_and_small_ones_are_joined() -> None:

@@ -18,6 +18,7 @@ from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import EncodeError, UsageError
 from embedcode.index import embed
+from embedcode.index import index as index_module
 from embedcode.index.prepare import embedded_text
 from embedcode.index.report import Step
 from embedcode.types import Floats, Tokens
@@ -196,6 +197,86 @@ def test_one_chunk_without_a_vector_costs_no_other(
     report = index.update()
     assert (report.chunks, report.embedded) == (3, 2)
     assert list(report.failed) == ["poison.py"]
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The encoder refuses texts that say poison; the lengths of the calls that were made of it."""
+    tokenize, forward, calls = GraphEncoder.tokenize, GraphEncoder.forward, list[int]()
+    poisoned: list[tuple[int, ...]] = []
+
+    def noted(self: GraphEncoder, inputs: Sequence[str], *rest: object, **options: object) -> list[Tokens]:
+        found: list[Tokens] = tokenize(self, inputs, *rest, **options)  # type: ignore[arg-type,assignment]
+        poisoned.extend(one.ids for text, one in zip(inputs, found, strict=True) if "poison" in text)
+        return found
+
+    def refused(self: GraphEncoder, tokens: Sequence[Tokens]) -> Floats:
+        calls.append(len(tokens))
+        for place, entry in enumerate(tokens):
+            if entry.ids in poisoned:
+                raise EncodeError(f"Input {place} has no finite vector: leave it out.", place)
+        return forward(self, tokens)
+
+    monkeypatch.setattr(GraphEncoder, "tokenize", noted)
+    monkeypatch.setattr(GraphEncoder, "forward", refused)
+    return calls
+
+
+def test_a_text_that_was_refused_is_said_and_not_tried_by_every_search(
+    shop: Path, opened: Open, write: Write, refusing: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = "def poison():\n    return 1\n" + "    # a line that keeps it apart\n" * 12
+    write(shop, {"bad.py": same + "\n" + same})
+    index = opened(shop)
+    report = index.update()
+    assert list(report.failed) == ["bad.py"]
+    status = index.status()
+    assert status.failed == report.failed
+    assert (status.embedded, index.missing) == (status.chunks - 2, 0)
+    refusing.clear()
+    assert not opened(shop).embed_few(60)
+    index.embed_best(Query("poison"), 60)
+    assert refusing == []
+    # What is new gets its vector, and a new text that is refused is known after one try, too.
+    write(shop, {"new.py": "def fresh():\n    return 2\n", "worse.py": "def more_poison():\n    return 3\n"})
+    index.update(vectors=False)
+    assert index.missing == 2
+    assert not index.embed_few(60)
+    assert set(index.status().failed) == {"bad.py", "worse.py"}
+    # Nothing is said any more of a text that has gone.
+    write(shop, {"bad.py": "def good():\n    return 1\n"})
+    index.update(vectors=False)
+    assert set(index.status().failed) == {"worse.py"}
+    # All is tried again by who asks for all, and by another build.
+    monkeypatch.undo()
+    assert not index.update().failed
+    assert index.status().embedded == index.status().chunks
+
+
+def test_another_build_of_the_encoder_tries_again_what_one_refused(
+    shop: Path, opened: Open, write: Write, refusing: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened(write(shop, {"bad.py": "def poison():\n    return 1\n"}))
+    assert list(index.update().failed) == ["bad.py"]
+    monkeypatch.undo()
+    monkeypatch.setattr(index.encoder, "build", "another")
+    index.search(Query("price"))
+    assert not index.embed_few(60)
+    assert index.status().failed == {}
+    assert index.status().embedded == index.status().chunks
+
+
+def test_many_texts_that_were_refused_keep_no_other_from_its_vector(
+    tmp_path: Path, write: Write, opened: Open, refusing: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "CANDIDATES", 3)
+    root = write(tmp_path / "r", {f"a{n}.py": f"def poison_{n}():\n    return 1\n" for n in range(5)})
+    index = opened(root)
+    assert len(index.update().failed) == 5
+    write(root, {"z.py": "def last():\n    return 1\n"})
+    index.update(vectors=False)
+    index.embed_best(None, 60)
+    assert index.status().embedded == 1
 
 
 def test_a_text_without_a_vector_costs_few_calls(many: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:

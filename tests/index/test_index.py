@@ -576,10 +576,11 @@ class Mirrored(GraphEncoder):
     ],
 )
 def test_another_space_is_refused(shop: Path, opened: Open, encoder: GraphEncoder, name: str, cure: str) -> None:
+    shop = shop.rename(shop.parent / "my shop")
     with opened(shop) as index:
         index.update()
     other = GraphEncoder(replace(encoder.spec, weights="0" * 64, name=name), 2)
-    index, cure = opened(shop, other), cure.format(shop)
+    index, cure = opened(shop, other), cure.format(f"'{shop}'")  # to be pasted
     for use in (index.update, lambda: index.search(Query("session")), lambda: index.embed(1, [1])):
         with pytest.raises(StoreError, match=cure):
             use()

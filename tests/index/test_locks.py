@@ -275,6 +275,18 @@ def test_stopping_ends_no_process_that_is_not_a_background_index(tmp_path: Path)
         assert process.poll() is None
 
 
+def test_there_may_be_one_way_only_to_end_a_process(
+    large: Path, opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened(large)
+    index.update(vectors=False)
+    assert index.start_background()
+    monkeypatch.delattr(signal, "SIGKILL")  # as on Windows
+    assert not stop_background(Lock(tmp_path, "background"))
+    assert index.stop_background()
+    assert not index.stop_background()
+
+
 def test_a_note_ends_with_its_lock(tmp_path: Path) -> None:
     lock = Lock(tmp_path, "background")
     assert lock.try_acquire()

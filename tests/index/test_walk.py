@@ -637,6 +637,11 @@ def test_the_cure_for_nothing_found_works(root: Path) -> None:
         ({"a/": "permission denied"}, "let this user read a/."),
         ({"src": "symbolic link"}, "give the folder that src leads to."),
         ({"a.py": "ignored by an extra pattern: *"}, "drop the extra pattern."),
+        (
+            {"s/a.py": "ignored by s/.embedcodeignore: *"},
+            "change the line of s/.embedcodeignore that leaves s/a.py out",
+        ),
+        ({"a.py": "ignored by .embedcodeignore: *.py"}, "write a line such as !/a.py into .embedcodeignore at the top"),
         ({"a.py": "binary content"}, "give a folder that holds source text."),
         ({"a.py": "larger than 1 MB", "b.js": "generated code"}, "write a line such as !/b.js into .embedcodeignore"),
     ],

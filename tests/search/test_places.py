@@ -18,6 +18,8 @@ from embedcode.search.places import ends
         ("click/src/click/core.py", "click", "C:\\lib\\site-packages\\click\\core.py"),
         ("sqlalchemy/lib/sqlalchemy/orm/query.py", "sqlalchemy", "/x/site-packages/sqlalchemy/orm/query.py"),
         ("backend/shop/cart.py", "backend", "/app/shop/cart.py"),
+        ("external/foo/pkg/x.py", "foo", "/build/pkg/x.py"),
+        ("third_party/foo/src/foo/pkg/x.py", "foo", "/usr/lib/site-packages/foo/pkg/x.py"),
         ("context.go", "gin", "/go/pkg/mod/github.com/gin-gonic/gin@v1.9.1/context.go"),
         ("gin/context.go", "gin", "/go/pkg/mod/github.com/gin-gonic/gin@v1.9.1/context.go"),
         ("grape/lib/grape/api.rb", "grape", "/gems/grape-2.0.0/lib/grape/api.rb"),
@@ -34,6 +36,8 @@ def test_a_path_of_another_machine(path: str, repo: str, typed: str) -> None:
     ("path", "repo", "typed"),
     [
         ("src/click/core.py", "click", "/usr/lib/site-packages/attr/core.py"),
+        ("src/click/sub/core.py", "click", "/usr/lib/site-packages/attr/sub/core.py"),
+        ("external/foobar/pkg/x.py", "foo", "/build/pkg/x.py"),
         ("src/core.py", "click", "/usr/lib/site-packages/attr/core.py"),
         ("requests/api.py", "requests", "/home/me/project/api.py"),
         ("app/lib/utils/index.js", "web", "node_modules/x/utils/index.js"),

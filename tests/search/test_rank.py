@@ -38,6 +38,29 @@ def test_a_symbol_without_a_word_is_a_candidate_like_others(symbol: str) -> None
         assert order(query, [chunk("a.py", symbol), chunk("b.py", "other")], [0.61, 0.60])[0].path == "a.py"
 
 
+@pytest.mark.parametrize(
+    ("query", "symbol", "title"),
+    [
+        ("cache warmup", "CacheWarmer", "Cache settings for the browser tab"),
+        ("cache warmup", "CacheWarmer", "Cache<HashMap<K, Vec>>.insert"),
+        ("cache warmup", "Cache.insert", "Cache settings for the browser tab"),
+        ("where is `retry` implemented", "Client.retry", "retry of failed uploads on a slow network"),
+        ("缓存 预热", "缓存器", "缓存在浏览器标签页中的设置说明"),
+    ],
+)
+def test_the_first_word_of_a_title_is_not_all_of_it(query: str, symbol: str, title: str) -> None:
+    code, text = chunk("a.py", symbol), chunk("b.ts", title)
+    assert order(query, [text, code], [0.61, 0.60], frozenset({"definition", "named"})) == [code, text]
+
+
+@pytest.mark.parametrize("rule", ["definition", "named", "stem"])
+def test_a_title_is_as_near_as_a_name_of_the_same_words(rule: str) -> None:
+    said, joined = "Cache settings for the browser tab", "cacheSettingsForTheBrowserTab"
+    chunks = [chunk(f"{said}.ts", said), chunk(f"{joined}.ts", joined)]
+    for query in ("cache warmup", "where is `cache` filled"):
+        assert order(query, chunks, [0.60, 0.60001], frozenset({rule}))[0] == chunks[1]
+
+
 def test_a_definition_that_a_sentence_mentions() -> None:
     first("where is the password hashed?", chunk("a.py", "hash_password"), chunk("b.py", "check"), "definition")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from embedcode.errors import StoreError
-from embedcode.store import SqliteStore, dense
+from embedcode.store import SqliteStore, dense, derived
 from embedcode.types import Chunk, File, Filter, digest
 
 DIM = 16
@@ -131,6 +131,34 @@ def test_old_data_catch_up(folder: Path) -> None:
     with SqliteStore.open(folder, DIM) as store:
         assert [rounded(found) for found in answers(store)] == expected
     assert [json.loads(stamp.read_text())["folder"] for stamp in stamps] == folders, "rebuilt, not caught up"
+
+
+def test_to_catch_up_reads_what_was_there_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    checksum = derived.checksum
+
+    def counted(path: Path, size: int | None = None) -> tuple[int, int]:
+        found = checksum(path, size)
+        read.append(found[0])
+        return found
+
+    monkeypatch.setattr(derived, "checksum", counted)
+    there = held(folder)
+    with SqliteStore.open(folder, DIM) as store:
+        write(store, 99, "first")
+        answers(store)
+    assert there <= sum(read) <= held(folder) + 4000  # the two lists in JSON are read twice
+    monkeypatch.undo()
+    before = files_of(folder / "lexical")
+    with SqliteStore.open(folder, DIM) as store:
+        assert len(answers(store)[0]) == 41  # type: ignore[arg-type]
+    assert files_of(folder / "lexical") == before  # as sound as it was written
+
+
+def held(folder: Path) -> int:
+    """Bytes of derived data."""
+    files = (path for side in SIDES for path in files_of(folder / side) if path.name != "stamp.json")
+    return sum(path.stat().st_size for path in files)
 
 
 def test_data_older_than_the_history_are_rebuilt(folder: Path) -> None:

@@ -10,7 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made, tmp_path / "index")
+
+
+def test_maintaining_waits_for_no_reader(folder: Path) -> None:
+    with SqliteStore.open(folder, DIM) as store, closing(sqlite3.connect(folder / "index.sqlite")) as reader:
+        reader.execute("BEGIN")
+        count = reader.execute("SELECT COUNT(*) FROM chunks").fetchone()
+        write(store, "new.py", "shared new")
+        start = time.monotonic()
+        store.maintain()
+        assert time.monotonic() - start < 15  # of the 30 seconds that a writer waits for another
+        assert reader.execute("SELECT COUNT(*) FROM chunks").fetchone() == count
+        reader.rollback()
+        store.maintain()
+        assert (folder / "index.sqlite-wal").stat().st_size == 0
 
 
 def one_sentence(error: pytest.ExceptionInfo[StoreError]) -> None:

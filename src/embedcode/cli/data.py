@@ -88,7 +88,7 @@ def docstrings(
         "files_left_out": dict(left.most_common()),
         "sources_refused": refused,
     }
-    _put(record, as_json)
+    put_record(record, as_json)
     if refused and not languages:
         raise typer.Exit(1)
 
@@ -98,7 +98,8 @@ def collect(
     sources: Annotated[Path, typer.Argument(metavar="LIST", help="A list such as recipes/sources.toml.")],
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where pairs and records go, one file a source.")],
     minutes: Annotated[
-        float | None, typer.Option("--minutes", metavar="N", help="Stop after about so long; run again to go on.")
+        float | None,
+        typer.Option("--minutes", metavar="N", min=0, help="Stop after about so long; run again to go on."),
     ] = None,
     found: Annotated[
         Path | None,
@@ -137,7 +138,7 @@ def collect(
         with pairs.saving(found) as save:
             save(listing.text(collecting.found(wanted, done), head).encode())
     record = collecting.summary(done) | {"complete": complete, "not_fetched": failed}
-    _put(record, as_json)
+    put_record(record, as_json)
     if failed:
         raise typer.Exit(1)
 
@@ -155,7 +156,7 @@ def history(
     licence: Annotated[
         str, typer.Option("--licence", metavar="SPDX", help="The repositories' licence, written to each pair.")
     ] = "",
-    most: Annotated[int | None, typer.Option("--commits", metavar="N", help="Read the newest N only.")] = None,
+    most: Annotated[int | None, typer.Option("--commits", metavar="N", min=1, help="Read the newest N only.")] = None,
     as_json: Json = False,
 ) -> None:
     """Pair what commits or their issues say with the code they edit.
@@ -197,7 +198,7 @@ def history(
         "repositories_refused": refused,
         "bad_lines": len(wrong),
     }
-    _put(record, as_json)
+    put_record(record, as_json)
     if refused and not tasks:
         raise typer.Exit(1)
 
@@ -226,8 +227,8 @@ def convert(
     bad = pairs.Bad()
     like = Pair("", (), (), task, language, source, licence)
     count = pairs.write(out, converted(file, query, positive, like, bad))
-    _tell(bad)
-    _put({"pairs": count, "bad_lines": bad.lines}, as_json)
+    tell(bad)
+    put_record({"pairs": count, "bad_lines": bad.lines}, as_json)
 
 
 @data.command()
@@ -240,12 +241,13 @@ def synthesize(
     url: Annotated[
         str, typer.Option("--url", metavar="URL#MODEL", help="An OpenAI-compatible server, or the preset deepseek.")
     ] = "deepseek",
-    answers: Annotated[int | None, typer.Option("--answers", metavar="N", help="Ask at most so often.")] = None,
+    answers: Annotated[int | None, typer.Option("--answers", metavar="N", min=0, help="Ask at most so often.")] = None,
     tokens: Annotated[
-        int | None, typer.Option("--tokens", metavar="N", help="Use at most so many, prompts and answers together.")
+        int | None,
+        typer.Option("--tokens", metavar="N", min=0, help="Use at most so many, prompts and answers together."),
     ] = None,
     dollars: Annotated[
-        float | None, typer.Option("--dollars", metavar="D", help="Spend at most this; needs --price.")
+        float | None, typer.Option("--dollars", metavar="D", min=0, help="Spend at most this; needs --price.")
     ] = None,
     price: Annotated[
         str | None, typer.Option("--price", metavar="IN,OUT", help="Dollars a million tokens, such as 0.3,1.2.")
@@ -266,6 +268,8 @@ def synthesize(
     chosen = next((one for one in writing.KINDS if one == kind), None)
     if chosen is None:
         raise UsageError(f"--kind {output.printable(kind)} is none of {', '.join(writing.KINDS)}")
+    if rate is not None and not rate > 0:
+        raise UsageError(f"--rate {rate:g} asks nothing: give how often a minute, such as 20")
     if dollars is not None and price is None:
         raise UsageError(f"--dollars {dollars} needs the server's prices: add --price IN,OUT")
     try:
@@ -294,7 +298,7 @@ def synthesize(
         "complete": complete,
         "bad_lines": bad.lines,
     }
-    _put(record, as_json)
+    put_record(record, as_json)
     if not complete:
         raise typer.Exit(1)
 
@@ -335,7 +339,7 @@ def consistency(
         "median_rank": float(sorted(ranks)[len(ranks) // 2]) if len(ranks) else 0.0,
         "bad_lines": bad.lines,
     }
-    _put(record, as_json)
+    put_record(record, as_json)
 
 
 @data.command()
@@ -381,7 +385,7 @@ def negatives(
             put(pair)
     found = sum(len(pair.negatives) for pair in mined)
     record = {"pairs": len(mined), "negatives": found, **dict(passed.most_common()), "bad_lines": bad.lines}
-    _put(record, as_json)
+    put_record(record, as_json)
 
 
 @data.command()
@@ -399,94 +403,10 @@ def merge(
 
     with ProgressLine() as line, pairs.writing(out) as put:
         record, bad = join(files, put, lambda done: line.draw(f"{done:,} pairs read"))
-    _tell(bad)
-    _put(record, as_json)
+    tell(bad)
+    put_record(record, as_json)
 
 
-@data.command("hold-out")
-def hold_out(
-    files: Pairs,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE.toml", help="The list; one that is there gets more languages.")
-    ],
-    languages: Annotated[str, typer.Option("--languages", metavar="A,B", help="Languages to hold sources out of.")],
-    sources: Annotated[int, typer.Option("--sources", metavar="N", min=1, help="Reported sources a language.")] = 8,
-    functions: Annotated[
-        int, typer.Option("--functions", metavar="N", min=1, help="Functions that they have together.")
-    ] = 5000,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Draws others.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Choose the sources that are kept for evaluation.
-
-    embedcode data hold-out merged.jsonl.gz --languages go,java -o recipes/held_out.toml
-
-    For the report as asked, and for validation half as many, with two fifths of the functions.
-    """
-    from embedcode.data import holdout, pairs
-
-    known = holdout.load(out) if out.exists() else holdout.HeldOut({})
-    bad = pairs.Bad()
-    wanted = {"reported": (sources, functions), "validation": (max(1, sources // 2), max(1, functions * 2 // 5))}
-    more = [name.strip() for name in languages.split(",")]
-    head = "Sources that are never trained on, drawn by `embedcode data hold-out`: what is here stays."
-    with pairs.saving(out) as save:
-        found = holdout.sizes(pairs.read_all(files, bad))
-        _tell(bad)
-        chosen = holdout.choose(found, more, wanted, seed, known)
-        save(holdout.text(chosen, head).encode())
-    record = {
-        part: {
-            language: {"sources": len(of[language]), "functions": sum(found[language][name] for name in of[language])}
-            for language in more
-        }
-        for part, of in chosen.parts.items()
-    }
-    _put(record, as_json)
-
-
-@data.command()
-def split(
-    files: Pairs,
-    held: Annotated[Path, typer.Option("--held-out", metavar="FILE.toml", help="The list of sources.")],
-    tasks: Annotated[Path, typer.Option("--tasks", metavar="FOLDER", help="Where the tasks go, in BEIR layout.")],
-    out: Out,
-    queries: Annotated[
-        int, typer.Option("--queries", metavar="N", min=1, help="At most so many a task; validation has half.")
-    ] = 1000,
-    as_json: Json = False,
-) -> None:
-    """Divide pairs into tasks of held-out sources, and those to train on.
-
-    embedcode data split merged.jsonl.gz --held-out recipes/held_out.toml --tasks tasks/ -o pairs.jsonl.gz
-    """
-    from collections import Counter
-
-    from embedcode.data import holdout, pairs
-    from embedcode.evaluate import beir
-
-    listed, bad = holdout.load(held), pairs.Bad()
-    kept: dict[str, list[Pair]] = {}
-    counts = Counter[str]()
-    with ProgressLine() as line, pairs.writing(out) as put:
-        for pair, place in holdout.split(pairs.read_all(files, bad), listed):
-            counts["trained" if not place else "left out" if place == "-" else "held out"] += 1
-            if not place:
-                put(pair)
-            elif place != "-":
-                kept.setdefault(place, []).append(pair)
-            if not counts.total() % 1000:
-                line.draw(f"{counts.total():,} pairs read, {counts['held out']:,} held out")
-        made: dict[str, int] = {}
-        for place, of in sorted(kept.items()):  # before the pairs take their place: whoever has them has the tasks
-            part, _, language = place.partition(" ")
-            made[name := f"{part}-{language}"] = len(of)
-            beir.write(holdout.task(name, of, queries if part == "reported" else max(1, queries // 2)), tasks / name)
-    _tell(bad)
-    _put({**counts, "bad_lines": bad.lines, "tasks": made}, as_json)
-
-
-@data.command()
 def stats(files: Pairs, as_json: Json = False) -> None:
     """Say what is in files of pairs: sizes, lengths, languages, licences."""
     from embedcode.data import pairs
@@ -494,56 +414,8 @@ def stats(files: Pairs, as_json: Json = False) -> None:
 
     bad = pairs.Bad()
     record = count(pairs.read_all(files, bad)) | {"bad_lines": bad.lines}
-    _tell(bad)
-    _put(record, as_json)
-
-
-@data.command()
-def check(
-    files: Pairs,
-    evaluations: Annotated[
-        list[Path] | None,
-        typer.Option("--eval", metavar="FOLDER", help="An evaluation set in BEIR layout; may be given again."),
-    ] = None,
-    held: Annotated[
-        Path | None, typer.Option("--held-out", metavar="FILE.toml", help="Sources that are kept for evaluation.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the pairs that may be trained on.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say which pairs may not be trained on: licence, never.toml, copies of evaluation sets.
-
-    Exit code 1 when there are any and no --out to drop them.
-    """
-    from contextlib import nullcontext
-
-    from embedcode.cli.eval_overlap import described, put
-    from embedcode.data import holdout, licences, pairs
-    from embedcode.data.overlap import Evaluations, Report, allowed
-    from embedcode.evaluate import beir
-
-    sources = holdout.load(held).entries() if held else ()
-    known = Evaluations([beir.load(folder) for folder in evaluations or ()], sources)
-    report, bad, unlicensed = Report(), pairs.Bad(), 0
-    with ProgressLine() as line, nullcontext() if out is None else pairs.writing(out) as keep:
-        for pair in allowed(pairs.read_all(files, bad), known, report):
-            if not licences.allowed(pair.licence):
-                unlicensed += 1
-            elif keep is not None:
-                keep(pair)
-            if not report.pairs % 1000:
-                line.draw(f"{report.pairs:,} pairs read, {report.forbidden:,} overlap")
-    _tell(bad)
-    if as_json:
-        output.put_json(described(report, known) | {"unlicensed": unlicensed, "bad_lines": bad.lines})
-    else:
-        put(report, known)
-        if unlicensed:
-            output.put(f"{unlicensed:,} pairs without a licence of the allow-list")
-    if (report.forbidden or unlicensed) and out is None:
-        raise typer.Exit(1)
+    tell(bad)
+    put_record(record, as_json)
 
 
 def _all(files: list[Path]) -> tuple[list[Pair], Bad]:
@@ -551,7 +423,7 @@ def _all(files: list[Path]) -> tuple[list[Pair], Bad]:
 
     bad = pairs.Bad()
     given = list(pairs.read_all(files, bad))
-    _tell(bad)
+    tell(bad)
     if not given:
         raise UsageError(f"{', '.join(map(str, files))} holds no pair")
     return given, bad
@@ -567,7 +439,7 @@ def _told(line: ProgressLine) -> Told:
     return lambda what, done, total: line.draw(f"embedding {done:,} of {total:,} {what}")
 
 
-def _put(record: Mapping[str, object], as_json: bool) -> None:
+def put_record(record: Mapping[str, object], as_json: bool) -> None:
     if as_json:
         output.put_json(record)
     else:
@@ -593,7 +465,7 @@ def _put_counts(record: Mapping[str, object], indent: str = "") -> None:
             output.put(f"{indent}{shown}: {value:,}" if isinstance(value, int) else f"{indent}{shown}: {value}")
 
 
-def _tell(bad: Bad) -> None:
+def tell(bad: Bad) -> None:
     """Lines that were skipped, on stderr."""
     for example in bad.examples:
         output.note(f"skipped {example}")
@@ -605,3 +477,11 @@ def _threads(threads: str | None) -> int:
     from embedcode import settings
 
     return settings.load({"threads": threads}).threads
+
+
+from embedcode.cli.data_split import check, hold_out, split  # noqa: E402  they take their options from here
+
+data.command("hold-out")(hold_out)
+data.command()(split)
+data.command()(stats)
+data.command()(check)

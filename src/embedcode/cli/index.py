@@ -70,7 +70,7 @@ def _index(
             report = index.update(vectors=now, progress=progress, yes=yes)
         if not as_json:
             _put(str(index.root), report, verbose)
-        if not now and report.embedded < report.chunks and (index.start_background() or index.status().running):
+        if not now and index.missing and (index.start_background() or index.status().running):
             output.note(output.BACKGROUND)
         return {"root": str(index.root), **asdict(report)}
 

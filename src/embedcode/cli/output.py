@@ -21,9 +21,6 @@ from embedcode.errors import UsageError
 if TYPE_CHECKING:
     from embedcode.types import Chunk, Hit
 
-SNIPPET_COLUMNS = 200
-"""Of a line; data and generated code have lines of many pages."""
-
 BACKGROUND = "embedding the rest in the background: `embedcode status` shows it, `embedcode index --stop` ends it"
 
 # C0 and C1 controls but tab, and the bidirectional controls, which make code read as what it is not.
@@ -109,11 +106,11 @@ def put_places(hits: Sequence[Hit], root: Path) -> None:
         _put_place(rank, hit, root)
 
 
-def put_hits(hits: Sequence[Hit], root: Path, why: bool = False, asked: str = "") -> None:
+def put_hits(hits: Sequence[Hit], root: Path, why: bool = False, words: str = "") -> None:
     """Place and telling lines of each hit; paths as the current folder needs them, so that they can be opened."""
     from embedcode.store.terms import query_terms
 
-    terms = query_terms(asked).keys()
+    terms = query_terms(words).keys()
     if is_terminal(sys.stdout) and hits:
         with writing():
             _put_coloured(hits, root, why, terms)
@@ -171,14 +168,10 @@ def _reasons(hit: Hit) -> str:
 
 def _excerpt(chunk: Chunk, terms: Set[str]) -> tuple[int, list[str], str]:
     """The number of the first line shown, the lines, printable, and a remark on the rest."""
-    from embedcode.search.excerpt import telling
+    from embedcode.search.excerpt import COLUMNS, beginning, telling
 
     lines = [printable(line.removesuffix("\r")) for line in chunk.text.rstrip().split("\n")]
     chosen = telling(lines, terms)
-    shown = [
-        line if len(line) <= SNIPPET_COLUMNS else f"{line[:SNIPPET_COLUMNS]}…"
-        for line in lines[chosen.start : chosen.stop]
-    ]
-    blank = next((number for number, line in enumerate(lines) if line.strip()), 0)
-    rest = len(lines) - blank - len(shown)
+    shown = [line if len(line) <= COLUMNS else f"{line[:COLUMNS]}…" for line in lines[chosen.start : chosen.stop]]
+    rest = len(lines) - beginning(lines) - len(shown)
     return chunk.start_line + chosen.start, shown, f"          … {rest} more lines" if rest else ""

@@ -54,6 +54,9 @@ class _Form:
     """How the answers to a question are printed."""
 
     asked: str
+    """What stands for the question in --json."""
+    words: str
+    """What the lines that are shown of a hit are to tell of; "" for its first lines."""
     why: bool
     as_json: bool
     watch: bool = False
@@ -130,7 +133,7 @@ def search(
         raise UsageError(f'{text} is a folder; give the query first: embedcode search "what the code does" {text}')
     if watch and alone and "/" in text:
         output.note(f"{text} is no folder, so it is taken for the query")
-    form = _Form(text or f"code of {code}", why, as_json, watch)
+    form = _Form(text or f"code of {code}", text or example, why, as_json, watch)
     hint = hint if given is not None else ""
     with until_stopped() if watch else nullcontext(), opened(place, threads, hint) as index:
 
@@ -186,7 +189,7 @@ def related(
         inner = here != index.root and here.is_relative_to(index.root)
         folder = here.relative_to(index.root).as_posix() if inner else ""
         hits = index.related(relative, line, top_k, where, folder)
-        _put(index, _Form(place, why, as_json), hits, Query(where=also_from(folder, where)), remarks)
+        _put(index, _Form(place, "", why, as_json), hits, Query(where=also_from(folder, where)), remarks)
         if not hits:
             raise typer.Exit(1)
 
@@ -253,7 +256,7 @@ def _bring_up_to_date(index: Index, update: bool, wait: bool, yes: bool) -> list
         output.note(f"{who}: waiting for it")
         report = updated()
     failed = len(report.failed)
-    return [f"the syntax of {failed:,} files failed; `embedcode status -v` lists them"] if failed else []
+    return [f"{failed:,} files failed, the rest is whole; `embedcode status -v` lists them"] if failed else []
 
 
 def _check_scope(index: Index) -> None:
@@ -294,9 +297,9 @@ def _put(index: Index, form: _Form, hits: list[Hit], query: Query, remarks: Sequ
     """Print the answer; where vectors are missing, say how many, and for a person start making them."""
     meta = index.store.meta()
     if not form.as_json:
-        output.put_hits(hits, index.root, form.why, form.asked)
+        output.put_hits(hits, index.root, form.why, form.words)
     notes = [*remarks] if hits else [*remarks, index.no_hits(query.where)]
-    if query.mode is not Mode.LEXICAL and meta.embedded < meta.chunks:
+    if query.mode is not Mode.LEXICAL and index.missing:
         rest = f"`embedcode index --wait {quote(str(index.root))}` makes the rest"
         if form.watch:
             rest = "the rest is being made"

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from embedcode.data import comments
 from embedcode.data.never import fingerprint
-from embedcode.index.grammars import GRAMMARS, functions, parse
+from embedcode.index.functions import functions
+from embedcode.index.grammars import GRAMMARS, parse
 from embedcode.index.languages import Language, language_of
 from embedcode.index.workers import Workers
 from embedcode.types import Pair

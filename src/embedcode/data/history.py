@@ -23,7 +23,8 @@ from embedcode.data.mine import FOREIGN_FOLDER, FOREIGN_HEADER, NEVER, UNKNOWN_L
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
 from embedcode.index import git
-from embedcode.index.grammars import functions, parse
+from embedcode.index.functions import functions
+from embedcode.index.grammars import parse
 from embedcode.index.languages import Language, language_of
 from embedcode.index.walk import decode
 from embedcode.model.passage import passage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from embedcode.errors import UsageError
@@ -24,8 +24,8 @@ def changed_since(root: Path, revision: str, files: Iterable[str] = (), name: st
     UsageError when there is no git, no repository or no such revision: it names the option as `name`.
     """
     start = commit(root, revision, name)
-    base = (_git(root, "merge-base", start, "HEAD") or start).strip()
-    changed = _different(root, base, files)
+    base = (git.ask(root, "merge-base", start, "HEAD", needed_by=name) or start).strip()
+    changed = _different(root, base, files, name)
     if changed is None:
         raise UsageError(f"git cannot compare {root} with {revision!r}: run `git fsck` there, or leave {name} out.")
     return frozenset(changed)
@@ -36,7 +36,7 @@ def commit(root: Path, revision: str, name: str = "since") -> str:
     wanted = f"{revision}^{{commit}}"
     # No argument of a program can hold a NUL, which a request over HTTP can.
     verify = ("rev-parse", "--verify", "--quiet", "--end-of-options", wanted)
-    found = None if "\0" in wanted else _git(root, *verify, needed_by=name)
+    found = None if "\0" in wanted else git.ask(root, *verify, needed_by=name)
     if found is None:
         raise UsageError(
             f"{name} {revision!r} is not a commit in {root}: give a branch, tag or hash that `git log` knows."
@@ -44,13 +44,14 @@ def commit(root: Path, revision: str, name: str = "since") -> str:
     return found.strip()
 
 
-def _different(root: Path, base: str, files: Iterable[str]) -> set[str] | None:
+def _different(root: Path, base: str, files: Iterable[str], name: str) -> set[str] | None:
     """Paths that differ from the commit `base`; None where git cannot tell."""
     # Not `git diff`, which compares the content of files that were only touched, and runs filter programs for it: here
     # such files are compared below. And without a look at the files of submodules, where git would run `git status`.
     options = ("--raw", "--no-abbrev", "-z", "--no-renames", "--ignore-submodules=dirty", "--relative")
-    changed = _git(root, "diff-index", *options, base, configuration=_no_filters(root))
-    new = _git(root, "ls-files", "--others", "--exclude-standard", "-z")
+    filters = _no_filters(root, name)
+    changed = git.ask(root, "diff-index", *options, base, configuration=filters, needed_by=name)
+    new = git.ask(root, "ls-files", "--others", "--exclude-standard", "-z", needed_by=name)
     if changed is None or new is None:
         return None
     fields = changed.split("\0")
@@ -61,7 +62,7 @@ def _different(root: Path, base: str, files: Iterable[str]) -> set[str] | None:
     for place, inside in _repositories(root, files).items():
         old = entries[place][2] if place in submodules else "HEAD"
         try:
-            found = _different(root / place, old, inside)
+            found = _different(root / place, old, inside, name)
         except UsageError:  # as of a submodule without its repository
             found = None
         different.update(f"{place}/{path}" for path in (inside if found is None else found))
@@ -117,14 +118,9 @@ def _blob_hash(path: Path, algorithm: str) -> str:
     return hasher.hexdigest()
 
 
-def _no_filters(root: Path) -> dict[str, str]:
+def _no_filters(root: Path, name: str) -> dict[str, str]:
     """Blanks every filter program that the repository's configuration names: git runs them on the content of a file
     that was written in the second of the last commit, to tell whether it has changed."""
-    names = (_git(root, "config", "--name-only", "-z", "--get-regexp", r"^filter\.") or "").split("\0")
-    return {name: "" for name in names if name}
-
-
-def _git(
-    root: Path, *arguments: str, configuration: Mapping[str, str] | None = None, needed_by: str = "since"
-) -> str | None:
-    return git.ask(root, *arguments, configuration=configuration, needed_by=needed_by)
+    command = ("config", "--name-only", "-z", "--get-regexp", r"^filter\.")
+    programs = (git.ask(root, *command, needed_by=name) or "").split("\0")
+    return {program: "" for program in programs if program}

@@ -15,7 +15,7 @@ from embedcode.index.languages import Language
 from embedcode.index.pieces import CAP, Lines, Piece, by_lines, join, solid
 from embedcode.types import Chunk
 
-CHUNKER_VERSION = "2"
+CHUNKER_VERSION = "3"
 """Grows with every change that moves a border or a symbol: files that another version cut are cut again."""
 
 _PARSE_LIMIT = 1 << 20

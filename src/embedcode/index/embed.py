@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from embedcode.errors import EncodeError
 from embedcode.index.prepare import embedded_text
+from embedcode.index.refused import Refused
 from embedcode.index.report import Progress, Step
 from embedcode.store.contract import Pending, Store
 from embedcode.types import Encoder, InputError, Role, Tokens, Truncate
@@ -38,7 +39,13 @@ class Embedded:
     encoded: int = 0
     cached: int = 0
     tokens: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
+    refused: dict[bytes, Refused] = field(default_factory=dict)
+    """Texts that have no vector, by key."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The same by path."""
+        return {one.path: one.reason for one in self.refused.values()}
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ def _prepare(store: Store, encoder: Encoder, cache: VectorCache, pending: list[P
     batch = _Batch([], [], [])
     for p, entry in zip(rest, encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END), strict=True):
         if isinstance(entry, InputError):
-            done.failed[p.chunk.path] = entry.message
+            done.refused[p.key] = Refused(p.chunk.path, entry.message)
         else:
             batch.keys.append(p.key)
             batch.tokens.append(entry)
@@ -167,7 +174,7 @@ def _forward(encoder: Encoder, batch: _Batch, done: Embedded) -> tuple[_Batch, F
         import numpy as np
 
         if len(batch.keys) == 1:
-            done.failed[batch.paths[0]] = str(error)
+            done.refused[batch.keys[0]] = Refused(batch.paths[0], str(error))
             return _Batch([], [], []), np.empty((0, encoder.dim), np.float32)
     half = len(batch.keys) // 2
     (one, first), (other, second) = (

@@ -1,4 +1,4 @@
-"""Source text to a tree of parts, through tree-sitter: the only file that knows it.
+"""Source text to a tree of parts, through tree-sitter: the only file that knows it, with `functions.py`.
 
 Says which nodes of each grammar are definitions and what they are called. Knows no chunks and no sizes.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -84,20 +83,6 @@ class Leaf(NamedTuple):
     """It is the name in a definition."""
 
 
-class Function(NamedTuple):
-    """A function with what is said of it."""
-
-    name: str
-    comment: str
-    """As written: the comments right above with their marks, or the docstring with its quotes; "" for none."""
-    code: str
-    """The function with its decorators or attributes and without `comment`, unindented."""
-    first: int
-    """The row where the code begins, 0-based."""
-    last: int
-    """Inclusive."""
-
-
 @dataclass(frozen=True)
 class Grammar:
     """One parser with what its node types mean."""
@@ -112,7 +97,7 @@ class Grammar:
     leads: frozenset[str] = frozenset({"comment"})
     entry: str = "language"
     functions: frozenset[str] = frozenset()
-    """Nodes that are functions, where functions() is to find them."""
+    """Nodes that are functions, where `functions.py` is to find them."""
 
     def parse(self, source: bytes) -> Part | None:
         """The root of the tree, or None when the text costs the parser too much."""
@@ -199,130 +184,11 @@ def leaves(root: Part, first: int, last: int) -> Iterator[Leaf]:
             around.pop()
 
 
-# ---- documentation -----------------------------------------------------------------------------------------------
-
-_BINDERS = words("variable_declarator assignment_expression pair field_definition public_field_definition")
-"""JavaScript: what gives a function that is a value its name."""
-
-
-def functions(root: Part, source: bytes) -> Iterator[Function]:
-    """The named functions with a body, those within others too, in the order of the source."""
-    grammar = root._grammar
-    for node in _of_types(root._node, grammar.functions) if grammar.functions else ():
-        body = node.child_by_field_name("body")
-        if body is None:
-            continue
-        outer, name = _bound_to(node, grammar)
-        if not name:
-            continue
-        if grammar.wheel == "tree_sitter_python":
-            comment, start = (_docstring(body) if body.named_child_count > 1 else ""), outer  # else there is no code
-            cut = _first(body) if comment else None
-        else:
-            comment, start = _comment_above(outer, grammar, source)
-            cut = None
-        code = _cut(source, start, outer, cut)
-        yield Function(name, comment, code, start.start_point[0], _last_row(outer))
-
-
-def _of_types(root: _Node, types: frozenset[str]) -> Iterator[_Node]:
-    """The nodes of these types, in the order of the source.
-
-    Not by a query of tree-sitter: on 100 KB of opening braces one takes 40 s, and this 0.2.
-    """
-    cursor = root.walk()
-    while True:
-        node = cursor.node
-        if node is not None and node.type in types:
-            yield node
-        if cursor.goto_first_child():
-            continue
-        while not cursor.goto_next_sibling():
-            if not cursor.goto_parent():
-                return
-
-
-def _bound_to(node: _Node, grammar: Grammar) -> tuple[_Node, str]:
-    """The outermost node that is this function and nothing else, and the function's name."""
-    namer = grammar.definitions.get(node.type)
-    name = namer(node) if namer else ""
-    while (parent := node.parent) is not None:
-        if parent.type in _BINDERS:
-            if name:
-                break
-            name = grammar.definitions[parent.type](parent) if parent.type in grammar.definitions else ""
-        elif parent.type not in grammar.wrappers:
-            break
-        node = parent
-    return node, name
-
-
-def _docstring(body: _Node) -> str:
-    """Python: the string that a block begins with."""
-    first = _first(body)
-    inner = _first(first) if first is not None and first.type == "expression_statement" else first
-    return _source(inner) if inner is not None and inner.type == "string" else ""
-
-
-def _comment_above(node: _Node, grammar: Grammar, source: bytes) -> tuple[str, _Node]:
-    """The comment that ends on the row above a function, and the node that its code begins with.
-
-    A block comment is taken alone, comments to the end of the line as many as follow each other.
-    """
-    start, comments = node, list[str]()
-    row = node.start_point[0]
-    before = node.prev_sibling or (node.parent.prev_sibling if node.parent and node.parent.type in _BODIES else None)
-    while before is not None and before.type in grammar.leads | _ATTRIBUTES:
-        (first, column), last = before.start_point, _last_row(before)
-        if last < row - 1 or source[before.start_byte - column : before.start_byte].strip():
-            break  # a blank line between, or it stands behind something else
-        if "comment" not in before.type:
-            if comments:
-                break
-            start = before
-        else:
-            text = _source(before).rstrip()
-            if comments and text.startswith("/*"):
-                break
-            comments.append(text)
-            if text.startswith(("/*", "=begin")):
-                break
-        row, before = first, before.prev_sibling
-    return "\n".join(reversed(comments)), start
-
-
-_BODIES = words("body_statement")
-"""Ruby: a comment above the first method of a class stands beside the class's body."""
-_ATTRIBUTES = words("attribute_item attribute_list decorator")
-
-
-def _last_row(node: _Node) -> int:
-    (first, _), (last, column) = node.start_point, node.end_point
-    return last - 1 if column == 0 and last > first else last
-
-
-def _cut(source: bytes, start: _Node, end: _Node, without: _Node | None) -> str:
-    """The rows from one node to another, unindented, less those of `without`."""
-    begin = start.start_byte - start.start_point[1]
-    if source[begin : start.start_byte].strip():
-        begin = start.start_byte
-    if without is None:
-        raw = source[begin : end.end_byte]
-    else:
-        behind = source.find(b"\n", without.end_byte, end.end_byte) + 1 or end.end_byte
-        if rest := source[without.end_byte : behind].strip(b"; \t\r\n"):  # a statement on the same row
-            behind = source.index(rest, without.end_byte)
-        raw = source[begin : without.start_byte].rstrip(b" \t") + source[behind : end.end_byte]
-    # dedent takes a blank line that ends in a carriage return for one without indentation.
-    text = raw.decode("utf-8", "replace").replace("\r\n", "\n")
-    return textwrap.dedent(text).strip("\n").rstrip()
-
-
-def _source(node: _Node) -> str:
-    return (node.text or b"").decode("utf-8", "replace")
-
-
 # ---- names -------------------------------------------------------------------------------------------------------
+
+
+_ARGUMENTS = re.compile(r"<(?:->|[^<>])*+>")
+"""Innermost type arguments; the arrow is of a function's type, as in `Box<dyn Fn(i32) -> i32>`."""
 
 
 def _text(node: _Node | None) -> str:
@@ -330,12 +196,12 @@ def _text(node: _Node | None) -> str:
     if node is None or node.text is None:
         return ""
     name = node.text[: 4 * _MAX_NAME].decode("utf-8", "replace")
-    if "operator" not in name:
-        name = re.sub(r"<[^<>]*>", "", name)
+    while "operator" not in name and (cut := _ARGUMENTS.sub("", name)) != name:
+        name = cut
     return " ".join(name.replace("::", ".").split())[:_MAX_NAME]
 
 
-def _first(node: _Node) -> _Node | None:
+def first_child(node: _Node) -> _Node | None:
     """Its first named child; `named_child(0)` raises where there is none."""
     return node.named_children[0] if node.named_child_count else None
 
@@ -365,7 +231,7 @@ def _declarator(node: _Node) -> str:
             parameters = inner.child_by_field_name("parameters")
         deeper = inner.child_by_field_name("declarator")
         if deeper is None and inner.type in ("parenthesized_declarator", "reference_declarator"):
-            deeper = _first(inner)
+            deeper = first_child(inner)
         if deeper is None:
             break
         inner = deeper
@@ -382,7 +248,7 @@ def _declarator(node: _Node) -> str:
 def _receiver(node: _Node) -> str:
     """Go: `Server.Start` for `func (s *Server[T]) Start()`."""
     receiver, name = node.child_by_field_name("receiver"), _name(node)
-    declared = _first(receiver) if receiver is not None else None
+    declared = first_child(receiver) if receiver is not None else None
     kind = _text(declared.child_by_field_name("type")) if declared is not None else ""
     kind = re.sub(r"\[.*", "", kind.lstrip("*( "))
     return f"{kind}.{name}" if kind else name
@@ -419,7 +285,7 @@ def _bound(name_field: str, value_field: str) -> Namer:
 
 
 def _first_string(arguments: _Node | None) -> str:
-    first = _first(arguments) if arguments is not None else None
+    first = first_child(arguments) if arguments is not None else None
     if first is None or first.type not in ("string", "template_string", "simple_symbol", "constant", "identifier"):
         return ""
     return _text(first).strip("\"'`:")
@@ -436,7 +302,7 @@ def _ruby_call(node: _Node) -> str:
     arguments = node.child_by_field_name("arguments")
     if node.child_by_field_name("block") is not None:
         return _first_string(arguments) if _text(node.child_by_field_name("method")) in _RUBY_TESTS else ""
-    first = _first(arguments) if arguments is not None else None
+    first = first_child(arguments) if arguments is not None else None
     if first is not None and first.type in ("method", "singleton_method"):
         return _name(first)
     return ""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 _MAX_TITLE = 80  # characters of one heading within a path
 _MAX_LINE = 300  # characters of a line that can make it a heading; the patterns are quadratic in it
 
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
+_FENCE = re.compile(r" {0,3}((?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*)(`{3,}|~{3,})(.*)")
+"""It may open right behind the marks of a list."""
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?\s*$")
 _SETEXT = re.compile(r" {0,3}(=+|--+)\s*$")
 _PARAGRAPH = re.compile(r" {0,3}(?![-*+>|#=`~<\s]|\d+[.)])")
@@ -34,16 +35,17 @@ def sections(lines: list[str], kind: str) -> list[tuple[int, str]]:
 
 
 def _markdown(lines: list[str]) -> Iterator[Heading]:
-    fence = ""
+    fence, inside = "", 0
     start = _after_front_matter(lines)
     for row in range(start, len(lines)):
         line = lines[row]
         mark = _FENCE.match(line)
         if fence:
-            if mark and mark[1].startswith(fence) and not mark[2].strip():
+            end, indent = line.strip(), len(line) - len(line.lstrip())
+            if indent <= inside + 3 and end.startswith(fence) and not end.strip(fence[0]):
                 fence = ""
-        elif mark and not (mark[1][0] == "`" and "`" in mark[2]):
-            fence = mark[1]
+        elif mark and not (mark[2][0] == "`" and "`" in mark[3]):
+            fence, inside = mark[2], mark.start(2) if mark[1] else 0  # what is in a list is indented as far as its text
         elif atx := _ATX.match(line):
             yield row, len(atx[1]), atx[2] or ""
         elif (

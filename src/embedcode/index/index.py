@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Self
 
 from embedcode import settings as configuration
@@ -20,7 +21,10 @@ from embedcode.files import everything, replacing
 from embedcode.index import locks
 from embedcode.index.home import holds_index, home_of, noted_root, root_of, size
 from embedcode.index.locks import Lock
+from embedcode.index.refused import NOTE as REFUSED
+from embedcode.index.refused import refused, remember
 from embedcode.index.report import Progress, Report, Status, Step
+from embedcode.index.scope import Scope
 from embedcode.model.passage import vector_key
 from embedcode.settings import Settings
 from embedcode.store.faults import explained
@@ -36,11 +40,6 @@ if TYPE_CHECKING:
 
 MAX_QUERY = 1_000_000
 """Characters; a pasted issue with its logs is a tenth of it."""
-MAX_GLOBS = 200
-"""Of one filter: twice as many, as a folder's own reading of them makes it, are fewer than `store/filter.py` keeps
-compiled."""
-MAX_GLOB_CHARACTERS = 10_000
-"""Of all of them, which are compiled in half a second while nothing else runs in this process."""
 UPDATE_WAIT = 600.0
 """Seconds to wait for another process that reads the same checkout; it does the same work."""
 CANDIDATES = 200
@@ -177,7 +176,10 @@ class Index:
             for id, chunk in zip(ids, self.store.get(ids), strict=True)
             if chunk is not None and id not in held
         ]
+        known = refused(self.store)
+        chosen = [pending for pending in chosen if pending.key not in known]
         done = embed_some(self.store, self.encoder, self._cache, chosen, seconds)
+        remember(self.store, done.refused)
         self._maintain(MAINTAIN_COMMITS)
         return done.encoded + done.cached
 
@@ -191,16 +193,23 @@ class Index:
         best = self.lexical(query, CANDIDATES) if query else []
         held = set(self.store.vectors(best)[0])
         chosen = [id for position, id in enumerate(best) if position not in held]
-        if others or self._missing() <= FEW:
-            chosen += (pending.id for pending in self.store.pending(CANDIDATES))
+        if others or self.missing <= FEW:
+            known = refused(self.store)
+            chosen += (one.id for one in self.store.pending(CANDIDATES + len(known)) if one.key not in known)
         with suppress(ModelError):
             self.embed(seconds, list(dict.fromkeys(chosen))[:CANDIDATES])
 
     def embed_few(self, seconds: float = EMBED_SECONDS) -> bool:
         """Embed what lacks a vector if that is few, as after an edit; returns whether any chunk still lacks one."""
-        if 0 < self._missing() <= FEW:
+        if 0 < self.missing <= FEW:
             self.embed_best(seconds=seconds)
-        return self._missing() > 0
+        return self.missing > 0
+
+    @property
+    def missing(self) -> int:
+        """Chunks that lack a vector and may get one: the encoder has not refused their text."""
+        meta = self.store.meta()
+        return meta.chunks - meta.embedded - sum(one.chunks for one in refused(self.store).values())
 
     def search(self, query: Query) -> list[Hit]:
         """The best chunks for a query, best first. UsageError for an empty or an absurdly long one, and where nothing
@@ -223,14 +232,14 @@ class Index:
                     raise
                 _log.warning("this answer is by words alone, since the model cannot be used: %s", error)
         signals = Signals("" if query.mode is Mode.DENSE else text, vector, query.text)
-        return search(self.store, signals, query.top_k, self._scoped(query.where))
+        return search(self.store, signals, query.top_k, self._scope.limited(query.where))
 
     def check(self, query: Query, since: str = "") -> None:
         """UsageError for what search() or since() would refuse whatever the index holds, without waiting for either."""
         from embedcode.index.changes import commit
 
         _checked(query)
-        self._scoped(replace(query.where, repos=()))
+        self._scope.limited(replace(query.where, repos=()))
         if since:
             commit(self.root, since)
 
@@ -238,7 +247,7 @@ class Index:
         """Ids of the k best lexical candidates, for embed()."""
         from embedcode.search.search import lexical_candidates
 
-        where, forms = self._scoped(query.where), bool(query.text)
+        where, forms = self._scope.limited(query.where), bool(query.text)
         return [c.id for c in lexical_candidates(self.store, _checked(query), k, where, forms)]
 
     def since(self, revision: str, name: str = "since") -> frozenset[str]:
@@ -249,28 +258,13 @@ class Index:
         return changed_since(self.root, revision, self.store.files(), name)
 
     def no_hits(self, where: Filter) -> str:
-        """The remark on a query without hits: filters that no file passes are the first suspect."""
-        return f"no hits; {self._cure(where)}"
-
-    def _cure(self, where: Filter) -> str:
-        from embedcode.store.filter import matches
-
-        if not self.covers_scope:
-            return f"no file of the index lies in {self.root / self.scope}"
-        where = self._read(where)
-        files = self.store.files().values()
-        if not where or any(matches(where, file) for file in files):
-            return "try other words, or fewer filters"
-        if where.only is not None and not where.only:
-            return "nothing has changed since that revision"
-        if where.languages and not any(matches(Filter(languages=where.languages), file) for file in files):
-            return f"no file here is in {' or '.join(where.languages)}"
-        return "no file passes the filters together: check the globs of paths first"
+        """The remark on a query without hits."""
+        return f"no hits; {self._scope.cure(where)}"
 
     @property
     def covers_scope(self) -> bool:
         """Whether any file of the index lies in the folder that was opened."""
-        return not self.scope or any(map(self._inside, self.store.files()))
+        return not self._scope.empty
 
     def related(self, path: str, line: int, k: int = 10, where: Filter | None = None, folder: str = "") -> list[Hit]:
         """Chunks most like the one at path:line, which is left out; globs may start from `folder` too. UsageError for
@@ -278,7 +272,7 @@ class Index:
         from embedcode.index.prepare import embedded_text
         from embedcode.search.search import Signals, search
 
-        chunks = self.store.chunks_of(path) if self._inside(path) else []
+        chunks = self.store.chunks_of(path) if self._scope.holds(path) else []
         found = next(((id, c) for id, c in chunks if c.start_line <= line <= c.end_line), None)
         if found is None:
             known = f"it has {chunks[-1][1].end_line} lines" if chunks else "it is not in the index"
@@ -288,7 +282,7 @@ class Index:
         at, rows = self.store.vectors([id])
         text = embedded_text(chunk)
         vector = rows[0] if at else self.encoder.encode([text], Role.PASSAGE, truncate=Truncate.END)[0]
-        hits = search(self.store, Signals(chunk.text, vector), k + 1, self._scoped(where or Filter(), folder))
+        hits = search(self.store, Signals(chunk.text, vector), k + 1, self._scope.limited(where or Filter(), folder))
         return [hit for hit in hits if hit.chunk != chunk][:k]
 
     def source(self, path: str) -> tuple[File, Source]:
@@ -297,7 +291,7 @@ class Index:
         from embedcode.index.walk import LINK, Found, Skipped, read
 
         file = self.store.files().get(path)
-        if file is None or not self._inside(path):
+        if file is None or not self._scope.holds(path):
             raise UsageError(f"{path} is not in the index: give a path as a hit names it.")
         place = self.root / path
         found = Found(path, place, file.size, file.stamp, file.repo, wanted=True)
@@ -326,9 +320,13 @@ class Index:
         updated = self.home / "updated"
         files = self.store.files().values()
 
-        def told(name: str) -> dict[str, str]:
-            reasons: dict[str, str] = json.loads(meta.manifest.get(name, "{}"))
-            return {path: reason for path, reason in reasons.items() if self._inside(path) or self._around(path)}
+        scope = self._scope
+
+        def told(reasons: dict[str, str]) -> dict[str, str]:
+            return {path: reason for path, reason in reasons.items() if scope.touches(path)}
+
+        unparsed: dict[str, str] = json.loads(meta.manifest.get("failed", "{}"))
+        unembedded = {one.path: one.reason for one in refused(self.store).values()}
 
         return Status(
             root=self.root,
@@ -341,12 +339,12 @@ class Index:
             updated=updated.stat().st_mtime if updated.exists() else 0.0,
             bytes=size(self.home),
             languages=Counter(file.language for file in files),
-            skipped=told("skipped"),
+            skipped=told(json.loads(meta.manifest.get("skipped", "{}"))),
             running=self._lock("background").holder(),
             content=Counter(file.content for file in files),
             repos=Counter(file.repo for file in files),
-            failed=told("failed"),
-            trouble=self.trouble() if meta.embedded < meta.chunks else "",
+            failed=told(unparsed | unembedded),
+            trouble=self.trouble() if self.missing else "",
         )
 
     def start_background(self) -> bool:
@@ -400,58 +398,16 @@ class Index:
                 raise
             return space, dimensions(self.home)
 
+    @property
+    def _scope(self) -> Scope:
+        return Scope(self.root, self.scope, self.store.files)
+
     def _lock(self, name: str) -> Lock:
         return Lock(self.home, name)
 
     @property
     def _background_log(self) -> Path:
         return self.home / "background.log"
-
-    def _inside(self, path: str) -> bool:
-        """Whether a relative path lies in the folder that was opened."""
-        return not self.scope or f"{path}/".startswith(f"{self.scope}/")
-
-    def _around(self, path: str) -> bool:
-        """Whether the folder that was opened lies in a relative path that ends in a slash."""
-        return path.endswith("/") and f"{self.scope}/".startswith(path)
-
-    def _scoped(self, where: Filter, folder: str = "") -> Filter:
-        """The filter within the folder that was opened. UsageError for a language or a repository that there is not,
-        and for paths that are too many, too long or written as other programs take them."""
-        from embedcode.store.filter import unsupported
-
-        characters = sum(map(len, where.paths))
-        if len(where.paths) > MAX_GLOBS or characters > MAX_GLOB_CHARACTERS:
-            raise UsageError(
-                f"the filter has {len(where.paths):,} paths of {characters:,} characters: give at most {MAX_GLOBS} of "
-                f"{MAX_GLOB_CHARACTERS:,} together."
-            )
-        for glob in where.paths:
-            if why := unsupported(glob):
-                raise UsageError(f"the path {glob!r} {why}")
-        where = self._read(where, folder)
-        if where.repos:
-            known = {file.repo for file in self.store.files().values()}
-            if known and (unknown := set(where.repos) - known):
-                raise UsageError(
-                    f"there is no repository {' or '.join(sorted(unknown))} in the index of {self.root}: "
-                    f"give one of {', '.join(sorted(known))}."
-                )
-        if not self.scope:
-            return where
-        inside = frozenset(filter(self._inside, self.store.files()))
-        return replace(where, only=inside if where.only is None else inside & where.only)
-
-    def _read(self, where: Filter, folder: str = "") -> Filter:
-        """The filter as it is meant: languages by the names that chunks have, globs from the folder that was opened,
-        or `folder`, too."""
-        from embedcode.store.filter import also_from, from_top
-
-        if where.languages:
-            from embedcode.index.languages import named
-
-            where = replace(where, languages=tuple(map(named, where.languages)))
-        return also_from(self.scope or folder, from_top(str(self.root), where))
 
     def _embed(self, progress: Progress | None) -> Embedded:
         """Embed all, or watch another process do it and take over where it ends."""
@@ -472,14 +428,11 @@ class Index:
         try:
             self._check_build()
             done = embed_all(self.store, self.encoder, self._cache, progress)
+            remember(self.store, done.refused)
             self._maintain(1)
         finally:
             lock.release()
         return done
-
-    def _missing(self) -> int:
-        meta = self.store.meta()
-        return meta.chunks - meta.embedded
 
     def _maintain(self, commits: int) -> None:
         """Let the store drop what nothing refers to, if there were so many commits since it last did."""
@@ -504,12 +457,12 @@ class Index:
         elif name and manifest.get("model") == name:  # as after an upgrade
             raise StoreError(
                 f"the index of {self.root} was made with another version of {name}: "
-                f"run `embedcode clean {self.root}` and index again."
+                f"run `embedcode clean {quote(str(self.root))}` and index again."
             )
         else:
             raise StoreError(
                 f"the index of {self.root} was made with another model ({manifest.get('model') or space}): "
-                f"use that one, or run `embedcode clean {self.root}` and index again."
+                f"use that one, or run `embedcode clean {quote(str(self.root))}` and index again."
             )
         return manifest
 
@@ -532,10 +485,10 @@ class Index:
                 "run `embedcode clean --vectors %s` and index again",
                 self.root,
                 cosine,
-                self.root,
+                quote(str(self.root)),
             )
         else:
-            note(self.store, {"build": self.encoder.build})
+            note(self.store, {"build": self.encoder.build, REFUSED: "{}"})
 
 
 def _checked(query: Query | str) -> str:

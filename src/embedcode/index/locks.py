@@ -146,10 +146,11 @@ def trouble(lock: Lock, log: Path) -> str:
 
 def stop_background(lock: Lock) -> bool:
     """End the background process that holds `lock`; True if there was one. Batches it finished are committed."""
-    for end in (signal.SIGTERM, signal.SIGKILL):
+    # Windows has one way only.
+    for tried, end in enumerate((signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM))):
         holder = lock.holder()
         if holder is None or not _is_background(holder.pid):
-            return end is signal.SIGKILL
+            return tried > 0
         try:
             os.kill(holder.pid, end)
         except ProcessLookupError:

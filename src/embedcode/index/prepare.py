@@ -54,7 +54,7 @@ def prepare(job: Job) -> Prepared:
     if isinstance(source, Skipped):
         return Prepared(found, skipped=source.reason)
     language = language_of(found.path, source.text[:_HEAD].encode("utf-8", "replace")) or TEXT
-    racy = time.time_ns() - source.changed_ns < RACY_NS
+    racy = abs(time.time_ns() - source.changed_ns) < RACY_NS  # far ahead it is of a clock that was set back since
     file = File(
         path=found.path,
         repo=found.repo,

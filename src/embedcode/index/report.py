@@ -80,6 +80,6 @@ class Status:
     repos: Mapping[str, int] = field(default_factory=dict)
     """Files per repository, by its folder's name."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Files that could not be parsed, as in a Report."""
+    """Files that could not be parsed, or of which a text could not be embedded, with the reason."""
     trouble: str = ""
     """Why vectors lack that nobody makes: what ended the last background process; "" if it is not known."""

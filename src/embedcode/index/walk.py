@@ -314,7 +314,9 @@ def read(found: Found, *, max_bytes: int = MAX_FILE_BYTES) -> Source | Skipped:
     reason = exclude.text_reason(found.path, text)
     if reason is not None and (reason in exclude.FIRM or not found.wanted):
         return Skipped(found.path, reason)
-    changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+    changed_ns = status.st_ctime_ns  # not that of writing, which may be set to any time, but that of setting it
+    if os.name == "nt":  # where it is the time of creation
+        changed_ns = max(changed_ns, status.st_mtime_ns)
     return Source(text, digest(raw), status.st_size, _stamp(status), changed_ns)
 
 
@@ -381,6 +383,8 @@ def _cure(reason: str, path: str) -> str | None:
         return f"let this user read {path}"
     if reason == LINK:
         return f"give the folder that {path} leads to"
+    if reason.startswith(IGNORED) and reason.endswith(f"/{OWN_IGNORE}"):  # it stands above the one at the top
+        return f"change the line of {reason.removeprefix(IGNORED).strip()} that leaves {path} out"
     if reason in _NO_CURE or reason.startswith(TOO_LARGE):
         return None
     line = "!/" + re.sub(r"([\\*?\[])", r"\\\1", path)

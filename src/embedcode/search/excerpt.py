@@ -8,12 +8,17 @@ from embedcode.store.terms import split
 
 LINES = 10
 COLUMNS = 200
-"""Read of a line; data and generated code have lines of many pages."""
+"""Read and shown of a line; data and generated code have lines of many pages."""
+
+
+def beginning(lines: Sequence[str]) -> int:
+    """The position of the first that is not blank."""
+    return next((number for number, line in enumerate(lines) if line.strip()), 0)
 
 
 def telling(lines: Sequence[str], terms: Set[str]) -> range:
     """At most LINES of them, by position: the first that are not blank, unless others hold more different terms."""
-    top = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    top = beginning(lines)
     if len(lines) - top <= LINES or not terms:
         return range(top, min(len(lines), top + LINES))
     held = [terms & set(split(line[:COLUMNS])) for line in lines]

@@ -71,6 +71,8 @@ def _typed(typed: str) -> tuple[str, str]:
 @lru_cache(maxsize=1 << 14)
 def _tails(path: str, repo: str) -> tuple[str, ...]:
     """What a longer path of this file may end in: all of it, and what follows its repository and its sources."""
-    below = path.removeprefix(repo + "/")
+    above, _, behind = f"/{path}".partition(f"/{repo}/")
+    # src/click/core.py of click is in its package, which is called like it.
+    below = path if not behind or above.endswith(("/src", "/lib")) else behind
     kept = [path, below] if "/" in below else [path]
     return tuple({"/" + tail for whole in kept for tail in (whole, _SOURCES.sub("", whole, count=1))})

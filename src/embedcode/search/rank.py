@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from embedcode.search.asked import Asked
 from embedcode.search.places import ends
-from embedcode.store.terms import split
+from embedcode.store.terms import is_word, split
 from embedcode.types import Chunk
 
 DEFINITION = 0.7
@@ -236,20 +236,25 @@ def _alike(one: str, two: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def _symbols(symbol: str) -> tuple[tuple[str, ...], ...]:
-    """The terms of each name that a chunk defines; of a qualified one the last part first, then all of it."""
+    """The terms of each name that a chunk defines, the whole form first, "" where there is none: of a qualified one its
+    last part, then all of it."""
     found: list[tuple[str, ...]] = []
     for name in symbol.split(", "):
         last = name.rpartition(".")[2]
-        found.append(tuple(split(last)))
+        found.append(_named(last))
         if last != name:
             found.append(("", *split(name)))
-    return tuple(parts for parts in found if parts)
+    return tuple(parts for parts in found if any(parts))
 
 
 @lru_cache(maxsize=1 << 14)
 def _stem(path: str) -> tuple[str, ...]:
-    name = path.rpartition("/")[2].partition(".")[0]
-    return tuple(split(name))
+    return _named(path.rpartition("/")[2].partition(".")[0])
+
+
+def _named(name: str) -> tuple[str, ...]:
+    """A title, of several words, has no whole form: its first word is not all of it."""
+    return tuple(split(name)) if is_word(name) else ("", *split(name))
 
 
 class _Kind(NamedTuple):

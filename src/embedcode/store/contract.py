@@ -112,6 +112,10 @@ class Store(Searchable, Protocol):
         """Up to `limit` keys without a vector whose id is above `after`, by id."""
         ...
 
+    def lacking(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """How many chunks have each of these keys; none of a key that has a vector, or no chunk."""
+        ...
+
     def meta(self) -> Meta: ...
 
     def refresh(self) -> None:

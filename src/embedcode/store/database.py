@@ -257,11 +257,13 @@ class Database:
             yield Snapshot(connection)
 
     def checkpoint(self) -> None:
-        """Move the write-ahead log into the file, as far as no reader holds it."""
-        with explained(self.folder):
-            connection = self._acquire()
+        """Move the write-ahead log into the file, as far as no reader holds it: the next time moves the rest.
+
+        It waits for nobody, since it keeps all writers waiting meanwhile.
+        """
+        with explained(self.folder), closing(self._acquire()) as connection:
+            connection.execute("PRAGMA busy_timeout = 0")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._release(connection)
 
     def close(self) -> None:
         with self._mutex:

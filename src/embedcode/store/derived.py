@@ -131,8 +131,9 @@ class Derived(ABC, Generic[View]):
             opened = self._load(stamp)
             if since == snapshot.head:
                 return opened
-            stamp = self._finish(self.grow(self._folder / stamp.folder, stamp, snapshot, since), snapshot)
-            return self._load(stamp)
+            grown = self._finish(self.grow(self._folder / stamp.folder, stamp, snapshot, since), snapshot)
+            # Not verified: the checksums are of what was just written.
+            return grown, opened[1] if grown.files == stamp.files else self.load(self._folder / stamp.folder, grown)
         except UnusableError:
             return None
 
@@ -142,7 +143,7 @@ class Derived(ABC, Generic[View]):
         make_private(folder)
         try:
             stamp = self._finish(self.grow(folder, stamp, snapshot, ORIGIN), snapshot)
-            opened = self._load(stamp)
+            opened = stamp, self.load(folder, stamp)
         except UnusableError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise StoreError(f"{folder} cannot be read back ({error}): check the disk and run again") from error

@@ -104,7 +104,11 @@ class Lexical(Derived[Terms]):
             writer.commit()
             writer.wait_merging_threads()
         names = sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
-        return replace(stamp, rows=rows, dead=stamp.dead + len(gone), files=checksums(folder, names))
+        # tantivy writes the files of a segment once, and only its two lists in JSON anew.
+        known = stamp.files or {}
+        sums = {name: known[name] for name in names if name in known and not name.endswith(".json")}
+        sums |= checksums(folder, (name for name in names if name not in sums))
+        return replace(stamp, rows=rows, dead=stamp.dead + len(gone), files=sums)
 
     @contextmanager
     def _plainly(self, folder: Path) -> Iterator[None]:

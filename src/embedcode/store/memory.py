@@ -110,6 +110,11 @@ class MemoryStore:
                 first.setdefault(key, Pending(id, key, chunk))
         return [pending for pending in first.values() if pending.id > after][: max(limit, 0)]
 
+    def lacking(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        state = self._state
+        wanted = set(keys) - state.vectors.keys()
+        return Counter(key for _, key in state.chunks.values() if key in wanted)
+
     def meta(self) -> Meta:
         state = self._state
         embedded = sum(key in state.vectors for _, key in state.chunks.values())

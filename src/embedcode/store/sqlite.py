@@ -7,7 +7,7 @@ Knows no repository, no encoder and no ranking, and neither tantivy nor the matr
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -137,6 +137,12 @@ class SqliteStore:
         with self._database.reading() as connection:
             return [Pending(row[0], row[8], _chunk(row)) for row in connection.execute(query, (after, max(limit, 0)))]
 
+    def lacking(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        query = """SELECT c.key FROM chunks c
+                   WHERE NOT EXISTS (SELECT 1 FROM vectors v WHERE v.key = c.key) AND c.key"""
+        with self._database.reading() as connection:
+            return Counter(key for (key,) in _by(connection, query, keys))
+
     def meta(self) -> Meta:
         with self._database.reading() as connection:
             head = Snapshot(connection).head
@@ -204,10 +210,10 @@ class SqliteStore:
             return present
 
 
-def _by(connection: sqlite3.Connection, query: str, ids: Sequence[int]) -> Iterator[Any]:
-    """The rows of `query IN (ids)`, in parts below SQLite's limit of variables."""
-    for start in range(0, len(ids), BATCH):
-        part = ids[start : start + BATCH]
+def _by(connection: sqlite3.Connection, query: str, values: Sequence[int] | Sequence[bytes]) -> Iterator[Any]:
+    """The rows of `query IN (values)`, in parts below SQLite's limit of variables."""
+    for start in range(0, len(values), BATCH):
+        part = values[start : start + BATCH]
         yield from connection.execute(f"{query} IN ({','.join('?' * len(part))})", part)
 
 

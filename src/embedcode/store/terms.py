@@ -74,6 +74,12 @@ def split(text: str) -> list[str]:
     return terms
 
 
+def is_word(text: str) -> bool:
+    """Whether the first term of a text is its whole form: it is one word, of a script that writes words apart."""
+    words = _words(text)
+    return len(words) == 1 and not _CJK.search(words[0])
+
+
 def places(text: str, terms: Set[str]) -> list[tuple[int, int]]:
     """Where in a text its words, or parts of its names, are among `terms`: (start, end) in order."""
     found: list[tuple[int, int]] = []
