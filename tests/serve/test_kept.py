@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from embedcode.index.home import clean
 from embedcode.serve import kept
 from embedcode.serve.kept import Kept
 from embedcode.serve.mcp import _told
-from embedcode.types import Filter, Mode, Query
+from embedcode.types import Filter, InputError, Mode, Query
 
 
 @pytest.fixture
@@ -237,3 +239,25 @@ def test_a_model_that_has_moved_leaves_the_words(repository: Path, monkeypatch: 
     asked = Kept(repository)
     assert "1. tokens.py:1-2" in _told(asked, asked.search(Query("refresh tokens")), 2000)
     asked.index.close()
+
+
+def test_a_text_without_a_vector_for_good_is_no_rest_that_is_being_made(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "tokens.py").write_text("def refresh_tokens():\n    return poison\n")
+    tokenize = GraphEncoder.tokenize
+
+    def refused(self: GraphEncoder, inputs: Sequence[str], *rest: Any, **options: Any) -> Any:
+        found = tokenize(self, inputs, *rest, **options)
+        return [
+            InputError(place, "it is too odd") if "poison" in text else entry
+            for place, (text, entry) in enumerate(zip(inputs, found, strict=True))
+        ]
+
+    monkeypatch.setattr(GraphEncoder, "tokenize", refused)
+    asked = Kept(repository)
+    assert list(asked.index.update().failed) == ["tokens.py"]
+    started: list[bool] = []
+    monkeypatch.setattr(Index, "start_background", lambda self: started.append(True))
+    answer = asked.search(Query("refresh tokens", mode=Mode.LEXICAL))
+    assert answer.hits and not answer.notes and not started

@@ -187,7 +187,7 @@ class Kept:
     def _missing(self) -> list[str]:
         """What lacks vectors is left to a background process; says how much does, and what keeps it from being made."""
         meta = self.index.store.meta()
-        if meta.embedded >= meta.chunks:
+        if not self.index.missing:
             return []
         trouble = ""
         if self._reading is not None and not self._reading.is_alive():
