@@ -76,5 +76,6 @@ def test_without_a_limit_the_system_decides(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_peak_of_another_process_is_told_and_none_of_what_is_no_process() -> None:
-    assert 1_000_000 < memory.peak_of(os.getpid()) <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # the kernel counts both by thread, and in lumps
+    assert 0.9 * ours < memory.peak_of(os.getpid()) < 1.1 * ours
     assert memory.peak_of(None) == 0

@@ -80,7 +80,7 @@ def test_a_thread_that_cannot_be_had_is_an_engine_that_has_died(monkeypatch: pyt
 def test_whatever_goes_wrong_while_it_loads_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     unusable, died = told(replace(LOAD, model=cast(str, None), precision=""))
     assert unusable[0] == "unusable"
-    assert re.fullmatch(r".* cannot be loaded \(AttributeError at __init__\.py:\d+: .*", unusable[1][0])
+    assert re.fullmatch(r".* cannot be loaded \(TypeError at __init__\.py:\d+: .*", unusable[1][0])
     assert died == ("died", (0,))
     assert capfd.readouterr().err == ""
 
