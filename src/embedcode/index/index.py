@@ -239,7 +239,7 @@ class Index:
         from embedcode.index.changes import commit
 
         _checked(query)
-        self._scope.limited(replace(query.where, repos=()))
+        self._scope.read(query.where)
         if since:
             commit(self.root, since)
 

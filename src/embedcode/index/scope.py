@@ -37,11 +37,12 @@ class Scope:
         """Whether no file of the index lies in the folder."""
         return bool(self.folder) and not any(map(self.holds, self.files()))
 
-    def limited(self, where: Filter, folder: str = "") -> Filter:
-        """The filter within the folder; its globs may start from `folder` too. UsageError for a language or a
-        repository that there is not, and for paths that are too many, too long or written as other programs take them.
+    def read(self, where: Filter, folder: str = "") -> Filter:
+        """The filter as it is meant: languages by the names that chunks have, globs from `folder` or the one that was
+        opened, too. UsageError for a language that there is not, and for paths that are too many, too long or written
+        as other programs take them.
         """
-        from embedcode.store.filter import unsupported
+        from embedcode.store.filter import also_from, from_top, unsupported
 
         characters = sum(map(len, where.paths))
         if len(where.paths) > MAX_GLOBS or characters > MAX_GLOB_CHARACTERS:
@@ -52,7 +53,15 @@ class Scope:
         for glob in where.paths:
             if why := unsupported(glob):
                 raise UsageError(f"the path {glob!r} {why}")
-        where = self._read(where, folder)
+        if where.languages:
+            from embedcode.index.languages import named
+
+            where = replace(where, languages=tuple(map(named, where.languages)))
+        return also_from(self.folder or folder, from_top(str(self.root), where))
+
+    def limited(self, where: Filter, folder: str = "") -> Filter:
+        """What read() gives, within the folder. UsageError for a repository that there is not, too."""
+        where = self.read(where, folder)
         if where.repos:
             known = {file.repo for file in self.files().values()}
             if known and (unknown := set(where.repos) - known):
@@ -71,7 +80,7 @@ class Scope:
 
         if self.empty:
             return f"no file of the index lies in {self.root / self.folder}"
-        where = self._read(where)
+        where = self.read(where)
         files = self.files().values()
         if not where or any(matches(where, file) for file in files):
             return "try other words, or fewer filters"
@@ -80,13 +89,3 @@ class Scope:
         if where.languages and not any(matches(Filter(languages=where.languages), file) for file in files):
             return f"no file here is in {' or '.join(where.languages)}"
         return "no file passes the filters together: check the globs of paths first"
-
-    def _read(self, where: Filter, folder: str = "") -> Filter:
-        """The filter as it is meant: languages by the names that chunks have, globs from the folder too."""
-        from embedcode.store.filter import also_from, from_top
-
-        if where.languages:
-            from embedcode.index.languages import named
-
-            where = replace(where, languages=tuple(map(named, where.languages)))
-        return also_from(self.folder or folder, from_top(str(self.root), where))

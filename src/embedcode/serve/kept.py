@@ -186,12 +186,12 @@ class Kept:
 
     def _missing(self) -> list[str]:
         """What lacks vectors is left to a background process; says how much does, and what keeps it from being made."""
-        meta = self.index.store.meta()
         if not self.index.missing:
             return []
         trouble = ""
         if self._reading is not None and not self._reading.is_alive():
             trouble = self._make()
+        meta = self.index.store.meta()
         share = 100 * meta.embedded // meta.chunks
         rest = f"not being made: {trouble.rstrip('.')}" if trouble else "being made in the background"
         return [f"{share} % of the index has vectors so far, the rest is {rest}"]
