@@ -10,7 +10,7 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.alone import alone
-from embedcode.cli.opening import Model, Threads
+from embedcode.cli.opening import Model, Threads, threads_of
 from embedcode.cli.progress import ProgressLine
 from embedcode.errors import UsageError
 
@@ -66,7 +66,7 @@ def docstrings(
     repeats, dropped, left = Repeats(), Counter[str](), Counter[str]()
     refused: dict[str, str] = {}
     languages = Counter[str]()
-    with ProgressLine() as line, extraction.workers(_threads(threads)) as workers, writing(out) as put:
+    with ProgressLine() as line, extraction.workers(threads_of(threads)) as workers, writing(out) as put:
         for number, (source, name) in enumerate(zip(sources, names, strict=True), 1):
             workers.start()
             line.draw(f"{number} of {len(sources)} sources, {languages.total():,} pairs")
@@ -131,7 +131,7 @@ def collect(
             line.draw(f"{step.done:,} of {step.total:,} sources, {step.pairs:,} pairs{last}")
 
         seconds = None if minutes is None else minutes * 60
-        complete = collecting.collect(wanted, out, _threads(threads), seconds, progress, commits)
+        complete = collecting.collect(wanted, out, threads_of(threads), seconds, progress, commits)
     done = collecting.records(out)
     if found is not None:
         head = f"Written by `embedcode data collect --found {found.name}`."
@@ -471,12 +471,6 @@ def tell(bad: Bad) -> None:
         output.note(f"skipped {example}")
     if bad.lines > len(bad.examples):
         output.note(f"skipped {bad.lines - len(bad.examples):,} more lines that are no pairs")
-
-
-def _threads(threads: str | None) -> int:
-    from embedcode import settings
-
-    return settings.load({"threads": threads}).threads
 
 
 from embedcode.cli.data_split import check, hold_out, split  # noqa: E402  they take their options from here

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import EMPTY_MODEL, Threads
+from embedcode.cli.opening import EMPTY_MODEL, Threads, threads_of
 from embedcode.errors import ModelError, UsageError
 from embedcode.files import is_folder
 
@@ -132,7 +132,7 @@ def export(
         try:
             exact.mkdir(exist_ok=True)
             output.note(f"exporting {checkpoint.name}")
-            spec, cosine = export.export(checkpoint, exact, form, batch, _threads(threads))
+            spec, cosine = export.export(checkpoint, exact, form, batch, threads_of(threads))
             if int8:
                 spec, told = _quantised(spec, folder, threads)
             else:
@@ -164,7 +164,7 @@ def _quantised(spec: Spec, folder: Path, threads: str | None) -> tuple[Spec, str
     from embedcode.engine.quantise import quantise
 
     output.note("quantising")
-    smaller, near = quantise(spec, folder, _threads(threads))
+    smaller, near = quantise(spec, folder, threads_of(threads))
     told = f"cosine {near.mean:.4f} to fp32 on real code, least {near.least:.4f}"
     return smaller, told + (f", {near.exact:.0%} of the linear maps left in fp32" if near.exact else "")
 
@@ -290,12 +290,6 @@ def _graph(spec: Spec) -> str:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:,.0f} M"
-
-
-def _threads(threads: str | None) -> int:
-    from embedcode import settings
-
-    return settings.load({"threads": threads}).threads
 
 
 @contextmanager

@@ -26,6 +26,13 @@ Threads = Annotated[
 ]
 
 
+def threads_of(given: str | None) -> int:
+    """As many as a flag, or else the settings, say."""
+    from embedcode import settings
+
+    return settings.load({"threads": given}).threads
+
+
 def _checked(model: str | None) -> str | None:
     if model == "":
         raise UsageError(EMPTY_MODEL)
