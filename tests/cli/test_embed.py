@@ -175,37 +175,38 @@ def test_a_model_that_does_not_exist(call: Run) -> None:
     assert b"nowhere" in done.stderr
 
 
-@pytest.mark.parametrize(("name", "how", "code"), [("out.npy", signal.SIGKILL, -9), ("out.jsonl", signal.SIGINT, 130)])
-def test_an_interrupted_run_goes_on_where_it_stopped(
-    call: Run, tmp_path: Path, environment: dict[str, str], name: str, how: signal.Signals, code: int
-) -> None:
+def test_an_interrupted_run_goes_on_where_it_stopped(call: Run, tmp_path: Path, environment: dict[str, str]) -> None:
     """Blocks of 32,768 tokens: the second is being computed when the interrupt comes."""
-    rows = [json.dumps(f"{number} {'value = compute(other) ' * 40}") for number in range(200)]
+    rows = [json.dumps(f"{number} {'value = compute(other) ' * 40}") for number in range(170)]
     (tmp_path / "in.jsonl").write_text("\n".join(rows))
-    command = [sys.executable, "-m", "embedcode", "embed", "in.jsonl", "--role", "passage", "-o"]
-    part = tmp_path / f".{name}.part"
-    with subprocess.Popen([*command, name], cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 120
-        while not (part.exists() and part.stat().st_size > 10_000) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(how)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == code, told
-    assert not (tmp_path / name).exists()
-    note, kept = tmp_path / f".{name}.part.json", part.read_bytes()
-    own = note.read_text()
-    note.write_text(json.dumps(json.loads(own) | {"build": "int8 an older engine"}))
-    refused = call("embed", "in.jsonl", "--role", "passage", "-o", name)
-    assert refused.returncode == 2
-    assert f"{name} was begun with int8 an older engine".encode() in refused.stderr
-    assert f"or remove .{name}.part".encode() in refused.stderr
-    assert part.read_bytes() == kept
-    note.write_text(own)
-    done = call("embed", "in.jsonl", "--role", "passage", "-o", name)
-    assert done.returncode == 0
-    assert b"going on after" in done.stderr and b"of 200 texts" in done.stderr
-    assert call("embed", "in.jsonl", "--role", "passage", "-o", f"whole-{name}").returncode == 0
-    assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
+    arguments = ("embed", "in.jsonl", "--role", "passage", "-o")
+    assert call(*arguments, "whole.npy").returncode == 0
+    for name, how, code in (("out.npy", signal.SIGKILL, -9), ("out.jsonl", signal.SIGINT, 130)):
+        part = tmp_path / f".{name}.part"
+        command = [sys.executable, "-m", "embedcode", *arguments, name]
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
+            deadline = time.monotonic() + 120
+            while not (part.exists() and part.stat().st_size > 10_000) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.send_signal(how)
+            _, told = process.communicate(timeout=60)
+        assert process.returncode == code, told
+        assert not (tmp_path / name).exists()
+        note, kept = tmp_path / f".{name}.part.json", part.read_bytes()
+        own = note.read_text()
+        note.write_text(json.dumps(json.loads(own) | {"build": "int8 an older engine"}))
+        refused = call(*arguments, name)
+        assert refused.returncode == 2
+        assert f"{name} was begun with int8 an older engine".encode() in refused.stderr
+        assert f"or remove .{name}.part".encode() in refused.stderr
+        assert part.read_bytes() == kept
+        note.write_text(own)
+        done = call(*arguments, name)
+        assert done.returncode == 0
+        assert b"going on after" in done.stderr and b"of 170 texts" in done.stderr
+    assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    lines = [json.loads(line)["embedding"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    np.testing.assert_array_equal(np.array(lines, np.float32), np.load(tmp_path / "whole.npy"))
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
