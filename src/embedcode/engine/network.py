@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from embedcode.engine import memory, packed
+from embedcode.engine.ahead import Ahead
 from embedcode.engine.linear import Codes, Int8Linear
 from embedcode.engine.pooling import LatentAttention
 from embedcode.errors import ModelError
@@ -133,6 +134,7 @@ class _Filling:
         self._tensors = Tensors()
         self._sources = _sources(network, checkpoint, layers)
         self._lora = _lora(checkpoint, self._sources, self._tensors, layers)
+        self._ahead = Ahead(self._sources[name][0] for name, _ in network.named_parameters())
         self._codes = Codes() if precision == "int8" else None
         self._replaced: dict[str, list[tuple[str, torch.nn.Module]]] = {}
         """By the name of a part, its maps that int8 ones stand for, still without weights."""
@@ -148,8 +150,8 @@ class _Filling:
             if without and f"{place}.".startswith(without):
                 continue
             if self._codes and isinstance(module, torch.nn.Linear):
-                bias = self._as_shaped(f"{place}.bias", module.bias) if module.bias is not None else None
                 weight = self._as_shaped(f"{place}.weight", module.weight)
+                bias = self._as_shaped(f"{place}.bias", module.bias) if module.bias is not None else None
                 part.set_submodule(inner, Int8Linear(weight, bias, self._dtype, self._codes))
                 self._replaced.setdefault(name, []).append((inner, module))
                 self._tensors.release(self._sources[f"{place}.weight"][0])
@@ -184,6 +186,7 @@ class _Filling:
 
     def _read(self, key: str) -> torch.Tensor:
         entry, rows = self._sources[key]
+        self._ahead.wanted(entry)
         tensor = self._tensors.get(entry)
         if rows is not None:
             tensor = tensor[rows]
