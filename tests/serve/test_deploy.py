@@ -21,6 +21,11 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
+def compose() -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return read
+
+
 def test_alerts_name_metrics_that_the_server_has() -> None:
     known = {"up"}
     for family in text_string_to_metric_families(Metrics().text().decode()):
@@ -55,7 +60,19 @@ def test_the_image_has_keys_and_sets_options_that_there_are() -> None:
     assert named <= {one.name for one in fields(Options)}
     assert "api_keys" in named
     assert "INSECURE" not in text
-    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    services = compose()["services"]
     assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service["ports"])
     grace = services["embedcode"]["stop_grace_period"]
     assert int(grace.rstrip("s")) > Options().drain_seconds
+
+
+def test_the_folder_of_the_keys_is_mounted_and_is_no_part_of_the_repository() -> None:
+    """A new key replaces the file: mounted alone, as a secret is, the server saw the old one until its next start."""
+    (path,) = re.findall(r"EMBEDCODE_SERVE_API_KEYS=(\S+)", (DEPLOY / "Dockerfile").read_text())
+    service = compose()["services"]["embedcode"]
+    assert "secrets" not in service
+    assert f"./keys:{Path(path).parent}:ro" in service["volumes"]
+    kept_out = (DEPLOY.parent / ".gitignore").read_text().splitlines()
+    assert "/deploy/keys/" in kept_out
+    clear = compose()["secrets"]["prometheus.key"]["file"]
+    assert "/deploy/" + clear.removeprefix("./") in kept_out

@@ -45,6 +45,19 @@ def test_a_key_that_was_made_is_found_and_stands_nowhere(tmp_path: Path) -> None
         assert known.find(wrong) is None
 
 
+def test_a_file_that_may_not_be_read_is_not_to_be_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it was mounted into a container, whose user is another."""
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with pytest.raises(UsageError, match="make it with --new-key"):
+        keys.read(tmp_path / "keys.toml")
+    monkeypatch.setattr(keys, "read_small", refuse)
+    with pytest.raises(UsageError, match=r"cannot be read \(permission denied\): let this user read it$"):
+        keys.read(tmp_path / "keys.toml")
+
+
 def test_a_file_that_changes_is_read_again_and_a_broken_one_is_not_taken(tmp_path: Path) -> None:
     path, clock = tmp_path / "keys.toml", Clock()
     secret = keys.add(path, "one", tokens_per_minute=60)

@@ -121,9 +121,8 @@ def read(path: Path) -> list[Key]:
     try:
         table = tomllib.loads(read_small(path).decode("utf-8"))
     except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read ({(error.strerror or str(error)).lower()}): make it with --new-key NAME"
-        ) from None
+        cure = "let this user read it" if isinstance(error, PermissionError) else "make it with --new-key NAME"
+        raise UsageError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}): {cure}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML ({error}): mend it, or make it anew with --new-key NAME") from None
     entries = table.pop("key", [])
