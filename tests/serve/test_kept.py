@@ -29,9 +29,10 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_who_asks_while_another_s_vectors_do_not_come_is_answered_from_what_there_is(
+def test_vectors_that_do_not_come_keep_nobody_from_an_answer_of_what_there_is(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As those of a served index beside bulk work: each hybrid question got 503 until it was done."""
     monkeypatch.setattr(kept, "ANSWER_SECONDS", 5.0)
     asked = Kept(repository)
     asked.index.update()
@@ -42,17 +43,44 @@ def test_who_asks_while_another_s_vectors_do_not_come_is_answered_from_what_ther
         stuck.wait(30)
 
     monkeypatch.setattr(asked.index, "embed_best", never)
-    first = threading.Thread(target=asked.search, args=(Query("refresh tokens"),))
-    first.start()
     try:
-        assert entered.wait(20)
+        answers = [asked.search(Query("refresh tokens"))]
+        assert entered.is_set()
         before = threading.active_count()
-        answers = [asked.search(Query("refresh tokens")) for _ in range(3)]
+        answers += [asked.search(Query("refresh tokens")) for _ in range(3)]
         assert all(answer.ready and answer.hits[0].chunk.path == "tokens.py" for answer in answers)
         assert threading.active_count() <= before
     finally:
         stuck.set()
-        first.join()
+
+
+def test_while_all_vectors_are_made_here_no_question_waits_for_its_own(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Kept(repository, load())
+    asked.index.update(vectors=False)
+    making, chosen = threading.Event(), threading.Event()
+    update = asked.index.update
+
+    def slow(*arguments: Any, vectors: bool = True, **options: Any) -> Any:
+        if vectors:
+            making.wait(30)
+        return update(*arguments, vectors=vectors, **options)
+
+    monkeypatch.setattr(asked.index, "update", slow)
+    asked.search(Query("refresh tokens", mode=Mode.LEXICAL))  # which has them made
+    monkeypatch.setattr(asked.index, "embed_best", lambda *_, **__: chosen.set())
+    try:
+        answer = asked.search(Query("refresh tokens"))
+        assert answer.ready and answer.hits and not chosen.is_set()
+        assert answer.notes == ("0 % of the index has vectors so far, the rest is being made in the background",)
+    finally:
+        making.set()
+    assert asked._making is not None
+    asked._making.join()
+    assert asked.search(Query("refresh tokens")).notes == ()
+    assert chosen.is_set()
+    asked.index.close()
 
 
 def test_who_gets_no_answer_in_time_is_told_no_more_than_that(

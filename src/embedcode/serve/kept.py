@@ -24,6 +24,8 @@ READ_SECONDS = 0.8
 """How long an answer waits for what has changed to be read: enough for a repository that is indexed already."""
 EMBED_SECONDS = 0.5
 """How long vectors are then made for the best candidates that lack one."""
+BATCH_SECONDS = 0.1
+"""So much longer, since the last few of them may just have been begun."""
 ANSWER_SECONDS = 1.9
 """After so long an answer says that it has none yet. A coding assistant waits two seconds for a tool without noticing;
 while a large repository is read for the first time, what it is searched in takes a few seconds to catch up."""
@@ -131,13 +133,24 @@ class Kept:
         return self.index.search(query)
 
     def _embed(self, work: Callable[[], object]) -> None:
-        """Make a few vectors first. Not behind another question that waits for its own: where the engine is busy that
-        may be long, and each who asks again would wait in one thread more."""
-        if self._embedding.acquire(timeout=EMBED_SECONDS):
+        """Make a few vectors first, where that takes no more than a moment: they may come late, behind bulk work or
+        those of another question, and each who asks again would wait in one thread more. Nothing where all are being
+        made by this process: its batches come before these."""
+        until = time.monotonic() + EMBED_SECONDS
+        if (self._making is not None and self._making.is_alive()) or not self._embedding.acquire(timeout=EMBED_SECONDS):
+            return
+
+        def made() -> None:
             try:
                 work()
             finally:
                 self._embedding.release()
+
+        task = Task(made)
+        task.start()
+        task.join(max(0.0, until - time.monotonic()) + BATCH_SECONDS)
+        if not task.is_alive():
+            task.outcome()
 
     def _remarked(self, hits: list[Hit], where: Filter) -> Answer:
         """With what may help where there are none: else who asks concludes that there is no such code."""
