@@ -33,7 +33,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
 def test_each_is_fetched_once_in_a_pass_and_never_too_far_ahead(fetched: list[Entry]) -> None:
     starts = accumulate(SIZES, initial=0)
     order = [Entry(Path("model"), "I8", (size,), start) for size, start in zip(SIZES, starts, strict=False)]
-    reading = Ahead([*order[:3], *order[2:]])  # one that two weights are parts of is one
+    reading = Ahead([*order[:3], *order[2:]], 0)  # one that two weights are parts of is one
     for _ in range(2):
         fetched.clear()
         for place, entry in enumerate(order):
@@ -42,6 +42,9 @@ def test_each_is_fetched_once_in_a_pass_and_never_too_far_ahead(fetched: list[En
             assert entry in fetched
             assert sum(other.size for other in fetched[place + 1 :]) <= 60
         assert fetched == order
+    fetched.clear()
+    Ahead(order, sum(SIZES)).wanted(order[0])  # there is room for all
+    assert fetched == order
 
 
 def test_what_is_fetched_lies_in_memory(tmp_path: Path) -> None:

@@ -10,19 +10,21 @@ from threading import Thread
 from embedcode.model.weights import Entry
 
 AHEAD = 1_000_000_000
-"""Bytes that are fetched before they are wanted. More would push each other out where memory is short."""
+"""Bytes that are fetched before they are wanted, however little memory is free."""
 
 
 class Ahead:
-    """Has tensors fetched, a gigabyte ahead of the one that is wanted, in the order in which they will be.
+    """Has tensors fetched some way ahead of the one that is wanted, in the order in which they will be.
 
     Through the pages of a mapped file a disk is read by 128 kB, and stands still while a weight is made int8.
     """
 
-    def __init__(self, order: Iterable[Entry]) -> None:
+    def __init__(self, order: Iterable[Entry], room: int) -> None:
+        """`room` is the memory that nobody needs, in bytes: tensors that are fetched stay in it until they are used."""
         self._order = list(dict.fromkeys(order))
         self._places = {entry: place for place, entry in enumerate(self._order)}
         self._ends = list(accumulate(entry.size for entry in self._order))
+        self._room = max(AHEAD, room)
         self._place = self._asked = 0
 
     def wanted(self, entry: Entry) -> None:
@@ -32,7 +34,7 @@ class Ahead:
             self._asked = place
         self._place, first = place, max(self._asked, place)
         self._asked = first
-        while self._asked < len(self._order) and self._ends[self._asked] <= self._ends[place] + AHEAD:
+        while self._asked < len(self._order) and self._ends[self._asked] <= self._ends[place] + self._room:
             self._asked += 1
         if fetched := self._order[first : self._asked]:
             Thread(target=_fetch, args=(fetched,), daemon=True).start()  # it waits where the disk's queue is full

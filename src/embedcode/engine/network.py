@@ -80,7 +80,8 @@ def build(checkpoint: Checkpoint, precision: str, device: torch.device, layers: 
         network = _stock(checkpoint, layers)
     if hasattr(network, "pooler"):
         network.pooler = None
-    filling = _Filling(network, checkpoint, precision, device, layers)
+    room = 0 if stream else memory.available() - memory.needed(checkpoint, precision)
+    filling = _Filling(network, checkpoint, precision, device, layers, room)
     blocks = [(name, part) for name, part in network.named_modules() if _LAYER.fullmatch(name)] if stream else []
     for name, block in blocks:
         block.register_forward_pre_hook(lambda part, _, name=name: filling.fill(part, name))
@@ -130,11 +131,13 @@ def _stock(checkpoint: Checkpoint, layers: int) -> Any:
 class _Filling:
     """Puts a checkpoint's weights into a network on the meta device, and takes them out again."""
 
-    def __init__(self, network: Any, checkpoint: Checkpoint, precision: str, device: torch.device, layers: int) -> None:
+    def __init__(
+        self, network: Any, checkpoint: Checkpoint, precision: str, device: torch.device, layers: int, room: int
+    ) -> None:
         self._tensors = Tensors()
         self._sources = _sources(network, checkpoint, layers)
         self._lora = _lora(checkpoint, self._sources, self._tensors, layers)
-        self._ahead = Ahead(self._sources[name][0] for name, _ in network.named_parameters())
+        self._ahead = Ahead((self._sources[name][0] for name, _ in network.named_parameters()), room)
         self._codes = Codes() if precision == "int8" else None
         self._replaced: dict[str, list[tuple[str, torch.nn.Module]]] = {}
         """By the name of a part, its maps that int8 ones stand for, still without weights."""

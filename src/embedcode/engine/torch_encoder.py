@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -11,6 +12,7 @@ from threading import Lock
 from typing import Any
 
 from embedcode.engine import memory, processor
+from embedcode.engine.ahead import Ahead
 from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
 from embedcode.engine.memory import CARD_PACK, PACK
 from embedcode.engine.precision import Choice, choose
@@ -293,6 +295,10 @@ class TorchEncoder(LocalEncoder):
         return built
 
     def _prepare(self) -> None:
+        if "torch" not in sys.modules and not self.streams_layers:  # which takes 4 s: the disk would stand still
+            spare = memory.available() - memory.needed(self.checkpoint, self.asked or "bf16")
+            weights = tuple(self.checkpoint.weights.values())
+            Ahead(weights, spare).wanted(weights[0])
         try:
             import torch
             import transformers  # noqa: F401
