@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,9 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.alone import alone
-from embedcode.cli.opening import Model, Threads, threads_of
+from embedcode.cli.data_split import check, hold_out, split
+from embedcode.cli.options import Json, Model, Threads, threads_of
+from embedcode.cli.pairs import Out, Pairs, put_record, tell
 from embedcode.cli.progress import ProgressLine
 from embedcode.errors import UsageError
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from embedcode.data.scoring import Told
     from embedcode.types import Encoder, Pair
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Pairs in JSON lines; .gz is gzipped.")]
-Pairs = Annotated[list[Path], typer.Argument(metavar="PAIRS...", help="Files of pairs, in JSON lines.")]
 
 data = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -438,42 +436,6 @@ def _encoder(model: str | None, threads: str | None) -> Encoder:
 def _told(line: ProgressLine) -> Told:
     return lambda what, done, total: line.draw(f"embedding {done:,} of {total:,} {what}")
 
-
-def put_record(record: Mapping[str, object], as_json: bool) -> None:
-    if as_json:
-        output.put_json(record)
-    else:
-        _put_counts(record)
-
-
-def _put_counts(record: Mapping[str, object], indent: str = "") -> None:
-    """A record for people: numbers beside their names, tables below."""
-    for name, value in record.items():
-        shown = name.replace("_", " ")
-        if isinstance(value, dict):
-            if value:
-                output.put(f"{indent}{shown}:")
-                _put_counts(value, indent + "  ")
-        elif isinstance(value, list):
-            if value:
-                output.put(f"{indent}{shown}:")
-                for item in value:
-                    output.put(f"{indent}  {item}")
-        elif isinstance(value, bool):
-            output.put(f"{indent}{shown}: {'yes' if value else 'no'}")
-        else:
-            output.put(f"{indent}{shown}: {value:,}" if isinstance(value, int) else f"{indent}{shown}: {value}")
-
-
-def tell(bad: Bad) -> None:
-    """Lines that were skipped, on stderr."""
-    for example in bad.examples:
-        output.note(f"skipped {example}")
-    if bad.lines > len(bad.examples):
-        output.note(f"skipped {bad.lines - len(bad.examples):,} more lines that are no pairs")
-
-
-from embedcode.cli.data_split import check, hold_out, split  # noqa: E402  they take their options from here
 
 data.command("hold-out")(hold_out)
 data.command()(split)

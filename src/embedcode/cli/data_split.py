@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.data import Json, Out, Pairs, put_record, tell
+from embedcode.cli.options import Json
+from embedcode.cli.pairs import Out, Pairs, put_record, tell
 from embedcode.cli.progress import ProgressLine
 
 if TYPE_CHECKING:

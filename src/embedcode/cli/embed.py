@@ -18,7 +18,7 @@ import typer
 from embedcode.cli import output
 from embedcode.cli.alone import alone
 from embedcode.cli.growing import Growing, begun, json_lines
-from embedcode.cli.opening import Model, Threads
+from embedcode.cli.options import Model, Threads
 from embedcode.errors import EncodeError, UsageError
 from embedcode.files import is_folder
 from embedcode.settings import PRECISIONS

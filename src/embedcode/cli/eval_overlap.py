@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
+from embedcode.cli.options import Json
 
 if TYPE_CHECKING:
     from embedcode.data.overlap import Report
@@ -18,7 +19,7 @@ def overlap(
     evaluations: Annotated[
         list[Path], typer.Argument(metavar="EVAL...", help="Folders in BEIR layout: corpus, queries, qrels.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say which training pairs copy an evaluation set.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
+from embedcode.cli.eval_result import record
+from embedcode.cli.options import Json
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +24,6 @@ FIRST = 10
 """Documents of a ranking that --explain shows."""
 COLUMNS = 100
 """Of a document's text."""
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def report(
@@ -46,8 +46,6 @@ def report(
     if svg is not None:
         _draw(svg, points)
     if as_json:
-        from embedcode.cli.evaluate import record
-
         output.put_json(
             {
                 "card": [

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from embedcode.cli import output
+from embedcode.cli.options import Json
 from embedcode.errors import UsageError
 from embedcode.files import is_file
 
@@ -37,7 +38,7 @@ def repo_search(
         Path | None, typer.Option(metavar="PYTHON", help="Python of an environment with semble, for its row.")
     ] = None,
     ablation: Annotated[bool, typer.Option("--ablation", help="What each ranking rule is worth instead.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure search in repositories: the project's own benchmark.
 

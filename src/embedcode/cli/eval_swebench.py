@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedcode.cli import evaluate, output
-from embedcode.cli.opening import Threads
+from embedcode.cli import eval_result, output
+from embedcode.cli.options import Json, Threads
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ def swebench_lite(
     summarise: Annotated[
         str | None, typer.Option(metavar="URL", help="A chat server (URL#MODEL) that writes what --summaries lacks.")
     ] = None,
-    instruction: evaluate.Instruction = None,
-    precision: evaluate.Precision = None,
-    out: evaluate.Out = Path("results"),
+    instruction: eval_result.Instruction = None,
+    precision: eval_result.Precision = None,
+    out: eval_result.Out = Path("results"),
     threads: Threads = None,
-    as_json: evaluate.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Find the files that issues of SWE-bench Lite need edited.
 
@@ -99,11 +99,11 @@ def swebench_lite(
         raise UsageError("the model is empty, as from a variable that is not set: name one, or leave it out")
     if summarise is not None and summaries is None:
         raise UsageError("--summarise needs a file to write into: give one with --summaries")
-    chosen = evaluate.settings_of(precision, threads)
+    chosen = eval_result.settings_of(precision, threads)
     source, origin = (instances, "") if instances else swebench.fetched(split)
     rows = reader.read(source)
     origin = origin or swebench.by_content(source)
-    with evaluate.watching() as progress:
+    with eval_result.watching() as progress:
         rows, form = _asked(rows, summaries, summarise, progress)
         setup = swebench.system(
             name or "",
@@ -119,7 +119,7 @@ def swebench_lite(
             progress=progress,
         )
         conditions = {"rows": origin, "issue": form}
-        path = evaluate.place(out, setup.task, setup.name, conditions | dict(setup.conditions))
+        path = eval_result.place(out, setup.task, setup.name, conditions | dict(setup.conditions))
         if not as_json:
             output.note(_header(len(rows), conditions | dict(setup.conditions)))
         done = swebench.measure(
@@ -127,16 +127,16 @@ def swebench_lite(
             setup,
             lambda repo, some: _clone(repo, some, repos, chosen),
             chosen.threads,
-            evaluate.command(),
+            eval_result.command(),
             conditions,
             progress,
         )
-    evaluate.save(done, path)
+    eval_result.save(done, path)
     if as_json:
-        output.put_json(evaluate.record(done.result, path, done.failed))
+        output.put_json(eval_result.record(done.result, path, done.failed))
     else:
-        evaluate.shown(done.result, path)
-    evaluate.ended([done])
+        eval_result.shown(done.result, path)
+    eval_result.ended([done])
 
 
 def _header(count: int, conditions: dict[str, Any]) -> str:

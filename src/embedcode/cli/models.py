@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import EMPTY_MODEL, Threads, threads_of
+from embedcode.cli.options import EMPTY_MODEL, Json, Threads, threads_of
 from embedcode.errors import ModelError, UsageError
 from embedcode.files import is_folder
 
@@ -28,7 +28,6 @@ class Format(StrEnum):
     OPENVINO = "openvino"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is not there yet, or empty.")]
 
 models = typer.Typer(rich_markup_mode=None, add_completion=False)

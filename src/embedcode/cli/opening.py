@@ -7,9 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from embedcode.cli import output
 from embedcode.errors import UsageError
@@ -19,34 +17,6 @@ if TYPE_CHECKING:
 
 
 EMPTY_PATH = "the path is empty, as from a variable that is not set: give a folder, or leave it out for the current one"
-EMPTY_MODEL = "the model is empty, as from a variable that is not set: give a folder, or leave it out"
-
-Threads = Annotated[
-    str | None, typer.Option(metavar="N", help="Processor threads for embedding; 0 is all that may be used.")
-]
-
-
-def threads_of(given: str | None) -> int:
-    """As many as a flag, or else the settings, say."""
-    from embedcode import settings
-
-    return settings.load({"threads": given}).threads
-
-
-def _checked(model: str | None) -> str | None:
-    if model == "":
-        raise UsageError(EMPTY_MODEL)
-    return model
-
-
-Model = Annotated[
-    str | None,
-    typer.Option(
-        callback=_checked,
-        metavar="MODEL",
-        help="A checkpoint's folder, its name on the hub, or a server's URL, not the packaged model.",
-    ),
-]
 
 
 @contextmanager

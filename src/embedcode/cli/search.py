@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import Threads, opened
+from embedcode.cli.opening import opened
+from embedcode.cli.options import Threads
 from embedcode.cli.watch import keep_answering, keep_fresh, until_stopped
 from embedcode.errors import BusyError, UsageError
 from embedcode.files import is_folder

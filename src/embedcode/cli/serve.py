@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.opening import Model, Threads, check
+from embedcode.cli.opening import check
+from embedcode.cli.options import Model, Threads
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:

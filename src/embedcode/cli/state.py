@@ -11,6 +11,7 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.opening import EMPTY_PATH, cannot, opened
+from embedcode.cli.options import Json
 from embedcode.errors import EmbedcodeError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ PROCESSOR_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16
 """What decides how fast, and in which precision, vectors are made."""
 
 Check = tuple[str, str, bool]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def status(
