@@ -262,6 +262,28 @@ def test_texts_of_the_servers_own_have_no_deadline_to_be_too_many_for() -> None:
     case.run(work())
 
 
+def test_texts_of_the_servers_own_wait_for_an_engine_that_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index of a served model stayed without the rest of its vectors until somebody searched it."""
+    monkeypatch.setattr(door, "WAIT_SECONDS", 0.01)
+    case = Case()
+
+    async def work() -> None:
+        own = [Tokens((1, 2), 2, 2)]
+        case.embedder.stage = door.Stage.RESTARTING
+        rows = asyncio.create_task(case.embedder.compute(own, Lane.PASSAGE))
+        with pytest.raises(ProblemError, match="being loaded"):  # a search, which has its words, goes on without
+            await case.embedder.compute(own, Lane.QUERY, 1.0)
+        await asyncio.sleep(0.05)
+        assert not rows.done()
+        case.embedder.stage = door.Stage.READY
+        while not rows.done():
+            case.engine.answer()
+            await asyncio.sleep(0.01)
+        assert (await rows).shape == (1, 4)
+
+    case.run(work())
+
+
 def test_what_the_server_is_at_fault_for_costs_a_key_nothing_and_who_leaves_pays() -> None:
     key = Key("k", "", tokens_per_minute=100)
 

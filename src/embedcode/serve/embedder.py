@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -26,7 +25,7 @@ from embedcode.serve.engine_process import EngineProcess
 from embedcode.serve.fatal import Fatal
 from embedcode.serve.lately import Meter
 from embedcode.serve.metrics import Metrics
-from embedcode.serve.problem import ProblemError, leaving, overloaded
+from embedcode.serve.problem import ProblemError, at, leaving, overloaded
 from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
 from embedcode.serve.recent import Recent
 from embedcode.serve.telemetry import Telemetry
@@ -50,6 +49,8 @@ LOOK_SECONDS = 3.0
 """Between two looks at that."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before an engine that died is started again, by how often it died before it was ready."""
+WAIT_SECONDS = 0.5
+"""Between two looks of who waits for it."""
 
 
 class Stage(Enum):
@@ -256,8 +257,8 @@ class Embedder:
             outcome = found[key]
             if isinstance(outcome, ProblemError):
                 if not asked.partial or outcome.param != "input":
-                    raise _at(outcome, index)
-                errors.append(InputError(index, _at(outcome, index).message))
+                    raise at(outcome, index)
+                errors.append(InputError(index, at(outcome, index).message))
                 del good[index]
             else:
                 vectors.append(outcome)
@@ -280,11 +281,11 @@ class Embedder:
 
     async def compute(self, tokens: Sequence[Tokens], lane: Lane, seconds: float | None = None) -> Floats:
         """Vectors [n, dim] of texts of this process's own, such as an index it serves: refused as a request is where
-        they would not be there within `seconds`; without those they wait for room. ProblemError, too, where a text has
-        no vector, with its index, and while the engine is not there."""
+        they would not be there within `seconds`; without those they wait for room, and for an engine that is started
+        again. ProblemError, too, where a text has no vector, with its index, and while the engine is not there."""
         import numpy as np
 
-        self._check_ready(lane)
+        await self._when_ready(lane, seconds)
         good = dict(enumerate(tokens))
         keys = {index: recent.key(entry, self.space) for index, entry in good.items()}
         deadline = math.inf if seconds is None else asyncio.get_running_loop().time() + seconds
@@ -297,14 +298,19 @@ class Embedder:
                 if seconds is not None:
                     raise self._full(full) from None
                 await asyncio.sleep(full.retry_after)
-                self._check_ready(lane)
+                await self._when_ready(lane, seconds)
         rows = []
         for index, key in keys.items():
             outcome = found[key]
             if isinstance(outcome, ProblemError):
-                raise _at(outcome, index)
+                raise at(outcome, index)
             rows.append(outcome)
         return np.stack(rows)
+
+    async def _when_ready(self, lane: Lane, seconds: float | None) -> None:
+        while seconds is None and self.stage is Stage.RESTARTING:
+            await asyncio.sleep(WAIT_SECONDS)
+        self._check_ready(lane)
 
     async def _vectors(
         self, lane: Lane, keys: dict[int, bytes], good: dict[int, Tokens], late: Late | None, deadline: float
@@ -587,13 +593,3 @@ class Embedder:
         self.metrics.rate.set(self.queue.rate.value)
         self.metrics.dropped.inc(self.queue.dropped - self._dropped)
         self._dropped = self.queue.dropped
-
-
-def _at(problem: ProblemError, index: int) -> ProblemError:
-    """A problem of a text, at its place in this request: the engine knew another. One of the server stays as it is."""
-    if problem.param != "input":
-        return problem
-    message = re.sub(r"^Input \d+\b", f"Input {index}", problem.message)
-    if message == problem.message:
-        message = f"{message.rstrip('.')} (input {index})."
-    return ProblemError(problem.status, message, "input", index=index)

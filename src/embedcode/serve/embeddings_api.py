@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -15,68 +15,43 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from embedcode.engine import vectors
 from embedcode.serve.answer import Answer
+from embedcode.serve.answering import Call, answered
 from embedcode.serve.asked import LARGE_BODY, Asked, read
 from embedcode.serve.body import GONE, Bodies, Held, Holding
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.keys import asker
-from embedcode.types import Floats
 
-LARGE_ANSWER = 20_000
-"""Numbers, from which on an answer is written beside it."""
-NUMBER = 16
-"""Bytes of a number in an answer, at most: there is room for all of them before any is computed."""
-PACKERS: dict[str, Callable[[Floats], NDArray[Any]]] = {
-    "float": lambda rows: rows,
-    "int8": vectors.to_int8,
-    "uint8": vectors.to_uint8,
-    "binary": vectors.to_binary,
-    "ubinary": vectors.to_ubinary,
-}
+
+class GoneError(Exception):
+    """The caller has left."""
 
 
 def route(embedder: Embedder, bodies: Bodies) -> Route:
     async def embed(request: Request, holding: Holding) -> Response:
-        loop = asyncio.get_running_loop()
-        since = loop.time()
+        since = asyncio.get_running_loop().time()
         body = await bodies.read(request, holding)
         if len(body) > LARGE_BODY:
             asked = await asyncio.to_thread(read, body, embedder.model)
         else:
             asked = read(body, embedder.model)
-        request.state.note |= asked.note
-        embedder.check(asked)  # which embed() does too, and this before there are tasks and room for it
-        key = asker(request)
-        spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
-        room = NUMBER * embedder.model.dim * len(asked.inputs)
-        holding(room)
-        answer = await _unless_gone(request, embedder.embed(asked, spend))
-        if answer is None:
+
+        def write(answer: Answer) -> bytes:
+            return render(answer, asked, embedder, request.state.id)
+
+        call = Call(since, asker(request), holding, request.state.note)
+        try:
+            content, headers = await answered(embedder, asked, call, write, lambda work: _unless_gone(request, work))
+        except GoneError:
             return Response(status_code=GONE)
-        written = loop.time()
-        if answer.vectors.size > LARGE_ANSWER:
-            content = await asyncio.to_thread(render, answer, asked, embedder, request.state.id)
-        else:
-            content = render(answer, asked, embedder, request.state.id)
-        holding(len(content) - room)
-        request.state.note |= {"tokens": answer.used, "truncated": answer.truncated, "cached": answer.cached}
-        headers = {}
-        if answer.truncated:
-            headers["X-Embedcode-Truncated"] = str(answer.truncated)
-        if answer.errors:
-            headers["X-Embedcode-Errors"] = str(len(answer.errors))
-        now = loop.time()
-        embedder.metrics.seconds.labels("respond").observe(now - written)
-        embedder.metrics.seconds.labels("total").observe(now - since)
-        embedder.metrics.latency.labels(asked.lane.value).observe(now - since)
+        holding(len(content))
         return Response(content, 200, headers, "application/json")
 
     return Route("/v1/embeddings", Held(bodies, embed), methods=["POST"])
 
 
-async def _unless_gone(request: Request, work: Any) -> Answer | None:
-    """What `work` gives; None, and the work ended, where the caller goes before."""
+async def _unless_gone(request: Request, work: Awaitable[Answer]) -> Answer:
+    """What `work` gives; GoneError, and the work ended, where the caller goes before."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -86,7 +61,9 @@ async def _unless_gone(request: Request, work: Any) -> Answer | None:
     leaving = asyncio.ensure_future(gone())
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else None
+        if not working.done():
+            raise GoneError
+        return await working
     finally:
         leaving.cancel()
         if not working.done():
@@ -97,8 +74,7 @@ async def _unless_gone(request: Request, work: Any) -> Answer | None:
 
 def render(answer: Answer, asked: Asked, embedder: Embedder, request_id: str) -> bytes:
     """The body of an answer. Row by row, so that no call holds the interpreter for long."""
-    rows = vectors.cut(answer.vectors, asked.dimensions) if asked.dimensions else answer.vectors
-    packed = np.ascontiguousarray(PACKERS[asked.kind](rows))
+    packed = np.ascontiguousarray(answer.packed(asked))
     usage = {"prompt_tokens": answer.used, "total_tokens": answer.used}
     own: dict[str, Any] = {"request_id": request_id, "space": embedder.space, "inputs": list(_receipts(answer))}
     if answer.errors:

@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 
 from embedcode import __version__
-from embedcode.engine import vectors
 from embedcode.errors import UsageError
 from embedcode.serve import kserve
 from embedcode.serve.answer import Answer
+from embedcode.serve.answering import Call, answered
 from embedcode.serve.asked import LARGE_BODY, SHOWN, Asked, Model, check, check_count
 from embedcode.serve.body import GONE, HELD, Bodies
 from embedcode.serve.embedder import Embedder
-from embedcode.serve.embeddings_api import LARGE_ANSWER, NUMBER, PACKERS
 from embedcode.serve.guard import QUIET, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
@@ -170,9 +169,9 @@ class GrpcServer:
             state: dict[str, Any] = {"id": self._guard.request_id(headers), "note": {}}
             quiet = METHODS[name].startswith(QUIET)
             with nullcontext() if quiet else self._guard.traced("gRPC", path, headers, state["note"]):
-                await answered(messages, context, headers, state)
+                await taken(messages, context, headers, state)
 
-        async def answered(
+        async def taken(
             messages: AsyncIterator[bytes], context: Any, headers: dict[str, str], state: dict[str, Any]
         ) -> None:
             request_id, since = state["id"], time.monotonic()
@@ -296,8 +295,7 @@ class GrpcServer:
         )
 
     async def _infer(self, request: Any, state: dict[str, Any]) -> Any:
-        loop = asyncio.get_running_loop()
-        embedder, since = self._embedder, loop.time()
+        embedder, since = self._embedder, asyncio.get_running_loop().time()
         self.bodies.check()
         name = self._name(request.model_name, request.model_version)
         if request.ByteSize() > LARGE_BODY:
@@ -305,25 +303,9 @@ class GrpcServer:
         else:
             asked = read(request, name, embedder.model)
         wanted = _outputs(request, asked.partial)
-        state["note"] |= asked.note
-        key = state.get("key")
-        spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
-        room = NUMBER * embedder.model.dim * len(asked.inputs)
-        state["holding"](room)
-        answer = await embedder.embed(asked, spend)
-        written = loop.time()
-        if answer.vectors.size > LARGE_ANSWER:
-            response = await asyncio.to_thread(render, answer, asked, request, wanted)
-        else:
-            response = render(answer, asked, request, wanted)
-        state["holding"](-room)  # all of the response is counted from here on
-        state["note"] |= {"tokens": answer.used, "truncated": answer.truncated, "cached": answer.cached}
-        counts = {"x-embedcode-truncated": answer.truncated, "x-embedcode-errors": len(answer.errors)}
-        state["trailing"] = [(header, str(count)) for header, count in counts.items() if count]
-        now = loop.time()
-        embedder.metrics.seconds.labels("respond").observe(now - written)
-        embedder.metrics.seconds.labels("total").observe(now - since)
-        embedder.metrics.latency.labels(asked.lane.value).observe(now - since)
+        call = Call(since, state.get("key"), state["holding"], state["note"])
+        response, remarks = await answered(embedder, asked, call, lambda one: render(one, asked, request, wanted))
+        state["trailing"] = list(remarks.items())
         return response
 
     def _name(self, given: str, version: str) -> str:
@@ -401,11 +383,10 @@ def _outputs(request: Any, partial: bool) -> list[str]:
 
 
 def render(answer: Answer, asked: Asked, request: Any, wanted: list[str]) -> Any:
-    rows = vectors.cut(answer.vectors, asked.dimensions) if asked.dimensions else answer.vectors
     counts = np.array([entry.used for entry in answer.tokens], np.int32)
     numbers = {
         "token_count": ("INT32", counts),
-        "embeddings": (DATATYPES[asked.kind], PACKERS[asked.kind](rows)),
+        "embeddings": (DATATYPES[asked.kind], answer.packed(asked)),
         "original_token_count": ("INT32", np.array([entry.original for entry in answer.tokens], np.int32)),
         "truncated": ("BOOL", np.array([entry.truncated for entry in answer.tokens], np.bool_)),
         "index": ("INT32", np.array(answer.places, np.int32)),

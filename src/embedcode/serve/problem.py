@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -68,6 +69,16 @@ def leaving() -> ProblemError:
         retry_after=5,
         reason="draining",
     )
+
+
+def at(problem: ProblemError, index: int) -> ProblemError:
+    """A problem of a text, at its place in this request: the engine knew another. One of the server stays as it is."""
+    if problem.param != "input":
+        return problem
+    message = re.sub(r"^Input \d+\b", f"Input {index}", problem.message)
+    if message == problem.message:
+        message = f"{message.rstrip('.')} (input {index})."
+    return ProblemError(problem.status, message, "input", index=index)
 
 
 def raised(request: Request, error: Exception) -> ProblemError:

@@ -1,0 +1,67 @@
+"""Answering: what becomes of a request for embeddings, whatever protocol it came by: room, quota, engine, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from embedcode.serve.answer import Answer
+from embedcode.serve.asked import Asked
+from embedcode.serve.body import Holding
+from embedcode.serve.embedder import Embedder
+from embedcode.serve.keys import Key
+
+LARGE_ANSWER = 20_000
+"""Numbers, from which on an answer is written beside the event loop."""
+NUMBER = 16
+"""Bytes of a number in an answer, at most: there is room for all of them before any is computed."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a protocol knows of a request before it has read what is asked."""
+
+    since: float
+    """When it came, by the clock of the event loop."""
+    key: Key | None
+    """By which it was let in."""
+    holding: Holding
+    note: dict[str, Any]
+    """Of its line in the journal; what is learnt is written into it."""
+
+
+async def answered(
+    embedder: Embedder,
+    asked: Asked,
+    call: Call,
+    write: Callable[[Answer], T],
+    wait: Callable[[Awaitable[Answer]], Awaitable[Answer]] = lambda work: work,
+) -> tuple[T, dict[str, str]]:
+    """What `write` makes of the answer, and remarks on it, by the names of headers. ProblemError where there is none.
+
+    `wait` gives what it is given, or raises and ends the work.
+    """
+    loop, key = asyncio.get_running_loop(), call.key
+    call.note.update(asked.note)
+    embedder.check(asked)  # which embed() does too, and this before there are tasks and room for it
+    spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
+    room = NUMBER * embedder.model.dim * len(asked.inputs)
+    call.holding(room)
+    answer = await wait(embedder.embed(asked, spend))
+    written = loop.time()
+    if answer.vectors.size > LARGE_ANSWER:
+        content = await asyncio.to_thread(write, answer)
+    else:
+        content = write(answer)
+    call.holding(-room)  # all of the content is counted from here on
+    call.note.update(tokens=answer.used, truncated=answer.truncated, cached=answer.cached)
+    counts = {"x-embedcode-truncated": answer.truncated, "x-embedcode-errors": len(answer.errors)}
+    now = loop.time()
+    embedder.metrics.seconds.labels("respond").observe(now - written)
+    embedder.metrics.seconds.labels("total").observe(now - call.since)
+    embedder.metrics.latency.labels(asked.lane.value).observe(now - call.since)
+    return content, {header: str(count) for header, count in counts.items() if count}
