@@ -25,6 +25,9 @@ PATIENCE = 120.0
 """Seconds for what takes three on an idle machine."""
 
 
+HEALTH = Path(__file__).parents[2] / "deploy" / "health.py"
+
+
 @dataclass
 class Server:
     process: subprocess.Popen[str]
@@ -78,6 +81,11 @@ class Server:
         while not self.ready():
             assert time.monotonic() < end, self.log.read_text()
             time.sleep(0.05)
+
+    def healthy(self, **variables: str) -> bool:
+        """As the image's health check finds it, where that is told the port and, beside it, `variables`."""
+        told = {"EMBEDCODE_SERVE_PORT": str(self.port), **variables}
+        return subprocess.run([sys.executable, HEALTH], env=told, capture_output=True, timeout=PATIENCE).returncode == 0
 
     def engine(self) -> int:
         """Process of the engine."""

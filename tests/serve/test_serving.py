@@ -195,6 +195,7 @@ def test_an_engine_that_is_killed_costs_no_request(server: Server, pool: ThreadP
     vectors = np.array([row["embedding"] for row in answer["data"]])
     assert np.allclose(vectors, embedcode.load().encode(given, Role.PASSAGE), atol=1e-6)
     server.wait_ready()
+    assert server.healthy()
     assert server.engine() != engine
     assert server.metric("embedcode_engine_restarts_total") == restarts + 1
     assert server.embed("and again")[0] == 200

@@ -81,6 +81,12 @@ def test_http_is_spoken_over_tls(both: tuple[Server, str]) -> None:
         assert len(openai.embeddings.create(model=MODEL, input="a session").data[0].embedding) == 384
 
 
+def test_the_image_s_health_check_asks_over_tls_where_the_server_speaks_it(both: tuple[Server, str]) -> None:
+    server, _ = both
+    assert server.healthy(EMBEDCODE_SERVE_TLS_CERT="/keys/certificate.pem")
+    assert not server.healthy()
+
+
 def test_who_does_not_trust_the_certificate_gets_nothing(both: tuple[Server, str]) -> None:
     server, place = both
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as line, pytest.raises(ssl.SSLError):
