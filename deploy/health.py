@@ -4,8 +4,8 @@ import os
 import ssl
 import urllib.request
 
-tls = "EMBEDCODE_SERVE_TLS_CERT" in os.environ
+tls = any(map(os.environ.get, ("EMBEDCODE_SERVE_TLS_CERT", "NIM_SERVER_TLS_CERT_PATH")))
 # It asks its own container, whose certificate is of another name.
 context = ssl._create_unverified_context() if tls else None
-port = os.environ.get("EMBEDCODE_SERVE_PORT", "8000")
+port = os.environ.get("EMBEDCODE_SERVE_PORT") or "8000"
 urllib.request.urlopen(f"http{'s' * tls}://127.0.0.1:{port}/v1/health/ready", timeout=4, context=context)

@@ -177,7 +177,8 @@ def test_a_model_that_does_not_exist(call: Run) -> None:
 
 def test_an_interrupted_run_goes_on_where_it_stopped(call: Run, tmp_path: Path, environment: dict[str, str]) -> None:
     """Blocks of 32,768 tokens: the second is being computed when the interrupt comes."""
-    rows = [json.dumps(f"{number} {'value = compute(other) ' * 40}") for number in range(170)]
+    texts = [f"{number} {'value = compute(other) ' * 40}" for number in range(170)]
+    rows = [json.dumps({"text": text, "id": number}) for number, text in enumerate(texts)]
     (tmp_path / "in.jsonl").write_text("\n".join(rows))
     arguments = ("embed", "in.jsonl", "--role", "passage", "-o")
     assert call(*arguments, "whole.npy").returncode == 0
@@ -205,8 +206,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(call: Run, tmp_path: Path, 
         assert done.returncode == 0
         assert b"going on after" in done.stderr and b"of 170 texts" in done.stderr
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
-    lines = [json.loads(line)["embedding"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    np.testing.assert_array_equal(np.array(lines, np.float32), np.load(tmp_path / "whole.npy"))
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == list(range(170))
+    np.testing.assert_array_equal(
+        np.array([line["embedding"] for line in lines], np.float32), np.load(tmp_path / "whole.npy")
+    )
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
 import pytest
+from checkpoints import write
+from layouts import LAYOUTS
 
 from embedcode.engine import ahead
 from embedcode.engine.ahead import Ahead
@@ -47,9 +51,20 @@ def test_each_is_fetched_once_in_a_pass_and_never_too_far_ahead(fetched: list[En
     assert fetched == order
 
 
-def test_what_is_fetched_lies_in_memory(tmp_path: Path) -> None:
-    file = tmp_path / "model"
-    file.write_bytes(bytes(1 << 20))
-    ahead._fetch([Entry(file, "I8", (1 << 19,), 1 << 19)])
-    with pytest.raises(FileNotFoundError):
-        ahead._fetch([Entry(tmp_path / "none", "I8", (1,), 0)])
+def test_what_cannot_be_fetched_is_nothing_that_ends_a_start(tmp_path: Path) -> None:
+    ahead._fetch([Entry(tmp_path / "none", "I8", (1,), 0)])
+
+
+def test_reading_begins_before_torch_is_loaded(tmp_path: Path) -> None:
+    folder = write(LAYOUTS["minilm"], tmp_path / "model")
+    script = (
+        "import sys\n"
+        "from embedcode import Role, load\n"
+        "from embedcode.engine.ahead import Ahead\n"
+        "wanted, seen = Ahead.wanted, []\n"
+        "Ahead.wanted = lambda self, entry: seen.append('torch' in sys.modules) or wanted(self, entry)\n"
+        "load(sys.argv[1], precision='fp32', threads=1).encode(['x'], Role.QUERY)\n"
+        "assert (seen[0], seen[-1]) == (False, True), seen\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

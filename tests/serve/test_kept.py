@@ -57,6 +57,8 @@ def test_vectors_that_do_not_come_keep_nobody_from_an_answer_of_what_there_is(
 def test_while_all_vectors_are_made_here_no_question_waits_for_its_own(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
     asked = Kept(repository, load())
     asked.index.update(vectors=False)
     making, chosen = threading.Event(), threading.Event()

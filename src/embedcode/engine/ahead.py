@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import accumulate
 from threading import Thread
 
@@ -36,13 +37,13 @@ class Ahead:
         self._asked = first
         while self._asked < len(self._order) and self._ends[self._asked] <= self._ends[place] + self._room:
             self._asked += 1
-        if fetched := self._order[first : self._asked]:
-            Thread(target=_fetch, args=(fetched,), daemon=True).start()  # it waits where the disk's queue is full
+        if hasattr(os, "posix_fadvise") and (fetched := self._order[first : self._asked]):  # macOS has none
+            with suppress(RuntimeError):  # no room for one more thread
+                Thread(target=_fetch, args=(fetched,), daemon=True).start()  # it waits where the disk's queue is full
 
 
 def _fetch(entries: Iterable[Entry]) -> None:
-    if not hasattr(os, "posix_fadvise"):  # macOS, which reads ahead by itself
-        return
-    for entry in entries:
-        with entry.file.open("rb") as file:
-            os.posix_fadvise(file.fileno(), entry.start, entry.size, os.POSIX_FADV_WILLNEED)
+    with suppress(OSError):  # it is advice: what keeps a file from being read is said by who reads it
+        for entry in entries:
+            with entry.file.open("rb") as file:
+                os.posix_fadvise(file.fileno(), entry.start, entry.size, os.POSIX_FADV_WILLNEED)

@@ -70,7 +70,7 @@ def quantise(
     So that rows ≈ (codes - MIDDLE) * scales. The codes lie in the memory of `codes` where that is given.
     """
     count, size = rows.shape
-    some = min(count, max(1, BLOCK // size))
+    some = max(1, min(count, BLOCK // size))
     read = None if rows.dtype is torch.float32 else torch.empty(some, size)
     work, whole = torch.empty(some, size), torch.empty(some, size, dtype=torch.int32)
     codes = torch.empty(rows.shape, dtype=torch.uint8) if codes is None else codes

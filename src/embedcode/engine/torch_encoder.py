@@ -266,11 +266,11 @@ class TorchEncoder(LocalEncoder):
             return self.__dict__.get("_exact") or self._load("fp32", stream=True)
 
     def _load(self, precision: str, stream: bool) -> Any:
+        self._prepare()
         import torch
 
         from embedcode.engine import network
 
-        self._prepare()
         if not stream and self._device == "cpu":
             memory.check(self.checkpoint, precision)
         elif not stream:
@@ -297,8 +297,8 @@ class TorchEncoder(LocalEncoder):
     def _prepare(self) -> None:
         if "torch" not in sys.modules and not self.streams_layers:  # which takes 4 s: the disk would stand still
             spare = memory.available() - memory.needed(self.checkpoint, self.asked or "bf16")
-            weights = tuple(self.checkpoint.weights.values())
-            Ahead(weights, spare).wanted(weights[0])
+            if weights := tuple(self.checkpoint.weights.values()):
+                Ahead(weights, spare).wanted(weights[0])
         try:
             import torch
             import transformers  # noqa: F401

@@ -51,6 +51,8 @@ RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before an engine that died is started again, by how often it died before it was ready."""
 WAIT_SECONDS = 0.5
 """Between two looks of who waits for it."""
+RETURN_SECONDS = 60.0
+"""How long that is waited for: who makes an index says then what keeps it from being made."""
 
 
 class Stage(Enum):
@@ -308,7 +310,8 @@ class Embedder:
         return np.stack(rows)
 
     async def _when_ready(self, lane: Lane, seconds: float | None) -> None:
-        while seconds is None and self.stage is Stage.RESTARTING:
+        until = time.monotonic() + RETURN_SECONDS
+        while seconds is None and self.stage is Stage.RESTARTING and time.monotonic() < until:
             await asyncio.sleep(WAIT_SECONDS)
         self._check_ready(lane)
 

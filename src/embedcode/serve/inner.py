@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from embedcode.engine.encoder import Conditions, LocalEncoder, accepted
 from embedcode.errors import BusyError, EncodeError, ModelError
 from embedcode.serve.embedder import Embedder
-from embedcode.serve.kept import ANSWER_SECONDS, EMBED_SECONDS
+from embedcode.serve.kept import ANSWER_SECONDS, BATCH_SECONDS, EMBED_SECONDS
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import Lane
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate
 
-QUERY_SECONDS = ANSWER_SECONDS - EMBED_SECONDS
+QUERY_SECONDS = ANSWER_SECONDS - EMBED_SECONDS - BATCH_SECONDS
 """How long a search may wait for the vector of its query: so it ends, and says why, before its caller gives it up."""
 
 

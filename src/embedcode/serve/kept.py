@@ -147,7 +147,11 @@ class Kept:
                 self._embedding.release()
 
         task = Task(made)
-        task.start()
+        try:
+            task.start()
+        except RuntimeError:  # no room for one more thread: then without
+            self._embedding.release()
+            return
         task.join(max(0.0, until - time.monotonic()) + BATCH_SECONDS)
         if not task.is_alive():
             task.outcome()
