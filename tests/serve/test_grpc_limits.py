@@ -42,6 +42,9 @@ class Door(Embedder):
         load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
         super().__init__(cast(LocalEncoder, None), load, model, Limits(), Metrics())
 
+    def check(self, asked: Asked) -> None:
+        """There is no engine to be ready."""
+
     async def embed(self, asked: Asked, spend: Any = None) -> Answer:
         count = len(asked.inputs)
         rows = np.ones((count, self.model.dim), np.float32)
