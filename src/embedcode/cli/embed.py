@@ -265,14 +265,7 @@ def _encoder(flags: dict[str, Any]) -> LocalEncoder | RemoteEncoder:
 def _packer(dimensions: int | None, packing: str) -> Callable[[Floats], NDArray[Any]]:
     from embedcode.engine import vectors
 
-    kinds: dict[str, Callable[[Floats], NDArray[Any]]] = {
-        "float": lambda rows: rows,
-        "int8": vectors.to_int8,
-        "uint8": vectors.to_uint8,
-        "binary": vectors.to_binary,
-        "ubinary": vectors.to_ubinary,
-    }
-    return lambda rows: kinds[packing](rows if dimensions is None else vectors.cut(rows, dimensions))
+    return lambda rows: vectors.packed(rows, packing, dimensions)
 
 
 def _sample(encoder: Encoder, pack: Callable[[Floats], NDArray[Any]]) -> NDArray[Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,3 +48,14 @@ def to_ubinary(vectors: Floats) -> NDArray[np.uint8]:
 def to_binary(vectors: Floats) -> NDArray[np.int8]:
     """to_ubinary moved down by 128, as int8."""
     return (to_ubinary(vectors).astype(np.int16) - 128).astype(np.int8)
+
+
+_PACKERS: dict[str, Callable[[Floats], NDArray[Any]]] = {
+    "float": lambda rows: rows, "int8": to_int8, "uint8": to_uint8, "binary": to_binary, "ubinary": to_ubinary
+}  # fmt: skip
+
+
+def packed(vectors: Floats, kind: str, dimensions: int | None = None) -> NDArray[Any]:
+    """Unit vectors, cut to `dimensions` if given, as float, int8, uint8, binary or ubinary. UsageError of cut() and of
+    packing to bits."""
+    return _PACKERS[kind](vectors if dimensions is None else cut(vectors, dimensions))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +10,6 @@ from numpy.typing import NDArray
 from embedcode.engine import vectors
 from embedcode.serve.asked import Asked
 from embedcode.types import Floats, InputError, Tokens
-
-PACKERS: dict[str, Callable[[Floats], NDArray[Any]]] = {
-    "float": lambda rows: rows,
-    "int8": vectors.to_int8,
-    "uint8": vectors.to_uint8,
-    "binary": vectors.to_binary,
-    "ubinary": vectors.to_ubinary,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,5 +37,4 @@ class Answer:
 
     def packed(self, asked: Asked) -> NDArray[Any]:
         """The rows, cut and packed as they are asked for."""
-        rows = vectors.cut(self.vectors, asked.dimensions) if asked.dimensions else self.vectors
-        return PACKERS[asked.kind](rows)
+        return vectors.packed(self.vectors, asked.kind, asked.dimensions)
