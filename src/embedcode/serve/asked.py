@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -95,7 +96,7 @@ class Asked:
         }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Model:
     """What a request may say of the served model."""
 
@@ -114,7 +115,7 @@ class Model:
     def needs_role(self) -> bool:
         return self.prompts[Role.QUERY] != self.prompts[Role.PASSAGE]
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return (self.name, *(f"{self.name}-{role}" for role in Role))
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from embedcode.engine.encoder import LocalEncoder
@@ -144,7 +145,7 @@ class Embedder:
         self._tokenisers.start()
         asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
-    @property
+    @cached_property
     def space(self) -> str:
         return self._encoder.space
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedcode.serve.journal import Journal
@@ -45,6 +45,9 @@ AUDITED = ("id", "key", "method", "path", "status", "client", "tokens")
 LOGGED_TEXTS, LOGGED_CHARACTERS = 8, 200
 """Of a request, where its texts are to be logged."""
 
+_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+"""As they are sent; no route sends one of them."""
+_CLOSE = [(b"connection", b"close")]
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _ORIGIN = re.compile(r"\Ahttps?://[^/]*/?", re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::\d+)?")
@@ -94,12 +97,8 @@ class Guard:
                 nonlocal status
                 if message["type"] == "http.response.start":
                     status = message["status"]
-                    sent = MutableHeaders(raw=message["headers"])
-                    sent["X-Request-Id"] = request_id
-                    for name, value in HEADERS.items():
-                        sent.setdefault(name, value)
-                    if self.closing:
-                        sent["Connection"] = "close"
+                    own = [(b"x-request-id", request_id.encode()), *_HEADERS, *(_CLOSE if self.closing else ())]
+                    message["headers"] = [*message["headers"], *own]
                 await send(message)
 
             with self.traced(scope["method"], scope["path"], headers, state["note"]):

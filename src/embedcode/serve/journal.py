@@ -9,9 +9,8 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
-from queue import Full, Queue
+from queue import SimpleQueue
 from threading import Thread
 from typing import IO, Any
 
@@ -19,6 +18,8 @@ import orjson
 
 MOST_LINES = 10_000
 """That wait to be written; what comes beyond is counted and left out."""
+PAUSE_SECONDS = 0.02
+"""Between two times of writing: lines of a busy server are written together."""
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -35,7 +36,7 @@ class Journal:
         self._json = as_json
         self._out = out or sys.stderr
         self._failed = failed
-        self._lines: Queue[str | None] = Queue(MOST_LINES)
+        self._lines: SimpleQueue[str | None] = SimpleQueue()
         self._lost = 0
         self._thread = Thread(target=self._write, daemon=True)
         self._thread.start()
@@ -49,31 +50,35 @@ class Journal:
             line = orjson.dumps(values, default=str).decode()
         else:
             line = f"{now} {level} {event} " + " ".join(f"{name}={value!r}" for name, value in fields.items())
-        try:
-            if self._lost:
-                self._lines.put_nowait(f'{{"event":"lines lost","count":{self._lost}}}')
-                self._lost = 0
-            self._lines.put_nowait(line)
-        except Full:
+        if self._lines.qsize() >= MOST_LINES:
             self._lost += 1
+            return
+        if self._lost:
+            self._lines.put(f'{{"event":"lines lost","count":{self._lost}}}')
+            self._lost = 0
+        self._lines.put(line)
 
     def close(self) -> None:
         """Waits a moment for what is still to be written."""
-        with suppress(Full):
-            self._lines.put_nowait(None)
+        self._lines.put(None)
         self._thread.join(1)
 
     def _write(self) -> None:
-        trouble = ""
-        while (line := self._lines.get()) is not None:
+        trouble, closed = "", False
+        while not closed:
+            lines = [self._lines.get()]
+            while not self._lines.empty():
+                lines.append(self._lines.get())
+            closed = None in lines
             before, trouble = trouble, ""
             try:
-                self._out.write(line + "\n")
+                self._out.write("".join(f"{line}\n" for line in lines if line is not None))
                 self._out.flush()
             except (OSError, ValueError) as error:
                 trouble = str(error)
             if trouble and not before:
                 self._failed(trouble)
+            time.sleep(PAUSE_SECONDS)
 
 
 class Lines(logging.Handler):

@@ -68,7 +68,7 @@ class Key:
 
 def asker(request: Any) -> Key | None:
     """The key by which a request was let in; None where none is needed."""
-    key: Key | None = getattr(request.state, "key", None)
+    key: Key | None = request.scope["state"].get("key")
     return key
 
 
