@@ -256,8 +256,8 @@ def _window(server: Server, queries: list[tuple[str, int]], seconds: float, foun
 
 
 def overload(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]:
-    """120 % of capacity, then ten times it, `rounds` times. Refusals have to be 429 with Retry-After, and goodput has to
-    stay: its share is of the mean of the capacity just before and just after, which moves by a tenth within minutes."""
+    """120 % of capacity, then ten times it, `rounds` times. Refusals have to be 429 with Retry-After, and goodput has
+    to stay: its share is of the mean of the capacity just before and just after, which moves by a tenth in minutes."""
     out: dict[str, Any] = {}
     with started.embedcode(work, **NO_CACHE) as server:
 

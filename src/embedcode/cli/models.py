@@ -18,6 +18,7 @@ from embedcode.errors import ModelError, UsageError
 from embedcode.files import is_folder
 
 if TYPE_CHECKING:
+    from embedcode.engine.quantise import Nearness
     from embedcode.model.checkpoint import Checkpoint
     from embedcode.model.presets import Preset
     from embedcode.model.spec import Spec
@@ -113,7 +114,7 @@ def export(
     Its vectors are compared with those of torch; a graph that gives others is an error.
     """
     from embedcode.model.checkpoint import Checkpoint
-    from embedcode.model.hub import expanded, find
+    from embedcode.model.hub import find
     from embedcode.model.spec import is_export
 
     if batch and form is Format.OPENVINO:
@@ -124,7 +125,7 @@ def export(
         source = find(model)
         if is_export(source):
             raise UsageError(f"{output.printable(model)} is an export already: give its checkpoint")
-        checkpoint = Checkpoint.read(source, "" if source == expanded(model) else model)
+        checkpoint = Checkpoint.read(source, _hub_name(model))
         from embedcode.engine import export  # after what needs no torch: a typo is no reason to install it
 
         exact = folder.with_name(f"{folder.name}.fp32") if int8 else folder
@@ -145,18 +146,46 @@ def export(
 
 @models.command()
 def quantize(
-    model: Annotated[Path, typer.Argument(metavar="DIR", help="An export in fp32.")], out: Out, threads: Threads = None
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="An export in fp32, a checkpoint's folder, or its name on the hub.")
+    ],
+    out: Out,
+    threads: Threads = None,
 ) -> None:
-    """Make int8 of an export, for processors.
+    """Make int8 of an export or a checkpoint, for processors.
 
-    Its vectors of real code are compared with those in fp32; a graph that is too far from them is an error.
+    embedcode models quantize nvidia/NV-EmbedCode-7b-v1 nv-embedcode-int8
+
+    A checkpoint stays one: half as large, and ready in half the time. Vectors of real code are compared with those in
+    fp32; what is too far from them is an error.
     """
-    from embedcode.model.spec import Spec
+    from embedcode.model.checkpoint import Checkpoint
+    from embedcode.model.hub import find
+    from embedcode.model.spec import Spec, is_export
 
     with _making(out) as folder, _extra():
-        spec, told = _quantised(Spec.read(model), folder, threads)
-        line = f"{out}: {_graph(spec)}, {told}"
+        source = find(model)
+        if is_export(source):
+            spec, told = _quantised(Spec.read(source), folder, threads)
+            line = f"{out}: {_graph(spec)}, {told}"
+        else:
+            line = f"{out}: {_compressed(Checkpoint.read(source, _hub_name(model)), source, folder, threads)}"
     output.put(line)
+
+
+def _compressed(checkpoint: Checkpoint, source: Path, folder: Path, threads: str | None) -> str:
+    from embedcode.cli.progress import ProgressLine
+    from embedcode.engine.compressed import compress
+
+    output.note(f"quantising {checkpoint.name}")
+    with ProgressLine() as line:
+
+        def progress(done: int, whole: int) -> None:
+            line.draw(f"{output.megabytes(done)} of {output.megabytes(whole)}" if done < whole else "comparing")
+
+        near = compress(checkpoint, source, folder, threads_of(threads), progress)
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return f"checkpoint, int8, {output.megabytes(size)}, {_told(near)}"
 
 
 def _quantised(spec: Spec, folder: Path, threads: str | None) -> tuple[Spec, str]:
@@ -164,8 +193,18 @@ def _quantised(spec: Spec, folder: Path, threads: str | None) -> tuple[Spec, str
 
     output.note("quantising")
     smaller, near = quantise(spec, folder, threads_of(threads))
-    told = f"cosine {near.mean:.4f} to fp32 on real code, least {near.least:.4f}"
-    return smaller, told + (f", {near.exact:.0%} of the linear maps left in fp32" if near.exact else "")
+    return smaller, _told(near) + (f", {near.exact:.0%} of the linear maps left in fp32" if near.exact else "")
+
+
+def _told(near: Nearness) -> str:
+    return f"cosine {near.mean:.4f} to fp32 on real code, least {near.least:.4f}"
+
+
+def _hub_name(model: str) -> str:
+    """What a model is called on the hub; empty for a folder."""
+    from embedcode.model.hub import expanded
+
+    return "" if is_folder(expanded(model)) else model
 
 
 def _found(model: str | None) -> Spec | Checkpoint | Preset:
@@ -192,7 +231,7 @@ def _found(model: str | None) -> Spec | Checkpoint | Preset:
                 "give a folder, or download it with `hf download`."
             )
         folder = copy
-    return Checkpoint.read(folder, "" if folder == expanded(model) else model)
+    return Checkpoint.read(folder, _hub_name(model))
 
 
 def _record(found: Spec | Checkpoint | Preset) -> dict[str, Any]:

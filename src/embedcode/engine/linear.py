@@ -27,6 +27,22 @@ class Codes:
             self._room = torch.empty(shape.numel(), dtype=torch.uint8)
         return self._room[: shape.numel()].view(shape)
 
+    def weight(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """int8 codes [out, in] of a weight for this processor, until the next one, and scales fp32 [out, 1]."""
+        unsigned, scales = quantise(weight, int8_range(), self.room(weight.shape))
+        return unsigned.bitwise_xor_(MIDDLE).view(torch.int8), scales
+
+    def stored(self, codes: torch.Tensor, scales: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of codes that are there already and reach to `most`: themselves, or half of them in the range of a
+        processor that has no more."""
+        if most <= int8_range():
+            return codes, scales
+        halves = self.room(codes.shape).view(torch.int8)
+        some = max(1, BLOCK // codes.shape[1])
+        for start in range(0, len(codes), some):  # ties to even: away from 0, or up, every sum would drift
+            halves[start : start + some] = codes[start : start + some].float().mul_(0.5).round_()
+        return halves, 2 * scales
+
     def of(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         last = self._last
         if last is None or last[0] is not x:
@@ -40,15 +56,22 @@ class Int8Linear(torch.nn.Module):
     Takes and gives bf16 or fp32 [..., in]. Symmetric, weights within ±`int8_range()`.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, codes: Codes) -> None:
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        scales: torch.Tensor,
+        bias: torch.Tensor | None,
+        dtype: torch.dtype,
+        codes: Codes,
+    ) -> None:
+        """`weight` int8 [out, in] and `scales` [out, 1] are laid out anew, and are not held."""
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self._dtype = dtype
         self._codes = codes
-        unsigned, scales = quantise(weight, int8_range(), codes.room(weight.shape))
         self._scales = scales.flatten()
         self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
-        self._weight = torch.ops.onednn.qlinear_prepack(unsigned.bitwise_xor_(MIDDLE).view(torch.int8), None)
+        self._weight = torch.ops.onednn.qlinear_prepack(weight, None)
         self._bias = None if bias is None else bias.to(dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

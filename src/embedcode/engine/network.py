@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from embedcode.engine.linear import Codes, Int8Linear
 from embedcode.engine.pooling import LatentAttention
 from embedcode.errors import ModelError
 from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.int8 import MOST, SCALE
 from embedcode.model.weights import Entry
 
 _DTYPES = {
@@ -31,6 +32,7 @@ _DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "I64": torch.int64,
+    "I8": torch.int8,
 }
 _PREFIXES = ("embedding_model.", "model.", "bert.", "roberta.")
 _OTHERS = re.compile(
@@ -75,11 +77,8 @@ def build(checkpoint: Checkpoint, precision: str, device: torch.device, layers: 
     `layers` > 0 builds only the first ones, for a trial. `stream` keeps no layer: each is read from the checkpoint as
     a pass reaches it and given up behind it, so that memory holds one layer beside the states.
     """
-    packed.register()
-    with torch.device("meta"):
-        network = _stock(checkpoint, layers)
-    if hasattr(network, "pooler"):
-        network.pooler = None
+    network = bare(checkpoint, layers)
+    _compute_buffers(network, device)  # before there are maps in int8, whose weights transformers would look for
     room = 0 if stream else memory.available() - memory.needed(checkpoint, precision)
     filling = _Filling(network, checkpoint, precision, device, layers, room)
     blocks = [(name, part) for name, part in network.named_modules() if _LAYER.fullmatch(name)] if stream else []
@@ -87,8 +86,17 @@ def build(checkpoint: Checkpoint, precision: str, device: torch.device, layers: 
         block.register_forward_pre_hook(lambda part, _, name=name: filling.fill(part, name))
         block.register_forward_hook(lambda part, *_, name=name: filling.empty(part, name))
     filling.fill(network, "", tuple(f"{name}." for name, _ in blocks))
-    _compute_buffers(network, device)
     return network.eval().requires_grad_(False)
+
+
+def bare(checkpoint: Checkpoint, layers: int = 0) -> Any:
+    """The network without weights, on the meta device."""
+    packed.register()
+    with torch.device("meta"):
+        network = _stock(checkpoint, layers)
+    if hasattr(network, "pooler"):
+        network.pooler = None
+    return network
 
 
 def fuse(network: Any) -> None:
@@ -128,16 +136,63 @@ def _stock(checkpoint: Checkpoint, layers: int) -> Any:
     return network
 
 
+class Reading:
+    """The parameters of a network, by their names in it, from a checkpoint's files: adapters merged, int8 restored."""
+
+    def __init__(self, network: Any, checkpoint: Checkpoint, layers: int = 0) -> None:
+        self._tensors = Tensors()
+        self._sources = _sources(network, checkpoint, layers)
+        self._lora = _lora(checkpoint, self._sources, self._tensors, layers)
+        self._most = checkpoint.stored.most if checkpoint.stored else MOST
+        self._scales = _scales(checkpoint)
+
+    @property
+    def names(self) -> Iterable[str]:
+        return self._sources
+
+    def entry(self, name: str) -> Entry:
+        """Where it lies."""
+        return self._sources[name][0]
+
+    def is_view(self, name: str) -> bool:
+        """Whether it is read as it lies in the file."""
+        return name not in self._lora and self.entry(name) not in self._scales
+
+    def __call__(self, name: str) -> torch.Tensor:
+        tensor, scales = self._stored(name)
+        if scales is not None:
+            tensor = tensor.float().mul_(scales)
+        if name in self._lora:
+            a, b, scale = self._lora[name]
+            tensor = tensor.float() + scale * (b.float() @ a.float())
+        return tensor
+
+    def coded(self, name: str, codes: Codes) -> tuple[torch.Tensor, torch.Tensor]:
+        """int8 codes [out, in] of a weight, until `codes` gives the next, and its scales [out, 1]."""
+        tensor, scales = self._stored(name)
+        if scales is not None and name not in self._lora:
+            return codes.stored(tensor, scales, self._most)
+        return codes.weight(self(name))
+
+    def release(self, name: str) -> None:
+        self._tensors.release(self.entry(name))
+
+    def _stored(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As it lies in the file, and the scales [out, 1] of what is int8 there."""
+        entry, rows = self._sources[name]
+        found = self._tensors.get(entry)
+        scales = self._tensors.get(self._scales[entry]).float().view(-1, 1) if entry in self._scales else None
+        return (found, scales) if rows is None else (found[rows], None if scales is None else scales[rows])
+
+
 class _Filling:
     """Puts a checkpoint's weights into a network on the meta device, and takes them out again."""
 
     def __init__(
         self, network: Any, checkpoint: Checkpoint, precision: str, device: torch.device, layers: int, room: int
     ) -> None:
-        self._tensors = Tensors()
-        self._sources = _sources(network, checkpoint, layers)
-        self._lora = _lora(checkpoint, self._sources, self._tensors, layers)
-        self._ahead = Ahead((self._sources[name][0] for name, _ in network.named_parameters()), room)
+        self._read = Reading(network, checkpoint, layers)
+        self._ahead = Ahead((self._read.entry(name) for name, _ in network.named_parameters()), room)
         self._codes = Codes() if precision == "int8" else None
         self._replaced: dict[str, list[tuple[str, torch.nn.Module]]] = {}
         """By the name of a part, its maps that int8 ones stand for, still without weights."""
@@ -153,50 +208,44 @@ class _Filling:
             if without and f"{place}.".startswith(without):
                 continue
             if self._codes and isinstance(module, torch.nn.Linear):
-                weight = self._as_shaped(f"{place}.weight", module.weight)
+                key = f"{place}.weight"
+                self._ahead.wanted(self._read.entry(key))
+                weight, scales = self._read.coded(key, self._codes)
+                self._check(key, weight, module.weight)
                 bias = self._as_shaped(f"{place}.bias", module.bias) if module.bias is not None else None
-                part.set_submodule(inner, Int8Linear(weight, bias, self._dtype, self._codes))
+                part.set_submodule(inner, Int8Linear(weight, scales, bias, self._dtype, self._codes))
                 self._replaced.setdefault(name, []).append((inner, module))
-                self._tensors.release(self._sources[f"{place}.weight"][0])
+                self._read.release(key)
                 continue
             for parameter, old in list(module.named_parameters(recurse=False)):
                 key = f"{place}.{parameter}".lstrip(".")
                 read = self._as_shaped(key, old)
                 converted = read.to(self._device, self._dtype)
-                if converted is not read or key in self._lora:  # no view of the file
-                    self._tensors.release(self._sources[key][0])
-                new = torch.nn.Parameter(converted, requires_grad=False)
-                new._is_hf_initialized = True  # type: ignore[attr-defined]
-                setattr(module, parameter, new)
+                if converted is not read or not self._read.is_view(key):
+                    self._read.release(key)
+                setattr(module, parameter, torch.nn.Parameter(converted, requires_grad=False))
 
     def empty(self, part: torch.nn.Module, name: str) -> None:
         """The opposite of `fill`; pages of the file are given back too, or they count as this process's own."""
         for inner, module in self._replaced.pop(name, []):
             part.set_submodule(inner, module)
         part.to("meta")
-        for key, (entry, _) in self._sources.items():
+        for key in self._read.names:
             if key.startswith(f"{name}."):
-                self._tensors.release(entry)
+                self._read.release(key)
 
     def _as_shaped(self, key: str, old: torch.Tensor) -> torch.Tensor:
+        self._ahead.wanted(self._read.entry(key))
         tensor = self._read(key)
+        self._check(key, tensor, old)
+        return tensor
+
+    def _check(self, key: str, tensor: torch.Tensor, old: torch.Tensor) -> None:
         if tensor.shape != old.shape:
             raise ModelError(
                 f"{key} in {self._folder} has shape {list(tensor.shape)}, the network needs {list(old.shape)}: "
                 "config.json and weights are of two models, download both again."
             )
-        return tensor
-
-    def _read(self, key: str) -> torch.Tensor:
-        entry, rows = self._sources[key]
-        self._ahead.wanted(entry)
-        tensor = self._tensors.get(entry)
-        if rows is not None:
-            tensor = tensor[rows]
-        if key in self._lora:
-            a, b, scale = self._lora[key]
-            tensor = tensor.float() + scale * (b.float() @ a.float())
-        return tensor
 
 
 def _compute_buffers(network: Any, device: torch.device) -> None:
@@ -214,7 +263,7 @@ def _sources(network: Any, checkpoint: Checkpoint, layers: int) -> Mapping[str, 
     wanted = {name: tuple(p.shape) for name, p in network.named_parameters()}
     found: dict[str, tuple[Entry, slice | None]] = {}
     for key, entry in checkpoint.weights.items():
-        if _beyond(key, layers):
+        if _beyond(key, layers) or _is_scales(key, checkpoint):
             continue
         name = key
         for pattern, replacement in checkpoint.family.renamed:
@@ -238,6 +287,26 @@ def _sources(network: Any, checkpoint: Checkpoint, layers: int) -> Mapping[str, 
                 found[place] = (entry, cut)
     if lost := [name for name in wanted if name not in found]:
         raise ModelError(f"{checkpoint.folder} has no weights for {lost[0]}: download the checkpoint again.")
+    return found
+
+
+def _is_scales(key: str, checkpoint: Checkpoint) -> bool:
+    return key.endswith(SCALE) and key.removesuffix(SCALE) in checkpoint.weights
+
+
+def _scales(checkpoint: Checkpoint) -> Mapping[Entry, Entry]:
+    """Weight to its scales, where weights are int8."""
+    found = {}
+    for key, entry in checkpoint.weights.items():
+        if entry.dtype != "I8":
+            continue
+        if (scales := checkpoint.weights.get(key + SCALE)) is None or scales.count != entry.shape[0]:
+            what = "none" if scales is None else f"shape {list(scales.shape)}"
+            raise ModelError(
+                f"{key} in {entry.file} is int8 and wants {entry.shape[0]} scales in {key}{SCALE}, which has {what}: "
+                "download it again."
+            )
+        found[entry] = scales
     return found
 
 

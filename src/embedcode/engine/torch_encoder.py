@@ -99,6 +99,8 @@ class TorchEncoder(LocalEncoder):
             return Choice(self.asked, "as asked")
         if self._device != "cpu":
             return Choice("bf16", "as every card computes fast")
+        if self.checkpoint.stored is not None:
+            return Choice("int8", "as its weights are stored")
         if self.streams_layers:  # no trial, which holds the whole table of tokens in fp32; int8 would be made each pass
             if processor.computes_bf16():
                 return Choice("bf16", "a layer takes half the memory of fp32")

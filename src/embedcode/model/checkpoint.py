@@ -18,7 +18,7 @@ from typing import Any
 
 from embedcode.errors import ModelError, UsageError
 from embedcode.files import is_file, is_folder
-from embedcode.model import hub, weights
+from embedcode.model import hub, int8, weights
 from embedcode.model.family import FAMILIES, Family, Pooling, family
 from embedcode.model.modules import Dense, Modules
 from embedcode.model.passage import FORMAT
@@ -39,6 +39,9 @@ SIZES = ("matryoshka_dimensions", "matryoshka_dims")
 """Fields of config.json that declare Matryoshka sizes; ours is the first."""
 _IDLE = ("transformers_version", "use_cache", "initializer_range")
 """Fields of a config that no vector depends on, and that are written anew where a checkpoint is saved again."""
+
+_DROPPED = ("architectures", "auto_map", "model_type", "_name_or_path", "torch_dtype", "dtype", *int8.FIELDS)
+"""Those that say nothing of the stock network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class Checkpoint:
     dense: tuple[Dense, ...]
     weights: Weights
     adapter: Adapter | None
+    stored: int8.Stored | None = None
+    """Weights in 8 bits, where they are."""
 
     @classmethod
     def read(
@@ -106,7 +111,8 @@ class Checkpoint:
             if (value := published.get(field, alone)) != alone:
                 place = folder / "config.json"
                 raise ModelError(f"{place}: {field} {value!r} is not computed here, {alone!r} is: take another model.")
-        name = name or hub.named(own)
+        stored = int8.stored(folder / "config.json", published)
+        name = name or (stored.name if stored else "") or hub.named(own)
         known = preset(name) or preset(hub.named(folder)) or Preset("", "", 0, 0)
         config = _stock_config(published, kind)
         if not isinstance(size := config.get("hidden_size"), int):
@@ -159,6 +165,7 @@ class Checkpoint:
             dense=modules.dense,
             weights=weights.read(folder),
             adapter=adapter,
+            stored=stored,
         )
 
     @property
@@ -195,12 +202,20 @@ class Checkpoint:
     def tokenizer(self) -> Path:
         return self.tokenized / "tokenizer.json"
 
-    @cached_property
-    def space(self) -> str:
-        """32 hex digits; two encoders of one space give comparable vectors."""
+    @property
+    def fingerprints(self) -> list[str]:
+        """Of all that is added and multiplied; of what they were made of, where weights in int8 say so."""
+        if self.stored is not None and self.stored.made_of:
+            return list(self.stored.made_of)
         parts = [self.weights.fingerprint(), *(dense.weights.fingerprint() for dense in self.dense)]
         if self.adapter is not None:
             parts += [self.adapter.weights.fingerprint(), str(self.adapter.scale)]
+        return parts
+
+    @cached_property
+    def space(self) -> str:
+        """32 hex digits; two encoders of one space give comparable vectors."""
+        parts = self.fingerprints
         try:
             tokenizer = hashlib.sha256(self.tokenizer.read_bytes()).hexdigest()
         except OSError:
@@ -254,7 +269,7 @@ def _stock_config(published: Mapping[str, Any], kind: Family) -> dict[str, Any]:
     if kind.model_type == "nomic_bert" and "rotary_emb_base" in config:
         theta = float(config.pop("rotary_emb_base"))
         config["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}
-    for other in ("architectures", "auto_map", "model_type", "_name_or_path", "torch_dtype", "dtype"):
+    for other in _DROPPED:
         config.pop(other, None)
     return config | dict(kind.settings)
 

@@ -1,0 +1,148 @@
+"""Compressed: a checkpoint written once more with its linear maps in int8, and how near it stays to fp32 on real code.
+
+Half of a bf16 model's bytes to keep and to read, and nothing to convert at each start: the codes are those that the
+engine makes of the original on this processor. The layout is model/int8.py's.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from embedcode.engine.linear import Codes
+from embedcode.engine.network import Reading, Tensors, bare
+from embedcode.engine.processor import int8_range
+from embedcode.engine.quantise import LEAST_COSINE, Nearness
+from embedcode.engine.samples import samples
+from embedcode.engine.torch_encoder import TorchEncoder
+from embedcode.errors import ModelError, UsageError
+from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.family import LATENT
+from embedcode.model.int8 import SCALE, Stored
+from embedcode.model.weights import Entry, read_json
+from embedcode.types import Floats, Role, Tokens, Truncate
+
+SHARD = 2_000_000_000
+"""Bytes of a file, and so of memory."""
+SIDE = (".json", ".txt", ".model", ".md")
+"""Endings of the files that are taken over as they are; and a licence."""
+WORK = 4e11
+"""Weights times tokens that the comparison may take: 64 texts of 256 tokens of MiniLM, some 60 tokens of a 7B, which
+are minutes in fp32 on two cores."""
+TEXTS, MOST_TOKENS, LEAST_TOKENS = 64, 256, 16
+
+
+def compress(
+    checkpoint: Checkpoint, source: Path, out: Path, threads: int, progress: Callable[[int, int], None]
+) -> Nearness:
+    """`checkpoint`, which was read from `source`, in the folder `out`; `progress` is told bytes done, and of how many.
+
+    UsageError for one that is int8 already, ModelError where int8 would be too far from fp32.
+    """
+    if checkpoint.stored is not None:
+        raise UsageError(f"{source} is in int8 already: give the checkpoint that it was made of.")
+    for folder in dict.fromkeys((checkpoint.folder, source)):  # an adapter's own files before its base's
+        _take_over(folder, out)
+    stored = Stored(int8_range(), checkpoint.name, tuple(checkpoint.fingerprints))
+    config = read_json(checkpoint.folder / "config.json") | stored.fields()
+    (out / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    _write(checkpoint, out, progress)
+    smaller = Checkpoint.read(out)
+    if (smaller.space, smaller.prompts) != (checkpoint.space, checkpoint.prompts):
+        raise ModelError(f"{source} has files that are read otherwise beside other weights: merge its adapter first.")
+    return _compared(checkpoint, smaller, threads)
+
+
+def _take_over(folder: Path, out: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and (path / "config.json").is_file():  # a pooling, or a head with its weights
+            shutil.copytree(path, out / path.name, dirs_exist_ok=True)
+        elif path.is_file() and _is_side(path):
+            shutil.copy(path, out)
+
+
+def _is_side(path: Path) -> bool:
+    """Whether a file says something of a model, and not where its weights are."""
+    weights = ("adapter_", "model.safetensors", "pytorch_model")
+    return (path.suffix in SIDE or path.stem in ("LICENSE", "NOTICE")) and not path.name.startswith(weights)
+
+
+def _write(checkpoint: Checkpoint, out: Path, progress: Callable[[int, int], None]) -> None:
+    """Files of SHARD bytes, and which tensor is where."""
+    whole, read = checkpoint.weights.size, 0
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    files: list[Path] = []
+    places: dict[str, int] = {}
+    size = total = 0
+
+    def close() -> None:
+        files.append(out / f"{len(files)}.part")
+        save_file(shards.pop(), files[-1], {"format": "pt"})
+
+    for name, tensor, done in _tensors(checkpoint):
+        bytes_ = tensor.numel() * tensor.element_size()
+        if size and size + bytes_ > SHARD:
+            close()
+            shards.append({})
+            size = 0
+        shards[0][name] = tensor
+        places[name] = len(files)
+        size, total, read = size + bytes_, total + bytes_, read + done
+        progress(read, whole)
+    close()
+    names = [f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
+    if len(files) == 1:
+        names = ["model.safetensors"]
+    else:
+        index = {"metadata": {"total_size": total}, "weight_map": {key: names[file] for key, file in places.items()}}
+        (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", "utf-8")
+    for file, name in zip(files, names, strict=True):
+        file.rename(out / name)
+
+
+def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor, int]]:
+    """Name, tensor, and the bytes that were read for it."""
+    network = bare(checkpoint)
+    read, plain = Reading(network, checkpoint), Tensors()
+    linear = {f"{name}.weight" for name, part in network.named_modules() if isinstance(part, torch.nn.Linear)}
+    parts: dict[Entry, list[str]] = {}
+    for name in read.names:
+        parts.setdefault(read.entry(name), []).append(name)  # rows of one tensor in their order
+    for key, entry in checkpoint.weights.items():
+        names = parts.get(entry, [])
+        if names and linear.issuperset(names):
+            made = [read.coded(name, Codes()) for name in names]
+            yield key, torch.cat([codes for codes, _ in made]), entry.size
+            yield key + SCALE, torch.cat([scales for _, scales in made]), 0
+            read.release(names[0])
+        elif names and not all(map(read.is_view, names)):
+            merged = torch.cat([read(name) for name in names])
+            yield key, merged.to(plain.get(entry).dtype), entry.size
+        elif names or key.startswith(LATENT):  # not the heads of other tasks
+            yield key, plain.get(entry), entry.size
+
+
+def _compared(checkpoint: Checkpoint, smaller: Checkpoint, threads: int) -> Nearness:
+    """Layer by layer, so that neither has to fit in memory."""
+    budget = int(WORK / checkpoint.weights.count)
+    most = max(LEAST_TOKENS, min(MOST_TOKENS, budget // 4, checkpoint.max_tokens))
+    texts = samples(max(1, min(TEXTS, budget // most)), 1)
+    vectors: list[Floats] = []
+    for one, precision in ((checkpoint, "fp32"), (smaller, "int8")):
+        encoder = TorchEncoder(replace(one, prompts=dict.fromkeys(Role, "")), precision, threads, stream=True)
+        entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END, max_tokens=most)
+        vectors.append(encoder.forward([entry for entry in entries if isinstance(entry, Tokens)]))
+    cosines: Floats = (vectors[0] * vectors[1]).sum(1)
+    near = Nearness(float(cosines.mean()), float(cosines.min()), 0.0)
+    if near.mean < LEAST_COSINE:
+        raise ModelError(
+            f"{checkpoint.name} loses too much in int8 (cosine {near.mean:.4f} to fp32 on real code, wanted "
+            f"{LEAST_COSINE}): use it in bf16."
+        )
+    return near

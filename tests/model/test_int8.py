@@ -1,0 +1,208 @@
+"""Checkpoints whose linear maps are stored in int8: as `models quantize` writes them, and as vLLM's tools do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import write_adapter, write_json, write_weights
+from layouts import LAYOUTS
+from safetensors.torch import load_file
+from test_layouts import CLOSE, apart, asked, each_layout, reference, texts
+
+import embedcode
+from embedcode import Role
+from embedcode.engine import compressed, processor
+from embedcode.engine.torch_encoder import TorchEncoder
+from embedcode.errors import ModelError, UsageError
+from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.weights import read_json
+
+GROUP = {
+    "input_activations": {
+        "actorder": None, "block_structure": None, "dynamic": True, "group_size": None, "num_bits": 8,
+        "observer": None, "observer_kwargs": {}, "strategy": "token", "symmetric": True, "type": "int",
+    },
+    "output_activations": None,
+    "targets": ["Linear"],
+    "weights": {
+        "actorder": None, "block_structure": None, "dynamic": False, "group_size": None, "num_bits": 8,
+        "observer": "minmax", "observer_kwargs": {}, "strategy": "channel", "symmetric": True, "type": "int",
+    },
+}  # fmt: skip
+"""As llm-compressor writes it for its scheme W8A8."""
+PUBLISHED = {
+    "config_groups": {"group_0": GROUP}, "format": "int-quantized", "global_compression_ratio": 1.4,
+    "ignore": ["lm_head"], "kv_cache_scheme": None, "quant_method": "compressed-tensors",
+    "quantization_status": "compressed",
+}  # fmt: skip
+RANGES = pytest.mark.parametrize("features", [{"avx2"}, None], ids=["without VNNI", "as here"])
+
+
+def loaded(folder: Path, precision: str = "", **options: Any) -> TorchEncoder:
+    found = embedcode.load(str(folder), threads=1, precision=precision, **options)
+    assert isinstance(found, TorchEncoder)
+    return found
+
+
+def compress(source: Path, out: Path) -> compressed.Nearness:
+    out.mkdir()
+    return compressed.compress(Checkpoint.read(source), source, out, 1, lambda done, whole: None)
+
+
+@each_layout
+def test_a_layout_keeps_its_vectors_space_and_prompts(name: str, folder: Callable[[str], Path], tmp_path: Path) -> None:
+    near = compress(folder(name), tmp_path / "small")
+    assert near.mean > 0.995
+    small, whole = loaded(tmp_path / "small"), loaded(folder(name), "int8")
+    assert small.space == whole.space
+    assert small.conditions == whole.conditions
+    for role in Role:
+        prompt, instruction = asked(name, role)
+        given = texts(name, prompt)
+        found = small.encode(given, role, instruction)
+        np.testing.assert_array_equal(found, whole.encode(given, role, instruction))
+        assert (found * reference(name).encode(given, prompt)).sum(1).mean() > 0.98
+    assert small.choice.precision == "int8"
+    assert small.remarks() == ["computed in int8: as its weights are stored"]
+
+
+def test_what_is_written(folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read by what reads safetensors, and not by us: codes times scales are the weights to half a step."""
+    monkeypatch.setattr(compressed, "SHARD", 20_000)
+    compress(folder("nv-embedcode"), tmp_path / "small")
+    files = sorted((tmp_path / "small").glob("*.safetensors"))
+    index = read_json(tmp_path / "small" / "model.safetensors.index.json")["weight_map"]
+    assert len(files) > 2
+    small = {key: tensor for file in files for key, tensor in load_file(file).items()}
+    assert {key: index[key] for key in small} == {key: file.name for file in files for key in load_file(file)}
+    whole = {
+        key: tensor for file in folder("nv-embedcode").glob("*.safetensors") for key, tensor in load_file(file).items()
+    }
+    assert {key.removesuffix("_scale") for key in small} == set(whole)
+    most = processor.int8_range()
+    for key, weight in whole.items():
+        if not key.endswith("_proj.weight"):
+            assert torch.equal(small[key], weight)
+            continue
+        codes, scales = small[key], small[f"{key}_scale"]
+        assert codes.dtype is torch.int8 and scales.shape == (len(weight), 1)
+        assert codes.abs().amax(1).eq(most).all()
+        assert ((codes.float() * scales - weight.float()).abs() <= scales * 0.5001).all()
+
+
+def test_a_streamed_one_and_one_in_fp32_and_bf16(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    compress(folder("nv-embedcode"), tmp_path / "small")
+    given = texts("nv-embedcode", "")
+    whole = loaded(tmp_path / "small").encode(given, Role.PASSAGE)
+    streamed = loaded(tmp_path / "small", stream=True)
+    np.testing.assert_array_equal(streamed.encode(given, Role.PASSAGE), whole)
+    assert streamed.choice.precision == "int8"
+    for precision in ("fp32", "bf16"):
+        found = loaded(tmp_path / "small", precision).encode(given, Role.PASSAGE)
+        assert (found * whole).sum(1).min() > 0.99
+
+
+def test_an_adapter_is_merged(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    write_adapter(folder("nv-embedcode"), tmp_path / "adapter", LAYOUTS["nv-embedcode"].shapes)
+    compress(tmp_path / "adapter", tmp_path / "small")
+    small, whole = loaded(tmp_path / "small"), loaded(tmp_path / "adapter", "int8")
+    assert not list((tmp_path / "small").glob("adapter*"))
+    assert small.space == whole.space
+    given = texts("nv-embedcode", "")
+    np.testing.assert_array_equal(small.encode(given, Role.PASSAGE), whole.encode(given, Role.PASSAGE))
+    assert apart(small.encode(given, Role.PASSAGE), loaded(folder("nv-embedcode")).encode(given, Role.PASSAGE)) > 1e-3
+
+
+def published(source: Path, parent: Path) -> tuple[Path, Path]:
+    """A checkpoint in int8 up to 127 with scales in bf16, as vLLM's tools write it, and the same weights in fp32."""
+    whole = {key: tensor for file in source.glob("*.safetensors") for key, tensor in load_file(file).items()}
+    small, plain = {}, {}
+    for key, weight in whole.items():
+        if not key.endswith("_proj.weight"):
+            small[key] = plain[key] = weight
+            continue
+        scales = (weight.float().abs().amax(1, keepdim=True) / 127).bfloat16()
+        codes = (weight.float() / scales.float()).round().clamp(-127, 127)
+        small |= {key: codes.to(torch.int8), f"{key}_scale": scales}
+        plain[key] = codes * scales.float()
+    for name, tensors in (("small", small), ("plain", plain)):
+        shutil.copytree(source, parent / name, ignore=shutil.ignore_patterns("*safetensors*"))
+        write_weights(parent / name, tensors)
+    config = read_json(source / "config.json")
+    write_json(parent / "small" / "config.json", config | {"quantization_config": PUBLISHED})
+    return parent / "small", parent / "plain"
+
+
+@RANGES
+def test_one_that_others_have_made(
+    folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: set[str] | None
+) -> None:
+    """By its published key names: as those of the codes in fp32, and near them in int8 where half of a code is left."""
+    if features is not None:
+        monkeypatch.setattr(processor, "features", lambda: features)
+    small, plain = published(folder("nv-embedcode"), tmp_path)
+    given = texts("nv-embedcode", "")
+    expected = loaded(plain, "fp32").encode(given, Role.PASSAGE)
+    assert apart(loaded(small, "fp32").encode(given, Role.PASSAGE), expected) < CLOSE
+    found = loaded(small)
+    assert (found.encode(given, Role.PASSAGE) * expected).sum(1).min() > 0.995
+    assert found.choice.precision == "int8"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"quant_method": "gptq", "bits": 4},
+        {"quant_method": "fp8", "activation_scheme": "dynamic"},
+        PUBLISHED | {"format": "pack-quantized", "config_groups": {"g": GROUP | {"weights": {"num_bits": 4}}}},
+        PUBLISHED | {"config_groups": {"g": GROUP | {"input_activations": {"dynamic": False, "num_bits": 8}}}},
+        PUBLISHED | {"config_groups": {}},
+        "int8",
+    ],
+)
+def test_other_ways_to_quantise_are_told(folder: Callable[[str], Path], tmp_path: Path, said: Any) -> None:
+    small, _ = published(folder("nv-embedcode"), tmp_path)
+    write_json(small / "config.json", read_json(small / "config.json") | {"quantization_config": said})
+    with pytest.raises(ModelError, match=r"config\.json: weights quantised as .* are not read here: take the model in"):
+        loaded(small)
+
+
+def test_scales_that_are_lost_are_told(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    small, _ = published(folder("nv-embedcode"), tmp_path)
+    tensors = load_file(small / "model.safetensors")
+    lost = next(key for key in tensors if key.endswith("_scale"))
+    write_weights(small, {key: tensor for key, tensor in tensors.items() if key != lost})
+    with pytest.raises(ModelError, match=rf"wants \d+ scales in .*{lost}, which has none: download it again"):
+        loaded(small).encode(["x"], Role.PASSAGE)
+    write_weights(small, tensors | {lost: torch.ones(3, 1)})
+    with pytest.raises(ModelError, match=r"which has shape \[3, 1\]"):
+        loaded(small).encode(["x"], Role.PASSAGE)
+
+
+def test_what_is_int8_is_not_made_so_again(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    small, _ = published(folder("nv-embedcode"), tmp_path)
+    with pytest.raises(UsageError, match="is in int8 already: give the checkpoint that it was made of"):
+        compress(small, tmp_path / "again")
+
+
+def test_what_loses_too_much_is_refused(
+    folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compressed, "LEAST_COSINE", 1.1)
+    with pytest.raises(ModelError, match=r"loses too much in int8 \(cosine [01]\.\d{4} to fp32 on real code"):
+        compress(folder("nv-embedcode"), tmp_path / "small")
+
+
+def test_fields_that_were_edited_are_told(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    compress(folder("nv-embedcode"), tmp_path / "small")
+    config = read_json(tmp_path / "small" / "config.json")
+    for own in ({"most": 300}, {"made_of": "x"}, {"made_of": [1]}):
+        write_json(tmp_path / "small" / "config.json", config | {"embedcode": own})
+        with pytest.raises(ModelError, match="is none that was written here: quantize the model again"):
+            loaded(tmp_path / "small")
