@@ -96,8 +96,10 @@ def of_memory(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind in args.kinds:
         if kind == "streamed":
-            done = work(args.ours, "streamed", args.model, "bf16", args.count or 16, data=STREAM_BYTES, malloc={})
-            found["streamed bf16"] = {
+            stored = "quantization_config" in json.loads((args.model / "config.json").read_text())
+            precision = "int8" if stored else "bf16"
+            done = work(args.ours, "streamed", args.model, precision, args.count or 16, data=STREAM_BYTES, malloc={})
+            found[f"streamed {precision}"] = {
                 "tokens/s": done["rate"], "tokens": done["tokens"], "peak_mb": done["peak_mb"],
                 "RLIMIT_DATA": STREAM_BYTES,
             }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -228,3 +229,30 @@ class TestExport:
         assert done.returncode == 2
         assert b"nowhere is no" in done.stderr
         assert not (tmp_path / "out").exists()
+
+
+class TestQuantizeOfACheckpoint:
+    def test_it_stays_one_and_is_used_by_embed(self, call: Run, checkpoint: Path, tmp_path: Path) -> None:
+        (tmp_path / "texts.jsonl").write_text('"close a session"\n"def f(x):\\n    return x"\n')
+        done = call("models", "quantize", str(checkpoint), "small", "--threads", "1")
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(
+            r"small: checkpoint, int8, [\d,.]+ [kMG]?B, cosine [\d.]+ to fp32 on real code, least [\d.]+\n",
+            done.stdout.decode(),
+        )
+        assert {path.name for path in tmp_path.iterdir()} <= {"small", "texts.jsonl", "home", "hub"}
+        rows = shown(call("models", "inspect", "small"))
+        assert rows["dtypes"] == "F32, I8"
+        vectors = []
+        for folder, more in (("small", ()), (str(checkpoint), ("--precision", "int8"))):
+            embedded = call("embed", "texts.jsonl", "--role", "passage", "--model", folder, "-o", "v.npy", *more)
+            assert embedded.returncode == 0, embedded.stderr
+            vectors.append(np.load(tmp_path / "v.npy"))
+        np.testing.assert_array_equal(*vectors)
+
+    def test_a_failure_leaves_nothing(self, call: Run, checkpoint: Path, tmp_path: Path) -> None:
+        assert call("models", "quantize", str(checkpoint), "small").returncode == 0
+        done = call("models", "quantize", "small", "again")
+        assert done.returncode == 2
+        assert b"small is in int8 already: give the checkpoint that it was made of" in done.stderr
+        assert {path.name for path in tmp_path.iterdir()} <= {"small", "home", "hub"}

@@ -47,6 +47,9 @@ def test_embed(run: Run, serve: Serve, tmp_path: Path) -> None:
     whole = run("embed", "texts", "--lines", "--model", server.url, "--role", "passage", "-o", "out.npy")
     assert (whole.returncode, whole.stderr) == (0, b"")
     assert np.load(tmp_path / "out.npy").shape == (150, 64)
+    done = run("embed", "--model", server.url, "--role", "query", "--text", "x", "--precision", "int8")
+    assert done.returncode == 0
+    assert done.stderr.decode() == f"{server.url}/v1 computes as it was started: precision int8 changes nothing\n"
 
 
 def test_embed_goes_on_with_the_same_texts_only(call: Run, serve: Serve, tmp_path: Path) -> None:

@@ -64,6 +64,20 @@ def test_a_request_without_room_is_refused_with_the_seconds_until_there_is() -> 
     assert full.value.reason == "deadline"
 
 
+def test_small_requests_leave_room_for_others() -> None:
+    """Or in an overload they alone were answered, one after the other, and none of average size."""
+    line = queue(most_tokens=1000)
+    line.rate.seed(10.0)
+    line.add([work(900)])
+    line.check(Lane.PASSAGE, 1, 120)
+    line.check(Lane.PASSAGE, 100, 120)
+    line.add([work(10)])
+    for small in (1, 90, 100):
+        with pytest.raises(FullError) as full:
+            line.check(Lane.PASSAGE, small, 120)
+        assert (full.value.reason, full.value.retry_after) == ("tokens", 1)
+
+
 def test_an_empty_lane_takes_a_request_of_any_size() -> None:
     line = queue(most_tokens=100)
     line.check(Lane.PASSAGE, 10_000, 120)

@@ -55,7 +55,9 @@ def load(
             from embedcode import settings
             from embedcode.engine.remote import RemoteEncoder
 
-            return RemoteEncoder(model, settings.load().home, prompts)
+            asked = {"precision": precision, "device": "" if device in ("cpu", "auto") else device}
+            idle = [f"{name} {value}" for name, value in asked.items() if value] + ["stream"] * stream
+            return RemoteEncoder(model, settings.load().home, prompts, idle)
         return GraphEncoder(Spec.read(folder).prompted(prompts or {}), threads, device, precision)
     from embedcode.engine.torch_encoder import TorchEncoder
     from embedcode.model.checkpoint import Checkpoint

@@ -80,6 +80,11 @@ def needed(checkpoint: Checkpoint, precision: str) -> int:
     return weights + states(checkpoint, precision, PACK) + largest + BASE
 
 
+def spare(checkpoint: Checkpoint, precision: str) -> int:
+    """Bytes that are free beside it; below 0 where it does not fit."""
+    return available() - needed(checkpoint, precision)
+
+
 def streamed(checkpoint: Checkpoint, precision: str, pack: int) -> int:
     """The same where one layer after the other is read for each pass of `pack` tokens."""
     hidden, _ = _widths(checkpoint)

@@ -79,7 +79,7 @@ def build(checkpoint: Checkpoint, precision: str, device: torch.device, layers: 
     """
     network = bare(checkpoint, layers)
     _compute_buffers(network, device)  # before there are maps in int8, whose weights transformers would look for
-    room = 0 if stream else memory.available() - memory.needed(checkpoint, precision)
+    room = 0 if stream else memory.spare(checkpoint, precision)
     filling = _Filling(network, checkpoint, precision, device, layers, room)
     blocks = [(name, part) for name, part in network.named_modules() if _LAYER.fullmatch(name)] if stream else []
     for name, block in blocks:

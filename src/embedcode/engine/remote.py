@@ -52,12 +52,16 @@ class RemoteTokens(Tokens):
 class RemoteEncoder:
     """Constructing it asks nothing. The key is EMBEDCODE_API_KEY of the environment."""
 
-    def __init__(self, url: str, home: Path, prompts: Mapping[Role, str] | None = None) -> None:
-        """`prompts` are put before the texts, for a server that knows no roles; `home` keeps what a server told."""
+    def __init__(
+        self, url: str, home: Path, prompts: Mapping[Role, str] | None = None, idle: Sequence[str] = ()
+    ) -> None:
+        """`prompts` are put before the texts, for a server that knows no roles; `home` keeps what a server told. `idle`
+        are choices that a server has made for itself, for the remarks."""
         self.address = Address.read(url)
         self._endpoint = Endpoint(self.address, key(self.address))
         self._embeddings = Embeddings(self._endpoint)
         self._prompts = prompts or {}
+        self._idle = idle
         self._kept = home / "servers" / f"{digest(self.address.url, self.address.model).hex()}.json"
         self._lock = Lock()
         self._served: Served | None = None
@@ -93,7 +97,7 @@ class RemoteEncoder:
         return Conditions(f"{known.model} at {self.address.url}", known.dim, known.max_tokens, self._prompts)
 
     def remarks(self) -> Sequence[str]:
-        return ()
+        return [f"{self.address.url} computes as it was started: {choice} changes nothing" for choice in self._idle]
 
     def ask(self) -> None:
         """Learn what the server serves now, which is else taken from an earlier time until texts are sent. ModelError

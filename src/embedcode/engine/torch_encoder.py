@@ -298,9 +298,9 @@ class TorchEncoder(LocalEncoder):
 
     def _prepare(self) -> None:
         if "torch" not in sys.modules and not self.streams_layers:  # which takes 4 s: the disk would stand still
-            spare = memory.available() - memory.needed(self.checkpoint, self.asked or "bf16")
+            likely = self.asked or ("int8" if self.checkpoint.stored else "bf16")
             if weights := tuple(self.checkpoint.weights.values()):
-                Ahead(weights, spare).wanted(weights[0])
+                Ahead(weights, memory.spare(self.checkpoint, likely)).wanted(weights[0])
         try:
             import torch
             import transformers  # noqa: F401
