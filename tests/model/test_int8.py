@@ -12,6 +12,7 @@ import pytest
 import torch
 from checkpoints import write_adapter, write_json, write_weights
 from layouts import LAYOUTS
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from test_layouts import CLOSE, apart, asked, each_layout, reference, texts
 
@@ -50,15 +51,15 @@ def loaded(folder: Path, precision: str = "", **options: Any) -> TorchEncoder:
     return found
 
 
-def compress(source: Path, out: Path) -> compressed.Nearness:
+def compress(source: Path, out: Path) -> Checkpoint:
     out.mkdir()
-    return compressed.compress(Checkpoint.read(source), source, out, 1, lambda done, whole: None)
+    return compressed.compress(Checkpoint.read(source), source, out, lambda done, whole: None)
 
 
 @each_layout
 def test_a_layout_keeps_its_vectors_space_and_prompts(name: str, folder: Callable[[str], Path], tmp_path: Path) -> None:
-    near = compress(folder(name), tmp_path / "small")
-    assert near.mean > 0.995
+    smaller = compress(folder(name), tmp_path / "small")
+    assert compressed.nearness(Checkpoint.read(folder(name)), smaller, 1).mean > 0.995
     small, whole = loaded(tmp_path / "small"), loaded(folder(name), "int8")
     assert small.space == whole.space
     assert small.conditions == whole.conditions
@@ -162,6 +163,7 @@ def test_one_that_others_have_made(
         {"quant_method": "fp8", "activation_scheme": "dynamic"},
         PUBLISHED | {"format": "pack-quantized", "config_groups": {"g": GROUP | {"weights": {"num_bits": 4}}}},
         PUBLISHED | {"config_groups": {"g": GROUP | {"input_activations": {"dynamic": False, "num_bits": 8}}}},
+        PUBLISHED | {"format": "pack-quantized", "config_groups": {"g": GROUP | {"input_activations": None}}},
         PUBLISHED | {"config_groups": {}},
         "int8",
     ],
@@ -178,7 +180,7 @@ def test_scales_that_are_lost_are_told(folder: Callable[[str], Path], tmp_path: 
     tensors = load_file(small / "model.safetensors")
     lost = next(key for key in tensors if key.endswith("_scale"))
     write_weights(small, {key: tensor for key, tensor in tensors.items() if key != lost})
-    with pytest.raises(ModelError, match=rf"wants \d+ scales in .*{lost}, which has none: download it again"):
+    with pytest.raises(ModelError, match=rf"is int8 of shape .* and wants a scale .* in {lost}, which is not there"):
         loaded(small).encode(["x"], Role.PASSAGE)
     write_weights(small, tensors | {lost: torch.ones(3, 1)})
     with pytest.raises(ModelError, match=r"which has shape \[3, 1\]"):
@@ -196,13 +198,73 @@ def test_what_loses_too_much_is_refused(
 ) -> None:
     monkeypatch.setattr(compressed, "LEAST_COSINE", 1.1)
     with pytest.raises(ModelError, match=r"loses too much in int8 \(cosine [01]\.\d{4} to fp32 on real code"):
-        compress(folder("nv-embedcode"), tmp_path / "small")
+        compressed.nearness(Checkpoint.read(folder("nv-embedcode")), Checkpoint.read(folder("nv-embedcode")), 1)
 
 
 def test_fields_that_were_edited_are_told(folder: Callable[[str], Path], tmp_path: Path) -> None:
     compress(folder("nv-embedcode"), tmp_path / "small")
     config = read_json(tmp_path / "small" / "config.json")
-    for own in ({"most": 300}, {"made_of": "x"}, {"made_of": [1]}):
+    for own in ({"most": 300}, {"most": True}, {"made_of": "x"}, {"made_of": [1]}, {"name": {}}, {"preset": 1}):
         write_json(tmp_path / "small" / "config.json", config | {"embedcode": own})
         with pytest.raises(ModelError, match="is none that was written here: quantize the model again"):
             loaded(tmp_path / "small")
+
+
+def test_an_adapter_over_one_in_int8_is_another_model(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    compress(folder("nv-embedcode"), tmp_path / "small")
+    write_adapter(tmp_path / "small", tmp_path / "adapter", LAYOUTS["nv-embedcode"].shapes)
+    adapted, bare = loaded(tmp_path / "adapter"), loaded(tmp_path / "small")
+    assert adapted.space != bare.space
+    assert adapted.conditions.name == "adapter"
+    given = texts("nv-embedcode", "")
+    write_adapter(folder("nv-embedcode"), tmp_path / "whole", LAYOUTS["nv-embedcode"].shapes)
+    expected = loaded(tmp_path / "whole", "fp32").encode(given, Role.PASSAGE)
+    assert (adapted.encode(given, Role.PASSAGE) * expected).sum(1).mean() > 0.98
+
+
+def test_what_only_the_name_says_is_kept_under_another(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """As after an upload of the folder: F2LLM-v2's texts end with a token, and its queries have an instruction."""
+    compress(folder("f2llm"), tmp_path / "small")
+    whole, small = Checkpoint.read(folder("f2llm")), Checkpoint.read(tmp_path / "small", "me/f2llm-int8")
+    assert whole.adds_eos and small.adds_eos
+    assert (small.prompts, small.space, small.name) == (whole.prompts, whole.space, "me/f2llm-int8")
+
+
+def test_a_latent_head_in_int8_is_restored(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """Tools that quantise all linear maps do it to the head of NV-Embed-v2 too."""
+    source = shutil.copytree(folder("nv-embed"), tmp_path / "source")
+    whole = {key: tensor for file in source.glob("*.safetensors") for key, tensor in load_file(file).items()}
+    head = [key for key in whole if key.startswith("latent_attention_model.") and key.endswith("to_q.weight")]
+    scales = {f"{key}_scale": whole[key].float().abs().amax(1, keepdim=True) / 127 for key in head}
+    codes = {key: (whole[key].float() / scales[f"{key}_scale"]).round().to(torch.int8) for key in head}
+    for file in [*source.glob("*.safetensors"), *source.glob("*.index.json")]:
+        file.unlink()
+    write_weights(source, whole | codes | scales)
+    write_json(source / "config.json", read_json(source / "config.json") | {"quantization_config": PUBLISHED})
+    given = texts("nv-embed", "")
+    expected = reference("nv-embed").encode(given, "")
+    assert head and (loaded(source, "fp32").encode(given, Role.PASSAGE) * expected).sum(1).min() > 0.999
+
+
+def test_files_that_are_no_part_of_a_model_stay(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    source = shutil.copytree(folder("minilm"), tmp_path / "source")
+    for name in ("checkpoint-500", "onnx"):
+        write_json(source / name / "config.json", {})
+        (source / name / "optimizer.pt").write_bytes(b"pickle")
+    for file in source.rglob("*.json"):
+        file.chmod(0o444)
+    compress(source, tmp_path / "small")
+    found = {str(path.relative_to(tmp_path / "small")) for path in (tmp_path / "small").rglob("*") if path.is_file()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json"} <= found
+    assert not any(name.endswith(".pt") or name.startswith(("onnx", "checkpoint-")) for name in found)
+
+
+def test_a_full_disk_is_an_error_of_the_system(
+    folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr(compressed, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        compress(folder("nv-embedcode"), tmp_path / "small")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from embedcode.engine.linear import Codes
@@ -22,9 +23,11 @@ from embedcode.engine.quantise import LEAST_COSINE, Nearness
 from embedcode.engine.samples import samples
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import ModelError, UsageError
+from embedcode.files import is_folder
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import LATENT
 from embedcode.model.int8 import SCALE, Stored
+from embedcode.model.modules import folders
 from embedcode.model.weights import Entry, read_json
 from embedcode.types import Floats, Role, Tokens, Truncate
 
@@ -38,39 +41,46 @@ are minutes in fp32 on two cores."""
 TEXTS, MOST_TOKENS, LEAST_TOKENS = 64, 256, 16
 
 
-def compress(
-    checkpoint: Checkpoint, source: Path, out: Path, threads: int, progress: Callable[[int, int], None]
-) -> Nearness:
-    """`checkpoint`, which was read from `source`, in the folder `out`; `progress` is told bytes done, and of how many.
+def compress(checkpoint: Checkpoint, source: Path, out: Path, progress: Callable[[int, int], None]) -> Checkpoint:
+    """`checkpoint`, which was read from `source`, written to the folder `out`, and read from there.
 
-    UsageError for one that is int8 already, ModelError where int8 would be too far from fp32.
+    `progress` is told bytes done, and of how many. UsageError for one that is int8 already.
     """
     if checkpoint.stored is not None:
         raise UsageError(f"{source} is in int8 already: give the checkpoint that it was made of.")
-    for folder in dict.fromkeys((checkpoint.folder, source)):  # an adapter's own files before its base's
+    stored = Stored(int8_range(), checkpoint.name, checkpoint.preset, tuple(checkpoint.fingerprints))
+    wanted = _conditions(checkpoint)  # a tokenizer that is missing is told before anything is written
+    for folder in dict.fromkeys((checkpoint.folder, source)):  # an adapter's own files after its base's
         _take_over(folder, out)
-    stored = Stored(int8_range(), checkpoint.name, tuple(checkpoint.fingerprints))
     config = read_json(checkpoint.folder / "config.json") | stored.fields()
     (out / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", "utf-8")
     _write(checkpoint, out, progress)
     smaller = Checkpoint.read(out)
-    if (smaller.space, smaller.prompts) != (checkpoint.space, checkpoint.prompts):
+    if _conditions(smaller) != wanted:
         raise ModelError(f"{source} has files that are read otherwise beside other weights: merge its adapter first.")
-    return _compared(checkpoint, smaller, threads)
+    return smaller
+
+
+def _conditions(checkpoint: Checkpoint) -> tuple[object, ...]:
+    """What has to stay as it was."""
+    return checkpoint.space, checkpoint.prompts, checkpoint.instruction, checkpoint.dimensions, checkpoint.eos
 
 
 def _take_over(folder: Path, out: Path) -> None:
+    """Without the mode of a file, which may be read-only."""
     for path in folder.iterdir():
-        if path.is_dir() and (path / "config.json").is_file():  # a pooling, or a head with its weights
-            shutil.copytree(path, out / path.name, dirs_exist_ok=True)
-        elif path.is_file() and _is_side(path):
-            shutil.copy(path, out)
+        if path.is_file() and _is_side(path):
+            shutil.copyfile(path, out / path.name)
+    for place in {"1_Pooling", *folders(folder)}:  # a head's has its weights
+        inner = folder / place
+        if place and is_folder(inner) and inner.resolve().is_relative_to(folder.resolve()):
+            shutil.copytree(inner, out / place, copy_function=shutil.copyfile, dirs_exist_ok=True)
 
 
 def _is_side(path: Path) -> bool:
     """Whether a file says something of a model, and not where its weights are."""
-    weights = ("adapter_", "model.safetensors", "pytorch_model")
-    return (path.suffix in SIDE or path.stem in ("LICENSE", "NOTICE")) and not path.name.startswith(weights)
+    others = ("config.json", "adapter_", "model.safetensors", "pytorch_model")
+    return (path.suffix in SIDE or path.stem in ("LICENSE", "NOTICE")) and not path.name.startswith(others)
 
 
 def _write(checkpoint: Checkpoint, out: Path, progress: Callable[[int, int], None]) -> None:
@@ -83,7 +93,10 @@ def _write(checkpoint: Checkpoint, out: Path, progress: Callable[[int, int], Non
 
     def close() -> None:
         files.append(out / f"{len(files)}.part")
-        save_file(shards.pop(), files[-1], {"format": "pt"})
+        try:
+            save_file(shards.pop(), files[-1], {"format": "pt"})
+        except SafetensorError as error:  # a full disk, for one, which is no OSError there
+            raise OSError(str(error)) from None
 
     for name, tensor, done in _tensors(checkpoint):
         bytes_ = tensor.numel() * tensor.element_size()
@@ -121,15 +134,13 @@ def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor, int]]:
             yield key, torch.cat([codes for codes, _ in made]), entry.size
             yield key + SCALE, torch.cat([scales for _, scales in made]), 0
             read.release(names[0])
-        elif names and not all(map(read.is_view, names)):
-            merged = torch.cat([read(name) for name in names])
-            yield key, merged.to(plain.get(entry).dtype), entry.size
         elif names or key.startswith(LATENT):  # not the heads of other tasks
             yield key, plain.get(entry), entry.size
 
 
-def _compared(checkpoint: Checkpoint, smaller: Checkpoint, threads: int) -> Nearness:
-    """Layer by layer, so that neither has to fit in memory."""
+def nearness(checkpoint: Checkpoint, smaller: Checkpoint, threads: int) -> Nearness:
+    """Of the vectors of real code, layer by layer, so that neither model has to fit in memory. ModelError where int8 would
+    be too far from fp32."""
     budget = int(WORK / checkpoint.weights.count)
     most = max(LEAST_TOKENS, min(MOST_TOKENS, budget // 4, checkpoint.max_tokens))
     texts = samples(max(1, min(TEXTS, budget // most)), 1)

@@ -51,9 +51,9 @@ class Tensors:
     def __init__(self) -> None:
         self._maps: dict[Path, mmap.mmap] = {}
 
-    def get(self, entry: Entry) -> torch.Tensor:
-        """A view of the file."""
-        if entry.dtype not in _DTYPES:
+    def get(self, entry: Entry, codes: bool = False) -> torch.Tensor:
+        """A view of the file. ModelError for int8 where it is not known to be `codes`, which want their scales."""
+        if entry.dtype not in _DTYPES or (entry.dtype == "I8" and not codes):
             raise ModelError(f"{entry.file} holds {entry.dtype} weights, which are not read here: use bf16 or fp32.")
         if entry.file not in self._maps:
             with entry.file.open("rb") as file:
@@ -154,6 +154,10 @@ class Reading:
         """Where it lies."""
         return self._sources[name][0]
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        entry, rows = self._sources[name]
+        return entry.shape if rows is None else (rows.stop - rows.start, *entry.shape[1:])
+
     def is_view(self, name: str) -> bool:
         """Whether it is read as it lies in the file."""
         return name not in self._lora and self.entry(name) not in self._scales
@@ -180,8 +184,7 @@ class Reading:
     def _stored(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As it lies in the file, and the scales [out, 1] of what is int8 there."""
         entry, rows = self._sources[name]
-        found = self._tensors.get(entry)
-        scales = self._tensors.get(self._scales[entry]).float().view(-1, 1) if entry in self._scales else None
+        found, scales = _with_scales(self._tensors, entry, self._scales)
         return (found, scales) if rows is None else (found[rows], None if scales is None else scales[rows])
 
 
@@ -210,8 +213,8 @@ class _Filling:
             if self._codes and isinstance(module, torch.nn.Linear):
                 key = f"{place}.weight"
                 self._ahead.wanted(self._read.entry(key))
+                self._check(key, self._read.shape(key), module.weight)
                 weight, scales = self._read.coded(key, self._codes)
-                self._check(key, weight, module.weight)
                 bias = self._as_shaped(f"{place}.bias", module.bias) if module.bias is not None else None
                 part.set_submodule(inner, Int8Linear(weight, scales, bias, self._dtype, self._codes))
                 self._replaced.setdefault(name, []).append((inner, module))
@@ -236,14 +239,13 @@ class _Filling:
 
     def _as_shaped(self, key: str, old: torch.Tensor) -> torch.Tensor:
         self._ahead.wanted(self._read.entry(key))
-        tensor = self._read(key)
-        self._check(key, tensor, old)
-        return tensor
+        self._check(key, self._read.shape(key), old)
+        return self._read(key)
 
-    def _check(self, key: str, tensor: torch.Tensor, old: torch.Tensor) -> None:
-        if tensor.shape != old.shape:
+    def _check(self, key: str, shape: tuple[int, ...], old: torch.Tensor) -> None:
+        if shape != tuple(old.shape):
             raise ModelError(
-                f"{key} in {self._folder} has shape {list(tensor.shape)}, the network needs {list(old.shape)}: "
+                f"{key} in {self._folder} has shape {list(shape)}, the network needs {list(old.shape)}: "
                 "config.json and weights are of two models, download both again."
             )
 
@@ -290,6 +292,14 @@ def _sources(network: Any, checkpoint: Checkpoint, layers: int) -> Mapping[str, 
     return found
 
 
+def _with_scales(
+    tensors: Tensors, entry: Entry, scales: Mapping[Entry, Entry]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A tensor as it lies in the file, and in fp32 [out, 1] the scales of one in int8."""
+    found = tensors.get(entry, codes=entry in scales)
+    return found, tensors.get(scales[entry]).float().view(-1, 1) if entry in scales else None
+
+
 def _is_scales(key: str, checkpoint: Checkpoint) -> bool:
     return key.endswith(SCALE) and key.removesuffix(SCALE) in checkpoint.weights
 
@@ -300,11 +310,12 @@ def _scales(checkpoint: Checkpoint) -> Mapping[Entry, Entry]:
     for key, entry in checkpoint.weights.items():
         if entry.dtype != "I8":
             continue
-        if (scales := checkpoint.weights.get(key + SCALE)) is None or scales.count != entry.shape[0]:
-            what = "none" if scales is None else f"shape {list(scales.shape)}"
+        scales, count = checkpoint.weights.get(key + SCALE), entry.shape[0] if len(entry.shape) == 2 else 0
+        if scales is None or not count or scales.count != count:
+            what = "is not there" if scales is None else f"has shape {list(scales.shape)}"
             raise ModelError(
-                f"{key} in {entry.file} is int8 and wants {entry.shape[0]} scales in {key}{SCALE}, which has {what}: "
-                "download it again."
+                f"{key} in {entry.file} is int8 of shape {list(entry.shape)} and wants a scale for each of its rows in "
+                f"{key}{SCALE}, which {what}: download it again."
             )
         found[entry] = scales
     return found
@@ -355,8 +366,11 @@ def latent(checkpoint: Checkpoint, device: str = "cpu") -> LatentAttention:
     """The head of NV-Embed-v2, in fp32."""
     tensors = Tensors()
     prefix = LatentAttention.PREFIX
-    found = {name: entry for name, entry in checkpoint.weights.items() if name.startswith(prefix)}
-    weights = {name: tensors.get(entry).to(device) for name, entry in found.items()}
+    all_scales, weights = _scales(checkpoint), {}
+    for name, entry in checkpoint.weights.items():
+        if name.startswith(prefix) and not _is_scales(name, checkpoint):
+            found, scales = _with_scales(tensors, entry, all_scales)
+            weights[name] = (found if scales is None else found.float() * scales).to(device)
     return LatentAttention(weights, checkpoint.head)
 
 

@@ -81,7 +81,9 @@ class Checkpoint:
     dense: tuple[Dense, ...]
     weights: Weights
     adapter: Adapter | None
-    stored: int8.Stored | None = None
+    preset: str
+    """Name of the preset that says what the files do not; empty for none."""
+    stored: int8.Stored | None
     """Weights in 8 bits, where they are."""
 
     @classmethod
@@ -112,8 +114,11 @@ class Checkpoint:
                 place = folder / "config.json"
                 raise ModelError(f"{place}: {field} {value!r} is not computed here, {alone!r} is: take another model.")
         stored = int8.stored(folder / "config.json", published)
-        name = name or (stored.name if stored else "") or hub.named(own)
-        known = preset(name) or preset(hub.named(folder)) or Preset("", "", 0, 0)
+        if stored is not None and adapter is None:
+            name = name or stored.name
+        name = name or hub.named(own)
+        names = (name, stored.preset if stored is not None else "", hub.named(folder))
+        known = next(filter(None, map(preset, names)), Preset("", "", 0, 0))
         config = _stock_config(published, kind)
         if not isinstance(size := config.get("hidden_size"), int):
             raise ModelError(f"{folder / 'config.json'}: hidden_size {size!r} is no size: download it again.")
@@ -165,6 +170,7 @@ class Checkpoint:
             dense=modules.dense,
             weights=weights.read(folder),
             adapter=adapter,
+            preset=known.name,
             stored=stored,
         )
 
@@ -205,9 +211,8 @@ class Checkpoint:
     @property
     def fingerprints(self) -> list[str]:
         """Of all that is added and multiplied; of what they were made of, where weights in int8 say so."""
-        if self.stored is not None and self.stored.made_of:
-            return list(self.stored.made_of)
-        parts = [self.weights.fingerprint(), *(dense.weights.fingerprint() for dense in self.dense)]
+        made_of = self.stored.made_of if self.stored is not None else ()
+        parts = list(made_of) or [self.weights.fingerprint(), *(one.weights.fingerprint() for one in self.dense)]
         if self.adapter is not None:
             parts += [self.adapter.weights.fingerprint(), str(self.adapter.scale)]
         return parts

@@ -7,7 +7,7 @@ are quantised as they come, by token. Knows no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Stored:
     """The largest code."""
     name: str = ""
     """Of the model that they were made of; empty where nobody says."""
+    preset: str = ""
+    """Name of the preset that says what its files do not; empty for none."""
     made_of: tuple[str, ...] = ()
     """Fingerprints of its weights: vectors of both are of one space."""
 
@@ -52,7 +54,7 @@ class Stored:
                 "config_groups": {"group_0": group},
                 "ignore": ["lm_head"],
             },
-            own: {"name": self.name, "made_of": list(self.made_of), "most": self.most},
+            own: {"most": self.most, "name": self.name, "preset": self.preset, "made_of": list(self.made_of)},
         }
 
 
@@ -61,24 +63,25 @@ def stored(path: Path, published: Mapping[str, Any]) -> Stored | None:
     said, own = map(published.get, FIELDS)
     if said is None:
         return None
-    groups = said.get("config_groups") if isinstance(said, Mapping) else None
-    if not groups or not isinstance(groups, Mapping) or not all(map(_by_channel, groups.values())):
-        named = [said.get(name) for name in ("quant_method", "format")] if isinstance(said, Mapping) else [said]
+    layout = said if isinstance(said, Mapping) else {}
+    groups = layout.get("config_groups")
+    if not groups or not isinstance(groups, Mapping) or not all(_by_channel(one, layout) for one in groups.values()):
+        named = [layout.get(name) for name in ("quant_method", "format")]
         way = ", ".join(str(one) for one in named if one)
         raise ModelError(
             f"{path}: weights quantised as {way or 'quantization_config says'} are not read here: take the model in "
             "bf16, which `embedcode models quantize` makes int8 of."
         )
-    own = own if isinstance(own, Mapping) else {}
-    most, made_of = own.get("most", MOST), own.get("made_of", ())
-    if not isinstance(most, int) or not 0 < most <= MOST or not _is_texts(made_of):
-        raise ModelError(f"{path}: {FIELDS[1]} {dict(own)!r} is none that was written here: quantize the model again.")
-    return Stored(most, str(own.get("name") or ""), tuple(made_of))
+    given = dict(own) if isinstance(own, Mapping) else {}
+    if not _is_ours(given):
+        raise ModelError(f"{path}: {FIELDS[1]} {given!r} is none that was written here: quantize the model again.")
+    names = {name: given.get(name, "") for name in ("name", "preset")}
+    return Stored(given.get("most", MOST), made_of=tuple(given.get("made_of", ())), **names)
 
 
-def _by_channel(group: Any) -> bool:
+def _by_channel(group: Any, layout: Mapping[str, Any]) -> bool:
     """Whether weights are int8 by output channel, and activations are quantised as they come or not at all."""
-    if not isinstance(group, Mapping) or group.get("format", FORMAT) not in (FORMAT, None):
+    if not isinstance(group, Mapping) or (group.get("format") or layout.get("format")) != FORMAT:
         return False
     weights, activations = group.get("weights"), group.get("input_activations")
     if not isinstance(weights, Mapping) or any(weights.get(name) != value for name, value in _WEIGHTS.items()):
@@ -86,5 +89,7 @@ def _by_channel(group: Any) -> bool:
     return activations is None or (isinstance(activations, Mapping) and bool(activations.get("dynamic")))
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(one, str) for one in value)
+def _is_ours(given: Mapping[str, Any]) -> bool:
+    most, made_of = given.get("most", MOST), given.get("made_of", [])
+    texts = [given.get("name", ""), given.get("preset", ""), *(made_of if isinstance(made_of, list) else [None])]
+    return type(most) is int and 0 < most <= MOST and all(isinstance(one, str) for one in texts)

@@ -92,19 +92,23 @@ class Modules:
         )
 
 
-def _dense(folder: Path) -> list[Dense]:
+def folders(folder: Path) -> Mapping[str, str]:
+    """Those below it that modules.json names, each with the kind of its module."""
     path = folder / "modules.json"
     if not is_file(path):
-        return []
+        return {}
     import json
 
     try:
         listed = json.loads(path.read_text("utf-8"))
-        places = [row["path"] for row in listed if row["type"].rpartition(".")[2] == "Dense"]
+        return {row["path"]: row["type"].rpartition(".")[2] for row in listed}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read ({error!r}): download it again.") from None
+
+
+def _dense(folder: Path) -> list[Dense]:
     found = []
-    for place in places:
+    for place in (place for place, kind in folders(folder).items() if kind == "Dense"):
         activation = read_json(folder / place / "config.json").get("activation_function", "")
         if activation not in _ACTIVATIONS:
             raise ModelError(f"{folder / place}: activation {activation!r} is none of {', '.join(_ACTIVATIONS)}.")
