@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 
 from embedcode.engine.linear import Codes
 from embedcode.engine.network import Reading, Tensors, bare
+from embedcode.engine.precision import LEAST_COSINE
 from embedcode.engine.processor import int8_range
-from embedcode.engine.quantise import LEAST_COSINE, Nearness
+from embedcode.engine.quantise import Nearness
 from embedcode.engine.samples import samples
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import ModelError, UsageError
@@ -139,8 +140,8 @@ def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor, int]]:
 
 
 def nearness(checkpoint: Checkpoint, smaller: Checkpoint, threads: int) -> Nearness:
-    """Of the vectors of real code, layer by layer, so that neither model has to fit in memory. ModelError where int8 would
-    be too far from fp32."""
+    """Of the vectors of real code, layer by layer, so that neither model has to fit in memory. ModelError where int8
+    would be too far from fp32."""
     budget = int(WORK / checkpoint.weights.count)
     most = max(LEAST_TOKENS, min(MOST_TOKENS, budget // 4, checkpoint.max_tokens))
     texts = samples(max(1, min(TEXTS, budget // most)), 1)

@@ -83,7 +83,7 @@ def build(checkpoint: Checkpoint, precision: str, device: torch.device, layers: 
     filling = _Filling(network, checkpoint, precision, device, layers, room)
     blocks = [(name, part) for name, part in network.named_modules() if _LAYER.fullmatch(name)] if stream else []
     for name, block in blocks:
-        block.register_forward_pre_hook(lambda part, _, name=name: filling.fill(part, name))
+        block.register_forward_pre_hook(lambda part, _, name=name: filling.refill(part, name))
         block.register_forward_hook(lambda part, *_, name=name: filling.empty(part, name))
     filling.fill(network, "", tuple(f"{name}." for name, _ in blocks))
     return network.eval().requires_grad_(False)
@@ -227,6 +227,11 @@ class _Filling:
                 if converted is not read or not self._read.is_view(key):
                     self._read.release(key)
                 setattr(module, parameter, torch.nn.Parameter(converted, requires_grad=False))
+
+    def refill(self, part: torch.nn.Module, name: str) -> None:
+        """`fill` in the midst of a pass. Of a 7B in fp32 the heap grew by .6 GB a layer, and held 23 GB in the end."""
+        with memory.loading():
+            self.fill(part, name)
 
     def empty(self, part: torch.nn.Module, name: str) -> None:
         """The opposite of `fill`; pages of the file are given back too, or they count as this process's own."""
