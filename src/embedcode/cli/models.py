@@ -114,7 +114,7 @@ def export(
     Its vectors are compared with those of torch; a graph that gives others is an error.
     """
     from embedcode.model.checkpoint import Checkpoint
-    from embedcode.model.hub import find
+    from embedcode.model.hub import find, own_name
     from embedcode.model.spec import is_export
 
     if batch and form is Format.OPENVINO:
@@ -125,7 +125,7 @@ def export(
         source = find(model)
         if is_export(source):
             raise UsageError(f"{output.printable(model)} is an export already: give its checkpoint")
-        checkpoint = Checkpoint.read(source, _hub_name(model))
+        checkpoint = Checkpoint.read(source, own_name(model))
         from embedcode.engine import export  # after what needs no torch: a typo is no reason to install it
 
         exact = folder.with_name(f"{folder.name}.fp32") if int8 else folder
@@ -160,7 +160,7 @@ def quantize(
     in fp32; what is too far from them is an error.
     """
     from embedcode.model.checkpoint import Checkpoint
-    from embedcode.model.hub import find
+    from embedcode.model.hub import find, own_name
     from embedcode.model.spec import Spec, is_export
 
     with _making(out) as folder, _extra():
@@ -169,7 +169,7 @@ def quantize(
             spec, told = _quantised(Spec.read(source), folder, threads)
             line = f"{out}: {_graph(spec)}, {told}"
         else:
-            line = f"{out}: {_compressed(Checkpoint.read(source, _hub_name(model)), source, folder, threads)}"
+            line = f"{out}: {_compressed(Checkpoint.read(source, own_name(model)), source, folder, threads)}"
     output.put(line)
 
 
@@ -202,17 +202,10 @@ def _told(near: Nearness) -> str:
     return f"cosine {near.mean:.4f} to fp32 on real code, least {near.least:.4f}"
 
 
-def _hub_name(model: str) -> str:
-    """What a model is called on the hub; empty for a folder."""
-    from embedcode.model.hub import expanded
-
-    return "" if is_folder(expanded(model)) else model
-
-
 def _found(model: str | None) -> Spec | Checkpoint | Preset:
     """What a name stands for on this machine; nothing is downloaded."""
     from embedcode.model.checkpoint import Checkpoint
-    from embedcode.model.hub import expanded, local
+    from embedcode.model.hub import expanded, local, own_name
     from embedcode.model.presets import PRESETS
     from embedcode.model.spec import DEFAULT, Spec, is_export
 
@@ -233,7 +226,7 @@ def _found(model: str | None) -> Spec | Checkpoint | Preset:
                 "give a folder, or download it with `hf download`."
             )
         folder = copy
-    return Checkpoint.read(folder, _hub_name(model))
+    return Checkpoint.read(folder, own_name(model))
 
 
 def _record(found: Spec | Checkpoint | Preset) -> dict[str, Any]:

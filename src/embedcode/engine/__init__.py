@@ -36,7 +36,7 @@ def load(
     """
     from embedcode.engine.graph import GraphEncoder
     from embedcode.errors import UsageError
-    from embedcode.model.hub import expanded, find
+    from embedcode.model.hub import expanded, find, own_name
     from embedcode.model.spec import DEFAULT, Spec, is_export
     from embedcode.settings import cores, device_of, precision_of
     from embedcode.types import Role
@@ -69,8 +69,7 @@ def load(
         )
     if device == "auto" and (precision == "int8" or not _has_card()):
         device = "cpu"
-    name = "" if folder == expanded(model) else model
-    checkpoint = Checkpoint.read(folder, name, prompts, pooling, masks_prompt)
+    checkpoint = Checkpoint.read(folder, own_name(model), prompts, pooling, masks_prompt)
     return TorchEncoder(checkpoint, precision, threads, device, stream)
 
 

@@ -20,8 +20,8 @@ from embedcode.engine.linear import Codes
 from embedcode.engine.network import Reading, Tensors, bare
 from embedcode.engine.precision import LEAST_COSINE
 from embedcode.engine.processor import int8_range
-from embedcode.engine.quantise import Nearness
-from embedcode.engine.samples import samples
+from embedcode.engine.quantise import COMPARED, TOKENS, Nearness
+from embedcode.engine.samples import samples, tokenised
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import ModelError, UsageError
 from embedcode.files import is_folder
@@ -30,7 +30,7 @@ from embedcode.model.family import LATENT
 from embedcode.model.int8 import SCALE, Stored
 from embedcode.model.modules import folders
 from embedcode.model.weights import Entry, read_json
-from embedcode.types import Floats, Role, Tokens, Truncate
+from embedcode.types import Floats, Role
 
 SHARD = 2_000_000_000
 """Bytes of a file, and so of memory."""
@@ -39,7 +39,8 @@ SIDE = (".json", ".txt", ".model", ".md")
 WORK = 4e11
 """Weights times tokens that the comparison may take: 64 texts of 256 tokens of MiniLM, some 60 tokens of a 7B, which
 are minutes in fp32 on two cores."""
-TEXTS, MOST_TOKENS, LEAST_TOKENS = 64, 256, 16
+LEAST_TOKENS = 16
+"""Of a text that is compared."""
 
 
 def compress(checkpoint: Checkpoint, source: Path, out: Path, progress: Callable[[int, int], None]) -> Checkpoint:
@@ -49,7 +50,7 @@ def compress(checkpoint: Checkpoint, source: Path, out: Path, progress: Callable
     """
     if checkpoint.stored is not None:
         raise UsageError(f"{source} is in int8 already: give the checkpoint that it was made of.")
-    stored = Stored(int8_range(), checkpoint.name, checkpoint.preset, tuple(checkpoint.fingerprints))
+    stored = Stored(int8_range(), checkpoint.name, checkpoint.preset, checkpoint.fingerprints)
     wanted = _conditions(checkpoint)  # a tokenizer that is missing is told before anything is written
     for folder in dict.fromkeys((checkpoint.folder, source)):  # an adapter's own files after its base's
         _take_over(folder, out)
@@ -86,30 +87,18 @@ def _is_side(path: Path) -> bool:
 
 def _write(checkpoint: Checkpoint, out: Path, progress: Callable[[int, int], None]) -> None:
     """Files of SHARD bytes, and which tensor is where."""
-    whole, read = checkpoint.weights.size, 0
-    shards: list[dict[str, torch.Tensor]] = [{}]
     files: list[Path] = []
     places: dict[str, int] = {}
-    size = total = 0
-
-    def close() -> None:
+    total = 0
+    for shard in _shards(checkpoint, progress):
+        places |= dict.fromkeys(shard, len(files))
+        total += sum(tensor.nbytes for tensor in shard.values())
         files.append(out / f"{len(files)}.part")
         try:
-            save_file(shards.pop(), files[-1], {"format": "pt"})
+            save_file(shard, files[-1], {"format": "pt"})
         except SafetensorError as error:  # a full disk, for one, which is no OSError there
             raise OSError(str(error)) from None
-
-    for name, tensor, done in _tensors(checkpoint):
-        bytes_ = tensor.numel() * tensor.element_size()
-        if size and size + bytes_ > SHARD:
-            close()
-            shards.append({})
-            size = 0
-        shards[0][name] = tensor
-        places[name] = len(files)
-        size, total, read = size + bytes_, total + bytes_, read + done
-        progress(read, whole)
-    close()
+        shard.clear()  # or the next one is made beside it
     names = [f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
     if len(files) == 1:
         names = ["model.safetensors"]
@@ -118,6 +107,20 @@ def _write(checkpoint: Checkpoint, out: Path, progress: Callable[[int, int], Non
         (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", "utf-8")
     for file, name in zip(files, names, strict=True):
         file.rename(out / name)
+
+
+def _shards(checkpoint: Checkpoint, progress: Callable[[int, int], None]) -> Iterator[dict[str, torch.Tensor]]:
+    """All tensors by their names, SHARD bytes at a time."""
+    shard: dict[str, torch.Tensor] = {}
+    size = read = 0
+    for name, tensor, done in _tensors(checkpoint):
+        if size and size + tensor.nbytes > SHARD:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor
+        size, read = size + tensor.nbytes, read + done
+        progress(read, checkpoint.weights.size)
+    yield shard
 
 
 def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor, int]]:
@@ -143,13 +146,12 @@ def nearness(checkpoint: Checkpoint, smaller: Checkpoint, threads: int) -> Nearn
     """Of the vectors of real code, layer by layer, so that neither model has to fit in memory. ModelError where int8
     would be too far from fp32."""
     budget = int(WORK / checkpoint.weights.count)
-    most = max(LEAST_TOKENS, min(MOST_TOKENS, budget // 4, checkpoint.max_tokens))
-    texts = samples(max(1, min(TEXTS, budget // most)), 1)
+    most = max(LEAST_TOKENS, min(TOKENS, budget // 4, checkpoint.max_tokens))
+    texts = samples(max(1, min(COMPARED, budget // most)), 1)
     vectors: list[Floats] = []
     for one, precision in ((checkpoint, "fp32"), (smaller, "int8")):
         encoder = TorchEncoder(replace(one, prompts=dict.fromkeys(Role, "")), precision, threads, stream=True)
-        entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END, max_tokens=most)
-        vectors.append(encoder.forward([entry for entry in entries if isinstance(entry, Tokens)]))
+        vectors.append(encoder.forward(tokenised(encoder, texts, most)))
     cosines: Floats = (vectors[0] * vectors[1]).sum(1)
     near = Nearness(float(cosines.mean()), float(cosines.min()), 0.0)
     if near.mean < LEAST_COSINE:

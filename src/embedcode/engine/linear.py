@@ -15,7 +15,8 @@ By 16 rows, 2,000 rows of 384 took six times as long on two threads, and those o
 
 
 class Codes:
-    """The quantised rows of the activation that was seen last: query, key and value maps read the same one."""
+    """The quantised rows of the activation that was seen last, since query, key and value maps read the same one; and
+    codes of weights, one after the other in the same memory."""
 
     def __init__(self) -> None:
         self._last: tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]] | None = None

@@ -163,9 +163,7 @@ class Reading:
         return name not in self._lora and self.entry(name) not in self._scales
 
     def __call__(self, name: str) -> torch.Tensor:
-        tensor, scales = self._stored(name)
-        if scales is not None:
-            tensor = tensor.float().mul_(scales)
+        tensor = _restored(*self._stored(name))
         if name in self._lora:
             a, b, scale = self._lora[name]
             tensor = tensor.float() + scale * (b.float() @ a.float())
@@ -212,8 +210,7 @@ class _Filling:
                 continue
             if self._codes and isinstance(module, torch.nn.Linear):
                 key = f"{place}.weight"
-                self._ahead.wanted(self._read.entry(key))
-                self._check(key, self._read.shape(key), module.weight)
+                self._expect(key, module.weight)
                 weight, scales = self._read.coded(key, self._codes)
                 bias = self._as_shaped(f"{place}.bias", module.bias) if module.bias is not None else None
                 part.set_submodule(inner, Int8Linear(weight, scales, bias, self._dtype, self._codes))
@@ -243,12 +240,13 @@ class _Filling:
                 self._read.release(key)
 
     def _as_shaped(self, key: str, old: torch.Tensor) -> torch.Tensor:
-        self._ahead.wanted(self._read.entry(key))
-        self._check(key, self._read.shape(key), old)
+        self._expect(key, old)
         return self._read(key)
 
-    def _check(self, key: str, shape: tuple[int, ...], old: torch.Tensor) -> None:
-        if shape != tuple(old.shape):
+    def _expect(self, key: str, old: torch.Tensor) -> None:
+        """That a parameter is read now, in the place of `old`; ModelError where it has another shape."""
+        self._ahead.wanted(self._read.entry(key))
+        if (shape := self._read.shape(key)) != tuple(old.shape):
             raise ModelError(
                 f"{key} in {self._folder} has shape {list(shape)}, the network needs {list(old.shape)}: "
                 "config.json and weights are of two models, download both again."
@@ -303,6 +301,10 @@ def _with_scales(
     """A tensor as it lies in the file, and in fp32 [out, 1] the scales of one in int8."""
     found = tensors.get(entry, codes=entry in scales)
     return found, tensors.get(scales[entry]).float().view(-1, 1) if entry in scales else None
+
+
+def _restored(tensor: torch.Tensor, scales: torch.Tensor | None) -> torch.Tensor:
+    return tensor if scales is None else tensor.float().mul_(scales)
 
 
 def _is_scales(key: str, checkpoint: Checkpoint) -> bool:
@@ -374,8 +376,7 @@ def latent(checkpoint: Checkpoint, device: str = "cpu") -> LatentAttention:
     all_scales, weights = _scales(checkpoint), {}
     for name, entry in checkpoint.weights.items():
         if name.startswith(prefix) and not _is_scales(name, checkpoint):
-            found, scales = _with_scales(tensors, entry, all_scales)
-            weights[name] = (found if scales is None else found.float() * scales).to(device)
+            weights[name] = _restored(*_with_scales(tensors, entry, all_scales)).to(device)
     return LatentAttention(weights, checkpoint.head)
 
 

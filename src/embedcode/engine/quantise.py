@@ -6,16 +6,16 @@ By the weights alone for OpenVINO (openvino.py), calibrated for ONNX Runtime (sm
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from embedcode.engine.graph import GOLDEN_COSINE, GraphEncoder
-from embedcode.engine.samples import samples
+from embedcode.engine.samples import samples, tokenised
 from embedcode.errors import ModelError, UsageError
 from embedcode.model.spec import GRAPHS, Spec
-from embedcode.types import Floats, Role, Tokens, Truncate
+from embedcode.types import Floats
 
 CALIBRATION, COMPARED, TOKENS = 256, 64, 256
 """Texts to calibrate on, others to compare on, and the tokens of each that are read."""
@@ -48,8 +48,8 @@ def quantise(spec: Spec, out: Path, threads: int) -> tuple[Spec, Nearness]:
         if path.is_file() and path not in spec.files:
             shutil.copy(path, out)
     encoder = GraphEncoder(spec, threads, precision="fp32")
-    tokens = _tokens(encoder, samples(COMPARED, 1))
-    exact = encoder.forward(tokens)
+    compared = tokenised(encoder, samples(COMPARED, 1), TOKENS)
+    exact = encoder.forward(compared)
     for share, write in _trials(spec, encoder):
         write(out / GRAPHS[spec.format][0])
         smaller = replace(spec, folder=out, precision="int8")
@@ -57,7 +57,7 @@ def quantise(spec: Spec, out: Path, threads: int) -> tuple[Spec, Nearness]:
         smaller.write()
         found = GraphEncoder(smaller, threads)
         if found.golden_cosine() >= GOLDEN_COSINE:
-            cosines: Floats = (found.forward(tokens) * exact).sum(1)
+            cosines: Floats = (found.forward(compared) * exact).sum(1)
             if cosines.mean() >= LEAST_COSINE:
                 return smaller, Nearness(float(cosines.mean()), float(cosines.min()), share)
     cure = "export it with --format openvino, or use it in fp32" if spec.format == "onnx" else "use it in fp32"
@@ -74,11 +74,6 @@ def _trials(spec: Spec, encoder: GraphEncoder) -> Iterator[tuple[float, Callable
         return
     from embedcode.engine.smoothquant import SmoothQuant
 
-    calibrated = SmoothQuant(source, [entry.ids for entry in _tokens(encoder, samples(CALIBRATION))])
+    calibrated = SmoothQuant(source, [entry.ids for entry in tokenised(encoder, samples(CALIBRATION), TOKENS)])
     for share in EXACT:
         yield share, partial(calibrated.write, exact=share)
-
-
-def _tokens(encoder: GraphEncoder, texts: Sequence[str]) -> list[Tokens]:
-    entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END, max_tokens=TOKENS)
-    return [entry for entry in entries if isinstance(entry, Tokens)]

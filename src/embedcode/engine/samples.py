@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
+
+from embedcode.engine.encoder import LocalEncoder
+from embedcode.types import Role, Tokens, Truncate
 
 SIZE = 750
 """Characters: some 200 tokens of code."""
@@ -17,3 +21,9 @@ def samples(count: int, first: int = 0) -> list[str]:
         texts += [f"{file.name}\n{part}" for part in (text[:SIZE], text[len(text) // 2 :][:SIZE]) if part.strip()]
     step = max(1, len(texts) // count)
     return texts[first::step][:count]
+
+
+def tokenised(encoder: LocalEncoder, texts: Sequence[str], most: int) -> list[Tokens]:
+    """As passages of at most `most` tokens, without those that cannot be encoded."""
+    entries = encoder.tokenize(texts, Role.PASSAGE, truncate=Truncate.END, max_tokens=most)
+    return [entry for entry in entries if isinstance(entry, Tokens)]

@@ -20,7 +20,7 @@ from embedcode.engine.tokens import TextTokenizer, printable
 from embedcode.errors import EncodeError, ModelError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
-from embedcode.types import Floats, Role, Tokens, Truncate
+from embedcode.types import Floats, Role, Tokens
 
 STREAMED = 8 * PACK
 """Tokens in one pass where layers are read from the disk for each pass."""
@@ -108,10 +108,10 @@ class TorchEncoder(LocalEncoder):
                 return Choice("bf16", "fp32, which this processor is faster in, does not fit")
             return Choice("fp32", "this processor has no instructions for bf16")
         from embedcode import settings
+        from embedcode.engine.samples import tokenised
 
         text = Path(__file__).read_text("utf-8")
-        entries = self.tokenize([text], Role.PASSAGE, truncate=Truncate.END, max_tokens=min(SAMPLE, self.max_tokens))
-        sample = [entry for entry in entries if isinstance(entry, Tokens)]
+        sample = tokenised(self, [text], min(SAMPLE, self.max_tokens))
         self._prepare()
         return choose(self.checkpoint, sample, lambda network, tokens: self._run(tokens, network), settings.load().home)
 

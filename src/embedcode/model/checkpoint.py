@@ -208,19 +208,19 @@ class Checkpoint:
     def tokenizer(self) -> Path:
         return self.tokenized / "tokenizer.json"
 
-    @property
-    def fingerprints(self) -> list[str]:
+    @cached_property
+    def fingerprints(self) -> tuple[str, ...]:
         """Of all that is added and multiplied; of what they were made of, where weights in int8 say so."""
         made_of = self.stored.made_of if self.stored is not None else ()
         parts = list(made_of) or [self.weights.fingerprint(), *(one.weights.fingerprint() for one in self.dense)]
         if self.adapter is not None:
             parts += [self.adapter.weights.fingerprint(), str(self.adapter.scale)]
-        return parts
+        return tuple(parts)
 
     @cached_property
     def space(self) -> str:
         """32 hex digits; two encoders of one space give comparable vectors."""
-        parts = self.fingerprints
+        parts = [*self.fingerprints]
         try:
             tokenizer = hashlib.sha256(self.tokenizer.read_bytes()).hexdigest()
         except OSError:

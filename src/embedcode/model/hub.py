@@ -48,6 +48,11 @@ def expanded(model: str) -> Path:
     return Path(os.path.expanduser(model))  # noqa: PTH111
 
 
+def own_name(model: str) -> str:
+    """What a model is called on the hub; empty for a folder."""
+    return "" if is_folder(expanded(model)) else model
+
+
 def find(model: str) -> Path:
     """The folder of a model; ModelError for what is neither a folder nor a name, and for a failed download."""
     folder = expanded(model)
