@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -95,9 +96,9 @@ async def sized(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": said})
 
 
-def talk(with_server: Talk) -> None:
+def talk(with_server: Talk, app: Any = sized) -> None:
     async def run() -> None:
-        server = await listening(sized)
+        server = await listening(app)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
         async with asyncio.timeout(20):
             await with_server(reader, writer)
@@ -198,3 +199,121 @@ def test_an_offer_of_http_2_is_passed_over() -> None:
             assert await answered(reader) == (b"HTTP/1.1 200 OK", b"3")
 
     talk(offering)
+
+
+def test_trailers_do_not_become_headers_of_what_is_answered() -> None:
+    got: list[list[tuple[bytes, bytes]]] = []
+
+    async def noting(scope: Any, receive: Any, send: Any) -> None:
+        await sized(scope, receive, send)
+        got.append(scope["headers"])
+
+    async def trailing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+        writer.write(b"Authorization: Bearer other\r\n\r\n")
+        assert await answered(reader) == (b"HTTP/1.1 200 OK", b"1")
+
+    talk(trailing, noting)
+    assert [name for name, _ in got[0]] == [b"host", b"transfer-encoding"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\nab",
+        b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: a\nY: b\r\n\r\n",
+    ],
+    ids=[
+        "connect",
+        "connect to a path",
+        "http/2",
+        "tls",
+        "two lengths",
+        "length and chunks",
+        "coding",
+        "space",
+        "fold",
+        "lf",
+    ],
+)
+def test_what_proxies_read_in_two_ways_is_refused(sent: bytes) -> None:
+    async def unclear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        said = await reader.read()
+        assert said.startswith(b"HTTP/1.1 400 ") and b"\r\nconnection: close\r\n" in said
+
+    talk(unclear)
+
+
+def test_requests_without_end_that_wait_for_one_are_refused() -> None:
+    begun = 0
+
+    async def never(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal begun
+        begun += 1
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, sent = await to_the_end(reader, writer, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+        assert sent < 50_000_000
+
+    talk(flood, never)
+    assert begun == 1
+
+
+def test_a_request_that_others_wait_for_is_told_that_its_caller_has_left() -> None:
+    told = asyncio.Event()
+
+    async def waiting(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told.set()
+
+    async def leaving(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.close()
+        await told.wait()
+
+    talk(leaving, waiting)
+
+
+def test_garbage_behind_a_request_does_not_land_in_its_answer() -> None:
+    go_on = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"20")]})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await go_on.wait()
+
+    async def garbage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        got = await reader.readuntil(b"\r\n\r\na")
+        writer.write(b"\x00 garbage\r\n\r\n")
+        with suppress(ConnectionError):
+            got += await reader.read()
+        go_on.set()
+        assert b"400" not in got
+
+    talk(garbage, slow)
+
+
+def test_an_answer_comes_in_one_piece() -> None:
+    """Head and body apart are twice the work to send, and to be woken by."""
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(10):
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+            assert (await reader.read(1000)).endswith(b"\r\n\r\n3")
+
+    talk(one)

@@ -9,10 +9,19 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from embedcode.serve.joined import Joined
+
+HEAD = 65_536
+"""Bytes that may come without a request's head, or a piece of its body, being done: the parser keeps a head, and what
+follows a body, as long as it comes."""
+PIPELINED = 100
+"""Requests of a connection that may wait for the one before them."""
 
 
-class Patient(H11Protocol):
+class Patient(HttpToolsProtocol):
     head_seconds = 15.0
     """From the first byte that may be sent to the end of a request's headers."""
     read_seconds = 60.0
@@ -24,15 +33,26 @@ class Patient(H11Protocol):
         super().__init__(*arguments, **options)
         self._head: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
+        self._undone = 0
+        self._in_head = False
+        self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Joined(transport, self.loop))
         # An answer is sent when the system has all of it; over TLS up to a block of 256 KB may still wait in asyncio.
         transport.set_write_buffer_limits(high=1, low=0)
         self._head = self.loop.call_later(self.head_seconds, self._give_up)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._undone += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        else:
+            if self._undone > HEAD:
+                self.send_400_response("The head of a request is too long.")
         at_work = self.cycle is not None and not self.cycle.response_complete
         if at_work and self._head is not None:
             self._head.cancel()
@@ -40,11 +60,60 @@ class Patient(H11Protocol):
         elif not at_work and self._head is None and not self.transport.is_closing():
             self._head = self.loop.call_later(self.head_seconds, self._give_up)
 
+    def _feed(self, data: bytes) -> None:
+        """Another protocol that is offered is passed over: Java's own client offers HTTP/2 with each connection's first
+        request, and the parser takes a head with an offer for the last of HTTP/1.1."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            if (method := self.parser.get_method()) == b"CONNECT":
+                raise httptools.HttpParserError("no proxy") from None
+            lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+            lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            self._feed(b"\r\n".join([*lines, b"", data[offer.args[0] :]]))
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # and not behind the body, where it would change what is being answered
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._undone = 0
+        self._in_head = False
+        if len(self.pipeline) == PIPELINED:
+            raise httptools.HttpParserError("too many requests at once")
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._undone = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._undone = 0
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
     def send_400_response(self, msg: str) -> None:
         self.unreadable(self.client)
-        super().send_400_response(msg)
+        if self._answering is not None and self._answering.response_started and not self._answering.response_complete:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._answering is not None:  # uvicorn tells the last request that has come, which may wait for this one
+            self._answering.disconnected |= not self._answering.response_complete
+            self._answering.message_event.set()
         for timer in (self._head, self._unread):
             if timer is not None:
                 timer.cancel()
