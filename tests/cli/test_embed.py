@@ -71,6 +71,8 @@ def test_texts_from_the_command_line_a_pipe_and_plain_lines_agree(run: Run, call
     [
         (b'"a"\nplain\n', ["line 2", "not JSON", "--lines"]),
         (b'"a"\n{"text": "b"\n', ["line 2", "not JSON", "; mend it"]),
+        (b'{"text": "a", "id": NaN}\n', ["line 1", "NaN is no number of JSON's", "; mend it"]),
+        (b'{"text": "a", "id": 1e999}\n', ["line 1", "1e999 is no number of JSON's", "; mend it"]),
         (b'"a"\n\n{"txt": "b"}\n', ["line 3", '"text"']),
         (b'"a"\n3\n', ["line 2", '"text"']),
         (b'"a"\n"\xff"\n', ["line 2", "UTF-8"]),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from layouts import LAYOUTS
 from reference import Reference
 from safetensors.torch import load_file
 
+from embedcode.cli.models import _making
 from embedcode.engine import memory
 from embedcode.model.presets import PRESETS
 from embedcode.model.spec import DEFAULT
@@ -213,6 +217,46 @@ class TestExport:
             done = call("models", *verb, "out")
             assert done.returncode == 2
             assert b"out is there already: give a folder that is new or empty" in done.stderr
+
+    def test_a_link_to_an_empty_folder_stays_one(self, call: Run, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to("real")
+        done = call("models", "quantize", str(write(LAYOUTS["minilm"], tmp_path / "fp32")), "link")
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "config.json").exists()
+
+    def test_what_cannot_be_replaced_is_filled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A mount, as a container has for its output."""
+        out = tmp_path / "out"
+        out.mkdir()
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+        before = out.stat().st_ino
+        with _making(out) as folder:
+            (folder / "config.json").write_text("{}")
+        assert (out.stat().st_ino, [path.name for path in out.iterdir()]) == (before, ["config.json"])
+
+    @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+    def test_what_is_ended_leaves_nothing_or_is_cleared_by_the_next(
+        self, checkpoint: Path, tmp_path: Path, environment: dict[str, str], end: signal.Signals
+    ) -> None:
+        command = [sys.executable, "-m", "embedcode", "models", "quantize", str(checkpoint), "out"]
+        working = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+        part = tmp_path / ".out.part"
+        while not part.exists():
+            assert working.poll() is None
+            time.sleep(0.01)
+        working.send_signal(end)
+        assert working.wait(60) != 0
+        assert part.exists() == (end is signal.SIGKILL)
+        if part.exists():
+            subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+            assert not part.exists()
+
+    def test_a_server_and_an_empty_name_are_no_checkpoints(self, call: Run) -> None:
+        for verb in (("export",), ("quantize",), ("inspect",)):
+            for name, told in (("http://localhost:1", b"is a server"), ("", b"the model is empty")):
+                done = call("models", *verb, name, *(["out"] if verb != ("inspect",) else []))
+                assert (done.returncode, told in done.stderr) == (2, True)
 
     @pytest.mark.parametrize(
         ("out", "part"), [("x" * 300, "cannot be written: File name too long"), (".", ". is there already")]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedcode import EncodeError, Encoder, InputError, Role, Truncate, load
+from embedcode import EncodeError, Encoder, InputError, Role, Truncate, cut, load
 from embedcode.engine import doctor
 from embedcode.engine.graph import GraphEncoder
 from embedcode.errors import ModelError, UsageError
@@ -231,3 +231,54 @@ def test_every_entry_of_tokenize_is_in_its_place(encoder: GraphEncoder) -> None:
     entries = encoder.tokenize(["fine", "word " * 600, "fine"], Role.QUERY)
     assert [type(entry) for entry in entries] == [Tokens, InputError, Tokens]
     assert isinstance(entries[1], InputError) and entries[1].index == 1
+
+
+def test_a_process_that_was_forked_computes_the_same(tmp_path: Path) -> None:
+    """Threads do not follow into it: it waited for those of its parent, for ever."""
+    code = """
+import os, sys
+import numpy as np
+from embedcode import Role, load
+encoder = load(threads=2)
+before = encoder.encode(["a b", "c d", "e f"], Role.PASSAGE)
+if (child := os.fork()) == 0:
+    os._exit(0 if np.array_equal(encoder.encode(["a b", "c d", "e f"], Role.PASSAGE), before) else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=100, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [iter(["a", "b"]), (text for text in "ab"), {"a": 1, "b": 2}.keys().__iter__(), np.array(["a", "b"]), ("a", "b")],
+    ids=["iterator", "generator", "keys", "array", "tuple"],
+)
+def test_texts_come_in_any_order_that_there_is(encoder: GraphEncoder, texts: Any) -> None:
+    np.testing.assert_array_equal(encoder.encode(texts, Role.QUERY), encoder.encode(["a", "b"], Role.QUERY))
+
+
+def test_rows_of_an_array_are_ids_as_lists_are(encoder: GraphEncoder) -> None:
+    ids = [[101, 2485, 102]]
+    np.testing.assert_array_equal(encoder.encode(np.array(ids), Role.QUERY), encoder.encode(ids, Role.QUERY))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("texts", [None, 3, {"a"}, {"a": 1}, "a", b"a"])
+def test_what_is_no_list_of_texts_is_refused(encoder: GraphEncoder, texts: Any) -> None:
+    for take in (encoder.encode, encoder.tokenize):
+        with pytest.raises(UsageError, match=r"^texts are "):
+            take(texts, Role.QUERY)
+
+
+def test_numbers_have_to_be_whole(encoder: GraphEncoder) -> None:
+    for name in ("max_tokens", "dimensions"):
+        with pytest.raises(UsageError, match=rf"^{name} 2\.5 is no whole number"):
+            encoder.encode(["a"], Role.QUERY, **{name: 2.5})
+    with pytest.raises(UsageError, match="threads -1 is not between 0 and"):
+        load(threads=-1)
+    with pytest.raises(UsageError, match="the prompt of a query is 3: give a text"):
+        load(prompts={Role.QUERY: 3})  # type: ignore[dict-item]
+    np.testing.assert_array_equal(cut([[3.0, 4.0, 1.0]], np.int64(2)), np.array([[0.6, 0.8]]))  # type: ignore[arg-type]
+
+
+def test_streaming_a_graph_is_remarked() -> None:
+    assert any("streaming changes nothing" in remark for remark in load(stream=True).remarks())

@@ -30,6 +30,7 @@ from embedcode.engine.tokens import TextTokenizer
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.presets import INSTRUCTIONS
 from embedcode.model.spec import DEFAULT
 from embedcode.types import Tokens
 
@@ -447,6 +448,17 @@ def test_a_query_is_asked_with_its_instruction_and_a_passage_goes_bare(exact: To
         exact.encode(["x"], Role.PASSAGE, instruction="Find the bug")
 
 
+def test_an_instruction_may_be_given_by_its_name(exact: TorchEncoder) -> None:
+    named, spelt = (
+        exact.encode(["close a session"], Role.QUERY, instruction=one) for one in ("bug", INSTRUCTIONS["bug"])
+    )
+    np.testing.assert_array_equal(named, spelt)
+    with pytest.raises(UsageError, match="instruction 3 is a int"):
+        exact.encode(["close a session"], Role.QUERY, instruction=3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"the prompt has [\d,]+ tokens and the model reads 4,096: shorten"):
+        exact.encode(["close a session"], Role.QUERY, instruction="a b " * 5000)
+
+
 def test_a_prompt_survives_truncation_at_the_start(exact: TorchEncoder) -> None:
     (whole,) = exact.tokenize(["a b c d e f g h"], Role.QUERY)
     (entry,) = exact.tokenize(["a b c d e f g h"], Role.QUERY, truncate=Truncate.START, max_tokens=whole.used - 3)  # type: ignore[union-attr]
@@ -493,8 +505,24 @@ class TestLateChunking:
             short.late(self.TEXT, [(0, 3)])
 
     def test_a_text_that_is_too_long(self, exact: TorchEncoder) -> None:
-        with pytest.raises(EncodeError, match=r"Input length .* exceeds maximum allowed token size 4096"):
+        with pytest.raises(
+            EncodeError, match=r"Input length .* exceeds maximum allowed token size 4096: .* fewer parts"
+        ):
             exact.late("a b " * 4000, [(0, 3)])
+
+    @pytest.mark.parametrize(
+        ("text", "spans", "told"),
+        [
+            (b"abc", [(0, 1)], "is a bytes: give a string"),
+            (TEXT, None, "spans are pairs"),
+            (TEXT, [(0,)], "spans are pairs"),
+            (TEXT, [(0, 1.5)], "no whole number"),
+            (TEXT, [(-3, 5)], "from the beginning"),
+        ],
+    )
+    def test_what_is_no_part_of_a_text(self, exact: TorchEncoder, text: Any, spans: Any, told: str) -> None:
+        with pytest.raises(UsageError, match=told):
+            exact.late(text, spans)
 
 
 @pytest.mark.parametrize("text", ["a" * 1_000_000, "\ud800 lone", "nul \0 byte", "", " ", "\n\n", "𝒳" * 500])

@@ -89,13 +89,19 @@ def test_late_chunking_gives_each_part_a_vector_of_the_whole_file(server: Server
     )
     (entry,) = exact.tokenize(["".join(PARTS) + "yyy"], Role.PASSAGE)
     assert answer["usage"]["total_tokens"] == entry.used  # type: ignore[union-attr]
-    for fields in ({"input_type": "query"}, {"truncate": "END"}, {"on_error": "partial"}):
+    for fields, told in (
+        ({"input_type": "query"}, "not for a query"),
+        ({"truncate": "END"}, "neither truncate"),
+        ({"on_error": "partial"}, "nor on_error"),
+    ):
         body = {"model": NAME, "input": PARTS, "input_type": "passage", "late_chunking": True, **fields}
-        assert server.ask("/v1/embeddings", body)[0] == 400
+        status, answer = server.ask("/v1/embeddings", body)
+        assert (status, told in answer["message"]) == (400, True)
     status, answer = server.ask(
         "/v1/embeddings", {"model": f"{NAME}-passage", "input": ["a b " * 4000], "late_chunking": True}
     )
     assert (status, "exceeds maximum allowed token size 4096" in answer["message"]) == (400, True)
+    assert "fewer parts" in answer["message"] and "truncate" not in answer["message"]
     for part in ("", " \n"):
         body = {"model": f"{NAME}-passage", "input": [*PARTS, part, "y"], "late_chunking": True}
         status, answer = server.ask("/v1/embeddings", body)

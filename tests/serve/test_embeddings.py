@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import math
 import socket
@@ -284,6 +285,8 @@ def test_a_request_id_is_taken_over_and_logged_and_no_text_is(server: Server) ->
     secret = "the launch code is xyzzy"
     _, headers, _ = server.send("/v1/embeddings", {"model": MODEL, "input": secret}, **{"X-Request-Id": "mine-7"})
     assert headers["x-request-id"] == "mine-7"
+    for tracers in ("Root=1-67891233-abcdef012345678912345678", "{5f1b1e0a-0000}", "aGk+/w=="):
+        assert server.send("/v1/models", **{"X-Request-Id": tracers})[1]["x-request-id"] == tracers
     _, headers, _ = server.send("/v1/models", **{"X-Request-Id": "no good\tid"})
     assert headers["x-request-id"] != "no good\tid"
     server.embed([secret, ""])
@@ -292,3 +295,12 @@ def test_a_request_id_is_taken_over_and_logged_and_no_text_is(server: Server) ->
     assert (line["status"], line["role"], line["inputs"], line["path"]) == (200, "passage", 1, "/v1/embeddings")
     assert secret not in server.log.read_text()
     assert "xyzzy" not in server.log.read_text()
+
+
+def test_a_body_that_is_compressed_is_named_as_such(server: Server) -> None:
+    body = gzip.compress(json.dumps({"model": MODEL, "input": "a"}).encode())
+    status, _, answer = server.send("/v1/embeddings", body, **{"Content-Encoding": "gzip"})
+    assert status == 415
+    assert json.loads(answer)["message"] == "Content-Encoding 'gzip' is not read here: send the body as it is."
+    plain = {"Content-Encoding": "identity"}
+    assert server.send("/v1/embeddings", {"model": MODEL, "input": "a"}, **plain)[0] == 200

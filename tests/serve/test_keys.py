@@ -72,6 +72,10 @@ def test_a_file_that_changes_is_read_again_and_a_broken_one_is_not_taken(tmp_pat
     clock.now += 2
     assert known.find(secret) is not None
     assert "TOML" in known.trouble
+    path.write_text("")  # as an editor does, that writes it anew
+    clock.now += 2
+    assert known.find(secret) is not None
+    assert "no key" in known.trouble
     path.write_text(whole.partition("\n\n")[2])
     clock.now += 2
     assert known.find(secret) is None
@@ -254,6 +258,13 @@ def test_without_keys_it_listens_to_this_machine_alone(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "--api-keys" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_what_is_of_a_new_key_alone_is_not_passed_over(tmp_path: Path) -> None:
+    for wrong in (["--quota", "5"], ["--scope", "embed"], ["--key-index", "shop"], ["--json"]):
+        command = [sys.executable, "-m", "embedcode", "serve", "--port", "0", *wrong]
+        done = subprocess.run(command, env=environment(tmp_path), capture_output=True, encoding="utf-8", timeout=60)
+        assert (done.returncode, wrong[0] in done.stderr + done.stdout) == (2, True)
 
 
 def test_an_audit_log_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -199,9 +200,18 @@ def _read(file: str, lines: bool) -> list[Text]:
     return found
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
+def _finite(digits: str) -> float:
+    """What is too large for a float would be written as Infinity, which nobody could read."""
+    return number if isfinite(number := float(digits)) else _no_number(digits)
+
+
 def _parsed(place: str, line: str) -> Text:
     try:
-        value = json.loads(line)
+        value = json.loads(line, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         # Of what was meant to be JSON, --lines would embed the brackets and the quotes.
         cure = "mend it" if line.lstrip()[:1] in ("{", '"', "[") else "give --lines if each line is a text"
@@ -219,12 +229,9 @@ class _Reader:
     def __init__(
         self, encoder: Encoder, wanted: Sequence[Text], role: Role, instruction: str | None, truncate: Truncate
     ) -> None:
-        from embedcode.model.presets import INSTRUCTIONS
-
         self.wanted = wanted
         self.cut = 0
-        self._encoder, self._role, self._truncate = encoder, role, truncate
-        self._task = INSTRUCTIONS.get(instruction, instruction) if instruction is not None else None
+        self._encoder, self._role, self._instruction, self._truncate = encoder, role, instruction, truncate
 
     def check(self) -> bytes:
         """Read every text once, so that one that cannot be embedded is named before any work: a fiftieth of it.
@@ -248,7 +255,8 @@ class _Reader:
         """Of PART texts from `start` on."""
         texts = self.wanted[start : start + PART]
         tokens: list[Tokens] = []
-        for entry in self._encoder.tokenize([text.text for text in texts], self._role, self._task, self._truncate):
+        given = [text.text for text in texts]
+        for entry in self._encoder.tokenize(given, self._role, self._instruction, self._truncate):
             if isinstance(entry, InputError):
                 at = start + entry.index
                 raise UsageError(f"{self.wanted[at].place}: {_worded(entry.message, entry.index)}")

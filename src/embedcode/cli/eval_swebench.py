@@ -93,7 +93,7 @@ def swebench_lite(
     from embedcode.evaluate import instances as reader
     from embedcode.evaluate import swebench
     from embedcode.evaluate.history import Files as Chosen
-    from embedcode.model.presets import INSTRUCTIONS
+    from embedcode.model.presets import task
 
     if name == "":
         raise UsageError("the model is empty, as from a variable that is not set: name one, or leave it out")
@@ -114,7 +114,7 @@ def swebench_lite(
             files=Chosen(files) if files else None,
             tests=tests,
             tokenizer=tokenizer,
-            instruction=INSTRUCTIONS.get(instruction or "", instruction),
+            instruction=instruction and task(instruction),
             summarised=summaries is not None,
             progress=progress,
         )

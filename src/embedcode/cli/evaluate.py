@@ -165,11 +165,11 @@ eval.command()(compare)
 def named(name: str | None, chosen: Settings, instruction: str | None, default: str = "") -> System:
     """`default` is the instruction of a task, for a model that takes one and has none of its own."""
     from embedcode.evaluate.systems import named as found
-    from embedcode.model.presets import INSTRUCTIONS
+    from embedcode.model.presets import task
 
     if name == "":
         raise UsageError("the model is empty, as from a variable that is not set: name one, or leave it out")
-    return found(name or "", chosen, INSTRUCTIONS.get(instruction or "", instruction), default)
+    return found(name or "", chosen, instruction and task(instruction), default)
 
 
 def measured(system: System, task: Task, conditions: Mapping[str, Any], out: Path) -> tuple[Measured, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
+from embedcode.cli.alone import alone
 from embedcode.cli.options import EMPTY_MODEL, Json, Threads, threads_of
 from embedcode.errors import ModelError, UsageError
 from embedcode.files import is_folder
@@ -30,6 +32,9 @@ class Format(StrEnum):
 
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is not there yet, or empty.")]
+
+ENDS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""Signals that end a process which does not mind them; of Ctrl-C Python makes an exception."""
 
 models = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -122,7 +127,7 @@ def export(
     if batch and int8:
         raise UsageError("--int8 is for processors and --batch for cards: leave one out")
     with _making(out) as folder, _extra():
-        source = find(model)
+        source = find(_asked(model))
         if is_export(source):
             raise UsageError(f"{output.printable(model)} is an export already: give its checkpoint")
         checkpoint = Checkpoint.read(source, own_name(model))
@@ -164,13 +169,22 @@ def quantize(
     from embedcode.model.spec import Spec, is_export
 
     with _making(out) as folder, _extra():
-        source = find(model)
+        source = find(_asked(model))
         if is_export(source):
             spec, told = _quantised(Spec.read(source), folder, threads)
             line = f"{out}: {_graph(spec)}, {told}"
         else:
             line = f"{out}: {_compressed(Checkpoint.read(source, own_name(model)), source, folder, threads)}"
     output.put(line)
+
+
+def _asked(model: str) -> str:
+    """UsageError for what is nothing on a disk."""
+    if model == "":
+        raise UsageError(EMPTY_MODEL)
+    if model.lower().startswith(("http://", "https://")):
+        raise UsageError(f"{output.printable(model)} is a server, which has no files here: give its checkpoint")
+    return model
 
 
 def _compressed(checkpoint: Checkpoint, source: Path, folder: Path, threads: str | None) -> str:
@@ -209,9 +223,7 @@ def _found(model: str | None) -> Spec | Checkpoint | Preset:
     from embedcode.model.presets import PRESETS
     from embedcode.model.spec import DEFAULT, Spec, is_export
 
-    if model == "":
-        raise UsageError(EMPTY_MODEL)
-    folder = DEFAULT if model is None else expanded(model)
+    folder = DEFAULT if model is None else expanded(_asked(model))
     if is_export(folder):
         return Spec.read(folder)
     assert model is not None
@@ -328,18 +340,44 @@ def _millions(count: int) -> str:
 @contextmanager
 def _making(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place when all has gone well, and leaves nothing when not."""
-    folder = out.parent / f".{out.name}.{os.getpid()}.part"
+    said, named = output.printable(str(out)), bool(out.name)
+    out = Path(os.path.realpath(out))  # a link to an empty folder stays one
     try:
-        # The current folder has no name, and whoever stands in it would stay in the old one.
-        if not out.name or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-            raise UsageError(f"{output.printable(str(out))} is there already: give a folder that is new or empty")
-        folder.mkdir(parents=True)
-        yield folder
-        folder.rename(out)
+        mounted = out.is_mount()  # nothing can take its place: what is in the folder is moved up
+        folder = (out if mounted else out.parent) / f".{out.name}.part"
+        with alone(out), _ended_in_order():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+            # The current folder has no name, and whoever stands in it would stay in the old one.
+            if not named or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+                raise UsageError(f"{said} is there already: give a folder that is new or empty")
+            try:
+                folder.mkdir(parents=True)
+                yield folder
+                if mounted:
+                    for path in folder.iterdir():
+                        path.rename(out / path.name)
+                else:
+                    folder.rename(out)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        raise UsageError(f"{output.printable(str(out))} cannot be written: {error.strerror or error}") from None
+        raise UsageError(f"{said} cannot be written: {error.strerror or error}") from None
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """What is told to end cleans up: a 7B would leave its gigabytes in a hidden folder."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    heard = [number for number in ENDS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
+    before = {number: signal.signal(number, end) for number in heard}
+    try:
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -37,3 +37,12 @@ Model = Annotated[
         help="A checkpoint's folder, its name on the hub, or a server's URL, not the packaged model.",
     ),
 ]
+LocalModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        callback=_checked,
+        metavar="MODEL",
+        help="A checkpoint's or an export's folder, or a name on the hub, not the packaged model.",
+    ),
+]

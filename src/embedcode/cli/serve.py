@@ -10,7 +10,7 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.opening import check
-from embedcode.cli.options import Model, Threads
+from embedcode.cli.options import LocalModel, Threads
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def serve(
-    model: Model = None,
+    model: LocalModel = None,
     host: Annotated[
         str | None, typer.Option(metavar="HOST", help="Listen on this address.  [default: 127.0.0.1]")
     ] = None,
@@ -106,6 +106,11 @@ def serve(
     if new_key is not None:
         _add_key(chosen.api_keys, new_key, scope or [], quota, key_index or [])
         return
+    of_a_key = {"--scope": scope, "--key-index": key_index, "--quota": quota}
+    if given := [name for name, value in of_a_key.items() if value]:
+        raise UsageError(f"{' and '.join(given)} is for a new key: give --new-key NAME with it")
+    if as_json and not plan:
+        raise UsageError("--json is for --plan: give both, or neither")
     for path in chosen.index.values():
         check(str(path))
     for name, raw in server_options.nim_settings().items():

@@ -34,17 +34,23 @@ def load(
     keeps no layer in memory. `prompts` replace the model's; `pooling` (mean, last, cls) and `masks_prompt`, which
     leaves a prompt's tokens out of the mean, a checkpoint's. UsageError for what none of these is.
     """
+    from embedcode.engine.given import number_of
     from embedcode.engine.graph import GraphEncoder
     from embedcode.errors import UsageError
     from embedcode.model.hub import expanded, find, own_name
     from embedcode.model.spec import DEFAULT, Spec, is_export
-    from embedcode.settings import cores, device_of, precision_of
+    from embedcode.settings import MOST_THREADS, cores, device_of, precision_of
     from embedcode.types import Role
 
     model = os.fspath(model)
     if unknown := set(prompts or ()) - set(Role):
         raise UsageError(f"prompts has {', '.join(sorted(map(repr, unknown)))}: its keys are {' and '.join(Role)}.")
+    for role, prompt in (prompts or {}).items():
+        if not isinstance(prompt, str):
+            raise UsageError(f"the prompt of a {role} is {prompt!r}: give a text.")
     precision, device = precision_of(precision, "precision"), device_of(device, "device")
+    if not 0 <= (threads := number_of("threads", threads)) <= MOST_THREADS:
+        raise UsageError(f"threads {threads} is not between 0 and {MOST_THREADS}: give one that is.")
     threads = threads or cores()
     folder = expanded(model) if model else DEFAULT
     served = model.lower().startswith(("http://", "https://"))
@@ -58,7 +64,7 @@ def load(
             asked = {"precision": precision, "device": "" if device in ("cpu", "auto") else device}
             idle = [f"{name} {value}" for name, value in asked.items() if value] + ["stream"] * stream
             return RemoteEncoder(model, settings.load().home, prompts, idle)
-        return GraphEncoder(Spec.read(folder).prompted(prompts or {}), threads, device, precision)
+        return GraphEncoder(Spec.read(folder).prompted(prompts or {}), threads, device, precision, stream)
     from embedcode.engine.torch_encoder import TorchEncoder
     from embedcode.model.checkpoint import Checkpoint
 

@@ -13,8 +13,10 @@ from itertools import islice
 from pathlib import Path
 from threading import Lock
 
+from embedcode.engine.given import listed, number_of, role_of
 from embedcode.engine.tokens import TOGETHER, TextTokenizer
 from embedcode.errors import EncodeError, ModelError, UsageError
+from embedcode.model.presets import task
 from embedcode.settings import cores
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate
 
@@ -124,7 +126,7 @@ class LocalEncoder(ABC):
         truncate: Truncate = Truncate.NONE,
         max_tokens: int | None = None,
     ) -> list[Tokens | InputError]:
-        return self._tokenizer(texts, self._prompt(role, instruction), truncate, max_tokens)
+        return self._tokenizer(listed(texts), self._prompt(role, instruction), truncate, max_tokens)
 
     def encode(
         self,
@@ -139,8 +141,7 @@ class LocalEncoder(ABC):
 
         from embedcode.engine.vectors import cut
 
-        if isinstance(texts, str | bytes):
-            raise UsageError("texts are given as a list: write encode([text], ...) for a single one.")
+        texts = listed(texts)
         if dimensions is not None:
             self.check_dimensions(dimensions)
         found, first = [np.empty((0, self.dim), np.float32)], 0
@@ -225,19 +226,18 @@ class LocalEncoder(ABC):
                     block = []
 
     def _prompt(self, role: Role, instruction: str | None) -> str:
-        try:
-            prompt = self.conditions.prompts[Role(role)]
-        except ValueError:
-            raise UsageError(f"role {role!r} is none of {', '.join(Role)}.") from None
+        prompt = self.conditions.prompts[role_of(role)]
         if "{instruction}" in prompt:
-            return prompt.replace("{instruction}", self.conditions.instruction if instruction is None else instruction)
+            return prompt.replace(
+                "{instruction}", self.conditions.instruction if instruction is None else task(instruction)
+            )
         if instruction is not None:
             raise ModelError(f"{self.conditions.name} knows no instruction for a {role}: leave the instruction out.")
         return prompt
 
     def check_dimensions(self, dimensions: int) -> None:
         """UsageError where the model does not declare this cut."""
-        declared = self.conditions.dimensions
+        dimensions, declared = number_of("dimensions", dimensions), self.conditions.dimensions
         if dimensions != self.dim and dimensions not in declared:
             sizes = ", ".join(map(str, declared)) if declared else f"only {self.dim}"
             raise UsageError(

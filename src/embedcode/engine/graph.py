@@ -8,6 +8,7 @@ Knows no library that runs a graph; those are in `onnx.py` and `openvino.py`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,7 +45,9 @@ class Session:
 class GraphEncoder(LocalEncoder):
     """Constructing it is cheap: numpy, tokenizer and graph load at first use."""
 
-    def __init__(self, spec: Spec, threads: int, device: str = "cpu", precision: str = "") -> None:
+    def __init__(
+        self, spec: Spec, threads: int, device: str = "cpu", precision: str = "", stream: bool = False
+    ) -> None:
         conditions = Conditions(spec.name, spec.dim, spec.max_tokens, spec.prompts, spec.instruction, spec.dimensions)
         tokenizer = TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
         super().__init__(conditions, tokenizer, device if spec.batched else "cpu")
@@ -54,8 +57,10 @@ class GraphEncoder(LocalEncoder):
         self._threads = threads
         self._device = device
         self._precision = precision
+        self._stream = stream
         self._verified = False
         self._first = Lock()
+        self._pools: dict[int, ThreadPoolExecutor] = {}
         self._used = self._computed = 0
 
     @property
@@ -110,6 +115,8 @@ class GraphEncoder(LocalEncoder):
             found.append(f"{spec.name} is in {spec.precision}: precision {self._precision} changes nothing")
         if not spec.batched and self._device not in ("cpu", "auto"):
             found.append(f"{spec.name} is for processors: device {self._device} changes nothing")
+        if self._stream:
+            found.append(f"{spec.name} is a graph, which is kept in memory whole: streaming changes nothing")
         return found
 
     def checks(self) -> list[Check]:
@@ -185,9 +192,12 @@ class GraphEncoder(LocalEncoder):
                 pooled = states[prompt if self.spec.masks_prompt and prompt < len(states) else 0 :].mean(0)
         return pooled
 
-    @cached_property
+    @property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="embedcode")
+        """Of this process: threads do not follow into one that was forked, and it would wait for them for ever."""
+        if self._pools.keys() != {os.getpid()}:
+            self._pools = {os.getpid(): ThreadPoolExecutor(self._threads, thread_name_prefix="embedcode")}
+        return self._pools[os.getpid()]
 
     @cached_property
     def _library(self) -> Any:

@@ -18,10 +18,12 @@ from embedcode.engine.address import Address
 from embedcode.engine.embeddings import TOO_LONG, Embeddings
 from embedcode.engine.encoder import PROBE, Check, Conditions, accepted
 from embedcode.engine.endpoint import DENIED, Answer, Call, Endpoint
+from embedcode.engine.given import listed, role_of
 from embedcode.engine.served import NOT_TOLD, Served, keep, kept, told
 from embedcode.engine.tokens import printable, too_long
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.passage import FORMAT
+from embedcode.model.presets import task
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate, digest
 
 BATCH = 64
@@ -113,10 +115,10 @@ class RemoteEncoder:
         max_tokens: int | None = None,
     ) -> list[Tokens | InputError]:
         """Asks nothing: a text that is too long for the server is an EncodeError of forward()."""
-        if isinstance(texts, str | bytes):
-            raise UsageError("texts are given as a list: write encode([text], ...) for a single one.")
+        texts = listed(texts)
         if max_tokens is not None:
             raise UsageError(f"{self.address.url} cuts at its own limit only: leave max_tokens {max_tokens} out.")
+        role = role_of(role)
         prompt = self._prompt(role, instruction)
         return [self._entry(index, text, prompt, role, truncate) for index, text in enumerate(texts)]
 
@@ -248,13 +250,13 @@ class RemoteEncoder:
     def _prompt(self, role: Role, instruction: str | None) -> str:
         prompt = self._prompts.get(role, "")
         if "{instruction}" in prompt and instruction is not None:
-            return prompt.replace("{instruction}", instruction)
+            return prompt.replace("{instruction}", task(instruction))
         if "{instruction}" in prompt:
             raise UsageError(f"the prompt of a {role} has an {{instruction}}: give one.")
         if instruction is not None:
             raise ModelError(
-                f"{self.address.url} takes no instruction for a {role}, the server puts its own: leave it out, or give "
-                "load() the prompts of a server that puts none."
+                f"{self.address.url} is sent no instruction for a {role}, since servers put their own: leave it out, "
+                "or give load() the prompts of a server that puts none."
             )
         return prompt
 

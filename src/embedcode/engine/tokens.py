@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from embedcode.engine.given import number_of
 from embedcode.errors import ModelError, UsageError
 from embedcode.types import InputError, Tokens, Truncate
 
@@ -114,17 +115,18 @@ class TextTokenizer:
         """One entry per input, in order; `prompt` is put before each string. Token ids are taken as they are.
 
         Errors count inputs from `first`. A prompt is never cut off: START cuts the text behind it. UsageError where
-        `max_tokens` leaves no room beside prompt and special tokens, and for a lone string, which Python would take
-        for a list of letters.
+        `max_tokens` leaves no room beside prompt and special tokens.
         """
-        if isinstance(inputs, str | bytes):
-            raise UsageError("texts are given as a list: write encode([text], ...) for a single one.")
         try:
             truncate = Truncate(truncate)  # a plain string is equal to a member and is not one
         except ValueError:
             raise UsageError(f"truncate {truncate!r} is none of {', '.join(Truncate)}.") from None
-        limit = self._max_tokens if max_tokens is None else min(max_tokens, self._max_tokens)
+        limit = self._max_tokens if max_tokens is None else min(number_of("max_tokens", max_tokens), self._max_tokens)
         least = sum(map(len, self._special)) + (len(self._ids_of(prompt)) if prompt else 0)
+        if least >= self._max_tokens:
+            raise UsageError(
+                f"the prompt has {least:,} tokens and the model reads {self._max_tokens:,}: shorten its instruction."
+            )
         if limit <= least:
             raise UsageError(f"max_tokens {max_tokens} leaves no room for a text: give at least {least + 1}.")
         out: list[Tokens | InputError] = []
@@ -266,6 +268,11 @@ def too_long(index: int, original: int, limit: int) -> InputError:
         f"Input length {original} exceeds maximum allowed token size {limit} (input {index}): "
         "shorten it, or set truncate to END or START.",
     )
+
+
+def file_too_long(error: InputError) -> str:
+    """What is to be said of a file for late chunking, which is read whole or not at all."""
+    return f"{error.message.partition(' (input ')[0]}: it is a file that is read in one pass; give fewer parts of it."
 
 
 def printable(text: str) -> str:

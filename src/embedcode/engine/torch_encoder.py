@@ -14,13 +14,14 @@ from typing import Any
 from embedcode.engine import memory, processor
 from embedcode.engine.ahead import Ahead
 from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
+from embedcode.engine.given import spans_of
 from embedcode.engine.memory import CARD_PACK, PACK
 from embedcode.engine.precision import Choice, choose
-from embedcode.engine.tokens import TextTokenizer, printable
-from embedcode.errors import EncodeError, ModelError
+from embedcode.engine.tokens import TextTokenizer, file_too_long, printable
+from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
-from embedcode.types import Floats, Role, Tokens
+from embedcode.types import Floats, InputError, Role, Tokens
 
 STREAMED = 8 * PACK
 """Tokens in one pass where layers are read from the disk for each pass."""
@@ -165,20 +166,25 @@ class TorchEncoder(LocalEncoder):
                 f"{self.conditions.name} reads {self.max_tokens} tokens, and late chunking needs {LATE:,}: embed the "
                 "chunks one by one."
             )
-        (entry,) = accepted(self.tokenize([printable(text)], Role.PASSAGE))
+        if not isinstance(text, str):
+            raise UsageError(f"the text of a file is a {type(text).__name__}: give a string.")
+        parts = spans_of(spans)
+        (entry,) = self.tokenize([printable(text)], Role.PASSAGE)
+        if isinstance(entry, InputError):
+            raise EncodeError(file_too_long(entry), entry.index)
         places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
         network = self._network
         self._check_room([entry])
         states = self._states([entry], network)
         inside: list[slice] = []
-        for number, (start, end) in enumerate(spans):
+        for number, (start, end) in enumerate(parts):
             own = [i for i, (a, b) in enumerate(places) if a < end and b > start]
             if not own:
                 raise EncodeError(
                     f"Input {number} is the span {start}:{end}, which has no token: leave it out.", number
                 )
             inside.append(slice(own[0], own[-1] + 1))
-        rows = np.array([self._pooled(states[own], 0) for own in inside], np.float32).reshape(len(spans), self.dim)
+        rows = np.array([self._pooled(states[own], 0) for own in inside], np.float32).reshape(len(parts), self.dim)
         return self._guarded(
             unit(rows), lambda number: self._pooled(self._states([entry], self._exact)[inside[number]], 0)
         )

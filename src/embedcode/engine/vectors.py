@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcode.engine.given import number_of
 from embedcode.errors import UsageError
 from embedcode.types import Floats
 
@@ -22,7 +23,8 @@ def unit(vectors: Floats) -> Floats:
 
 def cut(vectors: Floats, dimensions: int) -> Floats:
     """The first `dimensions` of each row, at unit length again (Matryoshka, Kusupati et al. 2022)."""
-    if not 1 <= dimensions <= vectors.shape[-1]:
+    vectors, dimensions = np.asarray(vectors), number_of("dimensions", dimensions)
+    if not vectors.ndim or not 1 <= dimensions <= vectors.shape[-1]:
         raise UsageError(f"dimensions {dimensions} is not between 1 and {vectors.shape[-1]}: ask for one that is.")
     return unit(vectors[..., :dimensions])
 

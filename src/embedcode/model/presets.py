@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedcode.errors import UsageError
 from embedcode.model.family import INSTRUCT
 
 INSTRUCTIONS: Mapping[str, str] = {
@@ -16,6 +17,14 @@ INSTRUCTIONS: Mapping[str, str] = {
     "to resolve it",
 }
 """NV-EmbedCode's instruction of each task, as published (ICML 2025, openreview k6p8UKRdH7)."""
+
+
+def task(instruction: str) -> str:
+    """What a name of INSTRUCTIONS stands for; any other text is an instruction itself. UsageError for no text."""
+    if not isinstance(instruction, str):
+        raise UsageError(f"instruction {instruction!r} is a {type(instruction).__name__}: give a text.")
+    return INSTRUCTIONS.get(instruction, instruction)
+
 
 NOMIC = "Represent this query for searching relevant code: "
 BGE = "Represent this sentence for searching relevant passages: "

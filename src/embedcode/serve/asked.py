@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from embedcode.engine.tokens import printable
-from embedcode.model.presets import INSTRUCTIONS
+from embedcode.model.presets import task
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import Lane, Late
 from embedcode.types import InputError, Role, Truncate
@@ -228,7 +228,9 @@ def _sense(asked: Asked, model: Model) -> None:
             "embedding_type",
         )
     if asked.instruction is not None and "{instruction}" not in model.prompts[asked.role]:
-        raise ProblemError(400, f"{model.name} takes no instruction for a {asked.role}: leave it out.", "instruction")
+        takes = any("{instruction}" in prompt for prompt in model.prompts.values())
+        where = f" for a {asked.role}" if takes else ""
+        raise ProblemError(400, f"{model.name} takes no instruction{where}: leave it out.", "instruction")
     if asked.ids and model.prompts[asked.role]:
         raise ProblemError(
             400,
@@ -243,10 +245,12 @@ def _sense(asked: Asked, model: Model) -> None:
             f"{model.name} has no late chunking here: it needs a checkpoint that reads 2,048 tokens or more.",
             "late_chunking",
         )
-    if asked.ids or asked.role is Role.QUERY or asked.truncate is not Truncate.NONE or asked.partial:
+    if asked.role is Role.QUERY:
+        raise ProblemError(400, "late_chunking is for passages, and not for a query: leave one out.", "late_chunking")
+    if asked.ids or asked.truncate is not Truncate.NONE or asked.partial:
         raise ProblemError(
             400,
-            "late_chunking takes the parts of one file as passages: send texts, with neither truncate nor on_error.",
+            "late_chunking takes the parts of one file as texts: send those, with neither truncate nor on_error.",
             "late_chunking",
         )
 
@@ -350,7 +354,7 @@ def _instruction(given: Mapping[str, Any]) -> str | None:
             f"instruction has {len(value):,} characters and at most {MOST_INSTRUCTION:,} are taken: shorten it.",
             "instruction",
         )
-    return printable(INSTRUCTIONS.get(value, value))
+    return printable(task(value))
 
 
 def _modality(given: Mapping[str, Any]) -> None:

@@ -87,6 +87,10 @@ class Bodies:
         """ProblemError 413 above `most` bytes, of which no more are held, 408 for one that does not come, 503 where no
         more are taken."""
         self.check()
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            said = f"Content-Encoding {coding[:40]!r} is not read here: send the body as it is."
+            raise ProblemError(415, said, code="content_encoding")
         most = self._most if most is None else min(most, self._most)
         too_large = ProblemError(
             413, f"The body is larger than {most:,} bytes: send less in one request.", code="too_large"

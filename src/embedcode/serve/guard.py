@@ -48,7 +48,8 @@ LOGGED_TEXTS, LOGGED_CHARACTERS = 8, 200
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 """As they are sent; no route sends one of them."""
 _CLOSE = [(b"connection", b"close")]
-_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_ID = re.compile(r"[\w.:=+/@{}-]{1,128}", re.ASCII)
+"""What balancers and tracers make: X-Ray's Root=1-..., base64, a GUID in braces."""
 _ORIGIN = re.compile(r"\Ahttps?://[^/]*/?", re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::\d+)?")
 

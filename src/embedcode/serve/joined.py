@@ -1,6 +1,6 @@
 """Joined: a transport that sends what is written in one turn of the loop by one call of the system.
 
-uvicorn writes an answer's head and its body apart: two packets, each of .1 ms to the server, and its caller woken twice.
+uvicorn writes an answer's head and its body apart: two packets, .1 ms each for the server, and its caller woken twice.
 """
 
 from __future__ import annotations

@@ -76,13 +76,16 @@ class Keys:
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._clock = clock
-        self._keys = read(path)
+        self._keys = self._read()
         self._stamp = stamp(path)
         self._looked = clock()
         self.trouble = ""
         """Why a changed file was not taken."""
-        if not self._keys:
-            raise UsageError(f"{path} has no key, so nobody could ask: add one with --new-key NAME")
+
+    def _read(self) -> list[Key]:
+        if not (keys := read(self._path)):
+            raise UsageError(f"{self._path} has no key, so nobody could ask: add one with --new-key NAME")
+        return keys
 
     def find(self, secret: str) -> Key | None:
         """Compares with every key, in a time that tells nothing of them."""
@@ -104,7 +107,7 @@ class Keys:
             return
         self._stamp = now_there
         try:
-            fresh = read(self._path)
+            fresh = self._read()  # which an editor may have emptied, to write it anew
         except (UsageError, OSError) as error:
             self.trouble = str(error)
             return

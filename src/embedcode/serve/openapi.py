@@ -27,13 +27,14 @@ SAID = {
     404: "There is no such model or file.",
     408: "The body did not come.",
     413: "The body is too large.",
+    415: "The body is compressed.",
     422: "The body has another shape.",
     429: "All the work there is room for; see Retry-After.",
     500: "A mistake of the server.",
     503: "The model is being loaded, a repository is read for the first time, or the server goes down.",
 }
 """What a status means. 401, 403 and 500 can come from every path."""
-WORK = (400, 404, 408, 413, 422, 429, 503)
+WORK = (400, 404, 408, 413, 415, 422, 429, 503)
 _GETS: dict[str, tuple[str, str, tuple[int, ...]]] = {
     "/v1/health/live": ("Whether the server runs", "Health", ()),
     "/v1/health/ready": ("Whether it can embed", "Health", ()),

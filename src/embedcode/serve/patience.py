@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from embedcode.serve.joined import Joined
+from embedcode.serve.problem import ProblemError, respond
 
 HEAD = 65_536
 """Bytes that may come without a request's head, or a piece of its body, being done: the parser keeps a head, and what
@@ -49,10 +50,10 @@ class Patient(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            self._refuse(400, "What came is no request of HTTP/1.1.")
         else:
             if self._undone > HEAD:
-                self.send_400_response("The head of a request is too long.")
+                self._refuse(431, f"A request's head, or what follows its body, is longer than {HEAD:,} bytes.")
         at_work = self.cycle is not None and not self.cycle.response_complete
         if at_work and self._head is not None:
             self._head.cancel()
@@ -103,12 +104,17 @@ class Patient(HttpToolsProtocol):
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
-    def send_400_response(self, msg: str) -> None:
+    def _refuse(self, status: int, said: str) -> None:
+        """What no application hears of, in the shape of all other errors; a half-sent answer would be made another."""
         self.unreadable(self.client)
         if self._answering is not None and self._answering.response_started and not self._answering.response_complete:
             self.transport.abort()
-        else:
-            super().send_400_response(msg)
+            return
+        answer = respond(ProblemError(status, said, code="not_http"))
+        answer.headers["connection"] = "close"
+        head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
+        self.transport.write(STATUS_LINE[status] + head + b"\r\n" + bytes(answer.body))
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._answering is not None:  # uvicorn tells the last request that has come, which may wait for this one

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from embedcode.engine.encoder import LocalEncoder
+from embedcode.engine.tokens import file_too_long
 from embedcode.errors import renumbered
 from embedcode.serve.asked import Asked, PromptGuard
 from embedcode.serve.queue import FullError, Lane
@@ -85,6 +86,8 @@ class Tokenisers:
                     entry = InputError(index, asked.wrong[index])
                 elif one == "":
                     entry = InputError(index, f"input {index} is empty: leave it out, or send a text.")
+                elif isinstance(entry, InputError) and asked.late:
+                    entry = InputError(index, file_too_long(entry))
                 elif isinstance(entry, InputError):
                     entry = InputError(index, renumbered(entry.message, entry.index, index))
                 entries.append(entry)
