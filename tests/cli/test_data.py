@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -76,6 +77,17 @@ def test_two_folders_of_one_name_are_two_sources(source: Path, tmp_path: Path, c
     assert {pair.source for pair in pairs.read(tmp_path / "p.jsonl")} == expected
 
 
+def test_a_damaged_archive_costs_no_other_source(source: Path, tmp_path: Path, call: Run) -> None:
+    (tmp_path / "cut.tar.gz").write_bytes(gzip.compress(b"a" * 9999)[:20])
+    done = call("data", "docstrings", str(source), "cut.tar.gz", "--own", "-o", "p.jsonl", "--json")
+    record = json.loads(done.stdout)
+    assert (done.returncode, record["pairs"], list(record["sources_refused"])) == (1, 3, ["cut.tar.gz"])
+    assert len(list(pairs.read(tmp_path / "p.jsonl"))) == 3
+    alone = call("data", "docstrings", "cut.tar.gz", "--own", "-o", "q.jsonl")
+    assert (alone.returncode, b"cut.tar.gz cannot be read" in alone.stderr) == (2, True)
+    assert not (tmp_path / "q.jsonl").exists()
+
+
 @pytest.mark.parametrize("name", ["missing", "a.txt"])
 def test_what_is_no_source_is_refused_and_nothing_written(name: str, tmp_path: Path, call: Run) -> None:
     (tmp_path / "a.txt").write_text("a")
@@ -112,6 +124,10 @@ def test_stats_and_merge(tmp_path: Path, call: Run) -> None:
     assert json.loads(call("data", "merge", "p.jsonl", "-o", "q.jsonl", "--json").stdout)["pairs"] == 2
     assert json.loads(call("data", "stats", "q.jsonl", "--json").stdout)["pairs"] == 2
     assert call("data", "stats", "missing.jsonl").returncode == 2
+    (tmp_path / "broken.jsonl").write_text((tmp_path / "p.jsonl").read_text() + "{\n")
+    assert (
+        json.loads(call("data", "merge", "p.jsonl", "broken.jsonl", "-o", "r.jsonl", "--json").stdout)["bad_lines"] == 1
+    )
 
 
 def test_answers_that_are_only_a_comment_are_no_copies(tmp_path: Path, call: Run) -> None:

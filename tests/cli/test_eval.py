@@ -145,6 +145,9 @@ class TestBadInput:
         whole = measured(call, "beir", str(write(tmp_path / "whole")), "--model", "bm25")
         values = json.loads(Path(whole["files"][0]).read_text())["values"]["ndcg@10"]
         assert found["ndcg@10"] == pytest.approx(np.mean([values[query] for query in ("q0", "q2", "q3")]))
+        part = found["files"][0]
+        assert json.loads(call("eval", "compare", part, part, "--json").stdout)["partial"] == ["A", "B"]
+        assert b"PARTIAL: A and B, queries are missing" in call("eval", "compare", part, part).stdout
 
 
 class TestServer:

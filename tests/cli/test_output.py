@@ -108,6 +108,16 @@ def test_code_cannot_drive_the_terminal(
     assert "a\\x1bb\\n.py:5-6" in shown
 
 
+def test_no_line_of_code_is_cut_at_the_edge_of_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    output.put_hits(
+        [hit("    if first_condition and second_condition or third_condition_that_is_long: return last\n")], Path("/r")
+    )
+    assert "last" in terminal.getvalue()
+
+
 def test_a_full_disk_under_coloured_hits_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(Terminal):
         def write(self, text: str) -> int:

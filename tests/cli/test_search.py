@@ -298,6 +298,15 @@ def test_related_code(call: Run, shop: Path) -> None:
     assert place == "shop/prices.py:1-8"
     as_printed = answer(call("related", place, "--json", cwd=shop))
     assert [(hit["path"], hit["start_line"], hit["end_line"]) for hit in as_printed["hits"]] == hits
+    (shop / ".env").write_text("TOKEN=1\n")
+    (shop / "large.py").write_text("x = 1\n" * 200_000)
+    (shop / "none.py").write_text("")
+    for place, why in (
+        (".env:1", "looks like credentials"), ("large.py:1", "larger than 1 MB"), ("none.py:1", "holds no text"),
+        ("shop:1", "is not in the index"),
+    ):  # fmt: skip
+        done = call("related", place, cwd=shop)
+        assert (done.returncode, why in done.stderr.decode()) == (2, True)
     beyond = call("related", "prices.py:999", cwd=shop / "shop")
     assert beyond.returncode == 2
     assert b"999" in beyond.stderr
@@ -601,6 +610,7 @@ def test_wait_comes_back_with_every_vector(call: Run, shop: Path) -> None:
         (["--wait", "--no-update", "price"], "--wait and --no-update exclude each other"),
         (["./shop"], "./shop is a folder; give the query first"),
         (["where", "are", "sessions"], "put a query of several words in quotes"),
+        (["price", "--path", ""], "--path is empty, as from a variable that is not set"),
     ],
 )
 def test_what_a_person_mistypes_is_said_with_the_cure(
@@ -609,3 +619,19 @@ def test_what_a_person_mistypes_is_said_with_the_cure(
     done = call("search", *arguments, cwd=shop)
     assert done.returncode == 2
     assert sentence in done.stderr.decode()
+
+
+def test_nothing_like_the_only_code_there_is_is_no_matter_of_words(call: Run, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.py").write_text("def alone(x):\n    return x + 1\n")
+    done = call("related", "a.py:1", cwd=tmp_path / "one")
+    assert (done.returncode, b"no hits; nothing else here is like it" in done.stderr) == (1, True)
+
+
+def test_from_a_folder_that_is_gone(shop: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    gone = f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone; exec {sys.executable} -m embedcode "
+    for arguments, code in ((f"related {shop}/shop/prices.py:3", 0), ("install", 0), ("install claude", 2)):
+        done = subprocess.run(
+            ["sh", "-c", gone + arguments], env=environment, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == code, done.stderr

@@ -280,6 +280,14 @@ def test_what_an_evaluation_uses_is_never_mined(repository: Path, tokenizer: Tex
     [
         ("fix(core): handle empty lists in the sorter", "handle empty lists in the sorter", True),
         ("[ENH] Add a way to sort by two columns (#31)", "Add a way to sort by two columns", True),
+        (
+            "[PR #9/ee53d65 backport][3.14] Drop each copy of a header\n\n"
+            "**This is a backport of PR #9 as merged\n(ee53d65).**\n\nIt was sent twice.",
+            "Drop each copy of a header\n\nIt was sent twice.",
+            True,
+        ),
+        ("[stable][3.14] Drop each copy of a header", "Drop each copy of a header", True),
+        ("Backport of the drop of each copy of a header", "Backport of the drop of each copy of a header", True),
         ("Bump version to 3.2 for the release", "Bump version to 3.2 for the release", False),
         ("Merge branch 'main' of elsewhere into here", "Merge branch 'main' of elsewhere into here", False),
         ("fix", "fix", False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedcode.data import minhash, pairs
+from embedcode.data import minhash, pairs, runs
 from embedcode.data.holdout import HeldOut
 from embedcode.data.merge import merge
 from embedcode.data.overlap import Evaluations, Report, allowed, source_names
@@ -139,6 +140,44 @@ def test_what_overlaps_is_found_and_says_with_what(evaluation: Path) -> None:
         assert found is not None and (found.kind, found.text) == (kind, text)
     found = known.find(BAD["near", "positive"])
     assert found is not None and found.other == "document d1" and 0.8 <= found.similarity < 1
+
+
+LONG = """def settle(orders, rates, today):
+    totals = {}
+    for order in orders:
+        if order.due < today and not order.paid:
+            rate = rates.get(order.currency, 1.0)
+            totals[order.customer] = totals.get(order.customer, 0) + order.amount * rate
+    return sorted(totals.items(), key=lambda pair: -pair[1])
+"""
+OTHERS = "".join(
+    f"\n    def step_{n}(self, value):\n        self.log.append({n})\n        return value + {n}\n" for n in range(20)
+)
+
+
+def test_a_function_of_a_benchmark_inside_of_more_code_is_found(evaluation: Path) -> None:
+    """As `data history` writes it, beneath its path, and as a method of a class."""
+    rows = [{"_id": "d9", "title": "billing/settle.py", "text": LONG}, {"_id": "d8", "title": "a " * 40, "text": CODE}]
+    with (evaluation / "corpus.jsonl").open("a") as corpus:
+        corpus.writelines(json.dumps(row) + "\n" for row in rows)
+    known = Evaluations([beir.load(evaluation)])
+    assert len(known) == 6
+    within = f"src/a/very/long/path/of/the/file.py\nclass Books:\n{OTHERS}\n" + textwrap.indent(LONG, "    ") + OTHERS
+    part = "\n".join(LONG.splitlines()[1:])
+    for text, kind in ((within, "inside"), (LONG, "equal"), (CODE, "equal"), (LONG + OTHERS, "inside"), (part, "near")):
+        found = known.find(Pair("q w e r", (text,)))
+        assert found is not None and (found.kind, found.text) == (kind, "positive")
+    assert known.find(Pair("q w e r", (f"class Books:\n{OTHERS}{OTHERS}",))) is None
+
+
+def test_what_many_texts_share_is_nobodys_and_short_texts_are_in_none() -> None:
+    index = runs.Index()
+    shared = [f"licence{i}" for i in range(40)]
+    for number in range(runs.IDIOM + 1):
+        index.add(number, runs.kept([*shared, *(f"own{number}_{i}" for i in range(10))]))
+    index.add(99, runs.kept([f"short{i}" for i in range(12)]))
+    assert index.find(runs.kept([*shared, *(f"other{i}" for i in range(200))])) is None
+    assert index.find(runs.kept([f"short{i}" for i in range(12)])) is None
 
 
 @pytest.mark.parametrize(

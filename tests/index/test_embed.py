@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +148,29 @@ def test_an_interrupt_keeps_the_batch_that_is_computed_and_begins_no_other(
         index.update()
     assert begun == [8, 8]
     assert index.status().embedded == 16
+
+
+def test_an_interrupt_is_not_taken_for_what_progress_raises(
+    many: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`search --watch` ends a batch so when a file has changed, and went on after a Ctrl-C that came with it."""
+    monkeypatch.setattr(embed, "BATCH", 8)
+    prepare, prepared = embed._prepare, 0
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal prepared
+        prepared += 1
+        if prepared == 3:
+            raise KeyboardInterrupt
+        return prepare(*arguments)
+
+    def changed(step: Step) -> None:
+        if prepared == 3:
+            raise RuntimeError("a file has changed")
+
+    monkeypatch.setattr(embed, "_prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        opened(many).update(progress=changed)
 
 
 def test_a_deadline_ends_the_work_after_a_batch(many: Path, opened: Open) -> None:

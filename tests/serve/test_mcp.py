@@ -18,6 +18,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from embedcode.errors import UsageError
+from embedcode.serve.halves import mended
 from embedcode.serve.mcp import _code, serve
 
 T = TypeVar("T")
@@ -129,6 +130,7 @@ def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServ
     outside = shop.parent / "outside.py"
     outside.write_text("secret = 1\n")
     (shop / "link.py").symlink_to(outside)
+    (shop / ".env").write_text("TOKEN=1\n")
     answers = conversation(
         server(shop),
         ("search", {"query": "  "}),
@@ -144,12 +146,16 @@ def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServ
         ("related", {"path": "shop/prices.py"}),
         ("search", {"query": "x", "content": ["doc"]}),
         ("search", {"query": "x", "since": "\0"}),
+        ("related", {"path": "x" * 5000, "line": 1}),
+        ("related", {"path": "", "line": 1}),
+        ("related", {"path": ".env", "line": 1}),
     )
     signs = ["query is empty", "none of the roots", "klingon", "top_k 0", "git repository"]
     signs += ["is no file in", "is no file in", "is no file in", "it has 2 lines"]
     signs += ["search has no argument language: give query, code, paths, languages, repos,"]
     signs += ["line of related: field required.", "content.0 of search: input should be 'code', 'docs' or 'config'."]
     signs += ["since '\\x00' is not a commit"]
+    signs += ["is no file in", "is no file in", ".env is left out: looks like credentials"]
     for (failed, text), sign in zip(answers, signs, strict=True):
         assert failed
         assert sign in text
@@ -163,13 +169,16 @@ def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServ
 def test_one_value_may_stand_for_a_list_and_null_for_what_is_not_given(
     server: Callable[..., StdioServerParameters], shop: Path
 ) -> None:
-    one, listed, sent_as_text, several = conversation(
+    (shop / "[id].py").write_text("def price_of(id):\n    return id\n")
+    one, listed, sent_as_text, several, bracket = conversation(
         server(shop),
         ("search", {"query": "price", "paths": "web/**", "languages": None}),
         ("search", {"query": "price", "paths": ["web/**"]}),
         ("search", {"query": "price", "paths": '["web/**"]'}),
         ("search", {"query": "shop", "content": ["docs", "config"]}),
+        ("search", {"query": "price", "paths": "[[]id].py"}),
     )
+    assert bracket[1].startswith("1. [id].py:1-2")
     assert one[1].startswith("1. web/prices.js:1-3")
     assert [re.findall(r"^\d+\. (\S+)", text, re.MULTILINE) for _, text in (one, listed, sent_as_text, several)] == [
         ["web/prices.js:1-3"],
@@ -245,12 +254,18 @@ def test_several_roots_have_to_be_told_apart(server: Callable[..., StdioServerPa
     other = shop.parent / "other"
     other.mkdir()
     (other / "log.go").write_text("package log\n\nfunc RotateLogs(folder string) error {\n\treturn nil\n}\n")
-    unnamed, named, state = conversation(
+    (other / "README.md").write_text("# Logs\n\nOf the other one.\n")
+    unnamed, named, slash, twice, mine, state = conversation(
         server(shop, other),
         ("search", {"query": "rotate logs"}),
         ("search", {"query": "rotate logs", "root": "other"}),
+        ("search", {"query": "rotate logs", "root": f"{other}/"}),
+        ("related", {"path": "README.md", "line": 1}),
+        ("related", {"path": "README.md", "line": 1, "root": "other"}),
         ("status", {}),
     )
+    assert slash == named and not mine[0]
+    assert twice == (True, f"several roots have a file 'README.md': give `root`, one of {shop}, {other}.")
     assert unnamed[0]
     assert "give `root`" in unnamed[1]
     assert named[1].startswith("1. log.go:")
@@ -308,3 +323,40 @@ def test_without_the_extra_it_says_what_to_install(shop: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
     with pytest.raises(UsageError, match=r"pip install '\.\[mcp\]'"):
         serve([shop])
+
+
+def test_half_a_pair_of_surrogates_is_answered(server: Callable[..., StdioServerParameters], shop: Path) -> None:
+    """A client that cuts a text inside of an emoji sends one, and waited for ever."""
+    parameters, pipe = server(shop), subprocess.PIPE
+    initialize = {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    lines = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": initialize},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "nosuch\ud83d", "arguments": {}}},
+    ]
+    sent = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    with subprocess.Popen(
+        [parameters.command, *parameters.args], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=parameters.env
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(sent)
+        process.stdin.flush()
+        assert b'"id":1' in process.stdout.readline()
+        assert b'"id":2' in process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (rb'{"a": "x\ud83d"}', rb'{"a": "x\ufffd"}'),
+        (rb'{"a": "\udc00x"}', rb'{"a": "\ufffdx"}'),
+        (rb'{"a": "\ud83d\ude00"}', rb'{"a": "\ud83d\ude00"}'),
+        (rb'{"a": "\\ud83d"}', rb'{"a": "\\ud83d"}'),
+        (rb'{"a": "\ud83d\ud83d\ude00\n"}', rb'{"a": "\ufffd\ud83d\ude00\n"}'),
+        ('{"a": "é😀"}'.encode(), '{"a": "é😀"}'.encode()),
+    ],
+)
+def test_halves_alone_are_replaced(line: bytes, told: bytes) -> None:
+    assert mended(line) == told

@@ -118,3 +118,9 @@ def test_a_misspelt_key_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "embedcode: r.yaml: unknown key 'bach'; did you mean 'batch'?\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.yaml"]
+
+
+def test_protection_that_names_nothing_is_said(recipe: Callable[..., Path]) -> None:
+    told: list[str] = []
+    dry(read(recipe("guarded", never=["tasks/none-*"])), told.append)
+    assert any(line.startswith("never: tasks/none-* matches no folder in ") for line in told)

@@ -20,7 +20,7 @@ from embedcode.model.family import Pooling
 from embedcode.train import own, score
 from embedcode.train.base import as_trained
 from embedcode.train.own import Verdict
-from embedcode.types import Role
+from embedcode.types import Pair, Role
 
 NOUNS = [
     "river",
@@ -44,7 +44,7 @@ VERBS = {"gather": "grix", "measure": "plov", "remove": "quav", "sort": "zemb", 
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     rng = random.Random(1)
-    for number in range(100):
+    for number in range(160):
         lines = []
         for verb in rng.sample(sorted(VERBS), 4):
             noun, other = rng.sample(NOUNS, 2)
@@ -100,20 +100,27 @@ def test_one_that_is_not_better_goes(
 def test_too_little_to_learn_from(world: Path, tmp_path: Path) -> None:
     (tmp_path / "repo").mkdir()
     (tmp_path / "repo" / "a.py").write_text('def a(x):\n    """Add one to x."""\n    y = x\n    return y + 1\n' * 2)
-    with pytest.raises(UsageError, match="functions with a docstring: at least 200"):
+    with pytest.raises(UsageError, match=r"0 functions with a docstring, in 0 files: 200 to train on"):
         run(tmp_path / "repo", tmp_path / "out", world)
 
 
 def test_too_few_files_to_tell_a_gain_from_chance(repository: Path, world: Path, tmp_path: Path) -> None:
     """Functions of one file rise and fall together, however many they are."""
     (tmp_path / "repo").mkdir()
-    held = [name for number in range(99) if own._part(name := f"f{number}.py") == 2]
     for number, file in enumerate(sorted(repository.iterdir())):
-        name = f"f{number}.py" if f"f{number}.py" not in held else held[number % 2]
-        place = tmp_path / "repo" / name
+        place = tmp_path / "repo" / f"f{number % 10}.py"
         place.write_text((place.read_text() if place.exists() else "") + file.read_text())
-    with pytest.raises(UsageError, match="in 2 files of the tenth held out: at least 6 are needed"):
+    with pytest.raises(UsageError, match=r"in 10 files: 200 to train on are needed beside 20 in 6 files"):
         run(tmp_path / "repo", tmp_path / "out", world)
+
+
+def test_each_part_has_its_functions_whatever_the_names_are(tmp_path: Path) -> None:
+    """By chance a tenth of ninety files had five functions, and a repository of 341 was refused."""
+    for salt in range(30):
+        found = {f"{salt}/{n}.py": [Pair("q", (f"{salt} {n} {i}",)) for i in range(1 + n % 8)] for n in range(90)}
+        held, steering, trained = own._parts(found)
+        assert min(len(held), len(steering)) >= 39 and len(trained) >= 200
+        assert len(held) + len(steering) + len(trained) == sum(map(len, found.values()))
 
 
 def test_the_verdict_draws_files(

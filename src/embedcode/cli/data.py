@@ -55,7 +55,7 @@ def docstrings(
     from embedcode.data.archives import is_source
     from embedcode.data.docstrings import Repeats
     from embedcode.data.mine import called, mine
-    from embedcode.data.pairs import writing
+    from embedcode.data.pairs import UnwritableError, writing
 
     for source in sources:
         if not source.exists() or not is_source(source):
@@ -63,12 +63,21 @@ def docstrings(
     names = called(sources)
     repeats, dropped, left = Repeats(), Counter[str](), Counter[str]()
     refused: dict[str, str] = {}
+    damaged = False
     languages = Counter[str]()
     with ProgressLine() as line, extraction.workers(threads_of(threads)) as workers, writing(out) as put:
         for number, (source, name) in enumerate(zip(sources, names, strict=True), 1):
             workers.start()
             line.draw(f"{number} of {len(sources)} sources, {languages.total():,} pairs")
-            mined = mine(source, name, workers, own)
+            try:
+                mined = mine(source, name, workers, own)
+            except UnwritableError:
+                raise
+            except UsageError as error:  # a damaged archive: the others are none the worse
+                if len(sources) == 1:
+                    raise
+                refused[str(source)], damaged = str(error), True
+                continue
             if mined.refused:
                 refused[str(source)] = mined.refused
             dropped += mined.dropped
@@ -87,7 +96,7 @@ def docstrings(
         "sources_refused": refused,
     }
     put_record(record, as_json)
-    if refused and not languages:
+    if damaged or (refused and not languages):
         raise typer.Exit(1)
 
 
@@ -402,7 +411,7 @@ def merge(
     with ProgressLine() as line, pairs.writing(out) as put:
         record, bad = join(files, put, lambda done: line.draw(f"{done:,} pairs read"))
     tell(bad)
-    put_record(record, as_json)
+    put_record(record | {"bad_lines": bad.lines}, as_json)
 
 
 def stats(files: Pairs, as_json: Json = False) -> None:

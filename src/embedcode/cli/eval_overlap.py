@@ -23,7 +23,8 @@ def overlap(
 ) -> None:
     """Say which training pairs copy an evaluation set.
 
-    By content: equal texts, and near duplicates of at least 80 % of the words; and by names that are never trained on.
+    By content: equal texts, near duplicates of at least 80 % of the words and texts inside of others; and by names that
+    are never trained on.
     Exit code 1 when there are any; `embedcode data check --out` drops them.
     """
     from embedcode.data import pairs
@@ -62,9 +63,14 @@ def put(report: Report, known: Any) -> None:
     """For people."""
     sets = f"{len(known.names)} evaluation sets of {len(known):,} texts"
     output.put(f"{report.forbidden:,} of {report.pairs:,} pairs may not be trained on, against {sets}")
-    words = {"equal": "equal to one of", "near": "nearly one of", "name": "from"}
+    words = {
+        "equal": "equal to one of",
+        "near": "nearly one of",
+        "inside": "holds, or is part of, one of",
+        "name": "from",
+    }
     for (where, kind, text), count in report.by_set.most_common():
         output.put(f"  {count:>8,}  {text} {words[kind]} {where}")
     for one in report.examples:
-        near = f" ({one.similarity:.2f})" if one.kind == "near" else ""
+        near = f" ({one.similarity:.2f})" if one.kind in ("near", "inside") else ""
         output.put(f"  such as a {one.text} like {one.other} of {one.where}{near}")

@@ -106,11 +106,13 @@ def compare(
         _explain((a, first), (b, second), explain, task, as_json)
         return
     difference, differing = found.difference, reader.apart([first, second])
+    partial = [letter for letter, one in (("A", first), ("B", second)) if one.partial]
     if as_json:
         output.put_json(
             {
                 "task": first.task, "a": first.system, "b": second.system, "metric": found.metric,
                 "differing": differing,
+                "partial": partial,
                 "difference": round(difference.mean, 6),
                 "interval": [round(difference.low, 6), round(difference.high, 6)],
                 "p": difference.p, "clusters": found.clusters,
@@ -119,6 +121,8 @@ def compare(
         )  # fmt: skip
         return
     output.put(f"{first.task}, {found.metric}, {first.queries:,} queries")
+    if partial:
+        output.put(f"  PARTIAL: {' and '.join(partial)}, queries are missing")
     for letter, one in (("A", first), ("B", second)):
         output.put(f"  {letter} {one.metrics[found.metric]:.4f}  {_named(one, differing)}")
     drawn = f"; {found.clusters} clusters (repositories) of queries are drawn whole" if found.clusters else ""

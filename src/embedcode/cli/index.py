@@ -22,7 +22,7 @@ SHOWN_FAILURES = 5
 
 def index(
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="PATH", help="Repositories; the current folder's if left out.")
+        list[str] | None, typer.Argument(metavar="PATH...", help="Repositories; the current folder's if left out.")
     ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Come back when every vector is in, rather than embed in the background.")

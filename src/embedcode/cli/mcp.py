@@ -14,7 +14,7 @@ from embedcode.cli.opening import check
 def mcp(
     roots: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ROOT", help="Repositories to answer about; the current folder's if none."),
+        typer.Argument(metavar="ROOT...", help="Repositories to answer about; the current folder's if none."),
     ] = None,
 ) -> None:
     """Serve search to coding assistants, over the Model Context Protocol on stdin and stdout.

@@ -148,7 +148,13 @@ def _put_coloured(hits: Sequence[Hit], root: Path, why: bool, terms: Set[str]) -
         code = "\n".join(lines)
         console.print(
             Syntax(
-                code, chunk.language, theme="ansi_dark", line_numbers=True, start_line=first, background_color="default"
+                code,
+                chunk.language,
+                theme="ansi_dark",
+                line_numbers=True,
+                start_line=first,
+                word_wrap=True,  # else a line ends at the edge of the window, and looks whole
+                background_color="default",
             )
         )
         console.print(Text(f"{more}\n" if more else "", "dim"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -186,9 +186,11 @@ def related(
         if not resolved.is_relative_to(index.root):
             raise UsageError(f"{output.printable(name)} leads out of its repository; give the file it leads to")
         relative = resolved.relative_to(index.root).as_posix()
-        here = Path.cwd()
-        inner = here != index.root and here.is_relative_to(index.root)
-        folder = here.relative_to(index.root).as_posix() if inner else ""
+        folder = ""
+        with suppress(OSError):  # the current folder is gone
+            here = Path.cwd()
+            if here != index.root and here.is_relative_to(index.root):
+                folder = here.relative_to(index.root).as_posix()
         hits = index.related(relative, line, top_k, where, folder)
         _put(index, _Form(place, "", why, as_json), hits, Query(where=also_from(folder, where)), remarks)
         if not hits:
@@ -214,6 +216,8 @@ def _code(source: str) -> str:
 def _filter(
     paths: list[str] | None, languages: list[str] | None, repositories: list[str] | None, content: list[str] | None
 ) -> Filter:
+    if "" in (paths or ()):
+        raise UsageError("--path is empty, as from a variable that is not set: give a glob, or leave it out")
     for kind in content or ():
         if kind not in KINDS:
             raise UsageError(f"--content {kind!r} is no kind of file; give one of {', '.join(KINDS)}")
@@ -299,12 +303,12 @@ def _put(index: Index, form: _Form, hits: list[Hit], query: Query, remarks: Sequ
     meta = index.store.meta()
     if not form.as_json:
         output.put_hits(hits, index.root, form.why, form.words)
-    notes = [*remarks] if hits else [*remarks, index.no_hits(query.where)]
+    notes = [*remarks] if hits else [*remarks, index.no_hits(query.where, bool(query.text or query.code))]
     if query.mode is not Mode.LEXICAL and index.missing:
         rest = f"`embedcode index --wait {quote(str(index.root))}` makes the rest"
         if form.watch:
             rest = "the rest is being made"
-        elif output.interactive(form.as_json) and (index.start_background() or index.status().running):
+        elif (output.interactive(form.as_json) and index.start_background()) or index.status().running:
             rest = output.BACKGROUND
         notes.append(f"{output.share(meta.embedded, meta.chunks)} of the index has vectors; {rest}")
     if form.as_json:

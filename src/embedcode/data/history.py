@@ -61,6 +61,8 @@ _TRAILER = re.compile(
     r"^(?:signed-off-by|co-authored-by|reviewed-by|acked-by|change-id|tested-by|cc|git-svn-id|\(cherry picked)[: ]",
     re.IGNORECASE,
 )
+_BACKPORT = re.compile(r"^\W*(?:this is a )?(?:manual |automatic |automated )?backport (?:of|from|to)\b", re.IGNORECASE)
+"""A paragraph that says no more than which other commit this one is."""
 _REFERENCE = re.compile(
     r"\(?(?:(?:fix(?:es|ed)?|clos(?:es|ed?)|resolv(?:es|ed?)|refs?|see|gh-?|pull request|pr)\s*:?\s*)?"
     r"#(\d+)\)?",
@@ -104,7 +106,8 @@ def read_issues(file: Path) -> tuple[Issues, list[str]]:
     try:
         lines = file.read_text("utf-8").split("\n")  # splitlines() ends one at U+2028 too, which a text may hold
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read ({error}): give issues in JSON lines.") from None
+        why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"{file} cannot be read ({why}): give issues in JSON lines.") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -112,6 +115,8 @@ def read_issues(file: Path) -> tuple[Issues, list[str]]:
             row = json.loads(line)
             text, commit, issue = row["text"], row.get("commit"), row.get("number")
             if not (isinstance(text, str) and text.strip()) or (commit is None) == (issue is None):
+                raise ValueError
+            if not isinstance(commit, str | None) or isinstance(issue, bool | float | list | dict):
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError):
             wrong.append(f'{file}, line {number}: not {{"text": ..., "commit": ... or "number": ...}}')
@@ -261,9 +266,10 @@ def _pairs(
 
 def said(message: str) -> str:
     """A commit's subject and the paragraphs below it, without references and trailers, cut at a paragraph."""
-    kept = [line.rstrip() for line in message.split("\n") if not _TRAILER.match(line)]
+    whole = [part for part in message.split("\n\n") if not _BACKPORT.match(part)] or [message]
+    kept = [line.rstrip() for line in "\n\n".join(whole).split("\n") if not _TRAILER.match(line)]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(_REFERENCE.sub("", line).rstrip() for line in kept)).strip(" \n:-")
-    text = re.sub(r"^(?:\[[\w ./-]+\]|(?:feat|fix|perf|refactor)(?:\([\w ./-]+\))?!?:)\s*", "", text)
+    text = re.sub(r"^(?:(?:\[[\w ./-]+\]|(?:feat|fix|perf|refactor)(?:\([\w ./-]+\))?!?:)\s*)+", "", text)
     while len(text) > LONGEST and "\n\n" in text:
         text = text.rpartition("\n\n")[0]
     return text[:LONGEST].strip()

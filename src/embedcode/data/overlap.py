@@ -1,5 +1,5 @@
-"""What pairs have in common with evaluation sets, by content: equal texts and near duplicates (`minhash`), and names
-that are never trained on (`never`).
+"""What pairs have in common with evaluation sets, by content: equal texts, near duplicates (`minhash`) and texts inside
+of others (`runs`), and names that are never trained on (`never`).
 
 Every text of a pair is compared with every text of a set, queries with documents too: a benchmark may ask by code.
 Training drops what is found, `data check` and `eval overlap` report it, all by this one function. Knows no model.
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from embedcode.data import minhash, never
+from embedcode.data import minhash, never, runs
 from embedcode.data.sources import Source, file_names
 from embedcode.types import Pair, digest
 
-Kind = Literal["name", "equal", "near"]
+Kind = Literal["name", "equal", "near", "inside"]
 
 FEWEST_TOKENS = 4
 """Equal texts below it say nothing: "sort a list" is anybody's."""
@@ -45,6 +45,8 @@ class Texts(Protocol):
     def queries(self) -> Mapping[str, str]: ...
     @property
     def corpus(self) -> Mapping[str, str]: ...
+    @property
+    def bare(self) -> Mapping[str, str]: ...
 
 
 class Evaluations:
@@ -57,21 +59,26 @@ class Evaluations:
         """`evaluate.beir` reads such sets. `held` are sources that are forbidden beside those of never.toml, or beside
         `known` of them."""
         self.names: list[str] = []
+        self._count = 0
         self._places: list[tuple[str, str]] = []
         self._equal: dict[bytes, int] = {}
         self._near = minhash.Index()
+        self._inside = runs.Index()
         self._never = never.Never((*(never.load().entries if known is None else known), *held))
         for task in sets:
             self.names.append(task.name)
-            for kind, texts in (("query", task.queries), ("document", task.corpus)):
+            self._count += len(task.queries) + len(task.corpus)
+            for kind, texts in (("query", task.queries), ("document", task.corpus), ("document", task.bare)):
                 for id, text in texts.items():
                     self._add(task.name, f"{kind} {id}", text)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return self._count
 
     def _add(self, name: str, id: str, text: str) -> None:
-        number = self._near.add(minhash.elements(text))
+        tokens = never.tokens(text)
+        number = self._near.add(minhash.elements_of(tokens))
+        self._inside.add(number, runs.kept(tokens))
         self._places.append((name, id))
         if (key := _key(text)) is not None:
             self._equal.setdefault(key, number)
@@ -90,10 +97,15 @@ class Evaluations:
         key = _key(text)
         if key is not None and (number := self._equal.get(key)) is not None:
             return Found("equal", self._places[number][0], label, self._places[number][1])
-        best = max(self._near.near(minhash.elements(text)), key=lambda near: near[1], default=None)
+        tokens = never.tokens(text)
+        kind: Kind = "near"
+        best = max(self._near.near(minhash.elements_of(tokens)), key=lambda near: near[1], default=None)
+        if best is None:
+            kind, best = "inside", self._inside.find(runs.kept(tokens))
         if best is None:
             return None
-        return Found("near", self._places[best[0]][0], label, self._places[best[0]][1], best[1])
+        name, other = self._places[best[0]]
+        return Found(kind, name, label, other, best[1])
 
 
 @dataclass(slots=True)

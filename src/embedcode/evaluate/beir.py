@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ class Task:
     corpus: dict[str, str]
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
+    bare: dict[str, str] = field(default_factory=dict)
+    """The text alone of each document that has a title: what a copy of it elsewhere looks like."""
 
     @property
     def content(self) -> str:
@@ -44,10 +46,12 @@ def load(folder: Path) -> Task:
 
     qrels.tsv may be in BEIR's place, `qrels/test.tsv`. Raises UsageError naming file and line.
     """
-    corpus = {
-        document: "\n".join(part for part in (_text(row, "title", where), _text(row, "text", where)) if part)
-        for document, row, where in _rows(folder / "corpus.jsonl")
-    }
+    corpus, bare = {}, {}
+    for document, row, where in _rows(folder / "corpus.jsonl"):
+        title, text = _text(row, "title", where), _text(row, "text", where)
+        corpus[document] = "\n".join(part for part in (title, text) if part)
+        if title:
+            bare[document] = text
     queries = {query: _text(row, "text", where) for query, row, where in _rows(folder / "queries.jsonl")}
     qrels: dict[str, dict[str, int]] = {}
     file = folder / "qrels.tsv"
@@ -56,7 +60,7 @@ def load(folder: Path) -> Task:
             if id not in known:
                 raise UsageError(f"{where} judges {id!r}, which {name} does not have; add it or drop the line.")
         qrels.setdefault(query, {})[document] = relevance
-    return Task(folder.resolve().name, corpus, queries, qrels)
+    return Task(folder.resolve().name, corpus, queries, qrels, bare)
 
 
 def write(task: Task, folder: Path) -> None:

@@ -129,6 +129,7 @@ def _embed(
             if deadline is not None and time.monotonic() > deadline:
                 break
     except KeyboardInterrupt:
+        progress = None  # which may raise something of its own, such as that there is more to do
         if (interrupt := getattr(encoder, "interrupt", None)) is not None:  # a server may take minutes
             for computed in waiting:
                 computed.cancel()

@@ -15,7 +15,7 @@ from collections.abc import Container
 
 from embedcode.index import words
 
-RULES_VERSION = "1"
+RULES_VERSION = "2"
 """To be raised with every change of what text_reason() decides: files are then read again, and none is cut again that
 stays."""
 
@@ -105,6 +105,7 @@ _SECRETS = re.compile(
     r"|\.?kubeconfig(\.(ya?ml|json|conf))?|.*\.kubeconfig"
     r"|\.?credentials|(.*[-_.])?credentials\.(json|ya?ml|toml|ini|csv|xml|cfg|properties)"
     r"|\.?secrets?|(.*[-_.])?secrets?\.(ya?ml|json|toml|ini|properties)"
+    r"|g?shadow-?|master\.passwd"
     r"|.*service[-_]?account.*\.json|client[-_]secret.*\.json|.*firebase-adminsdk.*\.json"
 )
 _COPY = re.compile(r"(~|\.(bak|backup|bkp|old|orig|save|[0-9]{1,3}))+$")

@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import TYPE_CHECKING, Self
 
@@ -257,9 +257,9 @@ class Index:
 
         return changed_since(self.root, revision, self.store.files(), name)
 
-    def no_hits(self, where: Filter) -> str:
-        """The remark on a query without hits."""
-        return f"no hits; {self._scope.cure(where)}"
+    def no_hits(self, where: Filter, words: bool = True) -> str:
+        """The remark on a query without hits; `words` is False where it was a place."""
+        return f"no hits; {self._scope.cure(where, words)}"
 
     @property
     def covers_scope(self) -> bool:
@@ -275,7 +275,7 @@ class Index:
         chunks = self.store.chunks_of(path) if self._scope.holds(path) else []
         found = next(((id, c) for id, c in chunks if c.start_line <= line <= c.end_line), None)
         if found is None:
-            known = f"it has {chunks[-1][1].end_line} lines" if chunks else "it is not in the index"
+            known = f"it has {chunks[-1][1].end_line} lines" if chunks else self._why_not(path)
             raise UsageError(f"{path}:{line} is no line of an indexed file ({known}): check the path and the line.")
         id, chunk = found
         self._check_build()
@@ -284,6 +284,14 @@ class Index:
         vector = rows[0] if at else self.encoder.encode([text], Role.PASSAGE, truncate=Truncate.END)[0]
         hits = search(self.store, Signals(chunk.text, vector), k + 1, self._scope.limited(where or Filter(), folder))
         return [hit for hit in hits if hit.chunk != chunk][:k]
+
+    def _why_not(self, path: str) -> str:
+        """Why a path has no chunk."""
+        skipped = self.status().skipped
+        for left_out in (path, *(f"{folder}/" for folder in PurePosixPath(path).parents)):
+            if reason := skipped.get(left_out):
+                return f"{left_out} is left out: {reason}"
+        return "it holds no text" if path in self.store.files() else "it is not in the index"
 
     def source(self, path: str) -> tuple[File, Source]:
         """An indexed file, and its text as it is now: UsageError for any other path, and for a file that became a link,

@@ -74,8 +74,9 @@ class Scope:
         inside = frozenset(filter(self.holds, self.files()))
         return replace(where, only=inside if where.only is None else inside & where.only)
 
-    def cure(self, where: Filter) -> str:
-        """What may help where a query has no hits: filters that no file passes are the first suspect."""
+    def cure(self, where: Filter, words: bool) -> str:
+        """What may help where a query has no hits: filters that no file passes are the first suspect. `words` says that
+        it had any, which may be others."""
         from embedcode.store.filter import matches
 
         if self.empty:
@@ -83,6 +84,8 @@ class Scope:
         where = self.read(where)
         files = self.files().values()
         if not where or any(matches(where, file) for file in files):
+            if not words:
+                return "nothing else here is like it" if not where else "nothing that passes the filters is like it"
             return "try other words, or fewer filters"
         if where.only is not None and not where.only:
             return "nothing has changed since that revision"

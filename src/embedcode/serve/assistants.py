@@ -126,7 +126,10 @@ def named(name: str) -> Assistant:
 
 def project_place(assistant: Assistant, path: str | None) -> Place:
     """The file of a project: of the folder `path`, or of the checkout that holds the current folder."""
-    folder = Path(path or ".").resolve()
+    try:
+        folder = Path(path or ".").resolve()
+    except OSError as error:
+        raise UsageError(f"the current folder cannot be used ({error.strerror}): give a folder") from None
     if path is None:
         folder = checkout(folder) or folder
     if folder in everything(folder):

@@ -102,7 +102,7 @@ class Kept:
 
         def answer() -> Answer:
             self._embed(lambda: self.index.embed_few(EMBED_SECONDS))
-            return self._remarked(self.index.related(path, line, k, where), where or Filter())
+            return self._remarked(self.index.related(path, line, k, where), where or Filter(), words=False)
 
         return self._answer(answer)
 
@@ -156,9 +156,9 @@ class Kept:
         if not task.is_alive():
             task.outcome()
 
-    def _remarked(self, hits: list[Hit], where: Filter) -> Answer:
+    def _remarked(self, hits: list[Hit], where: Filter, words: bool = True) -> Answer:
         """With what may help where there are none: else who asks concludes that there is no such code."""
-        return Answer(hits, () if hits else (self.index.no_hits(where),))
+        return Answer(hits, () if hits else (self.index.no_hits(where, words),))
 
     def _answer(self, answer: Callable[[], Answer], update: bool = True) -> Answer:
         start = time.monotonic()

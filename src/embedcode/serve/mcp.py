@@ -6,6 +6,7 @@ tokens. Only what lies in the given roots can be asked about.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from typing import Any
 
 from embedcode import __version__
 from embedcode.errors import EmbedcodeError, ModelError, UsageError
+from embedcode.files import is_folder
+from embedcode.serve.halves import mend_stdin
 from embedcode.serve.kept import Answer, Kept, Task
 from embedcode.types import Content, Filter, Hit, Query, Role, Tokens, Truncate
 
@@ -44,22 +47,30 @@ class Roots:
             if len(self.kept) == 1:
                 return next(iter(self.kept.values()))
             raise UsageError(f"there are several roots: give `root`, one of {self._names()}.")
-        found = [kept for path, kept in self.kept.items() if root in (str(path), path.name)]
+        named = Path(root)  # without the slash at its end
+        found = [kept for path, kept in self.kept.items() if named == path or str(named) == path.name]
         if len(found) != 1:
-            raise UsageError(f"{root!r} is none of the roots of this server: give one of {self._names()}.")
+            what = "the name of several" if found else "none of the"
+            raise UsageError(f"{root!r} is {what} roots of this server: give one of {self._names()}.")
         return found[0]
 
     def holding(self, path: str, root: str) -> tuple[Kept, str]:
         """The root that holds a file, and the file's path in the repository."""
         place = Path(path)
         choices = [(p, k) for p, k in self.kept.items() if not root or k is self.at(root)]
+        found = []
         for top, kept in choices:
-            file = Path(os.path.normpath(place if place.is_absolute() else top / place))
-            if not file.exists() and not place.is_absolute():
-                file = Path(os.path.normpath(kept.index.root / place))  # as hits name it
-            if file.exists() and file.resolve().is_relative_to(top):
-                return kept, file.resolve().relative_to(kept.index.root).as_posix()
-        raise UsageError(f"{path!r} is no file in {self._names()}: give a path as a hit names it.")
+            with suppress(OSError):  # a name too long for any file
+                file = Path(os.path.normpath(place if place.is_absolute() else top / place))
+                if not file.exists() and not place.is_absolute():
+                    file = Path(os.path.normpath(kept.index.root / place))  # as hits name it
+                if file.exists() and file.resolve().is_relative_to(top):
+                    found.append((kept, file.resolve().relative_to(kept.index.root).as_posix()))
+        if not path or not found:
+            raise UsageError(f"{path[:200]!r} is no file in {self._names()}: give a path as a hit names it.")
+        if len(found) > 1 and not place.is_absolute():
+            raise UsageError(f"several roots have a file {path!r}: give `root`, one of {self._names()}.")
+        return found[-1]
 
     def _names(self) -> str:
         return ", ".join(map(str, self.kept))
@@ -156,6 +167,7 @@ def serve(paths: Sequence[Path]) -> None:
     for function in (search, related, status):
         about = cleandoc(function.__doc__ or "")
         server.tool(description=about, annotations=looks, structured_output=False)(function)
+    mend_stdin()
     # In a thread of its own: an interrupt would wait for stdin there, which may never end.
     answering = Task(lambda: server.run("stdio"))
     answering.start()
@@ -164,9 +176,13 @@ def serve(paths: Sequence[Path]) -> None:
 
 
 def _listed(value: Any, schema: dict[str, Any]) -> Any:
-    """A value in the place of a list of one is taken; what begins with a bracket is a list, as some clients send it."""
-    one = schema.get("type") == "array" and isinstance(value, str) and not value.startswith("[")
-    return ([value] if value else []) if one else value
+    """A value in the place of a list of one is taken; a list may come as its JSON, as some clients send it."""
+    if schema.get("type") != "array" or not isinstance(value, str):
+        return value
+    with suppress(ValueError):
+        if isinstance(parsed := json.loads(value), list):
+            return parsed
+    return [value] if value else []
 
 
 def _between(value: int, name: str, most: int) -> int:
@@ -177,6 +193,8 @@ def _between(value: int, name: str, most: int) -> int:
 
 def _state(kept: Kept) -> str:
     found = kept.status()
+    if not is_folder(found.root):
+        return f"{found.root}: does not exist any more; check the path"
     rest = ""
     if found.running:
         rest = f", process {found.running.pid} is making vectors"

@@ -99,6 +99,9 @@ def _tell_rest(recipe: Recipe, steps: int, tell: Callable[[str], None]) -> None:
     )
     if undecayed := run.undecayed(recipe, steps):
         tell(undecayed)
+    for name, written in (("never", recipe.never), ("evaluate", recipe.evaluate)):
+        if missing := [pattern for pattern in written if not recipe.tasks((pattern,))]:
+            tell(f"{name}: {', '.join(missing)} matches no folder in {recipe.folder}; a run refuses that")
 
 
 def _mix(recipe: Recipe) -> tuple[Mix, list[bool]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from embedcode.train.run import Run, Step, Tell, device, refuse_taken, texts
 from embedcode.types import Pair, Role, digest
 
 PARTS = 10
-"""Of a repository's files: one steers, one is for the verdict, the others are trained on."""
+"""Of a repository's functions, by files: one steers, one is for the verdict, the others are trained on."""
 FEWEST = 200
 """Pairs to train on, below which nothing can be learnt that the verdict could tell from chance."""
 FEWEST_HELD_OUT, MOST_HELD_OUT = 20, 500
@@ -128,7 +128,7 @@ def own_recipe(out: Path, model: str, minutes: float) -> Recipe:
 
 def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
     """The tasks `steering` and `held-out`, and own.jsonl.gz, of the repository's functions with docstrings."""
-    parts: list[list[Pair]] = [[] for _ in range(3)]
+    found: dict[str, list[Pair]] = {}
     repeats, left = docstrings.Repeats(1), Left()
     files = [File(one.path, one.text, one.path, "") for one in stream(path, left) if _is_code(one.path, one.text)]
     with docstrings.workers(cores) as workers:
@@ -136,22 +136,19 @@ def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
         for extracted in workers.done(files):
             for pair in extracted.pairs:
                 if repeats.admit(pair):
-                    parts[_part(pair.source)].append(pair)
-    trained = parts[0]
-    steering, held = (random.Random(0).sample(part, min(len(part), MOST_HELD_OUT)) for part in parts[1:])
+                    found.setdefault(pair.source, []).append(pair)
+    count = sum(map(len, found.values()))
+    held, steering, trained = _parts(found)
+    if len(trained) < FEWEST:
+        raise UsageError(
+            f"{path} has {count:,} functions with a docstring, in {len(found):,} files: {FEWEST} to train on are "
+            f"needed beside {FEWEST_HELD_OUT} in {FEWEST_FILES} files for the verdict and as many to steer, to tell a "
+            "gain from chance; use a model as it is."
+        )
+    steering, held = (random.Random(0).sample(part, min(len(part), MOST_HELD_OUT)) for part in (steering, held))
     tell(
         f"{len(files):,} files: {len(trained):,} pairs to train on, {len(steering):,} to steer, {len(held):,} held out"
     )
-    if len(trained) < FEWEST or min(len(steering), len(held)) < FEWEST_HELD_OUT:
-        raise UsageError(
-            f"{path} has {sum(map(len, parts)):,} functions with a docstring: at least {FEWEST} to train on and "
-            f"{FEWEST_HELD_OUT} each in two other tenths of its files are needed; use a model as it is."
-        )
-    if (count := len({pair.source for pair in held})) < FEWEST_FILES:
-        raise UsageError(
-            f"{path} has functions with a docstring in {count} files of the tenth held out: at least {FEWEST_FILES} "
-            "are needed to tell a gain from chance; use a model as it is."
-        )
     _task(out / "steering", steering)
     _task(out / "held-out", held)
     pairs.write(out / "own.jsonl.gz", trained)  # last: where it is, a run that goes on does not divide again
@@ -161,9 +158,20 @@ def _is_code(path: str, text: str) -> bool:
     return docstrings.language(path, text) is not None
 
 
-def _part(path: str) -> int:
-    number = digest(path)[0] * 256 + digest(path)[1]
-    return {0: 1, 1: 2}.get(number % PARTS, 0)
+def _parts(found: Mapping[str, list[Pair]]) -> tuple[list[Pair], list[Pair], list[Pair]]:
+    """What is held out, what steers, and the rest. By the digests of the files' names, so that it is the same again."""
+    order = iter(sorted(found, key=digest))
+    least = max(FEWEST_HELD_OUT, sum(map(len, found.values())) // PARTS)
+    parts: list[list[Pair]] = []
+    for _ in range(2):
+        part: list[Pair] = []
+        for number, file in enumerate(order, 1):
+            part += found[file]
+            if len(part) >= least and number >= FEWEST_FILES:
+                break
+        parts.append(part)
+    held, steering = parts
+    return held, steering, [pair for file in order for pair in found[file]]
 
 
 def _task(folder: Path, rows: Sequence[Pair]) -> None:
