@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ MOST = 8
 CLIENTS = (1, 8, 64)
 SHARES = (0.5, 0.8, 1.2)
 REFUSALS = {"429", "503"}
+EDGE = 5
+"""Seconds at either end of a load that are not looked at."""
 NO_CACHE = {"EMBEDCODE_SERVE_CACHE_MB": "0"}
 """Where a run is so long that requests come again."""
 
@@ -255,31 +258,50 @@ def _window(server: Server, queries: list[tuple[str, int]], seconds: float, foun
     return round(tokens / passed, 1)
 
 
+def _engine_cores(server: Server, seconds: float) -> float:
+    """Processors that the engine has, while a load of so long is under way: how fast they are moves by a tenth in
+    minutes, and what refusals take from it does not."""
+    engine = server.engine()
+    assert engine is not None
+    time.sleep(EDGE)
+    before, since = server.cpu_seconds(engine), time.monotonic()
+    time.sleep(seconds - 2 * EDGE)
+    return (server.cpu_seconds(engine) - before) / (time.monotonic() - since)
+
+
 def overload(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any]:
     """120 % of capacity, then ten times it, `rounds` times. Refusals have to be 429 with Retry-After, and goodput has
     to stay: its share is of the mean of the capacity just before and just after, which moves by a tenth in minutes."""
     out: dict[str, Any] = {}
-    with started.embedcode(work, **NO_CACHE) as server:
+    with started.embedcode(work, **NO_CACHE) as server, ThreadPoolExecutor(1) as beside:
+
+        def measured(name: str, seconds: float, **plan: Any) -> dict[str, Any]:
+            cores = beside.submit(_engine_cores, server, seconds)
+            found = bodies.load(server, seconds, again=True, **plan)
+            found["engine_cores"] = round(cores.result(), 3)
+            say(name, found)
+            out.setdefault(name, []).append(found)
+            return found
 
         def capacity() -> float:
             # 64 clients ask for about as much as a lane holds: who is refused there asks again at once, at any rate.
-            found = bodies.load(server, 30, clients=32, warm=5, again=True)
-            say("capacity", found)
-            out.setdefault("capacity", []).append(found)
-            return float(found["tokens_per_second"])
+            return float(measured("capacity", 30, clients=32, warm=5)["tokens_per_second"])
 
         before = capacity()
         plan = [("120 %", 1.2, args.seconds), *[("10 times", 10, min(60, args.seconds))] * args.rounds]
         for name, factor, seconds in plan:
-            found = bodies.load(server, seconds, rate=factor * before / bodies.mean, again=True)
+            found = measured(name, seconds, rate=factor * before / bodies.mean)
             found["resident_mb"] = round(server.resident_mb())
-            say(name, found)
             after = capacity()
             found["goodput_share"] = round(2 * found["tokens_per_second"] / (before + after), 3)
-            out.setdefault(name, []).append(found)
             before = after
         out["goodput_share"] = {
             name: round(statistics.median(one["goodput_share"] for one in out[name]), 3)
+            for name in ("120 %", "10 times")
+        }
+        whole = statistics.median(one["engine_cores"] for one in out["capacity"])
+        out["engine_share"] = {
+            name: round(statistics.median(one["engine_cores"] for one in out[name]) / whole, 3)
             for name in ("120 %", "10 times")
         }
         out["ready_after"] = server.get("/v1/health/ready")[0] == 200

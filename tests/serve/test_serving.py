@@ -102,18 +102,20 @@ def _is_refused_unread(server: Server) -> bool:
 
 
 def test_what_is_no_http_is_counted_and_told_and_nothing_of_it(server: Server) -> None:
-    count = 'embedcode_requests_total{path="other",status="400"}'
+    count = 'embedcode_requests_total{path="other",status="%s"}'
     secret = b"secret"
     twice = b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"
     wrong = (b"\x16\x03\x01" + secret * 10 + b"\r\n\r\n", twice, b"GET /" + secret * 20_000)
     for content in wrong:
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as line, suppress(ConnectionError):
             line.sendall(content)
-            assert line.recv(4096).startswith(b"HTTP/1.1 400 ")
-    waits(lambda: server.metric(count) == len(wrong))
+            assert line.recv(4096).startswith(b"HTTP/1.1 431 " if content is wrong[-1] else b"HTTP/1.1 400 ")
+    waits(lambda: (server.metric(count % 400), server.metric(count % 431)) == (2, 1))
     waits(lambda: [line["event"] for line in server.events()].count("not http") == len(wrong))
-    known = {"time": 0, "level": "info", "event": "not http", "status": 400, "client": "127.0.0.1"}
-    assert all(line | {"time": 0} == known for line in server.events() if line["event"] == "not http")
+    known = {"time": 0, "level": "info", "event": "not http", "client": "127.0.0.1"}
+    told = [line | {"time": 0} for line in server.events() if line["event"] == "not http"]
+    assert sorted(line.pop("status") for line in told) == [400, 400, 431]
+    assert all(line == known for line in told)
 
 
 def test_a_client_is_who_it_is_and_not_who_it_says(server: Server) -> None:

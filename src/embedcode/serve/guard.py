@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import secrets
 import time
 import traceback
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedcode.serve.journal import Journal
@@ -88,7 +87,8 @@ class Guard:
                 return
             # Some proxies send the whole URL, as they may (RFC 9112, 3.2.2); the Host is still judged by its header.
             scope["path"] = _ORIGIN.sub("/", scope["path"])
-            headers = Headers(scope=scope)
+            # Of two of a name the first counts. Starlette's Headers goes through all of them at each look.
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
             request_id = self.request_id(headers)
             state = scope.setdefault("state", {})
             state.update(id=request_id, note={})
@@ -147,9 +147,9 @@ class Guard:
     def request_id(headers: Mapping[str, str]) -> str:
         """The caller's, if it looks like one, or a new one."""
         given = headers.get("x-request-id", "")
-        return given if _ID.fullmatch(given) else uuid.uuid4().hex
+        return given if _ID.fullmatch(given) else secrets.token_hex(16)
 
-    def _check(self, path: str, headers: Headers) -> None:
+    def _check(self, path: str, headers: Mapping[str, str]) -> None:
         """ProblemError 403 for what a page of another site, or another name for this address, has sent."""
         host = headers.get("host", "")
         if self._hosts and _bare(host) not in self._hosts and not path.startswith(HEALTH):
@@ -189,10 +189,10 @@ class Guard:
         ]
         self._journal.write("mistake", "error", id=request_id, path=path, type=type(error).__name__, frames=frames)
 
-    def unreadable(self, client: tuple[str, int] | None) -> None:
+    def unreadable(self, client: tuple[str, int] | None, status: int) -> None:
         """What came is no HTTP: TLS on a port without, two lengths, a head without end. Nothing of it is told."""
-        self._metrics.requests.labels("other", "400").inc()
-        self._journal.write("not http", "info", status=400, client=client[0] if client else "")
+        self._metrics.requests.labels("other", str(status)).inc()
+        self._journal.write("not http", "info", status=status, client=client[0] if client else "")
 
     def count(
         self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: dict[str, Any]

@@ -12,6 +12,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from embedcode.serve.body import WHOLE
 from embedcode.serve.joined import Joined
 from embedcode.serve.problem import ProblemError, respond
 
@@ -27,8 +28,8 @@ class Patient(HttpToolsProtocol):
     """From the first byte that may be sent to the end of a request's headers."""
     read_seconds = 60.0
     """In which a caller has to read something of an answer that waits."""
-    unreadable: Callable[[tuple[str, int] | None], None] = staticmethod(lambda client: None)
-    """Is told who sent what is no request."""
+    unreadable: Callable[[tuple[str, int] | None, int], None] = staticmethod(lambda client, status: None)
+    """Is told who sent what is no request, and what was answered."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -102,11 +103,12 @@ class Patient(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
+        cycle.scope["state"][WHOLE] = lambda: not cycle.more_body
         super()._start_asgi_task(cycle, app)
 
     def _refuse(self, status: int, said: str) -> None:
         """What no application hears of, in the shape of all other errors; a half-sent answer would be made another."""
-        self.unreadable(self.client)
+        self.unreadable(self.client, status)
         if self._answering is not None and self._answering.response_started and not self._answering.response_complete:
             self.transport.abort()
             return
