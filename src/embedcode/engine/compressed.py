@@ -54,7 +54,7 @@ def compress(checkpoint: Checkpoint, source: Path, out: Path, progress: Callable
     wanted = _conditions(checkpoint)  # a tokenizer that is missing is told before anything is written
     for folder in dict.fromkeys((checkpoint.folder, source)):  # an adapter's own files after its base's
         _take_over(folder, out)
-    config = read_json(checkpoint.folder / "config.json") | stored.fields()
+    config = read_json(checkpoint.folder / "config.json") | stored.written()
     (out / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", "utf-8")
     _write(checkpoint, out, progress)
     smaller = Checkpoint.read(out)

@@ -8,7 +8,7 @@ are quantised as they come, by token. Knows no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,13 @@ class Stored:
     made_of: tuple[str, ...] = ()
     """Fingerprints of its weights: vectors of both are of one space."""
 
-    def fields(self) -> dict[str, Any]:
+    @property
+    def sound(self) -> bool:
+        """Whether it can have been written here."""
+        texts = (self.name, self.preset, *self.made_of)
+        return type(self.most) is int and 0 < self.most <= MOST and all(isinstance(one, str) for one in texts)
+
+    def written(self) -> dict[str, Any]:
         """For config.json."""
         group = {
             "targets": ["Linear"],
@@ -72,11 +78,11 @@ def stored(path: Path, published: Mapping[str, Any]) -> Stored | None:
             f"{path}: weights quantised as {way or 'quantization_config says'} are not read here: take the model in "
             "bf16, which `embedcode models quantize` makes int8 of."
         )
-    given = dict(own) if isinstance(own, Mapping) else {}
-    if not _is_ours(given):
+    known = {one.name for one in fields(Stored)}
+    given = {name: value for name, value in own.items() if name in known} if isinstance(own, Mapping) else {}
+    if not isinstance(given.setdefault("made_of", []), list) or not (found := Stored(**given)).sound:
         raise ModelError(f"{path}: {FIELDS[1]} {given!r} is none that was written here: quantize the model again.")
-    names = {name: given.get(name, "") for name in ("name", "preset")}
-    return Stored(given.get("most", MOST), made_of=tuple(given.get("made_of", ())), **names)
+    return replace(found, made_of=tuple(found.made_of))
 
 
 def _by_channel(group: Any, layout: Mapping[str, Any]) -> bool:
@@ -87,9 +93,3 @@ def _by_channel(group: Any, layout: Mapping[str, Any]) -> bool:
     if not isinstance(weights, Mapping) or any(weights.get(name) != value for name, value in _WEIGHTS.items()):
         return False
     return activations is None or (isinstance(activations, Mapping) and bool(activations.get("dynamic")))
-
-
-def _is_ours(given: Mapping[str, Any]) -> bool:
-    most, made_of = given.get("most", MOST), given.get("made_of", [])
-    texts = [given.get("name", ""), given.get("preset", ""), *(made_of if isinstance(made_of, list) else [None])]
-    return type(most) is int and 0 < most <= MOST and all(isinstance(one, str) for one in texts)

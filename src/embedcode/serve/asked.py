@@ -6,7 +6,6 @@ Knows no HTTP and computes nothing.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import orjson
 
 from embedcode.engine.tokens import printable
 from embedcode.model.presets import task
+from embedcode.serve.halves import mended
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import Lane, Late
 from embedcode.types import InputError, Role, Truncate
@@ -160,13 +160,9 @@ def _with_halves(body: bytes) -> Any:
     if b"\\ud" not in body.lower():
         return None
     try:
-        return json.loads(body, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        return orjson.loads(mended(body))
+    except ValueError:
         return None
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(name)
 
 
 def check(given: Mapping[str, Any], model: Model) -> Asked:

@@ -1,7 +1,7 @@
-"""Halves: lines of JSON in which a text holds half a surrogate pair, as of an emoji that a client has cut in two.
+"""Halves: JSON in which a text holds half a surrogate pair, as of an emoji that a client has cut in two.
 
-The MCP SDK's parser refuses such a line, and its caller waits for an answer that never comes. What is on stdin goes
-through a pipe here, with U+FFFD for each half, as our own server reads them.
+Parsers that take UTF-8 at its word refuse it. The MCP SDK's drops such a line, and its caller waits for an answer that
+never comes: what is on stdin goes through a pipe here, with U+FFFD for each half.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ _ESCAPE = re.compile(
 
 
 def mended(line: bytes) -> bytes:
+    """With U+FFFD for each half."""
     return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] and not found[2] else found[0], line)
 
 
