@@ -19,7 +19,7 @@ import orjson
 MOST_LINES = 10_000
 """That wait to be written; what comes beyond is counted and left out."""
 PAUSE_SECONDS = 0.1
-"""Between two times of writing: lines of a busy server are written together, since each waking takes from the engine."""
+"""Between two times of writing. Lines of a busy server are written together: each waking takes from the engine."""
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
