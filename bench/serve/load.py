@@ -66,7 +66,7 @@ class Connection:
         if self.socket is None:
             self.socket = socket.create_connection(("127.0.0.1", self._port), CONNECT_SECONDS)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.socket.settimeout(None)
+            self.socket.settimeout(ANSWER_SECONDS)
         self.socket.sendall(self.request)
 
     def read(self) -> tuple[int, str] | None:

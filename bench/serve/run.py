@@ -265,7 +265,7 @@ def _engine_cores(server: Server, seconds: float) -> float:
     assert engine is not None
     time.sleep(EDGE)
     before, since = server.cpu_seconds(engine), time.monotonic()
-    time.sleep(seconds - 2 * EDGE)
+    time.sleep(max(1.0, seconds - 2 * EDGE))
     return (server.cpu_seconds(engine) - before) / (time.monotonic() - since)
 
 

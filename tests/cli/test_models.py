@@ -19,7 +19,7 @@ from layouts import LAYOUTS
 from reference import Reference
 from safetensors.torch import load_file
 
-from embedcode.cli.models import _making
+from embedcode.cli.models import _making, exact_of
 from embedcode.engine import memory
 from embedcode.model.presets import PRESETS
 from embedcode.model.spec import DEFAULT
@@ -237,20 +237,28 @@ class TestExport:
 
     @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
     def test_what_is_ended_leaves_nothing_or_is_cleared_by_the_next(
-        self, checkpoint: Path, tmp_path: Path, environment: dict[str, str], end: signal.Signals
+        self, tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, end: signal.Signals
     ) -> None:
-        command = [sys.executable, "-m", "embedcode", "models", "quantize", str(checkpoint), "out"]
-        working = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+        code = """
+import time
+from pathlib import Path
+from embedcode.cli.models import _making, exact_of
+with _making(Path("out")) as folder:
+    exact_of(folder).mkdir()  # while int8 is made of a graph
+    time.sleep(60)
+"""
+        working = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
         part = tmp_path / ".out.part"
-        while not part.exists():
+        while not exact_of(part).exists():
             assert working.poll() is None
             time.sleep(0.01)
         working.send_signal(end)
         assert working.wait(60) != 0
         assert part.exists() == (end is signal.SIGKILL)
-        if part.exists():
-            subprocess.run(command, cwd=tmp_path, env=environment, check=True)
-            assert not part.exists()
+        monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+        with _making(tmp_path / "out"):
+            pass
+        assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == ["out"]
 
     def test_a_server_and_an_empty_name_are_no_checkpoints(self, call: Run) -> None:
         for verb in (("export",), ("quantize",), ("inspect",)):

@@ -287,6 +287,12 @@ def test_what_an_evaluation_uses_is_never_mined(repository: Path, tokenizer: Tex
             True,
         ),
         ("[stable][3.14] Drop each copy of a header", "Drop each copy of a header", True),
+        ("This is a backport of the new pool\n\nSigned-off-by: A <a@b>", "This is a backport of the new pool", True),
+        (
+            "Close sessions in order\n\nBackport to 3.14 needs the guard, because of x.",
+            "Close sessions in order\n\nBackport to 3.14 needs the guard, because of x.",
+            True,
+        ),
         ("Backport of the drop of each copy of a header", "Backport of the drop of each copy of a header", True),
         ("Bump version to 3.2 for the release", "Bump version to 3.2 for the release", False),
         ("Merge branch 'main' of elsewhere into here", "Merge branch 'main' of elsewhere into here", False),

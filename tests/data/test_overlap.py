@@ -170,6 +170,14 @@ def test_a_function_of_a_benchmark_inside_of_more_code_is_found(evaluation: Path
     assert known.find(Pair("q w e r", (f"class Books:\n{OTHERS}{OTHERS}",))) is None
 
 
+def test_documents_with_titles_count_once(evaluation: Path) -> None:
+    with (evaluation / "corpus.jsonl").open("a") as corpus:
+        for number in range(runs.IDIOM - 10):
+            corpus.write(json.dumps({"_id": f"t{number}", "title": f"part {number}", "text": LONG}) + "\n")
+    found = Evaluations([beir.load(evaluation)]).find(Pair("q w e r", (LONG + OTHERS,)))
+    assert found is not None and found.kind == "inside"
+
+
 def test_what_many_texts_share_is_nobodys_and_short_texts_are_in_none() -> None:
     index = runs.Index()
     shared = [f"licence{i}" for i in range(40)]

@@ -237,7 +237,7 @@ def test_prompts_are_for_servers_that_put_none(serve: Serve) -> None:
     assert server.embeddings[-1].body["input"] == ["close a file"]
     with pytest.raises(UsageError, match="give one"):
         encoder.encode(["x"], Role.QUERY)
-    with pytest.raises(ModelError, match="takes no instruction for a passage"):
+    with pytest.raises(ModelError, match="is sent no instruction for a passage"):
         encoder.encode(["x"], Role.PASSAGE, instruction="find code")
 
 

@@ -225,7 +225,7 @@ GOOD = {"model": MODEL, "input": "a"}
         ({**GOOD, "late_chunking": True}, 400, "late_chunking"),
         ({**GOOD, "instruction": "find"}, 400, "instruction"),
         ({**GOOD, "input_typ": "query"}, 422, "input_typ"),
-        (b'{"\\ud800": 1}', 422, "?"),
+        (b'{"\\ud800": 1}', 422, "\ufffd"),
     ],
     ids=lambda value: repr(value)[:40],
 )

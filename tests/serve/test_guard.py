@@ -135,14 +135,6 @@ def test_health_is_told_under_any_name() -> None:
         assert ask(app, "/v1/status", host="10.1.2.3:8000")[0] == 403
 
 
-def test_a_whole_url_in_the_place_of_a_path_is_asked_like_the_path_and_opens_no_other_host() -> None:
-    app = serving(Options())
-    for start in ("http://localhost", "HTTPS://localhost:8000"):
-        assert ask(app, f"{start}/v1/metrics")[0] == 200
-        assert ask(app, start)[0] == 404
-        assert ask(app, f"{start}/v1/metrics", host="evil.example")[0] == 403
-
-
 def test_without_names_a_server_that_others_reach_answers_every_one() -> None:
     assert ask(serving(Options(host="0.0.0.0")), "/v1/metrics", host="10.1.2.3:8000")[0] == 200
 

@@ -118,6 +118,18 @@ def test_what_is_no_http_is_counted_and_told_and_nothing_of_it(server: Server) -
     assert all(line == known for line in told)
 
 
+def test_a_whole_url_in_the_place_of_a_path_is_asked_like_the_path_and_opens_no_other_host(server: Server) -> None:
+    """Some proxies send it, as they may (RFC 9112, 3.2.2)."""
+    for start in ("http://localhost", "HTTPS://localhost:8000"):
+        for target, host, status in (
+            (f"{start}/v1/metrics", "localhost", 200), (start, "localhost", 200), (f"{start}/nosuch", "localhost", 404),
+            (f"{start}/v1/metrics", "evil.example", 403),
+        ):  # fmt: skip
+            with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as line:
+                line.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                assert line.recv(4096).startswith(f"HTTP/1.1 {status} ".encode())
+
+
 def test_a_client_is_who_it_is_and_not_who_it_says(server: Server) -> None:
     server.send("/v1/version", **{"X-Request-Id": "forwarded", "X-Forwarded-For": "6.6.6.6"})
     waits(lambda: "forwarded" in [line.get("id") for line in server.events()])

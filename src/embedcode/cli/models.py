@@ -133,18 +133,14 @@ def export(
         checkpoint = Checkpoint.read(source, own_name(model))
         from embedcode.engine import export  # after what needs no torch: a typo is no reason to install it
 
-        exact = folder.with_name(f"{folder.name}.fp32") if int8 else folder
-        try:
-            exact.mkdir(exist_ok=True)
-            output.note(f"exporting {checkpoint.name}")
-            spec, cosine = export.export(checkpoint, exact, form, batch, threads_of(threads))
-            if int8:
-                spec, told = _quantised(spec, folder, threads)
-            else:
-                told = f"cosine {cosine:.6f} to torch"
-        finally:
-            if int8:
-                shutil.rmtree(exact, ignore_errors=True)
+        exact = exact_of(folder) if int8 else folder
+        exact.mkdir(exist_ok=True)
+        output.note(f"exporting {checkpoint.name}")
+        spec, cosine = export.export(checkpoint, exact, form, batch, threads_of(threads))
+        if int8:
+            spec, told = _quantised(spec, folder, threads)
+        else:
+            told = f"cosine {cosine:.6f} to torch"
         line = f"{out}: {_graph(spec)}, {told}"
     output.put(line)
 
@@ -339,14 +335,16 @@ def _millions(count: int) -> str:
 
 @contextmanager
 def _making(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when all has gone well, and leaves nothing when not."""
+    """A folder beside `out` that takes its place when all has gone well, and leaves nothing when not; exact_of() it is
+    gone in either case."""
     said, named = output.printable(str(out)), bool(out.name)
     out = Path(os.path.realpath(out))  # a link to an empty folder stays one
     try:
         mounted = out.is_mount()  # nothing can take its place: what is in the folder is moved up
         folder = (out if mounted else out.parent) / f".{out.name}.part"
         with alone(out), _ended_in_order():
-            shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+            for left in (folder, exact_of(folder)):  # of one that was killed
+                shutil.rmtree(left, ignore_errors=True)
             # The current folder has no name, and whoever stands in it would stay in the old one.
             if not named or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
                 raise UsageError(f"{said} is there already: give a folder that is new or empty")
@@ -359,9 +357,15 @@ def _making(out: Path) -> Iterator[Path]:
                 else:
                     folder.rename(out)
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                for left in (folder, exact_of(folder)):
+                    shutil.rmtree(left, ignore_errors=True)
     except OSError as error:
         raise UsageError(f"{said} cannot be written: {error.strerror or error}") from None
+
+
+def exact_of(folder: Path) -> Path:
+    """Where the graph in fp32 lies while int8 is made of it."""
+    return folder.with_name(f"{folder.name}.fp32")
 
 
 @contextmanager

@@ -61,7 +61,7 @@ _TRAILER = re.compile(
     r"^(?:signed-off-by|co-authored-by|reviewed-by|acked-by|change-id|tested-by|cc|git-svn-id|\(cherry picked)[: ]",
     re.IGNORECASE,
 )
-_BACKPORT = re.compile(r"^\W*(?:this is a )?(?:manual |automatic |automated )?backport (?:of|from|to)\b", re.IGNORECASE)
+_BACKPORT = re.compile(r"^\W*this is an? (?:\w+ )?backport of\b[^.;:]{0,150}\W*$", re.IGNORECASE)
 """A paragraph that says no more than which other commit this one is."""
 _REFERENCE = re.compile(
     r"\(?(?:(?:fix(?:es|ed)?|clos(?:es|ed?)|resolv(?:es|ed?)|refs?|see|gh-?|pull request|pr)\s*:?\s*)?"
@@ -266,8 +266,9 @@ def _pairs(
 
 def said(message: str) -> str:
     """A commit's subject and the paragraphs below it, without references and trailers, cut at a paragraph."""
-    whole = [part for part in message.split("\n\n") if not _BACKPORT.match(part)] or [message]
-    kept = [line.rstrip() for line in "\n\n".join(whole).split("\n") if not _TRAILER.match(line)]
+    subject, *below = message.split("\n\n")
+    whole = "\n\n".join([subject, *(part for part in below if not _BACKPORT.match(part))])
+    kept = [line.rstrip() for line in whole.split("\n") if not _TRAILER.match(line)]
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(_REFERENCE.sub("", line).rstrip() for line in kept)).strip(" \n:-")
     text = re.sub(r"^(?:(?:\[[\w ./-]+\]|(?:feat|fix|perf|refactor)(?:\([\w ./-]+\))?!?:)\s*)+", "", text)
     while len(text) > LONGEST and "\n\n" in text:

@@ -70,15 +70,17 @@ class Evaluations:
             self._count += len(task.queries) + len(task.corpus)
             for kind, texts in (("query", task.queries), ("document", task.corpus), ("document", task.bare)):
                 for id, text in texts.items():
-                    self._add(task.name, f"{kind} {id}", text)
+                    # Of one with a title what is inside of other texts is the text alone.
+                    self._add(task.name, f"{kind} {id}", text, inside=texts is not task.corpus or id not in task.bare)
 
     def __len__(self) -> int:
         return self._count
 
-    def _add(self, name: str, id: str, text: str) -> None:
+    def _add(self, name: str, id: str, text: str, inside: bool) -> None:
         tokens = never.tokens(text)
         number = self._near.add(minhash.elements_of(tokens))
-        self._inside.add(number, runs.kept(tokens))
+        if inside:
+            self._inside.add(number, runs.kept(tokens))
         self._places.append((name, id))
         if (key := _key(text)) is not None:
             self._equal.setdefault(key, number)

@@ -52,7 +52,7 @@ class Index:
         """(number, share) of the known text that is most inside of this one, or this one of it; None for none."""
         shared = Counter[int]()
         for run in runs:
-            if len(known := self._with.get(run, ())) <= IDIOM:
+            if len(known := self._with.get(run, ())) < IDIOM:
                 shared.update(known)
         least = len(runs) if len(runs) >= FEWEST else 0
         best: tuple[int, float] | None = None

@@ -286,12 +286,13 @@ class Index:
         return [hit for hit in hits if hit.chunk != chunk][:k]
 
     def _why_not(self, path: str) -> str:
-        """Why a path has no chunk."""
+        """Why a path has no chunk here; of what lies outside of the folder that was opened nothing is told."""
         skipped = self.status().skipped
         for left_out in (path, *(f"{folder}/" for folder in PurePosixPath(path).parents)):
             if reason := skipped.get(left_out):
                 return f"{left_out} is left out: {reason}"
-        return "it holds no text" if path in self.store.files() else "it is not in the index"
+        known = self._scope.holds(path) and path in self.store.files()
+        return "it holds no text" if known else "it is not in the index"
 
     def source(self, path: str) -> tuple[File, Source]:
         """An indexed file, and its text as it is now: UsageError for any other path, and for a file that became a link,

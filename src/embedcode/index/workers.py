@@ -74,16 +74,18 @@ class Workers(Generic[J, R]):
             pool.shutdown(cancel_futures=True)
 
     def _ask(self, parcel: Sequence[J]) -> list[R]:
-        worker = self._idle.get()
+        idle = self._idle  # close() takes another, in which those that it ended are not
+        worker = idle.get()
         try:
             return worker.ask(parcel)
         finally:
-            self._idle.put(worker)
+            idle.put(worker)
 
     def close(self) -> None:
         for worker in self._all:
             worker.close()
         self._all = []
+        self._idle = SimpleQueue()
 
     def __enter__(self) -> Self:
         return self

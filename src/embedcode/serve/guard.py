@@ -49,7 +49,6 @@ _HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.i
 _CLOSE = [(b"connection", b"close")]
 _ID = re.compile(r"[\w.:=+/@{}-]{1,128}", re.ASCII)
 """What balancers and tracers make: X-Ray's Root=1-..., base64, a GUID in braces."""
-_ORIGIN = re.compile(r"\Ahttps?://[^/]*/?", re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]*)(?::\d+)?")
 
 
@@ -85,8 +84,6 @@ class Guard:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 return
-            # Some proxies send the whole URL, as they may (RFC 9112, 3.2.2); the Host is still judged by its header.
-            scope["path"] = _ORIGIN.sub("/", scope["path"])
             # Of two of a name the first counts. Starlette's Headers goes through all of them at each look.
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
             request_id = self.request_id(headers)

@@ -76,16 +76,14 @@ class Keys:
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
         self._clock = clock
-        self._keys = self._read()
+        self._keys = read(path)
+        if not self._keys:
+            raise UsageError(f"{path} has no key, so nobody could ask: add one with --new-key NAME")
         self._stamp = stamp(path)
         self._looked = clock()
         self.trouble = ""
-        """Why a changed file was not taken."""
-
-    def _read(self) -> list[Key]:
-        if not (keys := read(self._path)):
-            raise UsageError(f"{self._path} has no key, so nobody could ask: add one with --new-key NAME")
-        return keys
+        """Why a changed file was not taken, or lets nobody in."""
+        self._emptied = False
 
     def find(self, secret: str) -> Key | None:
         """Compares with every key, in a time that tells nothing of them."""
@@ -105,13 +103,17 @@ class Keys:
         now_there = stamp(self._path)
         if now_there == self._stamp:
             return
-        self._stamp = now_there
         try:
-            fresh = self._read()  # which an editor may have emptied, to write it anew
+            fresh = read(self._path)
         except (UsageError, OSError) as error:
+            self._stamp = now_there
             self.trouble = str(error)
             return
-        self.trouble = ""
+        if not fresh and not self._emptied:  # an editor may have emptied it, to write it anew: it is looked at again
+            self._emptied = True
+            return
+        self._stamp, self._emptied = now_there, False
+        self.trouble = "" if fresh else f"{self._path} has no key, so nobody can ask: add one with --new-key NAME"
         for key in fresh:  # what is left of a quota stays
             for old in self._keys:
                 if old.sha256 == key.sha256:

@@ -58,19 +58,20 @@ class Roots:
         """The root that holds a file, and the file's path in the repository."""
         place = Path(path)
         choices = [(p, k) for p, k in self.kept.items() if not root or k is self.at(root)]
-        found = []
-        for top, kept in choices:
+        found: dict[Path, tuple[Path, Kept]] = {}
+        for top, kept in sorted(choices, key=lambda choice: len(choice[0].parts)):  # the innermost comes last
             with suppress(OSError):  # a name too long for any file
                 file = Path(os.path.normpath(place if place.is_absolute() else top / place))
                 if not file.exists() and not place.is_absolute():
                     file = Path(os.path.normpath(kept.index.root / place))  # as hits name it
                 if file.exists() and file.resolve().is_relative_to(top):
-                    found.append((kept, file.resolve().relative_to(kept.index.root).as_posix()))
+                    found[file.resolve()] = file.resolve().relative_to(kept.index.root), kept
         if not path or not found:
             raise UsageError(f"{path[:200]!r} is no file in {self._names()}: give a path as a hit names it.")
-        if len(found) > 1 and not place.is_absolute():
+        if len(found) > 1:
             raise UsageError(f"several roots have a file {path!r}: give `root`, one of {self._names()}.")
-        return found[-1]
+        ((relative, kept),) = found.values()
+        return kept, relative.as_posix()
 
     def _names(self) -> str:
         return ", ".join(map(str, self.kept))
@@ -179,7 +180,7 @@ def _listed(value: Any, schema: dict[str, Any]) -> Any:
     """A value in the place of a list of one is taken; a list may come as its JSON, as some clients send it."""
     if schema.get("type") != "array" or not isinstance(value, str):
         return value
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         if isinstance(parsed := json.loads(value), list):
             return parsed
     return [value] if value else []

@@ -6,6 +6,8 @@ It also tells of what is no HTTP, which no application hears of.
 from __future__ import annotations
 
 import asyncio
+import re
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +21,11 @@ from embedcode.serve.problem import ProblemError, respond
 HEAD = 65_536
 """Bytes that may come without a request's head, or a piece of its body, being done: the parser keeps a head, and what
 follows a body, as long as it comes."""
-PIPELINED = 100
-"""Requests of a connection that may wait for the one before them."""
+_BARE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
+"""A whole URL without a path, which some proxies send."""
+PIPELINED = 8
+"""Requests of a connection that may wait for the one before them: each that is answered lets another 256 KB of what the
+last of them brings in, which nobody has counted yet."""
 
 
 class Patient(HttpToolsProtocol):
@@ -89,6 +94,10 @@ class Patient(HttpToolsProtocol):
         self._in_head = False
         if len(self.pipeline) == PIPELINED:
             raise httptools.HttpParserError("too many requests at once")
+        if self.parser.get_http_version() == "1.1" and sum(name == b"host" for name, _ in self.headers) != 1:
+            raise httptools.HttpParserError("no host, or several")  # RFC 9112, 3.2
+        if _BARE.fullmatch(self.url):
+            self.url += b"/"
         if not self.parser.should_upgrade():
             super().on_headers_complete()
 
@@ -103,7 +112,8 @@ class Patient(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        cycle.scope["state"][WHOLE] = lambda: not cycle.more_body
+        one = weakref.ref(cycle)  # or it would wait, with its scope, for the collector of circles
+        cycle.scope["state"][WHOLE] = lambda: (known := one()) is not None and not known.more_body
         super()._start_asgi_task(cycle, app)
 
     def _refuse(self, status: int, said: str) -> None:

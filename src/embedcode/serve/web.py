@@ -28,6 +28,7 @@ from embedcode.serve import pages, search_api
 from embedcode.serve.body import Bodies
 from embedcode.serve.indexes import Indexes
 from embedcode.serve.kept import Kept
+from embedcode.serve.patience import Patient
 from embedcode.serve.port import listen
 from embedcode.serve.problem import ProblemError, raised, respond
 
@@ -56,6 +57,7 @@ def serve(path: Path, port: int, announce: Callable[[str, str], None]) -> None:
     guard = Guard(port)
     config = uvicorn.Config(
         application(kept, guard),
+        http=Patient,
         access_log=False,
         log_config=None,
         log_level="error",
