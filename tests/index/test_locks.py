@@ -164,9 +164,9 @@ def there(pid: int) -> bool:
     return True
 
 
-def test_background_work_can_be_forbidden(large: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_work_can_be_forbidden(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDCODE_BACKGROUND", "false")
-    index = opened(large)
+    index = opened(shop)
     index.update(vectors=False)
     assert not index.start_background()
     assert index.status().running is None

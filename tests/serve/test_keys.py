@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from embedcode.cli import main
 from embedcode.errors import UsageError
 from embedcode.serve import keys
 from embedcode.serve.keys import Key, Keys
@@ -265,11 +266,14 @@ def test_without_keys_it_listens_to_this_machine_alone(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_what_is_of_a_new_key_alone_is_not_passed_over(tmp_path: Path) -> None:
+def test_what_is_of_a_new_key_alone_is_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for wrong in (["--quota", "5"], ["--scope", "embed"], ["--key-index", "shop"], ["--json"]):
-        command = [sys.executable, "-m", "embedcode", "serve", "--port", "0", *wrong]
-        done = subprocess.run(command, env=environment(tmp_path), capture_output=True, encoding="utf-8", timeout=60)
-        assert (done.returncode, wrong[0] in done.stderr + done.stdout) == (2, True)
+        monkeypatch.setattr(sys, "argv", ["embedcode", "serve", "--port", "0", *wrong])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code, wrong[0] in "".join(capsys.readouterr())) == (2, True)
 
 
 def test_an_audit_log_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:

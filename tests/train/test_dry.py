@@ -25,16 +25,22 @@ def embedcode(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=250, check=False)
 
 
-def test_the_7b_recipe_is_checked_without_its_data_and_its_base(tmp_path: Path) -> None:
-    done = embedcode("train", "--dry-run", "recipes/nv_embedcode_7b.yaml")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert re.search(r"issues +177,000 pairs +33.1% of a batch", done.stdout)
-    assert "8,344 of 64 queries" in done.stdout
-    assert "batch 1: 21 issues, 11 issue-summaries" in done.stdout
+def test_the_7b_recipe_is_checked_without_its_data_and_its_base(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["embedcode", "train", "--dry-run", str(ROOT / "recipes" / "nv_embedcode_7b.yaml")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told, said = capsys.readouterr()
+    assert (ended.value.code or 0, said) == (0, "")
+    assert re.search(r"issues +177,000 pairs +33.1% of a batch", told)
+    assert "8,344 of 64 queries" in told
+    assert "batch 1: 21 issues, 11 issue-summaries" in told
     # One positive and seven negatives for each of 64 queries, and nothing else is compared.
-    assert "first batch: 64 queries, 512 documents, 512 comparisons" in done.stdout
-    losses = re.search(r"3 steps on a tiny random mistral: loss ([\d., ]+)", done.stdout)
+    assert "first batch: 64 queries, 512 documents, 512 comparisons" in told
+    losses = re.search(r"3 steps on a tiny random mistral: loss ([\d., ]+)", told)
     assert losses and len(losses[1].split(", ")) == 3
 
 
