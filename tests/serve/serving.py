@@ -95,7 +95,7 @@ class Server:
         return engine
 
     def events(self) -> list[dict[str, Any]]:
-        time.sleep(0.1)  # the server writes its lines every 20 ms
+        time.sleep(0.2)  # the server writes its lines every 100 ms
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -291,3 +292,20 @@ def test_a_text_without_a_vector_for_good_is_no_rest_that_is_being_made(
     monkeypatch.setattr(Index, "start_background", lambda self: started.append(True))
     answer = asked.search(Query("refresh tokens", mode=Mode.LEXICAL))
     assert answer.hits and not answer.notes and not started
+
+
+def test_a_reading_that_is_just_beginning_is_waited_for(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that makes a served index's vectors ended in a traceback where a search came just then."""
+    start = kept.Task.start
+
+    def slow(task: Any) -> None:
+        time.sleep(0.3)
+        start(task)
+
+    monkeypatch.setattr(kept.Task, "start", slow)
+    asked = Kept(repository)
+    asking = threading.Thread(target=asked._refresh)
+    asking.start()
+    time.sleep(0.1)
+    asked.finish()
+    asking.join()

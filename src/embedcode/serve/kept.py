@@ -117,8 +117,8 @@ class Kept:
 
     def finish(self) -> None:
         """Wait for what is being read, then leave what lacks vectors to a background process."""
-        if self._reading is not None:
-            self._reading.join()
+        if (reading := self._last_reading) is not None:
+            reading.join()
         with suppress(EmbedcodeError):
             self._missing()
 
@@ -198,6 +198,12 @@ class Kept:
             return [*notes, f"{str(busy).partition(':')[0]}; {SO_FAR}"]
         return notes
 
+    @property
+    def _last_reading(self) -> Task[Report] | None:
+        """Which has begun: who asks in between would be told that it cannot be waited for."""
+        with self._mutex:
+            return self._reading
+
     def _note(self, step: Step) -> None:
         self._step = step
 
@@ -206,7 +212,7 @@ class Kept:
         if not self.index.missing:
             return []
         trouble = ""
-        if self._reading is not None and not self._reading.is_alive():
+        if (reading := self._last_reading) is not None and not reading.is_alive():
             trouble = self._make()
         meta = self.index.store.meta()
         share = 100 * meta.embedded // meta.chunks
