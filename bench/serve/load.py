@@ -74,7 +74,7 @@ class Connection:
         assert self.socket is not None
         block = self.socket.recv(BLOCK)
         if not block:
-            raise ConnectionResetError("begun" if self._got else "nothing")
+            raise ConnectionResetError
         self._got += block
         head, end, body = self._got.partition(b"\r\n\r\n")
         if not end:

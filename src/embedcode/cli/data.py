@@ -55,7 +55,7 @@ def docstrings(
     from embedcode.data.archives import is_source
     from embedcode.data.docstrings import Repeats
     from embedcode.data.mine import called, mine
-    from embedcode.data.pairs import UnwritableError, writing
+    from embedcode.data.pairs import writing
 
     for source in sources:
         if not source.exists() or not is_source(source):
@@ -71,8 +71,6 @@ def docstrings(
             line.draw(f"{number} of {len(sources)} sources, {languages.total():,} pairs")
             try:
                 mined = mine(source, name, workers, own)
-            except UnwritableError:
-                raise
             except UsageError as error:  # a damaged archive: the others are none the worse
                 if len(sources) == 1:
                     raise

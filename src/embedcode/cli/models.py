@@ -343,8 +343,7 @@ def _making(out: Path) -> Iterator[Path]:
         mounted = out.is_mount()  # nothing can take its place: what is in the folder is moved up
         folder = (out if mounted else out.parent) / f".{out.name}.part"
         with alone(out), _ended_in_order():
-            for left in (folder, exact_of(folder)):  # of one that was killed
-                shutil.rmtree(left, ignore_errors=True)
+            _clear(folder)  # of one that was killed
             # The current folder has no name, and whoever stands in it would stay in the old one.
             if not named or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
                 raise UsageError(f"{said} is there already: give a folder that is new or empty")
@@ -357,8 +356,7 @@ def _making(out: Path) -> Iterator[Path]:
                 else:
                     folder.rename(out)
             finally:
-                for left in (folder, exact_of(folder)):
-                    shutil.rmtree(left, ignore_errors=True)
+                _clear(folder)
     except OSError as error:
         raise UsageError(f"{said} cannot be written: {error.strerror or error}") from None
 
@@ -366,6 +364,11 @@ def _making(out: Path) -> Iterator[Path]:
 def exact_of(folder: Path) -> Path:
     """Where the graph in fp32 lies while int8 is made of it."""
     return folder.with_name(f"{folder.name}.fp32")
+
+
+def _clear(folder: Path) -> None:
+    for left in (folder, exact_of(folder)):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

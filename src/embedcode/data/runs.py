@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 from zlib import crc32
 
 RUN = 8
@@ -54,10 +55,10 @@ class Index:
         for run in runs:
             if len(known := self._with.get(run, ())) < IDIOM:
                 shared.update(known)
-        least = len(runs) if len(runs) >= FEWEST else 0
+        own = len(runs) if len(runs) >= FEWEST else inf  # a short text is inside of none
         best: tuple[int, float] | None = None
         for number, count in shared.items():
-            share = count / min(self._sizes[number], least or self._sizes[number])
+            share = count / min(self._sizes[number], own)
             if share >= SHARE and (best is None or share > best[1]):
                 best = number, share
         return best

@@ -265,14 +265,17 @@ def too_long(index: int, original: int, limit: int) -> InputError:
     # The first sentence is NVIDIA's, which clients match.
     return InputError(
         index,
-        f"Input length {original} exceeds maximum allowed token size {limit} (input {index}): "
-        "shorten it, or set truncate to END or START.",
+        f"{_exceeds(original, limit)} (input {index}): shorten it, or set truncate to END or START.",
     )
 
 
-def file_too_long(error: InputError) -> str:
-    """What is to be said of a file for late chunking, which is read whole or not at all."""
-    return f"{error.message.partition(' (input ')[0]}: it is a file that is read in one pass; give fewer parts of it."
+def file_too_long(cut: Tokens) -> str:
+    """What is to be said of a file for late chunking, which is read whole or not at all; `cut` is what was read."""
+    return f"{_exceeds(cut.original, cut.used)}: it is a file that is read in one pass; give fewer parts of it."
+
+
+def _exceeds(original: int, limit: int) -> str:
+    return f"Input length {original} exceeds maximum allowed token size {limit}"
 
 
 def printable(text: str) -> str:

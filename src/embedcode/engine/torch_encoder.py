@@ -21,7 +21,7 @@ from embedcode.engine.tokens import TextTokenizer, file_too_long, printable
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
-from embedcode.types import Floats, InputError, Role, Tokens
+from embedcode.types import Floats, Role, Tokens, Truncate
 
 STREAMED = 8 * PACK
 """Tokens in one pass where layers are read from the disk for each pass."""
@@ -169,9 +169,9 @@ class TorchEncoder(LocalEncoder):
         if not isinstance(text, str):
             raise UsageError(f"the text of a file is a {type(text).__name__}: give a string.")
         parts = spans_of(spans)
-        (entry,) = self.tokenize([printable(text)], Role.PASSAGE)
-        if isinstance(entry, InputError):
-            raise EncodeError(file_too_long(entry), entry.index)
+        (entry,) = accepted(self.tokenize([printable(text)], Role.PASSAGE, truncate=Truncate.END))
+        if entry.truncated:
+            raise EncodeError(file_too_long(entry), 0)
         places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
         network = self._network
         self._check_room([entry])

@@ -38,7 +38,7 @@ class Joined(asyncio.Transport):
         self._transport.close()
 
     def abort(self) -> None:
-        self._pieces.clear()
+        self._pieces, self._size = [], 0
         self._transport.abort()
 
     def is_closing(self) -> bool:

@@ -15,7 +15,7 @@ from embedcode.engine.tokens import file_too_long
 from embedcode.errors import renumbered
 from embedcode.serve.asked import Asked, PromptGuard
 from embedcode.serve.queue import FullError, Lane
-from embedcode.types import InputError, Role, Tokens
+from embedcode.types import InputError, Role, Tokens, Truncate
 
 BLOCK = 32
 """Texts that are tokenised in one go; between two, a request that was dropped ends."""
@@ -69,6 +69,7 @@ class Tokenisers:
         """Receipts, in order, and the inputs that bring the model's prompt with them, each with whether that is sure.
         FullError."""
         inputs: Sequence[Any] = ["".join(asked.texts)] if asked.late else asked.inputs
+        truncate = Truncate.END if asked.late else asked.truncate  # a file that would be cut is refused
         lane = asked.lane
         if self._at_work[lane] + len(inputs) > MOST_TOKENISED and self._at_work[lane]:
             raise FullError(1.0, "tokenize")
@@ -79,17 +80,17 @@ class Tokenisers:
 
         def work(start: int) -> None:
             block = inputs[start : start + BLOCK]
-            found = self._encoder.tokenize(block, asked.role, asked.instruction, asked.truncate, self._limit)
+            found = self._encoder.tokenize(block, asked.role, asked.instruction, truncate, self._limit)
             for offset, (one, entry) in enumerate(zip(block, found, strict=True)):
                 index = start + offset
                 if index in asked.wrong:
                     entry = InputError(index, asked.wrong[index])
                 elif one == "":
                     entry = InputError(index, f"input {index} is empty: leave it out, or send a text.")
-                elif isinstance(entry, InputError) and asked.late:
-                    entry = InputError(index, file_too_long(entry))
                 elif isinstance(entry, InputError):
                     entry = InputError(index, renumbered(entry.message, entry.index, index))
+                elif asked.late and entry.truncated:
+                    entry = InputError(index, file_too_long(entry))
                 entries.append(entry)
                 if isinstance(one, str) and self._doubled(one):
                     doubled[index] = self._doubled.sure(one)
