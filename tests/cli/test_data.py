@@ -345,3 +345,20 @@ def test_questions_of_other_keys_become_pairs(call: Run, tmp_path: Path) -> None
     assert list(pairs.read(tmp_path / "p.jsonl")) == [Pair("How many?", ("SELECT 1",), (), "sql", "sql", "me", "MIT")]
     wrong = call(*asked)
     assert wrong.returncode == 2 and "name its keys" in wrong.stderr.decode()
+
+
+def test_examples_are_paired_where_the_licence_allows(call: Run, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "guide.md").write_text(
+        f"# Compute the area of a shape\n\n```python\n{CODE}```\n\n```py\nx\n```\n"
+    )
+    (tmp_path / "a" / "code.py").write_text(CODE.replace(":\n", ':\n    """Computes the area of a shape."""\n', 1))
+    out = tmp_path / "pairs.jsonl"
+    refused = call("data", "examples", "a", "-o", "pairs.jsonl")
+    assert refused.returncode == 1 and b"no licence file" in refused.stdout
+    shutil.copy(Path(__file__).parents[2] / "LICENSE", tmp_path / "a")
+    told = json.loads(call("data", "examples", "a", "-o", "pairs.jsonl", "--json").stdout)
+    assert told["pairs"] == 1 and told["blocks_dropped"] == {"block too short": 1}
+    (pair,) = pairs.read(out)
+    assert (pair.query, pair.positives, pair.task) == ("Compute the area of a shape", (CODE.rstrip(),), "example")
+    assert (pair.licence, pair.source) == ("Apache-2.0", "a")

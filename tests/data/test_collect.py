@@ -385,3 +385,22 @@ def test_the_list_of_the_recipe_has_a_licence_of_each_and_only_the_other_has_wha
     assert all(source.licence == "unchecked" or licences.allowed(source.licence) for source in others)
     assert all(source.version for source in others if source.licence != "unchecked")
     assert not {source.file_name for source in listed} & {source.file_name for source in others}
+
+
+def test_collected_examples_have_a_folder_of_their_own(registry: Path) -> None:
+    with zipfile.ZipFile(registry / "shelf" / "width-1.5-py3-none-any.whl", "a") as archive:
+        archive.writestr(
+            "width/docs/guide.md",
+            "# Adds up the widths\n\n```python\nfor part in shape:\n    total += part.width * scale\n```\n",
+        )
+    out, wanted = registry / "out", [Source("pypi", "width")]
+    assert collect.collect(wanted, out, 1)
+    assert not (out / collect.EXAMPLES).exists() and collect.summary(collect.records(out))["examples"] == 0
+    assert collect.collect(wanted, out, 1, documentation=True), "what was mined without them is mined again"
+    assert [pair.task for pair in pairs.read(out / "pypi-width.jsonl.gz")] == ["docstring"] * 3
+    said = list(pairs.read(out / collect.EXAMPLES / "pypi-width.jsonl.gz"))
+    assert [pair.task for pair in said] == ["example"] and said[0].source == "pypi:width 1.5"
+    assert collect.summary(collect.records(out))["examples"] == 1
+    asked = (registry / "asked").read_text()
+    assert collect.collect(wanted, out, 1, documentation=True)
+    assert (registry / "asked").read_text() == asked

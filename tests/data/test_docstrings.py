@@ -12,6 +12,7 @@ from embedcode.data import comments, docstrings
 from embedcode.data.archives import stream
 from embedcode.data.docstrings import File
 from embedcode.data.mine import called, mine, names
+from embedcode.data.mine import workers as extracting
 from embedcode.errors import UsageError
 from embedcode.index.workers import Workers
 
@@ -327,7 +328,7 @@ def source(folder: Path, licence: str | None = None) -> Path:
 
 def test_a_source_enters_by_its_own_licence(tmp_path: Path) -> None:
     apache = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
-    with docstrings.workers(1) as workers:
+    with extracting(1) as workers:
         taken = mine(source(tmp_path / "a", apache), "a 1", workers)
         none = mine(source(tmp_path / "b"), "b 1", workers)
         other = mine(source(tmp_path / "c", "GNU GENERAL PUBLIC LICENSE\n"), "c 1", workers)
@@ -357,7 +358,7 @@ def test_a_folder_under_another_licence_is_left_out_and_counted(tmp_path: Path) 
             archive.write(own / name, f"a-1/{name}")
         for name in ("LICENSE", *(name for name in files if name.endswith(("LICENSE", "COPYING")))):
             archive.write(own / name, f"a-1/{name}")
-    with docstrings.workers(1) as workers:
+    with extracting(1) as workers:
         for path in (own, tmp_path / "a.zip"):
             mined = mine(path, "a 1", workers)
             assert mined.left.counts["folder under another licence"] == 3, path
@@ -369,7 +370,7 @@ def test_a_folder_under_another_licence_is_left_out_and_counted(tmp_path: Path) 
 
 
 def test_what_an_evaluation_uses_is_never_mined(tmp_path: Path) -> None:
-    with docstrings.workers(1) as workers:
+    with extracting(1) as workers:
         for name in ("django", "flask-2.0.1", "libgson-java_2.8"):
             mined = mine(source(tmp_path / name, "MIT"), name, workers, own=True)
             assert mined.refused.startswith("never trained on"), name
@@ -391,7 +392,7 @@ def test_what_an_evaluation_uses_is_never_mined(tmp_path: Path) -> None:
 )
 def test_an_archive_of_an_evaluations_source_is_known_by_its_name(tmp_path: Path, name: str) -> None:
     packed(tmp_path / name, "x/m.py")
-    with docstrings.workers(1) as workers:
+    with extracting(1) as workers:
         assert mine(tmp_path / name, name, workers, own=True).refused.startswith("never trained on")
 
 
@@ -414,7 +415,7 @@ def test_an_archive_that_was_renamed_is_known_by_the_folder_that_holds_it_all(
     tmp_path: Path, members: tuple[str, ...], refused: bool
 ) -> None:
     packed(tmp_path / "x.zip", *members)
-    with docstrings.workers(1) as workers:
+    with extracting(1) as workers:
         mined = mine(tmp_path / "x.zip", "x", workers, own=True)
     assert mined.refused.startswith("never trained on") is refused and bool(mined.pairs) is not refused
 
@@ -429,7 +430,7 @@ def packed(archive: Path, *members: str) -> None:
 def test_copies_within_a_source_are_dropped(tmp_path: Path) -> None:
     folder = source(tmp_path / "a")
     (folder / "copy.py").write_text(SOURCES["a.py"].replace("# kept", "# another remark"))
-    with docstrings.workers(1) as workers:
+    with extracting(1) as workers:
         mined = mine(folder, "a", workers, own=True)
     assert mined.dropped["copy of another function"] == 1
     assert [pair.language for pair in mined.pairs].count("python") == 1
@@ -439,7 +440,7 @@ def test_a_source_that_fails_half_way_is_an_error(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.py", SOURCES["a.py"])
         archive.writestr("../b.py", SOURCES["a.py"])
-    with docstrings.workers(1) as workers, pytest.raises(UsageError, match="path outside the archive"):
+    with extracting(1) as workers, pytest.raises(UsageError, match="path outside the archive"):
         mine(tmp_path / "a.zip", "a", workers, own=True)
     assert list(stream(source(tmp_path / "d"))), "the next source is read all the same"
 

@@ -32,29 +32,48 @@ def overview(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
+Sources = Annotated[
+    list[Path],
+    typer.Argument(metavar="SOURCES...", help="Folders, git repositories and source archives (zip, whl, tar.*)."),
+]
+Own = Annotated[bool, typer.Option("--own", help="The code is yours: take it whatever its licence.")]
+
+
 @data.command()
-def docstrings(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="SOURCES...", help="Folders, git repositories and source archives (zip, whl, tar.*)."),
-    ],
-    out: Out,
-    own: Annotated[bool, typer.Option("--own", help="The code is yours: take it whatever its licence.")] = False,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
+def docstrings(sources: Sources, out: Out, own: Own = False, threads: Threads = None, as_json: Json = False) -> None:
     """Pair what a docstring says with the function below it.
 
     embedcode data docstrings networkx-3.6.whl guava-31.1.tar.xz -o pairs.jsonl.gz
 
     A source is taken when its own licence file is MIT, BSD, Apache-2.0, ISC, 0BSD, Zlib or Unlicense.
     """
+    from embedcode.data import docstrings as extraction
+
+    _mine(sources, extraction.TASK, "functions_dropped", out, own, threads, as_json)
+
+
+@data.command()
+def examples(sources: Sources, out: Out, own: Own = False, threads: Threads = None, as_json: Json = False) -> None:
+    """Pair what documentation says with the code it shows.
+
+    embedcode data examples guava-31.1.tar.xz ./our-docs -o pairs.jsonl.gz
+
+    A heading, or the sentence before a block of code, in Markdown, reStructuredText, AsciiDoc and notebooks. A source
+    is taken when its own licence file is MIT, BSD, Apache-2.0, ISC, 0BSD, Zlib or Unlicense.
+    """
+    from embedcode.data import examples as extraction
+
+    _mine(sources, extraction.TASK, "blocks_dropped", out, own, threads, as_json)
+
+
+def _mine(
+    sources: list[Path], task: str, dropped_as: str, out: Path, own: bool, threads: str | None, as_json: bool
+) -> None:
     from collections import Counter
 
-    from embedcode.data import docstrings as extraction
     from embedcode.data.archives import is_source
-    from embedcode.data.docstrings import Repeats
-    from embedcode.data.mine import called, mine
+    from embedcode.data.docstrings import REPEATED, Repeats
+    from embedcode.data.mine import called, mine, workers
     from embedcode.data.pairs import writing
 
     for source in sources:
@@ -65,12 +84,12 @@ def docstrings(
     refused: dict[str, str] = {}
     damaged = False
     languages = Counter[str]()
-    with ProgressLine() as line, extraction.workers(threads_of(threads)) as workers, writing(out) as put:
+    with ProgressLine() as line, workers(threads_of(threads)) as extracting, writing(out) as put:
         for number, (source, name) in enumerate(zip(sources, names, strict=True), 1):
-            workers.start()
+            extracting.start()
             line.draw(f"{number} of {len(sources)} sources, {languages.total():,} pairs")
             try:
-                mined = mine(source, name, workers, own)
+                mined = mine(source, name, extracting, own, tasks=(task,))
             except UsageError as error:  # a damaged archive: the others are none the worse
                 if len(sources) == 1:
                     raise
@@ -85,11 +104,11 @@ def docstrings(
                     put(pair)
                     languages[pair.language] += 1
                 else:
-                    dropped[extraction.REPEATED] += 1
+                    dropped[REPEATED] += 1
     record = {
         "pairs": languages.total(),
         "languages": dict(languages.most_common()),
-        "functions_dropped": dict(dropped.most_common()),
+        dropped_as: dict(dropped.most_common()),
         "files_left_out": dict(left.most_common()),
         "sources_refused": refused,
     }
@@ -113,13 +132,14 @@ def collect(
     commits: Annotated[
         int, typer.Option("--commits", metavar="N", min=0, help="Pair the newest N commits of a repository, too.")
     ] = 0,
+    documentation: Annotated[bool, typer.Option("--examples", help="Pair the examples of documentation, too.")] = False,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Fetch the packages of a list and pair their docstrings.
 
     Fetched by pip, npm, apt-get and git, which run no code of the packages. What is done is not done again. Pairs of
-    commits go to FOLDER/commits. Exit code 1 when some could not be fetched.
+    commits go to FOLDER/commits, of documentation to FOLDER/examples. Exit code 1 when some could not be fetched.
     """
     from embedcode.data import collect as collecting
     from embedcode.data import pairs
@@ -136,7 +156,7 @@ def collect(
             line.draw(f"{step.done:,} of {step.total:,} sources, {step.pairs:,} pairs{last}")
 
         seconds = None if minutes is None else minutes * 60
-        complete = collecting.collect(wanted, out, threads_of(threads), seconds, progress, commits)
+        complete = collecting.collect(wanted, out, threads_of(threads), seconds, progress, commits, documentation)
     done = collecting.records(out)
     if found is not None:
         head = f"Written by `embedcode data collect --found {found.name}`."

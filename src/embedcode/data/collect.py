@@ -1,8 +1,8 @@
 """Many sources to many pairs, in runs that may be ended at any time: a source that is done is not done again.
 
-In the output folder each source has a record, SOURCE.json, and, where it gave pairs, SOURCE.jsonl.gz; those of a
-repository's commits are in commits/SOURCE.jsonl.gz. Archives are fetched ahead while others are mined, and removed when
-they are done.
+In the output folder each source has a record, SOURCE.json, and, where it gave pairs, SOURCE.jsonl.gz; those of its
+documentation are in examples/SOURCE.jsonl.gz, those of a repository's commits in commits/SOURCE.jsonl.gz. Archives are
+fetched ahead while others are mined, and removed when they are done.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from embedcode.data import docstrings, history, never, pairs, sources
+from embedcode.data import docstrings, examples, history, never, pairs, sources
 from embedcode.data.mine import NEVER, Mined, mine
+from embedcode.data.mine import workers as extracting
 from embedcode.data.pairs import UnwritableError
 from embedcode.data.sources import Source
 from embedcode.errors import UsageError
@@ -27,6 +28,8 @@ AHEAD = 6
 """Archives that wait to be mined."""
 UNREADABLE = "archive refused or unreadable"
 UNREADABLE_HISTORY = "history refused or unreadable"
+COMMITS, EXAMPLES = "commits", "examples"
+"""Folders of pairs that are not merged with those of functions."""
 
 Arrived = tuple[Path, str] | never.Entry
 
@@ -54,6 +57,8 @@ class Record:
     """Why the history gave no pairs, where the files did."""
     commits_left: dict[str, int] = field(default_factory=dict)
     """Edited files left out."""
+    example_pairs: int | None = None
+    """Of the documentation; None where it was not read."""
     seconds: float = 0.0
 
     def is_of(self, source: Source) -> bool:
@@ -81,12 +86,13 @@ def collect(
     seconds: float | None = None,
     progress: Callable[[Step], None] = lambda step: None,
     commits: int = 0,
+    documentation: bool = False,
 ) -> bool:
     """Mine what has no record in `out` yet, or one of another version; whether all is done. Stops between two sources
     after `seconds`.
 
-    Of a repository the newest so many commits are paired too, also where it was mined for fewer of them. UsageError
-    where the disk is full; what was done before stays.
+    Of a repository the newest so many commits are paired too, also where it was mined for fewer of them, and with
+    `documentation` the examples of a source. UsageError where the disk is full; what was done before stays.
     """
     start = time.monotonic()
     try:
@@ -99,6 +105,8 @@ def collect(
         record = known.get((source.registry, source.name))
         if record is None or not record.is_of(source):
             return False
+        if documentation and record.licence and record.example_pairs is None:
+            return False
         asked = record.commits or (commits if record.commit_pairs else 0)  # older records do not say it
         return source.registry != "github" or not record.licence or asked >= commits
 
@@ -107,7 +115,8 @@ def collect(
     again = {(source.registry, source.name) for source in waiting}
     found = sum(record.pairs for place, record in known.items() if place not in again)
     folder = out / "downloads"
-    with docstrings.workers(cores) as workers:
+    tasks = (docstrings.TASK, examples.TASK) if documentation else (docstrings.TASK,)
+    with extracting(cores) as workers:
         for source, arrived in _ahead(waiting, folder):
             if seconds is not None and time.monotonic() - start > seconds:
                 return False
@@ -126,11 +135,11 @@ def collect(
                 path, version = archive
                 exact = Source(source.registry, source.name, version)
                 try:
-                    mined = mine(path, exact.id, workers, known_as=source.known_as)
+                    mined = mine(path, exact.id, workers, known_as=source.known_as, tasks=tasks)
                 except UsageError as error:
                     record = _nothing(exact, f"{UNREADABLE}: {error}")
                 else:
-                    record = _mined(exact, mined, out)
+                    record = _mined(exact, mined, out, documentation)
                     if commits and source.registry == "github" and record.licence:
                         record = _history(record, path, out, commits)
             shutil.rmtree(folder / source.file_name, ignore_errors=True)
@@ -163,9 +172,14 @@ def _ahead(waiting: Sequence[Source], folder: Path) -> Iterator[tuple[Source, Ca
             pool.shutdown(cancel_futures=True)
 
 
-def _mined(source: Source, mined: Mined, out: Path) -> Record:
-    if mined.pairs:
-        pairs.write(out / f"{source.file_name}.jsonl.gz", mined.pairs)
+def _mined(source: Source, mined: Mined, out: Path, documentation: bool) -> Record:
+    own = [pair for pair in mined.pairs if pair.task == docstrings.TASK]
+    said = [pair for pair in mined.pairs if pair.task == examples.TASK]
+    for place, some in ((out, own), (out / EXAMPLES, said)):
+        if some:
+            file = place / f"{source.file_name}.jsonl.gz"
+            _folder(file)
+            pairs.write(file, some)
     return Record(
         source=source.id,
         registry=source.registry,
@@ -173,22 +187,28 @@ def _mined(source: Source, mined: Mined, out: Path) -> Record:
         version=source.version,
         licence=mined.licence,
         refused=mined.refused,
-        pairs=len(mined.pairs),
-        languages=dict(Counter(pair.language for pair in mined.pairs)),
+        pairs=len(own),
+        languages=dict(Counter(pair.language for pair in own)),
         files=mined.files,
         left=dict(mined.left.counts),
         dropped=dict(mined.dropped),
+        example_pairs=len(said) if documentation else None,
     )
+
+
+def _folder(file: Path) -> None:
+    """The folder of a file; pairs' error where it cannot be made."""
+    try:
+        file.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise pairs.unwritable(file, error) from None
 
 
 def _history(record: Record, clone: Path, out: Path, most: int) -> Record:
     """The record with what the commits of a clone gave; what its files gave stays where the history cannot be read."""
     mined = history.Mined(record.name)
-    file = out / "commits" / f"{Source(record.registry, record.name).file_name}.jsonl.gz"
-    try:
-        file.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise pairs.unwritable(file, error) from None
+    file = out / COMMITS / f"{Source(record.registry, record.name).file_name}.jsonl.gz"
+    _folder(file)
     try:
         found = history.mine(clone, history.tokenizer(), mined, licence=record.licence, most=most)
         count = pairs.write(file, found)
@@ -204,9 +224,13 @@ def _history(record: Record, clone: Path, out: Path, most: int) -> Record:
 
 def _forget(out: Path, source: Source, record: Record) -> None:
     """Remove what an earlier run had of a source that gives none now."""
-    for count, file in ((record.pairs, out), (record.commit_pairs, out / "commits")):
+    for count, place in (
+        (record.pairs, out),
+        (record.commit_pairs, out / COMMITS),
+        (record.example_pairs, out / EXAMPLES),
+    ):
         if not count:
-            (file / f"{source.file_name}.jsonl.gz").unlink(missing_ok=True)
+            (place / f"{source.file_name}.jsonl.gz").unlink(missing_ok=True)
 
 
 def _nothing(source: Source, why: str) -> Record:
@@ -234,12 +258,14 @@ def summary(done: Sequence[Record]) -> dict[str, Any]:
     languages, licences, registries = Counter[str](), Counter[str](), Counter[str]()
     commits, commits_left = Counter[str](), Counter[str]()
     refused, left, dropped = Counter[str](), Counter[str](), Counter[str]()
+    said = 0
     for record in done:
         languages.update(record.languages)
         licences[record.licence] += record.pairs
         registries[record.registry] += record.pairs
         refused[record.refused.partition(":")[0] or "taken"] += 1
         commits["pairs"] += record.commit_pairs
+        said += record.example_pairs or 0
         commits.update(record.commits_skipped)
         if record.commits_refused:
             commits[record.commits_refused.partition(":")[0]] += 1
@@ -256,6 +282,7 @@ def summary(done: Sequence[Record]) -> dict[str, Any]:
         "languages": ordered(languages),
         "licences": ordered(licences),
         "registries": ordered(registries),
+        "examples": said,
         "commits": ordered(commits),
         "commit_files_left_out": ordered(commits_left),
         "files_left_out": ordered(left),
@@ -272,6 +299,6 @@ def found(wanted: Sequence[Source], done: Sequence[Record]) -> list[Source]:
         record = records.get((source.registry, source.name))
         if record is None or not record.is_of(source):
             result.append(source)
-        elif record.pairs or record.commit_pairs:
+        elif record.pairs or record.commit_pairs or record.example_pairs:
             result.append(Source(source.registry, source.name, record.version, record.licence))
     return result

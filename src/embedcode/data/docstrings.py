@@ -15,7 +15,6 @@ from embedcode.data.never import fingerprint
 from embedcode.index.functions import functions
 from embedcode.index.grammars import GRAMMARS, parse
 from embedcode.index.languages import Language, language_of
-from embedcode.index.workers import Workers
 from embedcode.types import Pair
 
 TASK = "docstring"
@@ -122,11 +121,6 @@ def code_reason(name: str, code: str) -> str | None:
 def lost(_file: File, _why: str) -> Extracted:
     """What a file gives whose parser ended its process."""
     return Extracted(refused=Counter({CRASHED: 1}))
-
-
-def workers(cores: int) -> Workers[File, Extracted]:
-    """Processes that extract(): never this one, which a parser could take with it."""
-    return Workers(cores, extract, lost, least=1)
 
 
 class Repeats:

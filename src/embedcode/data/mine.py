@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from embedcode.data import docstrings, licences, never, sources
+from embedcode.data import docstrings, examples, licences, never, sources
 from embedcode.data.archives import Left, Member, stream
 from embedcode.data.docstrings import Extracted, File
 from embedcode.errors import UsageError
@@ -45,11 +45,22 @@ class Mined:
     """Functions left out."""
 
 
+def extract(file: File) -> Extracted:
+    """The pairs of a file, by its kind."""
+    return docstrings.extract(file) if examples.kind(file.path) is None else examples.extract(file)
+
+
+def workers(cores: int) -> Workers[File, Extracted]:
+    """Processes that extract(): never this one, which a parser could take with it."""
+    return Workers(cores, extract, docstrings.lost, least=1)
+
+
 def mine(
-    path: Path, name: str, workers: Workers[File, Extracted], own: bool = False, known_as: tuple[str, ...] = ()
-) -> Mined:
-    """The pairs of a source called `name`. `own` takes it whatever its licence; `known_as` are other names of it that
-    never.toml may list.
+    path: Path, name: str, workers: Workers[File, Extracted], own: bool = False, known_as: tuple[str, ...] = (),
+    tasks: Collection[str] = (docstrings.TASK,),
+) -> Mined:  # fmt: skip
+    """The pairs of a source called `name`, of functions, of documentation or both. `own` takes it whatever its licence;
+    `known_as` are other names of it that never.toml may list.
 
     UsageError for what archives.stream() refuses.
     """
@@ -57,7 +68,7 @@ def mine(
     if entry := next(filter(None, map(never.load().find, (*known_as, *names(path)))), None):
         mined.refused = f"{NEVER}: {entry.why}"
         return mined
-    reader = _Reader(path, name, mined, own)
+    reader = _Reader(path, name, mined, own, tasks)
     found = list(workers.done(reader))  # the licence of a folder may come behind its files
     if not reader.settle():
         return mined
@@ -79,10 +90,12 @@ def mine(
 
 
 class _Reader:
-    """The code files of a source. Stops early where a licence file is met that is not allowed; settle() at the end."""
+    """The files of a source that pairs are made from. Stops early where a licence file is met that is not allowed;
+    settle() at the end."""
 
-    def __init__(self, path: Path, name: str, mined: Mined, own: bool) -> None:
-        self._path, self._name, self._mined, self._own = path, name, mined, own
+    def __init__(self, path: Path, name: str, mined: Mined, own: bool, tasks: Collection[str]) -> None:
+        self._path, self._name, self._mined = path, name, mined
+        self._own, self._tasks = own, tasks
         self._top: str | None = "" if path.is_dir() else None
         self._tops: set[str] = set()
         """Of an archive, its outermost folders."""
@@ -110,7 +123,8 @@ class _Reader:
                 self.foreign.add(member.path.rpartition("/")[0] + "/")
 
     def _file(self, member: Member) -> File | None:
-        if docstrings.language(member.path, member.text) is None:
+        task = docstrings.TASK if examples.kind(member.path) is None else examples.TASK
+        if task not in self._tasks or (task == docstrings.TASK and not docstrings.language(member.path, member.text)):
             return None
         if not self._own and licences.foreign_header(member.text):
             self._mined.left.add(FOREIGN_HEADER, member.path)

@@ -229,6 +229,11 @@ def canonical(name: str) -> str | None:
     return typed if typed in _BY_NAME else _ALIASES.get(typed)
 
 
+def of_name(name: str) -> Language | None:
+    """The language that `canonical` means."""
+    return _BY_NAME.get(canonical(name) or "")
+
+
 def named(name: str) -> str:
     """The same; UsageError with the nearest name for one that is not known."""
     if found := canonical(name):

@@ -6,6 +6,7 @@ and one that dies takes the pool with it. Here a parser that crashes on a file c
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import struct
@@ -151,7 +152,10 @@ def serve() -> None:
             work, jobs = _receive(sys.stdin.buffer)
         except EOFError:
             return
-        _send(sys.stdout.buffer, [work(job) for job in jobs])
+        try:
+            _send(sys.stdout.buffer, [work(job) for job in jobs])
+        except BrokenPipeError:  # who asked was killed: its end says so, and a traceback of ours says nothing
+            os._exit(1)  # what is still in the buffer would raise again at a usual end
 
 
 def _send(pipe: IO[bytes], value: object) -> None:

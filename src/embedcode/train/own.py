@@ -16,6 +16,7 @@ from typing import Any
 from embedcode.data import docstrings, pairs
 from embedcode.data.archives import Left, stream
 from embedcode.data.docstrings import File
+from embedcode.data.mine import workers as extracting
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import Interval, paired_bootstrap
@@ -131,7 +132,7 @@ def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
     found: dict[str, list[Pair]] = {}
     repeats, left = docstrings.Repeats(1), Left()
     files = [File(one.path, one.text, one.path, "") for one in stream(path, left) if _is_code(one.path, one.text)]
-    with docstrings.workers(cores) as workers:
+    with extracting(cores) as workers:
         workers.start()
         for extracted in workers.done(files):
             for pair in extracted.pairs:
