@@ -1,10 +1,12 @@
 """A static model, beside BM25: a vector a token, their weighted mean a text, no network, trained on the same pairs.
 
     python bench/train/static.py RUN TASKS... --out results.json [--minutes 8] [--dim 384] [--batch 1024]
+                                 [--pair 0.2 0.4 0.6] [--model FILE]
 
-RUN is the folder of a run that has its pairs-* files, checked against every task. Tokens are those of the packaged
-model; a token's vector begins as what the packaged model gives for the token alone, as model2vec makes them
-(https://github.com/MinishLab/model2vec), and is trained with its weight by InfoNCE over the batch.
+RUN is the folder of a run that has its pairs-* files, checked against every task; sets that it has not are left out.
+FILE keeps the model, and is not trained again where it is there. With --pair the packaged model's vectors are joined with the static ones, which have so much of a score. Tokens are
+those of the packaged model; a token's vector begins as what the packaged model gives for the token alone, as model2vec
+makes them (https://github.com/MinishLab/model2vec), and is trained with its weight by InfoNCE over the batch.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,9 @@ from embedcode.evaluate.metrics import mean, ndcg_at, paired_bootstrap
 from embedcode.evaluate.systems import named
 from embedcode.model.spec import DEFAULT
 from embedcode.train.score import CUT, ndcg
-from embedcode.types import Floats, Role
+from embedcode.types import Floats, Role, Truncate
 
-SHARES = {"docstrings": 0.8, "commits": 0.05, "sql": 0.05, "shell": 0.1}
+SHARES = {"docstrings": 0.75, "examples": 0.05, "commits": 0.05, "sql": 0.05, "shell": 0.1}
 TOKENS = {"query": 64, "passage": 256}
 TEMPERATURE = 0.05
 
@@ -83,7 +85,9 @@ def first_vectors(tokenizer: Tokenizer, dim: int) -> Floats:
 def trained(run: Path, tokenizer: Tokenizer, args: argparse.Namespace) -> tuple[Static, dict[str, Any]]:
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
-    rows = {name: list(pairs.read(run / f"pairs-{name}.jsonl.gz")) for name in SHARES}
+    files = {name: run / f"pairs-{name}.jsonl.gz" for name in SHARES}
+    rows = {name: list(pairs.read(file)) for name, file in files.items() if file.is_file()}
+    whole = sum(SHARES[name] for name in rows)
     model = Static(first_vectors(tokenizer, args.dim))
     optimiser = torch.optim.Adam(model.parameters(), lr=args.rate)
     orders = {name: rng.permutation(len(own)) for name, own in rows.items()}
@@ -93,11 +97,11 @@ def trained(run: Path, tokenizer: Tokenizer, args: argparse.Namespace) -> tuple[
         for group in optimiser.param_groups:
             group["lr"] = args.rate * max(0.02, 1 - spent / (args.minutes * 60))
         batch = []
-        for name, share in SHARES.items():
-            count = round(share * args.batch)
-            places = [(at[name] + place) % len(rows[name]) for place in range(count)]
+        for name, own in rows.items():
+            count = round(SHARES[name] / whole * args.batch)
+            places = [(at[name] + place) % len(own) for place in range(count)]
             at[name] += count
-            batch += [rows[name][orders[name][place]] for place in places]
+            batch += [own[orders[name][place]] for place in places]
         queries = model(*tokenizer([pair.query for pair in batch], TOKENS["query"]))
         passages = model(*tokenizer([pair.positives[0] for pair in batch], TOKENS["passage"]))
         scores = queries @ passages.T / TEMPERATURE
@@ -107,7 +111,9 @@ def trained(run: Path, tokenizer: Tokenizer, args: argparse.Namespace) -> tuple[
         loss.backward()
         optimiser.step()
         steps, seen = steps + 1, seen + len(batch)
-    return model, {"steps": steps, "pairs_seen": seen, "seconds": round(time.monotonic() - start), "loss": loss.item()}
+    spent = round(time.monotonic() - start)
+    sizes = {name: len(own) for name, own in rows.items()}
+    return model, {"pairs": sizes, "steps": steps, "pairs_seen": seen, "seconds": spent, "loss": loss.item()}
 
 
 @torch.inference_mode()
@@ -117,7 +123,7 @@ def encoded(model: Static, tokenizer: Tokenizer, texts: Sequence[str], most: int
     return found
 
 
-def measured(model: Static, tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
+def measured(model: Static, tokenizer: Tokenizer, folder: Path, shares: Sequence[float]) -> dict[str, Any]:
     task = beir.load(folder)
     bm25 = named("bm25", settings.load({})).rank(task, 100, lambda *_: None).run
     lexical = ndcg_at(CUT, bm25, task.qrels)
@@ -126,11 +132,31 @@ def measured(model: Static, tokenizer: Tokenizer, folder: Path) -> dict[str, Any
     rate = len(task.corpus) / (time.perf_counter() - start)
     queries = encoded(model, tokenizer, list(task.queries.values()), 512)
     values = ndcg(task, queries, documents)
-    gain = paired_bootstrap(values, lexical)
-    return {
+    found: dict[str, Any] = {
         "static": round(mean(values), 4), "bm25": round(mean(lexical), 4), "documents_per_second": round(rate),
-        "gain": [round(value, 4) for value in (gain.mean, gain.low, gain.high)],
+        "gain": _interval(values, lexical),
     }  # fmt: skip
+    if not shares:
+        return found
+    encoder = embedcode.load()
+    sides = [
+        (encoder.encode(list(texts.values()), role, truncate=Truncate.END), own)
+        for texts, role, own in (
+            (task.queries, Role.QUERY, queries), (task.corpus, Role.PASSAGE, documents),
+        )
+    ]  # fmt: skip
+    alone = ndcg(task, sides[0][0], sides[1][0])
+    found["packaged"] = round(mean(alone), 4)
+    for share in shares:
+        joined = [np.hstack([packaged * (1 - share) ** 0.5, own * share**0.5]) for packaged, own in sides]
+        both = ndcg(task, *joined)
+        found[f"pair {share}"] = {"ndcg": round(mean(both), 4), "above_packaged": _interval(both, alone)}
+    return found
+
+
+def _interval(values: Mapping[str, float], others: Mapping[str, float]) -> list[float]:
+    gain = paired_bootstrap(values, others)
+    return [round(value, 4) for value in (gain.mean, gain.low, gain.high)]
 
 
 def main() -> None:
@@ -143,13 +169,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--rate", type=float, default=5e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pair", type=float, nargs="+", default=[])
+    parser.add_argument("--model", type=Path, metavar="FILE")
     args = parser.parse_args()
     tokenizer = Tokenizer()
-    model, about = trained(args.run, tokenizer, args)
+    if args.model and args.model.is_file():
+        about, weights = torch.load(args.model)
+        model = Static(np.zeros((tokenizer.size, args.dim), np.float32))
+        model.load_state_dict(weights)
+    else:
+        model, about = trained(args.run, tokenizer, args)
+        if args.model:
+            torch.save((about, model.state_dict()), args.model)
     size = sum(one.numel() for one in model.parameters())
     options = {name: getattr(args, name) for name in ("minutes", "dim", "batch", "rate", "seed")}
     result = record.context() | options | about | {"parameters": size}
-    result["tasks"] = {folder.name: measured(model, tokenizer, folder) for folder in args.tasks}
+    result["tasks"] = {folder.name: measured(model, tokenizer, folder, args.pair) for folder in args.tasks}
     for name in ("static", "bm25"):
         result[f"mean_{name}"] = round(mean({key: one[name] for key, one in result["tasks"].items()}), 4)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
