@@ -4,9 +4,10 @@
                                  [--pair 0.2 0.4 0.6] [--model FILE]
 
 RUN is the folder of a run that has its pairs-* files, checked against every task; sets that it has not are left out.
-FILE keeps the model, and is not trained again where it is there. With --pair the packaged model's vectors are joined with the static ones, which have so much of a score. Tokens are
-those of the packaged model; a token's vector begins as what the packaged model gives for the token alone, as model2vec
-makes them (https://github.com/MinishLab/model2vec), and is trained with its weight by InfoNCE over the batch.
+FILE keeps the model, and is not trained again where it is there. With --pair the packaged model's vectors are joined
+with the static ones, which have so much of a score. Tokens are those of the packaged model; a token's vector begins as
+what the packaged model gives for the token alone, as model2vec makes them (https://github.com/MinishLab/model2vec), and
+is trained with its weight by InfoNCE over the batch.
 """
 
 from __future__ import annotations
