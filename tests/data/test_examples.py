@@ -110,7 +110,7 @@ Not code at all::
 
 
 def test_asciidoc_and_notebooks_are_read() -> None:
-    adoc = f"== Reading all lines of a file\n\n[source,python]\n----\n{CODE}\n----\n"
+    adoc = f"== Reading all lines of a file\n\n[source%nowrap,python]\n----\n{CODE}\n----\n"
     cells = [
         {"cell_type": "markdown", "source": ["# Reading all\n", "We read the lines of a file and handle each one:"]},
         {"cell_type": "code", "source": CODE.splitlines(keepends=True), "outputs": []},
@@ -123,6 +123,8 @@ def test_asciidoc_and_notebooks_are_read() -> None:
 def test_prompts_and_what_a_command_answered_are_not_code() -> None:
     text = "# List all open files of a process\n\n```console\n$ lsof -p 12\nCOMMAND PID\n$ lsof | wc -l\n12\n```\n"
     assert found("a.md", text) == [("List all open files of a process", "lsof -p 12\nlsof | wc -l", "bash")]
+    commented = "# Make the sums anew\n\n```sh\n# Of all files\natlas hash --dir x\n```\n"
+    assert found("a.md", commented) == [("Make the sums anew", "# Of all files\natlas hash --dir x", "bash")]
     rust = "# Read a file in a loop\n\n"
     rust += "```rust,no_run\n# fn main() {\nlet text = read(path)?;\nprint(text.trim());\n# }\n```\n"
     assert found("a.md", rust)[0][1] == "let text = read(path)?;\nprint(text.trim());"
@@ -151,3 +153,4 @@ def test_blocks_that_never_end_cost_their_file_only() -> None:
     ]
     assert found("a.md", "```\n" * 50_001) == []
     assert found("a.rst", "x::\n\n" * 50_000) == []
+    assert found("a.md", "\n" * 100_000 + "```python\n" + CODE + "\n```\n") == []

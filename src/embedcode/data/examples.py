@@ -26,6 +26,7 @@ TASK = "example"
 LONGEST_CODE = 4_000
 """Characters: what is longer shows more than its heading says."""
 SHORTEST_CODE = 40
+SHORTEST_COMMAND = 15
 FEWEST_LINES = 2
 MOST_OF_A_FILE = 200
 """A page of more is a list, made by a program."""
@@ -39,17 +40,17 @@ UNSAID = "nothing said of a block"
 
 _NOTEBOOK = "jupyter"
 _CHANGES = re.compile(r"(?i)(?:^|/)(?:change|news|history|release|upgrad|migrat)[^/]*$")
-_FENCE = re.compile(r"(?P<indent>\s*)(?P<mark>`{3,}|~{3,})\s*\{?\.?(?P<language>[\w+#.-]*)")
+_FENCE = re.compile(r"\s*(?P<mark>`{3,}|~{3,})\s*\{?\.?(?P<language>[\w+#.-]*)")
 _DIRECTIVE = re.compile(
     r"(?P<indent>\s*)\.\. (?:code-block|code|sourcecode|ipython|testcode)::\s*(?P<language>[\w+#-]*)\s*$"
 )
 _LITERAL = re.compile(r"(?P<indent>\s*)(?!\.\. ).*::\s*$")
 _HIGHLIGHT = re.compile(r"\.\. highlight::\s*(?P<language>[\w+#-]+)")
-_SOURCE = re.compile(r"\[(?:source|%?\w*,?\s*source)[,\s]+(?P<language>[\w+#-]+)[^\]]*\]\s*$")
+_SOURCE = re.compile(r"\[(?:source[\w%.#]*)?\s*,\s*(?P<language>[\w+#-]+)[^\]]*\]\s*$")
 _ADOC_MARK = re.compile(r"(-{4,}|\.{4,})\s*$")
 _OPTION = re.compile(r"\s*:[\w-]+:")
 _PROMPT = re.compile(r">>>(?: |$)|\.\.\.(?: |$)|In \[\d*\]: ?| {3}\.{3,}: ?")
-_SHELL_PROMPT = re.compile(r"^(?:\$|%|#|>|\w*@\w*[:~ ]\S*[$#]) (?=\S)")
+_SHELL_PROMPT = re.compile(r"(?:[$%]|\w+@\w+[:~ ]\S*[$#]) (?=\S)")
 _INSTALL = re.compile(
     r"^(?:sudo |python3? -m |!|%)*(?:pip3?|pipx|uv|npm|npx|yarn|pnpm|bun|conda|mamba|brew|apt(?:-get)?|dnf|yum|pacman"
     r"|cargo|gem|go|composer|dotnet|poetry|git|cd|mkdir|make|docker|source|export|virtualenv|\./configure)\b"
@@ -70,8 +71,6 @@ _POINTER = re.compile(
     r"(?:following|below|like this|like so|as follows|as such|for example|for instance|e\.g\.)"
     r"(?: (?:code|example|snippet|way|command)s?)?\s*)[:.]*$"
 )
-
-
 _NO_PROSE = (".. ", "```", "~~~", "|", "<", "[[", "==", "{")
 _ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+")
 
@@ -146,16 +145,17 @@ def _title(path: str) -> str:
 
 def _sentence(lines: list[str], markup: str) -> str:
     """The sentence that ends above a block with a colon, since it is said of the block then; else ""."""
-    while lines and (not lines[-1].strip() or (markup == "asciidoc" and lines[-1].startswith(("[", ".")))):
-        lines = lines[:-1]
-    if not lines or not lines[-1].rstrip().endswith(":"):
+    end = len(lines)
+    while end and (not lines[end - 1].strip() or (markup == "asciidoc" and lines[end - 1].startswith(("[", ".")))):
+        end -= 1
+    if not end or not lines[end - 1].rstrip().endswith(":"):
         return ""
-    start = len(lines)
+    start = end
     while start and lines[start - 1].strip() and not lines[start - 1].lstrip().startswith(_NO_PROSE):
         start -= 1
         if _ITEM.match(lines[start]):
             break
-    paragraph = _ITEM.sub("", " ".join(line.strip() for line in lines[start:]))
+    paragraph = _ITEM.sub("", " ".join(line.strip() for line in lines[start:end]))
     said = _SENTENCES.split(comments.query(paragraph))[-1]
     said = _POINTER.sub("", _LEAD.sub("", said)).strip(" :,;")
     return "" if _ABOVE.match(said) else said[:1].upper() + said[1:]
@@ -290,4 +290,4 @@ def _refused(known: Language | None, code: str) -> str | None:
             return INSTALLS
     elif len(lines) < FEWEST_LINES:
         return SHORT_CODE
-    return SHORT_CODE if len(code) < (SHORTEST_CODE if known.name != "bash" else 15) else None
+    return SHORT_CODE if len(code) < (SHORTEST_COMMAND if known.name == "bash" else SHORTEST_CODE) else None
