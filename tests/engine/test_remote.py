@@ -19,6 +19,7 @@ from embedcode import Encoder, Role, Truncate, load
 from embedcode.engine import endpoint
 from embedcode.engine.remote import BATCH, BATCH_BYTES, IN_FLIGHT
 from embedcode.errors import EncodeError, ModelError, UsageError
+from embedcode.model.presets import INSTRUCTIONS
 from embedcode.types import InputError, Tokens
 
 Serve = Callable[..., Any]
@@ -237,8 +238,33 @@ def test_prompts_are_for_servers_that_put_none(serve: Serve) -> None:
     assert server.embeddings[-1].body["input"] == ["close a file"]
     with pytest.raises(UsageError, match="give one"):
         encoder.encode(["x"], Role.QUERY)
-    with pytest.raises(ModelError, match="is sent no instruction for a passage"):
+    with pytest.raises(ModelError, match="does not say that it takes an instruction for a passage: leave it out"):
         encoder.encode(["x"], Role.PASSAGE, instruction="find code")
+
+
+def test_an_instruction_is_sent_where_a_server_says_that_it_takes_one(serve: Serve) -> None:
+    server = serve()
+    entry = {"id": server.models[0], "instruction_roles": ["query", 7], "max_model_len": 512}
+    listed = 200, {}, json.dumps({"data": [entry]}).encode()
+
+    def ours(asked: Any) -> Any:
+        if asked.path == "/v1/models":
+            return listed
+        if asked.path != "/v1/embeddings":
+            return None
+        return server.embed({name: value for name, value in asked.body.items() if name != "instruction"})
+
+    server.answer = ours
+    encoder = load(server.url)
+    tokens = [encoder.tokenize(["x"], Role.QUERY, said)[0] for said in (None, "bug", "find code", "bug")]
+    assert encoder.forward([one for one in tokens if isinstance(one, Tokens)]).shape == (4, 64)
+    sent = [asked.body.get("instruction") for asked in server.embeddings[-4:]]
+    assert sorted(map(str, sent)) == sorted(map(str, [None, INSTRUCTIONS["bug"], "find code", INSTRUCTIONS["bug"]]))
+    count = len(server.embeddings)
+    for again in (encoder, load(server.url)):  # another process
+        with pytest.raises(ModelError, match="takes an instruction for a passage"):
+            again.encode(["x"], Role.PASSAGE, instruction="bug")
+    assert len(server.embeddings) == count, "nothing is sent"
 
 
 # Which model

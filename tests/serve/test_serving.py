@@ -20,6 +20,7 @@ import pytest
 
 import embedcode
 from embedcode import Role
+from embedcode.errors import ModelError
 from embedcode.model.presets import INSTRUCTIONS
 
 from .serving import MODEL, PATIENCE, Server, prompted, serving
@@ -423,6 +424,10 @@ def test_a_model_with_prompts_wants_a_role_and_no_prompt_twice(tmp_path: Path) -
         told = embed("log out", input_type="query", instruction="bug")[1]["data"][0]["embedding"]
         expected = encoder.encode(["log out"], Role.QUERY, INSTRUCTIONS["bug"])[0]
         assert np.allclose(told, expected, atol=1e-6)
+        client = embedcode.load(f"http://127.0.0.1:{server.port}")
+        assert np.allclose(client.encode(["log out"], Role.QUERY, "bug")[0], expected, atol=1e-6)
+        with pytest.raises(ModelError, match="takes an instruction for a passage"):
+            client.encode(["log out"], Role.PASSAGE, "bug")
         status, answer = embed("log out", input_type="query", instruction="find the code " * 120)
         assert (status, answer["error"]["param"]) == (400, "instruction")
         assert "no room for a text in 256 tokens: shorten it" in answer["message"]

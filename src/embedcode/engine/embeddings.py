@@ -43,6 +43,7 @@ class Embeddings:
         truncate: Truncate,
         call: Call,
         dimensions: int | None = None,
+        instruction: str = "",
     ) -> Answer:
         """The answer for texts of one role. A field that the server refuses is left out from then on."""
         body: dict[str, Any] = {
@@ -57,6 +58,8 @@ class Embeddings:
             del body["input_type"]
         if dimensions is not None:
             body["dimensions"] = dimensions
+        if instruction:
+            body["instruction"] = instruction
         while True:
             for name in self.refused & body.keys():
                 del body[name]

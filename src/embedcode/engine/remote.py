@@ -49,6 +49,8 @@ class RemoteTokens(Tokens):
     truncate: Truncate = Truncate.NONE
     index: int = 0
     """Its place in the call of tokenize()."""
+    instruction: str = ""
+    """That the server is to put into its prompt."""
 
 
 class RemoteEncoder:
@@ -114,13 +116,14 @@ class RemoteEncoder:
         truncate: Truncate = Truncate.NONE,
         max_tokens: int | None = None,
     ) -> list[Tokens | InputError]:
-        """Asks nothing: a text that is too long for the server is an EncodeError of forward()."""
+        """Asks nothing: a text that is too long for the server is an EncodeError of forward(), and an instruction that
+        it takes none of a ModelError."""
         texts = listed(texts)
         if max_tokens is not None:
             raise UsageError(f"{self.address.url} cuts at its own limit only: leave max_tokens {max_tokens} out.")
         role = role_of(role)
-        prompt = self._prompt(role, instruction)
-        return [self._entry(index, text, prompt, role, truncate) for index, text in enumerate(texts)]
+        prompt, told = self._prompt(role, instruction)
+        return [self._entry(index, text, prompt, role, truncate, told) for index, text in enumerate(texts)]
 
     def forward(self, tokens: Sequence[Tokens]) -> Floats:
         import numpy as np
@@ -132,6 +135,7 @@ class RemoteEncoder:
         self._calls.add(call)
         try:
             served = self._ask(call)
+            self._check_instructions(served, entries)
             parts = self._parts(served, entries, call)
             return np.concatenate([np.empty((0, served.dim), np.float32), *parts])
         except BaseException:
@@ -237,28 +241,34 @@ class RemoteEncoder:
             raise self._failure(served, answer)
         return int(self._embeddings.rows(answer, 1).shape[1])
 
-    def _entry(self, index: int, text: object, prompt: str, role: Role, truncate: Truncate) -> Tokens | InputError:
+    def _entry(
+        self, index: int, text: object, prompt: str, role: Role, truncate: Truncate, instruction: str
+    ) -> Tokens | InputError:
         if not isinstance(text, str):
             return InputError(
                 index, f"Input {index} is a {type(text).__name__}: a server is sent texts, give a string."
             )
         sent = prompt + printable(text)
         size = int(len(sent) / CHARACTERS) + 1
-        ids = tuple(digest(sent, role, truncate))
-        return RemoteTokens(ids, size, size, 0, True, sent, role, truncate, index)
+        ids = tuple(digest(sent, role, truncate, instruction))
+        return RemoteTokens(ids, size, size, 0, True, sent, role, truncate, index, instruction)
 
-    def _prompt(self, role: Role, instruction: str | None) -> str:
+    def _prompt(self, role: Role, instruction: str | None) -> tuple[str, str]:
+        """What is put before a text here, and the instruction that the server puts into its own prompt."""
         prompt = self._prompts.get(role, "")
-        if "{instruction}" in prompt and instruction is not None:
-            return prompt.replace("{instruction}", task(instruction))
-        if "{instruction}" in prompt:
+        if "{instruction}" not in prompt:
+            return prompt, "" if instruction is None else printable(task(instruction))
+        if instruction is None:
             raise UsageError(f"the prompt of a {role} has an {{instruction}}: give one.")
-        if instruction is not None:
+        return prompt.replace("{instruction}", task(instruction)), ""
+
+    def _check_instructions(self, served: Served, entries: Sequence[RemoteTokens]) -> None:
+        """ModelError for one that the server would refuse, or pass over in silence."""
+        for role in sorted({entry.role for entry in entries if entry.instruction} - set(served.instructed)):
             raise ModelError(
-                f"{self.address.url} is sent no instruction for a {role}, since servers put their own: leave it out, "
-                "or give load() the prompts of a server that puts none."
+                f"{self.address.url} does not say that it takes an instruction for a {role}: leave it out, or give "
+                "load() the prompts of a server that puts none."
             )
-        return prompt
 
     def _parts(self, served: Served, entries: Sequence[RemoteTokens], call: Call) -> list[Floats]:
         """Vectors of each request, in order, with several under way."""
@@ -279,7 +289,7 @@ class RemoteEncoder:
         from embedcode.engine.vectors import unit
 
         texts, role, truncate = [entry.text for entry in batch], batch[0].role, batch[0].truncate
-        answer = self._embeddings.post(served, texts, role, truncate, call)
+        answer = self._embeddings.post(served, texts, role, truncate, call, instruction=batch[0].instruction)
         if not answer.ok:
             if len(batch) == 1 or answer.status in NOBODY:
                 raise self._refusal(served, answer, batch[0], first, call)
@@ -352,10 +362,15 @@ def _batches(entries: Sequence[RemoteTokens]) -> Iterator[slice]:
     start = size = 0
     for at, entry in enumerate(entries):
         length = len(entry.text.encode())
-        same = (entry.role, entry.truncate) == (entries[start].role, entries[start].truncate)
+        same = _settings(entry) == _settings(entries[start])
         if at > start and (not same or at - start == BATCH or size + length > BATCH_BYTES):
             yield slice(start, at)
             start, size = at, 0
         size += length
     if entries:
         yield slice(start, len(entries))
+
+
+def _settings(entry: RemoteTokens) -> tuple[Role, Truncate, str]:
+    """What is said once for all texts of a request."""
+    return entry.role, entry.truncate, entry.instruction

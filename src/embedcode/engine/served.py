@@ -35,6 +35,8 @@ class Served:
     dim: int = 0
     refused: tuple[str, ...] = ()
     """Fields of a request that the server does not know."""
+    instructed: tuple[str, ...] = ()
+    """Roles whose texts it reads with an instruction, as servers of ours tell."""
 
     @property
     def same(self) -> tuple[str, str]:
@@ -60,7 +62,7 @@ def told(endpoint: Endpoint, call: Call | None = None) -> Served:
     entry = entries.get(model, {})
     metadata = endpoint.ask("/metadata", call=call).value
     metadata = metadata if isinstance(metadata, dict) else {}
-    limit = entry.get("max_model_len")
+    limit, roles = entry.get("max_model_len"), entry.get("instruction_roles")
     weights = [entry.get("root"), limit, metadata.get("modelInfo")]
     engine = [metadata.get("version"), metadata.get("selectedModelProfileId")]
     return Served(
@@ -69,13 +71,14 @@ def told(endpoint: Endpoint, call: Call | None = None) -> Served:
         engine=" ".join(part for part in engine if isinstance(part, str)),
         max_tokens=limit if type(limit) is int and limit > 0 else NOT_TOLD,
         suffixes=all(f"{model}{suffix}" in entries for suffix in suffixes),
+        instructed=tuple(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else (),
     )
 
 
 def kept(path: Path) -> Served | None:
     try:
         fields = json.loads(path.read_text("utf-8"))
-        return Served(**fields | {"refused": tuple(fields["refused"])})
+        return Served(**fields | {name: tuple(fields.get(name, ())) for name in ("refused", "instructed")})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -37,6 +37,9 @@ class About:
 def routes(embedder: Embedder, about: About) -> list[Route]:
     started = int(time.time())
     name = embedder.model.name
+    # Nothing where there are none: the entry is OpenAI's then, and NIM's.
+    instructed = [role for role, prompt in embedder.model.prompts.items() if "{instruction}" in prompt]
+    more = {"instruction_roles": instructed} if instructed else {}
 
     def ready() -> tuple[int, Any]:
         record = {"object": "health.response", "message": WORDS[embedder.stage], "ready": embedder.ready}
@@ -54,6 +57,7 @@ def routes(embedder: Embedder, about: About) -> list[Route]:
                 "owned_by": "embedcode",
                 "root": name,
                 "max_model_len": embedder.max_tokens,
+                **more,
             }
             for one in embedder.model.names
         ]
