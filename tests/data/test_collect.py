@@ -388,7 +388,10 @@ def test_the_list_of_the_recipe_has_a_licence_of_each_and_only_the_other_has_wha
 
 
 def test_collected_examples_have_a_folder_of_their_own(registry: Path) -> None:
+    readme = "# The lengths of all sides\n\n```py\nfor side in shape.sides:\n    print(side.length * scale)\n```\n"
+    fields = "Metadata-Version: 2.1\nDescription-Content-Type: text/markdown; charset=UTF-8\n\n"
     with zipfile.ZipFile(registry / "shelf" / "width-1.5-py3-none-any.whl", "a") as archive:
+        archive.writestr("width-1.dist-info/METADATA", fields + readme)
         archive.writestr(
             "width/docs/guide.md",
             "# Adds up the widths\n\n```python\nfor part in shape:\n    total += part.width * scale\n```\n",
@@ -399,8 +402,10 @@ def test_collected_examples_have_a_folder_of_their_own(registry: Path) -> None:
     assert collect.collect(wanted, out, 1, documentation=True), "what was mined without them is mined again"
     assert [pair.task for pair in pairs.read(out / "pypi-width.jsonl.gz")] == ["docstring"] * 3
     said = list(pairs.read(out / collect.EXAMPLES / "pypi-width.jsonl.gz"))
-    assert [pair.task for pair in said] == ["example"] and said[0].source == "pypi:width 1.5"
-    assert collect.summary(collect.records(out))["examples"] == 1
+    assert [pair.query for pair in said] == ["The lengths of all sides", "Adds up the widths"] and said[
+        0
+    ].source == "pypi:width 1.5"
+    assert collect.summary(collect.records(out))["examples"] == 2
     asked = (registry / "asked").read_text()
     assert collect.collect(wanted, out, 1, documentation=True)
     assert (registry / "asked").read_text() == asked

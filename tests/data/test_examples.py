@@ -120,6 +120,17 @@ def test_asciidoc_and_notebooks_are_read() -> None:
     assert found("a.ipynb", notebook) == [("We read the lines of a file and handle each one", CODE, "python")]
 
 
+def test_a_wheels_description_is_of_the_markup_that_its_fields_say() -> None:
+    fields, path = "Metadata-Version: 2.1\nName: a\n", "a-1.0.dist-info/METADATA"
+    markdown = f"# Reading all lines of a file\n\n```python\n{CODE}\n```\n"
+    rst = "Reading all lines\n=================\n\n.. code:: python\n\n    " + CODE.replace("\n", "\n    ")
+    expected = [("Reading all lines of a file", CODE, "python")]
+    assert found(path, f"{fields}Description-Content-Type: text/markdown\n\n{markdown}") == expected
+    assert found(path, f"{fields}\n{rst}") == [("Reading all lines", CODE, "python")]
+    assert found(path, f"{fields}Description-Content-Type: text/plain\n\n{markdown}") == []
+    assert found("a-1.0.dist-info/RECORD", f"{fields}\n{rst}") == []
+
+
 def test_prompts_and_what_a_command_answered_are_not_code() -> None:
     text = "# List all open files of a process\n\n```console\n$ lsof -p 12\nCOMMAND PID\n$ lsof | wc -l\n12\n```\n"
     assert found("a.md", text) == [("List all open files of a process", "lsof -p 12\nlsof | wc -l", "bash")]

@@ -1,8 +1,8 @@
 """Examples: what documentation says that code does, paired with the block of code below it.
 
 Docstrings are statements; headings and the sentences before a block are nearer to what people ask ("Read a file in
-chunks"). Markdown, reStructuredText, AsciiDoc and notebooks are read. Extraction of one file is pure, as docstrings.py
-has it. Knows nothing of where files are from and of their licences.
+chunks"). Markdown, reStructuredText, AsciiDoc and notebooks are read, and the description in a wheel. Extraction of one
+file is pure, as docstrings.py has it. Knows nothing of where files are from and of their licences.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ INSTALLS = "installation"
 ELSEWHERE = "block of another file"
 UNSAID = "nothing said of a block"
 
-_NOTEBOOK = "jupyter"
+_NOTEBOOK, _WHEEL = "jupyter", "a wheel's metadata"
+_METADATA = re.compile(r"(?:^|/)[^/]+\.(?:dist-info/METADATA|egg-info/PKG-INFO)")
+_CONTENT_TYPE = re.compile(r"^Description-Content-Type:\s*([\w/-]+)", re.IGNORECASE | re.MULTILINE)
 _CHANGES = re.compile(r"(?i)(?:^|/)(?:change|news|history|release|upgrad|migrat)[^/]*$")
 _FENCE = re.compile(r"\s*(?P<mark>`{3,}|~{3,})\s*\{?\.?(?P<language>[\w+#.-]*)")
 _DIRECTIVE = re.compile(
@@ -85,10 +87,17 @@ class _Block:
 
 def kind(path: str) -> str | None:
     """The markup of a file of documentation that examples can be read from, by its name; None for others."""
+    if is_description(path):
+        return _WHEEL
     known = language_of(path)
     if known is None or _CHANGES.search(path):
         return None
     return known.name if known.name in READERS or known.name == _NOTEBOOK else None
+
+
+def is_description(path: str) -> bool:
+    """Whether a file holds what a package of PyPI says of itself: its readme, as a rule."""
+    return _METADATA.fullmatch(path) is not None
 
 
 def extract(file: File) -> Extracted:
@@ -104,6 +113,8 @@ def _extract(file: File) -> Extracted:
     markup, text = kind(file.path), file.text
     if markup == _NOTEBOOK:
         markup, text = "markdown", _notebook(text)
+    elif markup == _WHEEL:
+        markup, text = _description(text)
     if markup is None:
         return result
     lines = text.expandtabs(4).split("\n")
@@ -246,6 +257,14 @@ def _notebook(text: str) -> str:
         elif cell.get("cell_type") == "code" and "`````" not in source:
             parts.append(f"`````{language}\n{source}\n`````")
     return "\n\n".join(parts)
+
+
+def _description(text: str) -> tuple[str | None, str]:
+    """Markup and text of a description, which stands below the fields and is reStructuredText unless they say other."""
+    fields, _, body = text.partition("\n\n")
+    said = _CONTENT_TYPE.search(fields)
+    kinds = {"text/markdown": "markdown", "text/x-rst": "restructuredtext"}
+    return kinds.get(said[1].lower()) if said else "restructuredtext", body
 
 
 # ---- the code of a block -----------------------------------------------------------------------------------------

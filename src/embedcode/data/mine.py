@@ -107,7 +107,7 @@ class _Reader:
 
     def __iter__(self) -> Iterator[File]:
         archive = not self._path.is_dir()
-        for member in stream(self._path, self._mined.left, always=licences.may_be):
+        for member in stream(self._path, self._mined.left, always=self._always):
             if self._top is None and "/" in member.path:  # a file may stand beside the folder that holds all others
                 self._top = member.path.partition("/")[0]
             if archive and "/" in member.path:
@@ -121,6 +121,10 @@ class _Reader:
                 yield file
             elif not self._own and licences.of_folder(member.path) and not licences.known(member.text):
                 self.foreign.add(member.path.rpartition("/")[0] + "/")
+
+    def _always(self, path: str) -> bool:
+        """Whether a file is wanted in whatever folder."""
+        return licences.may_be(path) or (examples.TASK in self._tasks and examples.is_description(path))
 
     def _file(self, member: Member) -> File | None:
         task = docstrings.TASK if examples.kind(member.path) is None else examples.TASK
