@@ -6,10 +6,10 @@
 
 RUN is the folder of a run of RECIPE.yaml that has its pairs-* (checked against every task) and consistent-* files: all
 runs draw from these. ablations.yaml has, by name, the keys that differ; `sets` names the data sets that are used, or
-gives each its weight; `groups` what those of a set have in common that come together;
-`source: unfiltered` takes pairs that the base did not have to find, `source: mined` those with the negatives that
---mine found once for all runs by the base; `blends` scores shares of the tuned weights beside what the recipe asks for.
-Several processes share the list by --part; --keep has each one's checkpoint.
+gives each its weight; `groups` says what pairs of a set have in common that come together; `source: unfiltered` takes
+pairs that the base did not have to find, `source: mined` those with the negatives that --mine found once for all runs
+by the base; `blends` scores shares of the tuned weights beside what the recipe asks for. Several processes share the
+list by --part; --keep has each one's checkpoint.
 """
 
 from __future__ import annotations
