@@ -6,9 +6,11 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,14 +179,25 @@ def test_a_model_that_does_not_exist(call: Run) -> None:
     assert b"nowhere" in done.stderr
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(call: Run, tmp_path: Path, environment: dict[str, str]) -> None:
-    """Blocks of 32,768 tokens: the second is being computed when the interrupt comes."""
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    call: Run, tmp_path: Path, environment: dict[str, str], serve: Callable[..., Any]
+) -> None:
+    """Blocks of 32,768 tokens: the second is being computed when the interrupt comes. By a server, which can wait."""
     texts = [f"{number} {'value = compute(other) ' * 40}" for number in range(170)]
     rows = [json.dumps({"text": text, "id": number}) for number, text in enumerate(texts)]
     (tmp_path / "in.jsonl").write_text("\n".join(rows))
-    arguments = ("embed", "in.jsonl", "--role", "passage", "-o")
+    server, interrupted = serve(), threading.Event()
+
+    def answer(asked: Any) -> None:
+        """As it does, but to a second block."""
+        if any(part.stat().st_size > 10_000 for part in tmp_path.glob(".out*.part")):
+            interrupted.wait(120)
+
+    arguments = ("embed", "in.jsonl", "--role", "passage", "--model", server.url, "-o")
     assert call(*arguments, "whole.npy").returncode == 0
+    server.answer = answer
     for name, how, code in (("out.npy", signal.SIGKILL, -9), ("out.jsonl", signal.SIGINT, 130)):
+        interrupted.clear()
         part = tmp_path / f".{name}.part"
         command = [sys.executable, "-m", "embedcode", *arguments, name]
         with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
@@ -193,6 +206,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(call: Run, tmp_path: Path, 
                 time.sleep(0.05)
             process.send_signal(how)
             _, told = process.communicate(timeout=60)
+        interrupted.set()
         assert process.returncode == code, told
         assert not (tmp_path / name).exists()
         note, kept = tmp_path / f".{name}.part.json", part.read_bytes()
