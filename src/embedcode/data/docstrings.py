@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from embedcode.data import comments
@@ -72,9 +73,14 @@ def language(path: str, text: str) -> Language | None:
 
 
 def extract(file: File) -> Extracted:
-    """The documented functions of one file. Never raises: what fails at one file must not cost the others."""
+    """The documented functions of one file; never raises."""
+    return guarded(_extract, file)
+
+
+def guarded(extraction: Callable[[File], Extracted], file: File) -> Extracted:
+    """What it extracts from one file. Never raises: what fails at one file must not cost the others."""
     try:
-        return _extract(file)
+        return extraction(file)
     except Exception as error:
         return Extracted(refused=Counter({f"{FAILED} ({type(error).__name__})": 1}))
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from textwrap import dedent
 
 from embedcode.data import comments
-from embedcode.data.docstrings import FAILED, Extracted, File
+from embedcode.data.docstrings import Extracted, File, guarded
 from embedcode.data.never import fingerprint
 from embedcode.index.headings import READERS, sections
 from embedcode.index.languages import Language, language_of, of_name
@@ -101,11 +100,8 @@ def is_description(path: str) -> bool:
 
 
 def extract(file: File) -> Extracted:
-    """The examples of one file. Never raises: what fails at one file must not cost the others."""
-    try:
-        return _extract(file)
-    except Exception as error:
-        return Extracted(refused=Counter({f"{FAILED} ({type(error).__name__})": 1}))
+    """The examples of one file; never raises."""
+    return guarded(_extract, file)
 
 
 def _extract(file: File) -> Extracted:
