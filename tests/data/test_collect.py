@@ -200,6 +200,26 @@ def test_commits_are_mined_where_only_the_files_were(hub: Path) -> None:
     assert collect.collect(wanted, out, 1, commits=10, progress=steps.append) and len(steps) == 1
 
 
+def test_what_was_not_asked_for_again_stays(hub: Path) -> None:
+    """Commits where documentation is mined too, and the other way round."""
+    guide = "# Adds up the widths\n\n```python\nfor part in shape:\n    total += part.width * scale\n```\n"
+    root = hub / "hub" / "acme" / "shapes"
+    (root / "GUIDE.md").write_text(guide)
+    command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*command, "add", "."], cwd=root, check=True)
+    subprocess.run([*command, "commit", "-qm", "Say how it is used"], cwd=root, check=True)
+    wanted, files = [Source("github", "acme/shapes")], ("examples", "commits")
+    for out, runs in (
+        (hub / "a", ({"commits": 10}, {"documentation": True})),
+        (hub / "b", ({"documentation": True}, {"commits": 10})),
+    ):
+        for asked in runs:
+            assert collect.collect(wanted, out, 1, **asked)  # type: ignore[arg-type]
+        [record] = collect.records(out)
+        assert (record.pairs, record.example_pairs, record.commit_pairs) == (1, 1, 2)
+        assert all((out / name / "github-acme+shapes.jsonl.gz").exists() for name in files)
+
+
 def test_a_folder_under_another_licence_gives_no_commits(hub: Path) -> None:
     root = hub / "hub" / "acme" / "shapes"
     paid = root / "enterprise"

@@ -142,6 +142,9 @@ def collect(
                     record = _mined(exact, mined, out, documentation)
                     if commits and source.registry == "github" and record.licence:
                         record = _history(record, path, out, commits)
+                    before = known.get((source.registry, source.name))
+                    if before is not None and record.licence and before.version == record.version:
+                        record = _with(record, before, commits, documentation)
             shutil.rmtree(folder / source.file_name, ignore_errors=True)
             _forget(out, source, record)
             _write(out / f"{source.file_name}.json", asdict(record) | {"seconds": round(time.monotonic() - began, 1)})
@@ -194,6 +197,16 @@ def _mined(source: Source, mined: Mined, out: Path, documentation: bool) -> Reco
         dropped=dict(mined.dropped),
         example_pairs=len(said) if documentation else None,
     )
+
+
+def _with(record: Record, before: Record, commits: int, documentation: bool) -> Record:
+    """The record with what an earlier run had of the same version and this one was not asked for."""
+    if not documentation:
+        record = replace(record, example_pairs=before.example_pairs)
+    if not commits:
+        names = ("commits", "commit_pairs", "commits_skipped", "commits_refused", "commits_left")
+        record = replace(record, **{name: getattr(before, name) for name in names})
+    return record
 
 
 def _folder(file: Path) -> None:
