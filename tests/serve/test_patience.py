@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from embedcode.serve.patience import OVERLOADED, REST_SECONDS, Patient
+from embedcode.serve.patience import Patient
 
 
 async def large(scope: Any, receive: Any, send: Any) -> None:
@@ -58,37 +58,6 @@ def test_an_unread_answer_is_dropped_though_its_connection_is_closing() -> None:
     asyncio.run(run())
     assert closing == [True]
     assert len(lost) == 1
-
-
-def test_who_was_refused_for_an_overload_rests_and_nobody_else() -> None:
-    """A caller who asks again at once is answered some 20 times a second; another one, meanwhile, at once."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["state"][OVERLOADED] = scope["path"] == "/full"
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
-        await send({"type": "http.response.body", "body": b"x"})
-
-    async def asks(port: int, path: str, times: int) -> float:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        since = time.monotonic()
-        for _ in range(times):
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-            assert (await reader.readuntil(b"\r\n\r\nx")).startswith(b"HTTP/1.1 200")
-        took = time.monotonic() - since
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
-        assert (await reader.read()).endswith(b"x")
-        writer.close()
-        return took
-
-    async def run() -> None:
-        server = await listening(app)
-        port = server.sockets[0].getsockname()[1]
-        full, *others = await asyncio.gather(asks(port, "/full", 7), *(asks(port, "/", 7) for _ in range(3)))
-        assert 5 * REST_SECONDS < full < 5 + 7 * REST_SECONDS
-        assert min(others) < full / 2
-        server.close()
-
-    asyncio.run(run())
 
 
 def test_who_reads_slowly_but_steadily_gets_the_whole_answer() -> None:

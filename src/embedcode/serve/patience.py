@@ -1,6 +1,6 @@
 """Patience: uvicorn's protocol with an end to it, for who opens a connection and sends, or reads, drop by drop.
 
-It also tells of what is no HTTP, which no application hears of, and lets those rest who were refused for an overload.
+It also tells of what is no HTTP, which no application hears of.
 """
 
 from __future__ import annotations
@@ -26,14 +26,6 @@ _BARE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 PIPELINED = 8
 """Requests of a connection that may wait for the one before them: each that is answered lets another 256 KB of what the
 last of them brings in, which nobody has counted yet."""
-
-
-OVERLOADED = "overloaded"
-"""In the state of a request, where it was refused since there is too much to do."""
-REST_SECONDS = 0.05
-"""At most, from such a refusal until its connection is read again, together with all others that rest. Who asks again
-at once has come too early anyhow, and each that comes alone wakes a process whose code an engine at work has driven
-from the caches: 1.5 ms for a refusal that takes .4 on a quiet machine."""
 
 
 class Patient(HttpToolsProtocol):
@@ -123,15 +115,6 @@ class Patient(HttpToolsProtocol):
         one = weakref.ref(cycle)  # or it would wait, with its scope, for the collector of circles
         cycle.scope["state"][WHOLE] = lambda: (known := one()) is not None and not known.more_body
         super()._start_asgi_task(cycle, app)
-
-    def on_response_complete(self) -> None:
-        refused = self._answering is not None and self._answering.scope["state"].get(OVERLOADED)
-        super().on_response_complete()
-        at_work = self.cycle is not None and not self.cycle.response_complete
-        if refused and not at_work and not self.transport.is_closing():
-            self.flow.pause_reading()
-            end = (self.loop.time() // REST_SECONDS + 1) * REST_SECONDS  # the same for all that rest
-            self.loop.call_at(end, self.flow.resume_reading)
 
     def _refuse(self, status: int, said: str) -> None:
         """What no application hears of, in the shape of all other errors; a half-sent answer would be made another."""

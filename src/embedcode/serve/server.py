@@ -43,7 +43,7 @@ from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
-from embedcode.serve.patience import OVERLOADED, Patient
+from embedcode.serve.patience import Patient
 from embedcode.serve.port import listen, raise_limit
 from embedcode.serve.problem import ProblemError, raised, respond
 from embedcode.serve.worker import Load
@@ -193,7 +193,6 @@ def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Star
     async def refused(request: Request, error: Exception) -> Response:
         problem = raised(request, error)
         request.state.note["error"] = problem.message
-        setattr(request.state, OVERLOADED, problem.code == "overloaded")
         # The embedder counts its own.
         if problem.reason in ("role", "memory", "scope", "draining", search_api.QUOTA, search_api.SEARCHES):
             metrics.refused.labels(problem.reason).inc()
