@@ -4,9 +4,11 @@ size, and callers who send drop by drop. Each is refused with its status, and no
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,6 +163,28 @@ def test_a_body_that_comes_drop_by_drop_is_refused_in_time_and_hinders_nobody(
         for line in lines:
             line.close()
     assert server.metric(f'embedcode_requests_total{{path="{path}",status="408"}}') >= 40
+
+
+def test_a_crowd_that_comes_and_leaves_at_once_takes_no_memory(server: Server) -> None:
+    """The server is held while 1,500 come, so that all of them wait for it, and are gone, when it goes on."""
+    process, sent = Path(f"/proc/{server.process.pid}"), b'{"model": "embedcode-small", "input": "' + b"x" * 40_000
+    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(sent) + 9}\r\n\r\n".encode()
+
+    def megabytes(field: str) -> float:
+        (line,) = [line for line in (process / "status").read_text().splitlines() if line.startswith(field)]
+        return int(line.split()[1]) / 1024
+
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        for _ in range(1500):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as line:
+                line.sendall(head + sent)
+        (process / "clear_refs").write_text("5")  # the peak begins anew
+        before = megabytes("VmHWM")
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    assert server.embed("behind them")[0] == 200
+    assert megabytes("VmHWM") - before < 60  # that were sent; 24 measured, and 148 where all are accepted at once
 
 
 def test_a_body_that_is_cut_off_is_no_mistake_of_the_server(server: Server) -> None:

