@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from embedcode.cli.embed import _as_begun
 from embedcode.cli.growing import Growing, begun
 from embedcode.engine import memory, precision, torch_encoder
 from embedcode.errors import UsageError
+from embedcode.model.spec import DEFAULT
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 TEXTS = ["def parse(text): ...", "close the socket", "naïve café"]
@@ -48,6 +50,23 @@ def test_npy_holds_what_python_gives(call: Run, passages: Path, tmp_path: Path) 
     np.testing.assert_allclose(found, load().encode(TEXTS, Role.PASSAGE), atol=1e-5)
     assert [path.name for path in tmp_path.glob(".*")] == []
     assert list((tmp_path / "home" / "outputs").iterdir()) == []
+
+
+def test_where_our_home_cannot_be_written(run: Run, passages: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    env = {"EMBEDCODE_HOME": str(tmp_path / "file" / "home"), "TMPDIR": str(tmp_path)}
+    done = run("embed", str(passages), "--role", "passage", "-o", "out.npy", env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert len(np.load(tmp_path / "out.npy")) == len(TEXTS)
+    assert [path.name for path in tmp_path.rglob("*.lock")] == []
+
+
+def test_a_model_whose_graph_is_not_there(call: Run, passages: Path, tmp_path: Path) -> None:
+    shutil.copytree(DEFAULT, tmp_path / "model", ignore=shutil.ignore_patterns("*.onnx"))
+    for command in (["embed", str(passages), "--role", "passage", "--model"], ["models", "inspect"]):
+        done = call(*command, "model")
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert b"model.onnx is not there: export it again" in done.stderr
 
 
 def test_json_lines_keep_order_and_ids_and_every_bit(call: Run, passages: Path, tmp_path: Path) -> None:

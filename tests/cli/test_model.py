@@ -62,6 +62,12 @@ def test_a_search_uses_the_model_that_the_index_was_made_with(call: Run, reposit
     assert len(json.loads(found.stdout)["hits"]) == 2
 
 
+def test_an_index_says_in_which_precision_its_vectors_are(call: Run, repository: Path, model: Path) -> None:
+    done = call("index", str(repository), "--model", str(model), "--wait")
+    assert b"computed in " in done.stderr
+    assert b"computed in " not in call("index", str(repository), "--wait").stderr  # nothing was
+
+
 def test_an_index_refuses_another_model_with_the_cure(call: Run, run: Run, repository: Path, model: Path) -> None:
     assert call("index", str(repository), "--wait").returncode == 0
     done = run("index", str(repository), "--model", str(model), "--wait")

@@ -241,6 +241,17 @@ def test_a_damaged_graph(exported: Exported, tmp_path: Path, form: str) -> None:
         encoder.encode(["x"], Role.QUERY)
 
 
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_a_graph_that_is_not_there(exported: Exported, tmp_path: Path, form: str) -> None:
+    shutil.copytree(exported("minilm", form), tmp_path / "other")
+    path = tmp_path / "other" / GRAPHS[form][0]
+    path.unlink()
+    encoder = load(str(tmp_path / "other"))
+    assert encoder.checks() == [("weights", f"{path} is not there: export it again.", False)]
+    with pytest.raises(ModelError, match=rf"{path.name} is not there: export it again"):
+        encoder.encode(["x"], Role.QUERY)
+
+
 def test_a_prompt_may_be_replaced_for_queries_alone(exported: Exported) -> None:
     folder = str(exported("minilm"))
     asked = load(folder, prompts={Role.QUERY: "query: "}).encode(["x"], Role.QUERY)

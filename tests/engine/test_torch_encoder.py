@@ -329,7 +329,7 @@ def test_a_row_that_is_not_finite_is_computed_again_alone_in_full_precision(
     monkeypatch.setitem(found.__dict__, "_network", overflowing)
     vectors = passages(found, TEXTS)
     assert found.repaired == 2
-    assert found.remarks() == ["2 vectors were not finite and were computed again in fp32"]
+    assert found.remarks() == ["2 vectors were not finite and were computed again alone, in fp32"]
     np.testing.assert_allclose(vectors[:2], passages(exact, TEXTS[:2]), atol=1e-6)
     assert np.isfinite(vectors).all()
 

@@ -51,6 +51,13 @@ def replaced(path: str, content: bytes) -> Damage:
     return lambda folder: (folder / path).write_bytes(content)
 
 
+def headed(kind: str) -> Damage:
+    """With one more module than sentence-transformers pools by."""
+    module = {"idx": 2, "name": "2", "path": "2_Head", "type": kind}
+    path = "modules.json"
+    return lambda folder: write_json(folder / path, [*json.loads((folder / path).read_text()), module])
+
+
 def removed(path: str) -> Damage:
     return lambda folder: (folder / path).unlink()
 
@@ -132,6 +139,8 @@ INDEX = "model.safetensors.index.json"
         ("embeddinggemma", edited("2_Dense/config.json", activation_function="torch.nn.ReLU"), "ReLU"),
         ("embeddinggemma", replaced("modules.json", b'{"a": 1}'), "modules.json"),
         ("embeddinggemma", replaced("modules.json", b'[{"path": "", "type": 3}]'), "modules.json"),
+        ("minilm", headed("sentence_transformers.models.LayerNorm"), "2_Head is a .*LayerNorm, which embedcode does"),
+        ("minilm", headed("pylate.models.Dense.Dense"), "2_Head is a pylate.models.Dense.Dense, which embedcode does"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_by_name(

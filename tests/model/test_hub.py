@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from embedcode.errors import ModelError
-from embedcode.model.hub import find
+from embedcode.model.hub import find, local
 
 NAME, REVISION = "acme/encoder", "a" * 40
 
@@ -96,6 +96,15 @@ def test_the_hub_is_asked_until_all_of_a_model_is_here_and_then_no_more(hub: typ
     hub.asked.clear()
     assert find(NAME) == folder
     assert hub.asked == []
+
+
+def test_an_adapter_that_is_here_is_found(hub: type[Hub]) -> None:
+    hub.files = {"adapter_config.json": b"{}", "adapter_model.safetensors": b""}
+    assert local(NAME) is None
+    find(NAME)
+    folder = local(NAME)
+    assert folder is not None
+    assert (folder / "adapter_config.json").is_file()
 
 
 def test_nothing_is_downloaded_for_who_cannot_use_it(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:

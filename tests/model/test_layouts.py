@@ -319,6 +319,19 @@ def test_a_window_in_the_config_counts_for_nothing_where_the_published_code_has_
     assert apart(ours.encode(TEXTS[5:6], Role.PASSAGE), expected) <= CLOSE
 
 
+def test_the_folder_of_pooling_is_the_one_that_is_listed(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    moved = shutil.copytree(folder("minilm"), tmp_path / "moved")
+    listed = (moved / "modules.json").read_text()
+    (moved / "modules.json").write_text(listed.replace("1_Pooling", "pooled"))
+    config = json.loads((moved / "1_Pooling" / "config.json").read_text())
+    checkpoints.write_json(
+        moved / "pooled" / "config.json", config | {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+    )
+    expected = embedcode.load(str(folder("minilm")), threads=1, precision="fp32", pooling="cls").encode(["x"], Role.PASSAGE)
+    found = embedcode.load(str(moved), threads=1, precision="fp32").encode(["x"], Role.PASSAGE)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_what_the_caller_says_of_pooling_goes_before_the_files(folder: Callable[[str], Path]) -> None:
     """The paper of NV-EmbedCode leaves the instruction out of the mean; its files have it in."""
     layout, given = LAYOUTS["e5"], TEXTS[2:5]

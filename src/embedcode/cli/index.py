@@ -71,6 +71,8 @@ def _index(
             report = index.update(vectors=now, progress=progress, yes=yes)
         if not as_json:
             _put(str(index.root), report, verbose)
+        for remark in report.remarks:
+            output.note(remark)
         if not now and index.missing and (index.start_background() or index.status().running):
             output.note(output.BACKGROUND)
         return {"root": str(index.root), **asdict(report)}

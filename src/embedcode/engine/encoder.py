@@ -110,9 +110,9 @@ class LocalEncoder(ABC):
         """Texts that one call of `forward` is worth where there are many, since fewer would take as long."""
         return 1
 
-    def remarks(self) -> Sequence[str]:
+    def remarks(self) -> list[str]:
         """What a person should know of the vectors computed so far."""
-        return ()
+        return [f"{self.repaired:,} vectors were not finite and were computed again alone"] if self.repaired else []
 
     @abstractmethod
     def checks(self) -> list[Check]:

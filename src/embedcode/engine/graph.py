@@ -107,8 +107,8 @@ class GraphEncoder(LocalEncoder):
         return self._guarded(unit(out), lambda index: self._one(tokens[index]))
 
     def remarks(self) -> list[str]:
-        """Choices that change nothing here: who makes one believes to compare."""
-        found, spec = [], self.spec
+        """With choices that change nothing here: who makes one believes to compare."""
+        found, spec = super().remarks(), self.spec
         # OpenVINO computes what is not int8 in fp32 or in bf16, as asked.
         heeded = ("fp32", "bf16") if spec.format == "openvino" else ()
         if self._precision not in ("", spec.precision, *heeded):
@@ -122,7 +122,10 @@ class GraphEncoder(LocalEncoder):
     def checks(self) -> list[Check]:
         spec = self.spec
         where, made = ("packaged", "published") if spec.folder == DEFAULT else (f"in {spec.folder}", "exported")
-        sound = spec.found() == spec.graph
+        try:
+            sound = spec.found() == spec.graph
+        except ModelError as error:
+            return [("weights", str(error), False)]
         model = f"{spec.name}, {spec.licence}, {spec.dim} dimensions, {spec.max_tokens} tokens, {where}"
         checks = [
             ("model", model, True),

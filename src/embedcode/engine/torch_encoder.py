@@ -139,12 +139,9 @@ class TorchEncoder(LocalEncoder):
         return self._guarded(unit(out), lambda index: self._forward(tokens[index : index + 1], self._exact)[0])
 
     def remarks(self) -> list[str]:
-        found = []
-        if "choice" in self.__dict__ and not self.asked:
-            found.append(f"computed in {self.choice.precision}: {self.choice.reason}")
-        if self.repaired:
-            found.append(f"{self.repaired:,} vectors were not finite and were computed again in fp32")
-        return found
+        chosen = "choice" in self.__dict__ and not self.asked
+        how = [f"computed in {self.choice.precision}: {self.choice.reason}"] if chosen else []
+        return how + [f"{said}, in fp32" for said in super().remarks()]
 
     def checks(self) -> list[Check]:
         reason = ("precision", f"{self.choice.precision}: {self.choice.reason}", True)
@@ -263,15 +260,17 @@ class TorchEncoder(LocalEncoder):
     @cached_property
     def _network(self) -> Any:
         with self._loading:
-            if "_network" in self.__dict__:  # by who held the lock before: from Python 3.12 on cached_property has none
-                return self.__dict__["_network"]
-            return self._load(self.choice.precision, self.streams_layers)
+            if "_network" not in self.__dict__:  # else by who held the lock before: 3.12's cached_property has none
+                self.__dict__["_network"] = self._load(self.choice.precision, self.streams_layers)
+            return self.__dict__["_network"]
 
     @cached_property
     def _exact(self) -> Any:
         """In fp32, for a row that is not finite: streamed, since it is rare and the memory is taken."""
         with self._loading:
-            return self.__dict__.get("_exact") or self._load("fp32", stream=True)
+            if "_exact" not in self.__dict__:
+                self.__dict__["_exact"] = self._load("fp32", stream=True)
+            return self.__dict__["_exact"]
 
     def _load(self, precision: str, stream: bool) -> Any:
         self._prepare()

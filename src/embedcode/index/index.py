@@ -161,6 +161,7 @@ class Index:
             seconds=time.monotonic() - start,
             skipped=changes.skipped,
             failed=changes.failed | done.failed,
+            remarks=getattr(self.encoder, "remarks", tuple)() if done.encoded else (),
         )
 
     def embed(self, seconds: float, ids: list[int]) -> int:

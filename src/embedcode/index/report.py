@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -47,6 +47,8 @@ class Report:
     failed: Mapping[str, str]
     """Files that could not be parsed, now or when they were last read, with the reason; the rest of the index is whole.
     With `vectors` also those that could not be embedded."""
+    remarks: Sequence[str] = ()
+    """What a person should know of the vectors that were computed: in which precision, and why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ def local(name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        config = try_to_load_from_cache(name, "config.json")
+        found = [try_to_load_from_cache(name, file) for file in ("config.json", "adapter_config.json")]
     except (OSError, ValueError):  # a cache that may not be read, a name that the hub cannot have
         return None
-    return Path(config).parent if isinstance(config, str) else None
+    return next((Path(path).parent for path in found if isinstance(path, str)), None)
 
 
 def named(folder: Path) -> str:

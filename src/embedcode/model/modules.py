@@ -25,6 +25,9 @@ _POOLINGS = {
 }
 _PROMPTS = {Role.QUERY: ("query", "nl2code_query"), Role.PASSAGE: ("passage", "document", "nl2code_document")}
 """Names under which models of the hub keep the prompt of a role."""
+_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
+"""Modules of sentence-transformers that are read. Others would be left out of every vector: weights of layers, a norm
+over the dimensions, or the heads of PyLate, whose models have a vector for each token."""
 _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "",
     "torch.nn.modules.activation.Tanh": "tanh",
@@ -61,13 +64,15 @@ class Modules:
 
     @classmethod
     def read(cls, folder: Path) -> Modules:
-        pooling = _optional(folder / "1_Pooling" / "config.json")
+        place = next((place for place, kind in folders(folder).items() if kind == "Pooling"), "1_Pooling")
+        path = folder / place / "config.json"
+        pooling = _optional(path)
         chosen = [mode for name, mode in _POOLINGS.items() if pooling.get(name)]
         # Newer files name the mode itself.
         if isinstance(mode := pooling.get("pooling_mode"), str):
             chosen = [one for one in (Pooling.MEAN, Pooling.CLS, Pooling.LAST) if mode.startswith(one)]
         if pooling and len(chosen) != 1:
-            raise ModelError(f"{folder / '1_Pooling' / 'config.json'} is not one of mean, cls and last token pooling.")
+            raise ModelError(f"{path} is not one of mean, cls and last token pooling.")
         limit = _optional(folder / "sentence_bert_config.json").get("max_seq_length")
         said = _optional(folder / "config_sentence_transformers.json").get("prompts") or {}
         if not isinstance(said, dict):
@@ -93,7 +98,7 @@ class Modules:
 
 
 def folders(folder: Path) -> Mapping[str, str]:
-    """Those below it that modules.json names, each with the kind of its module."""
+    """Those below it that modules.json names, each with the kind of its module. ModelError for one that is not read."""
     path = folder / "modules.json"
     if not is_file(path):
         return {}
@@ -101,9 +106,16 @@ def folders(folder: Path) -> Mapping[str, str]:
 
     try:
         listed = json.loads(path.read_text("utf-8"))
-        return {row["path"]: row["type"].rpartition(".")[2] for row in listed}
+        found = {row["path"]: row["type"].rpartition(".") for row in listed}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read ({error!r}): download it again.") from None
+    for place, (package, _, kind) in found.items():
+        if kind not in _KINDS or (kind == "Dense" and not package.startswith("sentence_transformers.")):
+            raise ModelError(
+                f"{path}: {place or 'the first module'} is a {package}.{kind}, which embedcode does not compute: choose "
+                f"a model of no more than {', '.join(_KINDS[:-1])} and {_KINDS[-1]} of sentence-transformers."
+            )
+    return {place: kind for place, (_, _, kind) in found.items()}
 
 
 def _dense(folder: Path) -> list[Dense]:

@@ -137,8 +137,10 @@ class Spec:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Those of the graph; the first is what an engine opens."""
+        """Those of the graph; the first is what an engine opens. ModelError where it is not there."""
         first, rest = (self.folder / name for name in GRAPHS[self.format])
+        if not is_file(first):
+            raise ModelError(f"{first} is not there: {self.cure}.")
         return (first, rest) if is_file(rest) else (first,)
 
     @property
