@@ -112,8 +112,8 @@ def folders(folder: Path) -> Mapping[str, str]:
     for place, (package, _, kind) in found.items():
         if kind not in _KINDS or (kind == "Dense" and not package.startswith("sentence_transformers.")):
             raise ModelError(
-                f"{path}: {place or 'the first module'} is a {package}.{kind}, which embedcode does not compute: choose "
-                f"a model of no more than {', '.join(_KINDS[:-1])} and {_KINDS[-1]} of sentence-transformers."
+                f"{path}: {place or 'the first module'} is a {package}.{kind}, which embedcode does not compute: "
+                f"choose a model of no more than {', '.join(_KINDS[:-1])} and {_KINDS[-1]} of sentence-transformers."
             )
     return {place: kind for place, (_, _, kind) in found.items()}
 
