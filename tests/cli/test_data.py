@@ -249,6 +249,15 @@ def test_a_history_of_no_commit_is_refused(commits: str, tmp_path: Path, call: R
     assert not (tmp_path / "h.jsonl").exists()
 
 
+def test_numbers_of_issues_that_may_be_of_any_repository_are_refused(tmp_path: Path, call: Run) -> None:
+    for name in ("r", "s"):
+        subprocess.run(["git", "init", "-q", name], cwd=tmp_path, check=True)
+    (tmp_path / "i.jsonl").write_text('{"text": "It fails", "number": 12}\n')
+    done = call("data", "history", "r", "s", "-o", "h.jsonl", "--issues", "i.jsonl")
+    assert done.returncode == 2
+    assert b'issue 12 may be of any of 2 repositories: give each line a "repository", such as "r"' in done.stderr
+
+
 def test_a_time_below_zero_is_refused(tmp_path: Path, call: Run) -> None:
     (tmp_path / "l.toml").write_text("")
     done = call("data", "collect", "l.toml", "out", "--minutes=-1")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from embedcode.data import comments, docstrings
+from embedcode.data import comments, docstrings, examples
 from embedcode.data.archives import stream
 from embedcode.data.docstrings import File
 from embedcode.data.mine import called, mine, names
@@ -367,6 +367,20 @@ def test_a_folder_under_another_licence_is_left_out_and_counted(tmp_path: Path) 
             code_mined = "\n".join(pair.positives[0] for pair in mined.pairs)
             assert "second" in code_mined and not {"first", "third"} & set(code_mined.split("("))
         assert mine(own, "a 1", workers, own=True).left.counts["folder under another licence"] == 0
+
+
+@pytest.mark.parametrize("name", ["LICENSE.md", "LICENSE.rst", "COPYING.adoc"])
+def test_a_licence_in_markdown_is_no_documentation(name: str, tmp_path: Path) -> None:
+    own = source(tmp_path / "a", (Path(__file__).parents[2] / "LICENSE").read_text("utf-8"))
+    (own / "ee").mkdir()
+    (own / "ee" / name).write_text("# Acme Enterprise License\n\nThe code may be used by who has paid.\n")
+    code = "with open(path) as file:\n    for line in file:\n        use(line)"
+    (own / "ee" / "guide.md").write_text(f"## Reading a file line by line\n\n```python\n{code}\n```\n")
+    (own / "guide.md").write_text((own / "ee" / "guide.md").read_text().replace("use(", "handle("))
+    with extracting(1) as workers:
+        mined = mine(own, "a 1", workers, tasks=(examples.TASK,))
+    assert mined.left.counts["folder under another licence"] == 1
+    assert ["handle(" in pair.positives[0] for pair in mined.pairs] == [True]
 
 
 def test_what_an_evaluation_uses_is_never_mined(tmp_path: Path) -> None:

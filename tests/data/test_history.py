@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -124,12 +125,15 @@ def test_issues_are_the_query_where_they_are_at_hand(
     first = commit(repository, "Fix #7", src__shape_py=new)
     commit(repository, "Fixes", src__shape_py=OLD)
     file = tmp_path / "issues.jsonl"
-    file.write_text(
-        '{"text": "Areas are half of what they should be", "number": 7}\nbroken\n{"text": "x"}\n'
-        f'{{"text": "Areas are doubled now", "commit": "{git(repository, "rev-parse", "--short=10", "HEAD")}"}}\n'
-    )
+    second = git(repository, "rev-parse", "--short=10", "HEAD")
+    rows = [
+        b'{"text": "Areas are half of what they should be", "number": 7}', b"broken", b'{"text": "x"}',
+        b'{"text": "\xff", "number": 1}', b"[" * 100_000, b"7", b'{"text": "x", "number": 1, "repository": 2}',
+        json.dumps({"text": "Areas are doubled now", "commit": second}).encode(),
+    ]  # fmt: skip
+    file.write_bytes(b"\n".join(rows))
     issues, wrong = read_issues(file)
-    assert [message.partition(": ")[0] for message in wrong] == [f"{file}, line 2", f"{file}, line 3"]
+    assert [message.partition(": ")[0] for message in wrong] == [f"{file}, line {number}" for number in range(2, 8)]
     pairs, _ = found(repository, tokenizer, issues)
     asked = {(pair.task, pair.query) for pair in pairs}
     assert ("issue", "Areas are doubled now") in asked
@@ -146,7 +150,35 @@ def test_an_issue_names_its_commit_by_any_beginning_of_the_hash(length: int) -> 
 def test_issues_are_ended_by_line_breaks_alone(tmp_path: Path) -> None:
     text = "One\u2028two\u2029three\x85four"
     (tmp_path / "issues.jsonl").write_text(f'{{"text": "{text}", "number": 7}}\r\n', "utf-8")
-    assert read_issues(tmp_path / "issues.jsonl") == (Issues({}, {"7": text}), [])
+    assert read_issues(tmp_path / "issues.jsonl") == (Issues({}, {("", "7"): text}), [])
+
+
+def test_an_issue_is_of_its_repository(tmp_path: Path) -> None:
+    rows = [{"text": name, "number": 7, "repository": name} for name in ("a/shop", "b/shop")]
+    (tmp_path / "issues.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    issues, _ = read_issues(tmp_path / "issues.jsonl")
+    assert [issues.of("", "Fix #7", name) for name in ("a/shop", "b/shop", "c/shop")] == ["a/shop", "b/shop", ""]
+    assert issues.of("", "Take over the fix of b/shop#7", "a/shop") == ""
+
+
+def test_a_repository_cannot_have_its_own_programs_run(repository: Path, tokenizer: TextTokenizer) -> None:
+    """git checks signatures by a program of its configuration, where that says to show them."""
+    evil = repository / "evil"
+    evil.write_text(f"#!/bin/sh\ntouch {repository / 'was-run'}\n")
+    evil.chmod(0o755)
+    text = git(repository, "cat-file", "commit", "HEAD").replace(
+        "\n\n", "\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----\n\n", 1
+    )
+    made = ["git", "hash-object", "-t", "commit", "-w", "--stdin"]
+    signed = subprocess.run(made, cwd=repository, input=text, check=True, capture_output=True, text=True).stdout.strip()
+    git(repository, "update-ref", "HEAD", signed)
+    for name, value in (("gpg.program", str(evil)), ("log.showSignature", "true")):
+        git(repository, "config", name, value)
+    git(repository, "log", "-1")
+    assert (repository / "was-run").exists()  # as a person's own git does
+    (repository / "was-run").unlink()
+    found(repository, tokenizer)
+    assert not (repository / "was-run").exists()
 
 
 def test_what_says_or_edits_nothing_is_skipped_and_counted(repository: Path, tokenizer: TextTokenizer) -> None:

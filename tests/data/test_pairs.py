@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -72,6 +73,20 @@ def test_broken_lines_are_named_counted_and_skipped(tmp_path: Path) -> None:
     for line, why in broken.items():
         with pytest.raises(ValueError, match="^" + why.replace("[", r"\[").replace("?", r"\?")):
             pairs.parse(line.encode("latin-1"))
+
+
+def test_a_line_without_end_costs_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl.gz"
+    with gzip.open(file, "wb", compresslevel=1) as out:
+        for _ in range(10):  # a megabyte of the file holds 200
+            out.write(b" " * pairs.LONGEST_LINE)
+        out.write(b"\n" + pairs.line(PAIR))
+    bad = pairs.Bad()
+    tracemalloc.start()
+    assert list(pairs.read(file, bad)) == [PAIR]
+    assert tracemalloc.get_traced_memory()[1] < 5 * pairs.LONGEST_LINE
+    tracemalloc.stop()
+    assert bad.examples == [f"{file}, line 1: more than 16 MB on one line"]
 
 
 def test_a_file_without_a_pair_is_an_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,18 @@ def test_a_question_for_each_code(server: Any, tmp_path: Path) -> None:
     asked = server.asked[0]
     assert asked.path == "/v1/chat/completions" and asked.body["model"] == "tiny"
     assert asked.headers["Authorization"] == "Bearer secret"
+
+
+def test_pairs_of_one_text_are_asked_for_once_and_all_kept(server: Any, tmp_path: Path) -> None:
+    """An issue has a pair with its functions and one with its chunks, and may have several commits."""
+    server.answer = lambda asked: completion(
+        "The files of an object are missing once it has been closed and opened again by a second user of it."
+    )
+    alike = [replace(PAIRS[0], positives=(f"def f{number}(): ...",)) for number in range(3)]
+    out = tmp_path / "s.jsonl"
+    spent, _ = synthesize.synthesize("summary", [*alike, alike[0]], writer(server), out)
+    assert len(server.asked) == 1 and dict(spent.outcomes) == {"taken": 1}
+    assert [pair.positives for pair in pairs.read(out)] == [pair.positives for pair in alike]
 
 
 def test_a_run_that_was_ended_asks_for_the_rest_only(server: Any, tmp_path: Path) -> None:

@@ -199,6 +199,11 @@ def history(
     known, wrong = mining.read_issues(issues) if issues else (None, [])
     for message in wrong[:5]:
         output.note(f"skipped {message}")
+    if known and len(repositories) > 1 and (number := next((one for of, one in known.by_number if not of), None)):
+        raise UsageError(
+            f"{issues}: issue {number} may be of any of {len(repositories)} repositories: give each line a "
+            f'"repository", such as "{names[0].removeprefix("git:")}", or mine them one by one'
+        )
     tasks, skipped, left = Counter[str](), Counter[str](), Counter[str]()
     refused, commits, used = dict[str, str](), 0, 0
     with ProgressLine() as line, writing(out) as put:

@@ -64,10 +64,11 @@ _TRAILER = re.compile(
 _BACKPORT = re.compile(r"^\W*this is an? (?:\w+ )?backport of\b[^.;:]{0,150}\W*$", re.IGNORECASE)
 """A paragraph that says no more than which other commit this one is."""
 _REFERENCE = re.compile(
-    r"\(?(?:(?:fix(?:es|ed)?|clos(?:es|ed?)|resolv(?:es|ed?)|refs?|see|gh-?|pull request|pr)\s*:?\s*)?"
+    r"\(?(?:(?:fix(?:es|ed)?|clos(?:es|ed?)|resolv(?:es|ed?)|refs?|see|gh-?|pull request|pr)\s*:?\s*|(?<![\w/]))"
     r"#(\d+)\)?",
     re.IGNORECASE,
 )
+"""Of an issue of the same repository: `other/one#12` is of another."""
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+\d+(?:,\d+)? @@", re.MULTILINE)
 
 
@@ -87,44 +88,47 @@ class Mined:
 
 @dataclass(frozen=True, slots=True)
 class Issues:
-    """Texts of issues by commit (its hash or the beginning of it) and by number."""
+    """Texts of issues by commit (its hash or the beginning of it), and by repository, if it is said, and number."""
 
     by_commit: dict[str, str] = field(default_factory=dict)
-    by_number: dict[str, str] = field(default_factory=dict)
+    by_number: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def of(self, commit: str, message: str) -> str:
+    def of(self, commit: str, message: str, repository: str = "") -> str:
         for length in range(len(commit), FEWEST_DIGITS - 1, -1):
             if text := self.by_commit.get(commit[:length]):
                 return text
-        numbers = _REFERENCE.findall(message)
-        return next((self.by_number[number] for number in numbers if number in self.by_number), "")
+        named = ((name, number) for number in _REFERENCE.findall(message) for name in (repository, ""))
+        return next((self.by_number[one] for one in named if one in self.by_number), "")
 
 
 def read_issues(file: Path) -> tuple[Issues, list[str]]:
-    """Issues from JSON lines {"text": ..., "commit": ... or "number": ...}, and what is wrong with the other lines."""
+    """Issues from JSON lines {"text": ..., "commit": ... or "number": ..., "repository": ...}, the last of which may be
+    left out, and what is wrong with the other lines."""
     issues, wrong = Issues(), []
     try:
-        lines = file.read_text("utf-8").split("\n")  # splitlines() ends one at U+2028 too, which a text may hold
-    except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "not UTF-8"
+        lines = file.read_bytes().split(b"\n")
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
         raise UsageError(f"{file} cannot be read ({why}): give issues in JSON lines.") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            text, commit, issue = row["text"], row.get("commit"), row.get("number")
+            text, commit, issue, repository = (row.get(name) for name in ("text", "commit", "number", "repository"))
             if not (isinstance(text, str) and text.strip()) or (commit is None) == (issue is None):
                 raise ValueError
-            if not isinstance(commit, str | None) or isinstance(issue, bool | float | list | dict):
+            if not (isinstance(commit, str | None) and isinstance(repository, str | None)):
                 raise ValueError
-        except (ValueError, KeyError, TypeError, AttributeError):
+            if isinstance(issue, bool | float | list | dict):
+                raise ValueError
+        except (ValueError, AttributeError, RecursionError):
             wrong.append(f'{file}, line {number}: not {{"text": ..., "commit": ... or "number": ...}}')
             continue
         if commit is not None:
-            issues.by_commit[str(commit)] = text
+            issues.by_commit[commit] = text
         else:
-            issues.by_number[str(issue)] = text
+            issues.by_number[repository or "", str(issue)] = text
     return issues, wrong
 
 
@@ -165,9 +169,7 @@ def mine(
             mined.refused = f"{UNKNOWN_LICENCE}: {' and '.join(sorted(own))} does not grant {licence}"
             return
     lines = _Lines(tokenizer)
-    for commit in _commits(root):
-        if most is not None and mined.commits >= most:
-            return
+    for commit in _commits(root, most):
         mined.commits += 1
         found = list(_pairs(root, commit, lines, mined, issues or Issues(), licence, foreign))
         mined.used += bool(found)
@@ -203,10 +205,10 @@ class _Commit:
     message: str
 
 
-def _commits(root: Path) -> Iterator[_Commit]:
+def _commits(root: Path, most: int | None) -> Iterator[_Commit]:
     # No message holds a NUL in UTF-8: with -z one ends each entry, as one stands between its fields.
-    asked = ("log", "-z", "--encoding=UTF-8", "--format=%H%x00%P%x00%B", "HEAD")
-    listed = git.ask(root, *asked, needed_by="mining a history")
+    asked = ("log", "-z", "--encoding=UTF-8", "--format=%H%x00%P%x00%B", *([f"-{most}"] if most is not None else []))
+    listed = git.ask(root, *asked, "HEAD", needed_by="mining a history")
     if listed is None:
         raise UsageError(f"{root} has no commit at HEAD that git can read: run `git fsck` there.")
     fields = iter(listed.split("\0")[:-1])
@@ -227,7 +229,7 @@ def _pairs(
     if len(commit.parents) != 1:
         mined.skipped[MERGE] += 1
         return
-    issue = issues.of(commit.hash, commit.message)
+    issue = issues.of(commit.hash, commit.message, mined.source)
     query = issue[:LONGEST].strip() if issue else said(commit.message)
     if not issue and message_reason(query) is not None:
         mined.skipped[MESSAGE] += 1

@@ -116,15 +116,22 @@ class _Reader:
                 self._licences[member.path] = member.text
                 if not (self._own or licences.of_part(member.path) or licences.known(member.text)):
                     return
+            elif self._is_foreign(member):
+                self.foreign.add(member.path.rpartition("/")[0] + "/")
             elif (file := self._file(member)) is not None:
                 self.paths.append(file.path)
                 yield file
-            elif not self._own and licences.of_folder(member.path) and not licences.known(member.text):
-                self.foreign.add(member.path.rpartition("/")[0] + "/")
 
     def _always(self, path: str) -> bool:
         """Whether a file is wanted in whatever folder."""
         return licences.may_be(path) or (examples.TASK in self._tasks and examples.is_description(path))
+
+    def _is_foreign(self, member: Member) -> bool:
+        """Whether it is the licence of its folder, and not of the allow-list. Code may be called so, documentation too:
+        the text of a LICENSE.md is the licence."""
+        if self._own or not licences.of_folder(member.path) or docstrings.language(member.path, member.text):
+            return False
+        return not licences.known(member.text)
 
     def _file(self, member: Member) -> File | None:
         task = docstrings.TASK if examples.kind(member.path) is None else examples.TASK

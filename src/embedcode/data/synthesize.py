@@ -266,22 +266,25 @@ def synthesize(
     parallel: int = 4,
     told: Callable[[Spent], None] = lambda spent: None,
 ) -> tuple[Spent, bool]:
-    """Ask for each pair once and write OUT from all answers, those of earlier runs too; (what was spent, all asked).
+    """Ask for each pair once, for those of one text once together, and write OUT from all answers, those of earlier
+    runs too; (what was spent, all asked).
 
     On a ModelError OUT holds what there was until then, and the same call goes on from there; with no answer at all,
     OUT stays as it is.
     """
-    wanted = {_key(kind, pair, writer.model): pair for pair in given}
+    wanted: dict[str, list[Pair]] = {}
+    for pair in given:  # of one commit there is a pair with its functions and one with its chunks
+        wanted.setdefault(_key(kind, pair, writer.model), []).append(pair)
     journal = Journal(out.with_name(f"{out.name}.journal"))
-    for key, pair in wanted.items():  # journals were once without the model
-        entry = journal.entries.get(_key(kind, pair))
+    for key, alike in wanted.items():  # journals were once without the model
+        entry = journal.entries.get(_key(kind, alike[0]))
         if entry is not None and entry.reason not in NOTHING:
             journal.entries.setdefault(key, entry)
     spent = Spent()
     for key, entry in journal.entries.items():
         if key in wanted:
             _spend(spent, entry)
-    waiting = [(key, pair) for key, pair in wanted.items() if key not in journal.entries]
+    waiting = [(key, alike[0]) for key, alike in wanted.items() if key not in journal.entries]
     complete = False
     try:
         complete = _run(kind, waiting, writer, journal, spent, bounds, parallel, told)
@@ -383,14 +386,16 @@ def _spend(spent: Spent, entry: Entry | Written) -> None:
     spent.tokens_out += entry.tokens_out
 
 
-def _taken(kind: Kind, wanted: dict[str, Pair], entries: dict[str, Entry], outcomes: Counter[str]) -> Iterator[Pair]:
+def _taken(
+    kind: Kind, wanted: dict[str, list[Pair]], entries: dict[str, Entry], outcomes: Counter[str]
+) -> Iterator[Pair]:
     """The pairs of the answers, in the order of what was asked for; `outcomes` counts every answer."""
     equal, near = set[bytes](), minhash.Index()
-    for key, pair in wanted.items():
+    for key, alike in wanted.items():
         entry = entries.get(key)
         if entry is None:
             continue
-        new, reason = (None, entry.reason) if entry.reason else made(kind, pair, entry.text)
+        new, reason = (None, entry.reason) if entry.reason else made(kind, alike[0], entry.text)
         if new is not None:
             written = new.positives[0] if kind == "code" else new.query
             known, found = never.fingerprint(written.casefold()), minhash.elements(written)
@@ -400,7 +405,8 @@ def _taken(kind: Kind, wanted: dict[str, Pair], entries: dict[str, Entry], outco
             near.add(found)
         outcomes[reason or "taken"] += 1
         if new is not None:
-            yield new
+            made_of = (made(kind, pair, entry.text)[0] for pair in alike)
+            yield from {(one.query, one.positives): one for one in made_of if one is not None}.values()
 
 
 def _key(kind: Kind, pair: Pair, *model: str) -> str:

@@ -16,8 +16,9 @@ from typing import IO
 
 from embedcode.errors import UsageError
 
-# A stranger's checkout must not run programs: fsmonitor and hooks are commands from its configuration.
-_SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+# A stranger's checkout must not run programs: fsmonitor, hooks and what checks signatures are commands from its
+# configuration.
+_SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "log.showSignature=false")
 
 # Set in hooks: they name a repository other than the one that is asked about.
 _ELSEWHERE = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"}
