@@ -79,7 +79,7 @@ def test_a_line_without_end_costs_no_memory(tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl.gz"
     with gzip.open(file, "wb", compresslevel=1) as out:
         for _ in range(10):  # a megabyte of the file holds 200
-            out.write(b" " * pairs.LONGEST_LINE)
+            out.write(b"x" * pairs.LONGEST_LINE)
         out.write(b"\n" + pairs.line(PAIR))
     bad = pairs.Bad()
     tracemalloc.start()

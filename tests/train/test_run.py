@@ -102,6 +102,9 @@ def test_meta_and_card_say_what_it_is(trained: Outcome) -> None:
     assert [one["pairs"] for one in meta["data"]] == [96, 32]
     assert meta["data"][0]["licences"] == {"MIT": 96}
     assert [one["other_licences"] for one in meta["data"]] == [0, 0]
+    sources = json.loads((trained.folder / "sources.json").read_text())
+    assert sum(one["pairs"] for one in sources) == 96 + 32
+    assert {one["licence"] for one in sources} == {licence for one in meta["data"] for licence in one["licences"]}
     assert meta["steps"] == 60 and meta["licence"] == "Apache-2.0"
     card = (trained.folder / "README.md").read_text()
     for heading in ("Intended use", "Training data", "Figures", "Limits", "Explainability", "Bias", "Privacy"):

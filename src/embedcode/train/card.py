@@ -25,7 +25,7 @@ def text(recipe: Recipe, checkpoint: Checkpoint, mix: Mix, meta: Mapping[str, An
         _training(recipe, meta),
         _figures(meta),
         _limits(recipe, checkpoint),
-        _subcards(recipe, mix),
+        _subcards(recipe),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -138,8 +138,7 @@ def _limits(recipe: Recipe, checkpoint: Checkpoint) -> str:
     )
 
 
-def _subcards(recipe: Recipe, mix: Mix) -> str:
-    sources = len({pair.source for pair in mix.pairs if pair.source})
+def _subcards(recipe: Recipe) -> str:
     code = "code and comments of its owner's own repository" if recipe.private else "public code and comments"
     restrictions = "weights not for release (in-domain data)" if recipe.regime == "in-domain" else "the licence's"
     return f"""## Explainability
@@ -175,7 +174,7 @@ def _subcards(recipe: Recipe, mix: Mix) -> str:
 
 | question | answer |
 |---|---|
-| personal data in training | {code}, which may name authors; {sources:,} sources are recorded |
+| personal data in training | {code}, which may name authors; `sources.json` lists where from |
 | collected for this model from people | no |
 | can a vector be turned back into its text | in part, by published attacks: keep vectors as private as their texts |
 | removal | a source that is entered in `data/never.toml` is not in the next training |"""

@@ -7,7 +7,9 @@ checkpoint and needs none to be loaded.
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
@@ -67,6 +69,7 @@ def write(
     })  # fmt: skip
     meta = about(folder, recipe, mix, outcome, weights)
     write_json(folder / "meta.json", meta)
+    write_json(folder / "sources.json", sources(mix))
     (folder / "README.md").write_text(card.text(recipe, checkpoint, mix, meta), "utf-8")
 
 
@@ -85,10 +88,16 @@ def modules(folder: Path, what: Checkpoint | Spec) -> None:
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": what.max_tokens, "do_lower_case": False})
 
 
+def sources(mix: Mix) -> list[dict[str, Any]]:
+    """sources.json: where pairs are from, by name, with their licence and number. Commits of a repository are one."""
+    found = Counter((re.sub(r"^(git:.*)@\w+$", r"\1", pair.source), pair.licence) for pair in mix.pairs)
+    return [{"source": name, "licence": licence, "pairs": count} for (name, licence), count in sorted(found.items())]
+
+
 def about(
     folder: Path, recipe: Recipe, mix: Mix, outcome: Outcome, weights: Mapping[str, torch.Tensor]
 ) -> dict[str, Any]:
-    """meta.json: the recipe, the data by source and licence, the figures, and what made it."""
+    """meta.json: the recipe, the data by set, licence and language, the figures, and what made it."""
     import platform
     from importlib.metadata import version
 
