@@ -120,9 +120,9 @@ def _figures(meta: Mapping[str, Any]) -> str:
         return "## Figures\n\nNone were measured: the recipe names no task to evaluate."
     rows = [(task, f"{before.get(task, float('nan')):.4f}", f"{value:.4f}") for task, value in after.items()]
     return (
-        f"## Figures\n\n{_table(('task', 'base', 'this model'), rows)}\n\nnDCG@10, fp32, documents cut at the tokens "
-        "above. The run was steered by these tasks, so they are no test: figures to compare models by are of others, "
-        "by `embedcode eval`."
+        f"## Figures\n\n{_table(('task', 'base', 'this model'), rows)}\n\nnDCG@10, {meta['ndcg@10 computed in']}, "
+        "documents cut at the tokens above. The run was steered by these tasks, so they are no test: figures to "
+        "compare models by are of others, by `embedcode eval`."
     )
 
 

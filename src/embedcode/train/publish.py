@@ -126,6 +126,7 @@ def about(
         ],
         "steps": outcome.steps,
         "ndcg@10": {"before": score.means(outcome.before), "after": score.means(outcome.after)},
+        "ndcg@10 computed in": outcome.computed,
         "made": {
             "embedcode": __version__,
             "python": platform.python_version(),

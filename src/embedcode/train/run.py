@@ -76,6 +76,8 @@ class Outcome:
     before: Values
     after: Values
     steps: int
+    computed: str = "fp32"
+    """In which precision the figures were."""
 
 
 class Run:
@@ -152,7 +154,11 @@ class Run:
             self._train(model, checkpoint, mixed, judge, folder)
             self._choose(model, folder, start)
         after = self._scored(judge, model, "after", {"round": rounds})
-        outcome = Outcome(self.out / "model", before, after, int(self._plan["steps"]))
+        held = network.frozen(checkpoint, precision(self.recipe))
+        outcome = Outcome(
+            self.out / "model", before, after, int(self._plan["steps"]),
+            "bf16" if device() == "cuda" or (self.recipe.lora and held == "bf16") else "fp32",
+        )  # fmt: skip
         self._publish(model, checkpoint, outcome)
         return outcome
 
