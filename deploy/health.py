@@ -7,5 +7,7 @@ import urllib.request
 tls = any(map(os.environ.get, ("EMBEDCODE_SERVE_TLS_CERT", "NIM_SERVER_TLS_CERT_PATH")))
 # It asks its own container, whose certificate is of another name.
 context = ssl._create_unverified_context() if tls else None
-port = os.environ.get("EMBEDCODE_SERVE_PORT") or "8000"
+bound = os.environ.get("NIM_SERVER_BIND_ADDR", "").rpartition("]")[2]  # an IPv6 address has colons
+ports = (os.environ.get("EMBEDCODE_SERVE_PORT"), bound.partition(":")[2], os.environ.get("NIM_HTTP_API_PORT"), "8000")
+port = next(filter(None, ports))
 urllib.request.urlopen(f"http{'s' * tls}://127.0.0.1:{port}/v1/health/ready", timeout=4, context=context)

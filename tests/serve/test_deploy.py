@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from embedcode.serve.metrics import Metrics
-from embedcode.serve.options import Options
+from embedcode.serve.options import Options, load
+
+from .serving import HEALTH
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -64,6 +69,34 @@ def test_the_image_has_keys_and_sets_options_that_there_are() -> None:
     assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service["ports"])
     grace = services["embedcode"]["stop_grace_period"]
     assert int(grace.rstrip("s")) > Options().drain_seconds
+
+
+@pytest.mark.parametrize(
+    ("given", "address", "grpc"),
+    [
+        ({}, ("0.0.0.0", 8000), ("0.0.0.0", 8001)),
+        ({"NIM_HTTP_API_PORT": "9000"}, ("0.0.0.0", 9000), ("0.0.0.0", 8001)),
+        ({"NIM_SERVER_BIND_ADDR": "127.0.0.1:9000"}, ("127.0.0.1", 9000), ("0.0.0.0", 8001)),
+        ({"NIM_SERVER_GRPC_BIND_ADDR": "127.0.0.1:9001"}, ("0.0.0.0", 8000), ("127.0.0.1", 9001)),
+        ({"EMBEDCODE_SERVE_PORT": "9000", "NIM_HTTP_API_PORT": "9002"}, ("0.0.0.0", 9000), ("0.0.0.0", 8001)),
+        ({"EMBEDCODE_SERVE_GRPC_PORT": "9001"}, ("0.0.0.0", 8000), ("0.0.0.0", 9001)),
+    ],
+)
+def test_the_image_listens_where_it_is_told_by_either_name(
+    given: dict[str, str], address: tuple[str, int], grpc: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = dict(re.findall(r"((?:NIM|EMBEDCODE_SERVE)_\w+)=(\S+)", (DEPLOY / "Dockerfile").read_text()))
+    for name, value in (image | given).items():
+        monkeypatch.setenv(name, value)
+    found = load({})
+    assert (found.host, found.port) == address
+    assert (found.grpc_host, found.grpc_port) == grpc
+    asking = "import urllib.request as u; u.urlopen = lambda url, **_: print(url)"
+    said = subprocess.run(
+        [sys.executable, "-c", f"{asking}\n{HEALTH.read_text()}"],
+        env=image | given, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout == f"http://127.0.0.1:{address[1]}/v1/health/ready\n"
 
 
 def test_the_folder_of_the_keys_is_mounted_and_is_no_part_of_the_repository() -> None:

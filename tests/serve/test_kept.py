@@ -18,7 +18,7 @@ from embedcode.index.home import clean
 from embedcode.serve import kept
 from embedcode.serve.kept import Kept
 from embedcode.serve.mcp import _told
-from embedcode.types import Filter, InputError, Mode, Query
+from embedcode.types import Filter, Hit, InputError, Mode, Query
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_who_gets_no_answer_in_time_is_told_no_more_than_that(
     monkeypatch.setattr(kept, "ANSWER_SECONDS", 0.2)
     asked = Kept(repository)
     go_on = threading.Event()
-    monkeypatch.setattr(asked.index, "search", lambda _: go_on.wait(10))
+    monkeypatch.setattr(asked.index, "search", lambda *_: go_on.wait(10))
     answer = asked.search(Query("refresh tokens"), update=False)
     go_on.set()
     said = f"{asked.index.root} gave no answer within 0.2 seconds: ask again in a few seconds"
@@ -268,7 +268,33 @@ def test_a_model_that_has_moved_leaves_the_words(repository: Path, monkeypatch: 
     monkeypatch.delenv("EMBEDCODE_MODEL")
     model.unlink()
     asked = Kept(repository)
-    assert "1. tokens.py:1-2" in _told(asked, asked.search(Query("refresh tokens")), 2000)
+    answer = asked.search(Query("refresh tokens"))
+    assert "1. tokens.py:1-2" in _told(asked, answer, 2000)
+    assert "this answer is by words alone, since the model cannot be used" in " ".join(answer.notes)
+    assert not asked.search(Query("refresh tokens", mode=Mode.LEXICAL)).notes
+    asked.index.close()
+
+
+def test_answers_that_nobody_waits_for_any_more_are_no_more_than_there_may_be(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "MOST_ANSWERS", 2)
+    asked, go, begun = Kept(repository), threading.Event(), []
+    asked.search(Query("refresh tokens"))
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 0.1)
+
+    def slow(*_: object) -> list[Hit]:
+        begun.append(1)
+        go.wait(60)
+        return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asked, "_hits", slow)
+        assert [asked.search(Query("x"), update=False).ready for _ in range(5)] == [False] * 5
+        assert len(begun) == 2
+    go.set()
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    assert asked.search(Query("refresh tokens")).hits
     asked.index.close()
 
 

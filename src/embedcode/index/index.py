@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -212,11 +213,11 @@ class Index:
         meta = self.store.meta()
         return meta.chunks - meta.embedded - sum(one.chunks for one in refused(self.store).values())
 
-    def search(self, query: Query) -> list[Hit]:
+    def search(self, query: Query, told: Callable[[str], None] = _log.warning) -> list[Hit]:
         """The best chunks for a query, best first. UsageError for an empty or an absurdly long one, and where nothing
         was ever indexed: no hits would say that there is no such code.
 
-        A hybrid query is answered by words, with a warning in the log, where the model cannot be used.
+        A hybrid query is answered by words where the model cannot be used; `told` is then told so, else the log.
         """
         from embedcode.search.search import Signals, search
 
@@ -231,7 +232,7 @@ class Index:
             except ModelError as error:
                 if query.mode is Mode.DENSE:
                     raise
-                _log.warning("this answer is by words alone, since the model cannot be used: %s", error)
+                told(f"this answer is by words alone, since the model cannot be used: {error}")
         signals = Signals("" if query.mode is Mode.DENSE else text, vector, query.text)
         return search(self.store, signals, query.top_k, self._scope.limited(query.where))
 

@@ -214,7 +214,7 @@ class Guard:
         if self._log_texts and texts:
             fields["texts"] = [encodable(text[:LOGGED_CHARACTERS]) for text in texts[:LOGGED_TEXTS]]
         self._journal.write("request", level, **fields)
-        if self._audit is not None and (note.get("key") or status in (401, 403)):
+        if self._audit is not None and ((note.get("key") and not path.startswith(QUIET)) or status in (401, 403)):
             self._audit.write("used", "info", **{name: fields.get(name) for name in AUDITED})
         if self._lately is not None:
             self._lately.answered(path, status, seconds, note, request_id, said)

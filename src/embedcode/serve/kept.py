@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from threading import Lock, Thread
+from threading import Lock, Semaphore, Thread
 from typing import Any, Generic, TypeVar
 
 from embedcode.errors import BusyError, EmbedcodeError, UsageError
@@ -29,6 +29,8 @@ BATCH_SECONDS = 0.1
 ANSWER_SECONDS = 1.9
 """After so long an answer says that it has none yet. A coding assistant waits two seconds for a tool without noticing;
 while a large repository is read for the first time, what it is searched in takes a few seconds to catch up."""
+MOST_ANSWERS = 32
+"""Answers that are being made at a time, those that nobody waits for any more among them: each is a thread."""
 AGAIN_SECONDS = 60.0
 """So long after an attempt to make the rest of the vectors was seen to have failed, the next one is made."""
 SO_FAR = "this answer is from what is in the index so far"
@@ -66,6 +68,7 @@ class Kept:
         self._failed = 0.0
         self._mutex = Lock()
         self._embedding = Lock()
+        self._places = Semaphore(MOST_ANSWERS)
         self._reading: Task[Report] | None = None
         self._step = NOTHING_READ
 
@@ -90,7 +93,9 @@ class Kept:
             asked = replace(query, where=changed)
             if update and query.mode is not Mode.LEXICAL:
                 self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others=self._forbidden))
-            return self._remarked(self._hits(asked), changed)
+            notes: list[str] = []
+            found = self._remarked(self._hits(asked, notes.append), changed)
+            return replace(found, notes=(*found.notes, *notes))
 
         # What cannot be asked is said at once: the answer may take longer than anybody waits, and who is then told to
         # ask again does so for ever.
@@ -113,7 +118,7 @@ class Kept:
         """Read what has changed, and load the model and what else a search needs, before anybody asks."""
         with suppress(EmbedcodeError):
             self._refresh()
-            self._hits(Query("ready"))
+            self._hits(Query("ready"), lambda said: None)
 
     def finish(self) -> None:
         """Wait for what is being read, then leave what lacks vectors to a background process."""
@@ -127,10 +132,10 @@ class Kept:
         """How far the reading of what has changed is, while there is any."""
         return self._step if self._reading is not None and self._reading.is_alive() else None
 
-    def _hits(self, query: Query) -> list[Hit]:
+    def _hits(self, query: Query, told: Callable[[str], None]) -> list[Hit]:
         """Of what was read so far, which may be nothing yet."""
         self.index.store.meta()  # makes the index where it is not there
-        return self.index.search(query)
+        return self.index.search(query, told)
 
     def _embed(self, work: Callable[[], object]) -> None:
         """Make a few vectors first, where that takes no more than a moment: they may come late, behind bulk work or
@@ -163,17 +168,31 @@ class Kept:
     def _answer(self, answer: Callable[[], Answer], update: bool = True) -> Answer:
         start = time.monotonic()
         notes = self._refresh() if update else []
-        task = Task(answer)
-        task.start()
+        if not self._places.acquire(timeout=max(0.0, start + ANSWER_SECONDS - time.monotonic())):
+            return self._late()
+
+        def made() -> Answer:
+            try:
+                return answer()
+            finally:
+                self._places.release()
+
+        task = Task(made)
+        try:
+            task.start()
+        except RuntimeError:  # no room for one more thread
+            self._places.release()
+            return self._late()
         task.join(max(0.0, start + ANSWER_SECONDS - time.monotonic()))
         if task.is_alive():
-            why = ", while what has changed in it is read" if self.reading is not None else ""
-            said = (
-                f"{self.index.root} gave no answer within {ANSWER_SECONDS:g} seconds{why}: ask again in a few seconds"
-            )
-            return Answer([], (said,), False)
+            return self._late()
         found = task.outcome()
         return replace(found, notes=(*found.notes, *notes, *self._missing()))
+
+    def _late(self) -> Answer:
+        why = ", while what has changed in it is read" if self.reading is not None else ""
+        said = f"{self.index.root} gave no answer within {ANSWER_SECONDS:g} seconds{why}: ask again in a few seconds"
+        return Answer([], (said,), False)
 
     def _refresh(self) -> list[str]:
         """Start reading what has changed, by the settings of now; wait a moment, and say if that was not enough."""

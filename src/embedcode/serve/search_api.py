@@ -22,7 +22,7 @@ from embedcode.errors import BusyError, EmbedcodeError, UsageError
 from embedcode.index.records import answer_record, hit_record, status_record
 from embedcode.search.excerpt import telling
 from embedcode.search.forms import with_forms
-from embedcode.serve.asked import SHOWN, named, whole
+from embedcode.serve.asked import LARGE_BODY, SHOWN, named, whole
 from embedcode.serve.body import GONE, Bodies, Held, Holding
 from embedcode.serve.highlight import coloured
 from embedcode.serve.indexes import Indexes
@@ -112,7 +112,11 @@ def _answering(
     """An endpoint that gives the repository that is asked, and a request's fields, to `work`, in a thread."""
 
     async def endpoint(request: Request, holding: Holding) -> Response:
-        asked = _read(await bodies.read(request, holding, MOST_BYTES), fields) if fields else {}
+        asked = {}
+        if fields:
+            body = await bodies.read(request, holding, MOST_BYTES)
+            large = len(body) > LARGE_BODY
+            asked = await run_in_threadpool(_read, body, fields) if large else _read(body, fields)
         key = asker(request)
         kept = indexes.pick(asked.get("index", request.query_params.get("index", "")), key)
         texts = [asked[name] for name in ASKED if asked[name]] if fields is SEARCH else []
@@ -130,7 +134,7 @@ def _answering(
                 cost = await run_in_threadpool(_cost, kept, texts)
                 _spend(key, cost, bodies.overload)
                 spent = cost
-            found = _json(await run_in_threadpool(work, kept, asked))
+            found = await run_in_threadpool(lambda: _json(work(kept, asked)))
             holding(len(found.body))
             return found
         except (EmbedcodeError, ProblemError) as error:
