@@ -85,6 +85,43 @@ def test_whatever_goes_wrong_while_it_loads_is_told(capfd: pytest.CaptureFixture
     assert capfd.readouterr().err == ""
 
 
+def test_an_engine_that_hangs_as_it_loads_is_another_one_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "LOOK_SECONDS", 0.1)
+    configured = settings.load({"threads": 1})
+    embedder = server.embedder(Options(), configured, server.local(configured), Metrics())
+    noted: list[str] = []
+    embedder.note = lambda event, level="info", **fields: noted.append(event)
+
+    async def run() -> None:
+        embedder.start()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not embedder.ready:
+                    await asyncio.sleep(0.02)
+                monkeypatch.setattr(door, "HANG_SECONDS", 0.5)
+                assert embedder.facts is not None
+                embedder.facts = replace(embedder.facts, seconds=0.0)  # so that the stopped one is late soon
+                first = embedder.engine_pid
+                assert first is not None
+                os.kill(first, signal.SIGKILL)
+                while embedder.engine_pid == first or embedder.ready:
+                    await asyncio.sleep(0)
+                second = embedder.engine_pid
+                assert second is not None
+                os.kill(second, signal.SIGSTOP)
+                while "engine hangs" not in noted:
+                    await asyncio.sleep(0.02)
+                monkeypatch.setattr(door, "HANG_SECONDS", 60.0)
+                while not embedder.ready:
+                    await asyncio.sleep(0.02)
+                assert embedder.engine_pid not in (first, second)
+        finally:
+            await asyncio.to_thread(embedder.stop)
+
+    asyncio.run(run())
+    assert noted == ["engine ended", "engine hangs", "engine ended", "engine started again"]
+
+
 def test_an_engine_that_hangs_is_another_one_soon_and_its_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "HANG_SECONDS", 0.5)
     monkeypatch.setattr(door, "LOOK_SECONDS", 0.1)

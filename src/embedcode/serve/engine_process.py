@@ -67,9 +67,9 @@ class EngineProcess:
 
     def kill(self) -> None:
         """It is told of as one that has died."""
-        if self.pid is not None:
+        if (process := self._process) is not None and process.is_alive():  # else its number may be another's
             with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(process.pid, signal.SIGKILL)
 
     def _live(self, loop: asyncio.AbstractEventLoop, run: int, out: SimpleQueue[Any]) -> None:
         """The life of one process, in a thread that reads what it says; another writes, since a pipe can be full."""
