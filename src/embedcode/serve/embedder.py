@@ -465,14 +465,13 @@ class Embedder:
         return self._at_hand[lane] <= self._budget
 
     def _look(self) -> None:
-        """Kill an engine that hangs, at its work or, longer than the first did, as it loads: it keeps its pipe open. What
-        it had is then tried again as of one that died."""
+        """Kill an engine that hangs, its pipe open, at work or as it loads: what it had is then tried again as of one
+        that died."""
         work = sum(self._at_hand.values())
         loads = self.facts if not self._connected and time.monotonic() > self._pause_ends else None
         self._silent = self._silent + LOOK_SECONDS if work or loads else 0.0
         least = BUILD_SECONDS if self._encoder.builds else HANG_SECONDS
-        by_rate = self._encoder.streams * max(work, self._budget) / self.queue.rate.value
-        should = loads.seconds if loads else by_rate
+        should = loads.seconds if loads else self._encoder.streams * max(work, self._budget) / self.queue.rate.value
         if self._silent > max(least, HANG_TIMES * should):
             self.note("engine hangs", "error", seconds=round(self._silent), tokens=work)
             self._silent = 0.0
