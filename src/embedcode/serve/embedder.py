@@ -465,8 +465,7 @@ class Embedder:
         return self._at_hand[lane] <= self._budget
 
     def _look(self) -> None:
-        """Kill an engine that hangs, its pipe open, at work or as it loads: what it had is then tried again as of one
-        that died."""
+        """Kill an engine that hangs, its pipe open, at work or as it loads: it is then one that died."""
         work = sum(self._at_hand.values())
         loads = self.facts if not self._connected and time.monotonic() > self._pause_ends else None
         self._silent = self._silent + LOOK_SECONDS if work or loads else 0.0
