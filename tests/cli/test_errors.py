@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from embedcode import cli
+
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
@@ -259,3 +261,26 @@ def test_an_interrupt_within_a_string_of_code_is_over_once_it_is_caught(tmp_path
     )
     command = [sys.executable, "-m", "stopped"]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("index .", "what was finished is kept and the next run goes on from there"),
+        ("data collect sources.toml out", "what was finished is kept and the next run goes on from there"),
+        ("data history . -o pairs.jsonl", "nothing was written"),
+        ("models export M out", "nothing was written"),
+    ],
+)
+def test_an_interrupt_says_what_is_kept(
+    command: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    monkeypatch.setattr(sys, "argv", ["embedcode", *command.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == f"embedcode: interrupted; {said}\n"

@@ -27,7 +27,7 @@ from transformers import MistralConfig, MistralModel
 from embedcode import Role, Truncate, cut, load
 from embedcode.engine import memory, network, packed, pooling, processor
 from embedcode.engine.tokens import TextTokenizer
-from embedcode.engine.torch_encoder import TorchEncoder
+from embedcode.engine.torch_encoder import STREAMED, TorchEncoder
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.presets import INSTRUCTIONS
@@ -566,9 +566,27 @@ def test_a_model_that_does_not_fit_says_what_would(
     monkeypatch.setattr(memory, "available", lambda: need["bf16"])
     with pytest.raises(ModelError, match=r"fp32 needs .* GB are free: bf16 would need .*, set precision to bf16"):
         passages(encoder(folder, "fp32"), ["x"])
-    monkeypatch.setattr(memory, "available", lambda: 1000)
+    least = memory.streamed(exact.checkpoint, "int8", memory.PACK)
+    monkeypatch.setattr(memory, "available", lambda: least)
     with pytest.raises(ModelError, match=r"stream its layers from disk, load\(..., stream=True\)"):
         passages(encoder(folder, "int8"), ["x"])
+    monkeypatch.setattr(memory, "available", lambda: least - 1)
+    with pytest.raises(ModelError, match="choose a smaller model, since not even one layer of it fits"):
+        passages(encoder(folder, "int8"), ["x"])
+
+
+def test_a_pass_of_what_is_streamed_is_as_large_as_fits(
+    folder: Path, exact: TorchEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tokens, planned in ((memory.PACK, memory.PACK), (3 * memory.PACK, 2 * memory.PACK), (1 << 20, STREAMED)):
+        room = memory.streamed(exact.checkpoint, "fp32", tokens)
+        monkeypatch.setattr(memory, "available", lambda room=room: room)
+        found = encoder(folder, "fp32", stream=True)
+        np.testing.assert_allclose(passages(found, ["x"]), passages(exact, ["x"]), atol=1e-6)
+        assert found._pack == planned
+    monkeypatch.setattr(memory, "available", lambda: memory.streamed(exact.checkpoint, "fp32", memory.PACK - 1))
+    with pytest.raises(ModelError, match=r"needs .* with its layers streamed and .* are free: choose a smaller model"):
+        passages(encoder(folder, "fp32", stream=True), ["x"])
 
 
 def test_a_model_that_fits_in_no_precision_is_refused_before_the_trial(
@@ -578,7 +596,7 @@ def test_a_model_that_fits_in_no_precision_is_refused_before_the_trial(
     monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("embedcode.engine.precision._measured", lambda *_: pytest.fail("built a layer"))
     monkeypatch.setattr(memory, "available", lambda: 1000)
-    with pytest.raises(ModelError, match=r"needs .* GB of memory and .* GB are free: stream its layers from disk"):
+    with pytest.raises(ModelError, match=r"needs .* GB of memory and .* GB are free: choose a smaller model"):
         passages(encoder(folder, ""), ["x"])
 
 

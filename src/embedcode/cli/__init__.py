@@ -16,6 +16,8 @@ from embedcode.errors import EmbedcodeError
 USER_ERROR, OUR_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
 LASTING = ("web", "mcp", "serve")
 """Verbs that work in threads until they are ended."""
+WHOLE = {"models": (), "data": ("collect", "synthesize")}
+"""Verbs that write their output when they have all of it, and those of them that keep what they have."""
 
 
 def main() -> None:
@@ -24,7 +26,9 @@ def main() -> None:
     try:
         code = _run(arguments)
     except KeyboardInterrupt:
-        code = _fail("interrupted; what was finished is kept and the next run goes on from there", [], INTERRUPTED)
+        whole = arguments[0] in WHOLE and arguments[1:2] != [] and arguments[1] not in WHOLE[arguments[0]]
+        kept = "nothing was written" if whole else "what was finished is kept and the next run goes on from there"
+        code = _fail(f"interrupted; {kept}", [], INTERRUPTED)
     except BrokenPipeError:
         code = BROKEN_PIPE
     if _is_stuck():  # the interpreter flushes once more as it ends, and would complain about the same output again

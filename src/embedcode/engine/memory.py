@@ -167,11 +167,27 @@ def check(checkpoint: Checkpoint, precision: str) -> None:
     if need <= have:
         return
     other = next((p for p in ("bf16", "int8") if NUMBER[p] < NUMBER[precision] and needed(checkpoint, p) <= have), "")
-    cure = f"{other} would need {_gb(needed(checkpoint, other))}" if other else "stream its layers from disk"
-    how = f"set precision to {other}" if other else "load(..., stream=True) or EMBEDCODE_STREAM=1"
-    raise ModelError(
-        f"{checkpoint.name} in {precision} needs {_gb(need)} of memory and {_gb(have)} are free: {cure}, {how}."
-    )
+    if other:
+        cure = f"{other} would need {_gb(needed(checkpoint, other))}, set precision to {other}"
+    elif streamed(checkpoint, precision, PACK) <= have:
+        cure = "stream its layers from disk, load(..., stream=True) or EMBEDCODE_STREAM=1"
+    else:
+        cure = "choose a smaller model, since not even one layer of it fits"
+    raise ModelError(f"{checkpoint.name} in {precision} needs {_gb(need)} of memory and {_gb(have)} are free: {cure}.")
+
+
+def stream_pack(checkpoint: Checkpoint, precision: str, most: int) -> int:
+    """Tokens in one pass where layers are streamed: `most`, or half of it as often as it takes to fit; ModelError for
+    fewer than PACK."""
+    have, pack = available(), most
+    while pack > PACK and streamed(checkpoint, precision, pack) > have:
+        pack //= 2
+    if (need := streamed(checkpoint, precision, pack)) > have:
+        raise ModelError(
+            f"{checkpoint.name} in {precision} needs {_gb(need)} of memory with its layers streamed and {_gb(have)} "
+            "are free: choose a smaller model."
+        )
+    return pack
 
 
 def card_pack(checkpoint: Checkpoint, precision: str, card: str) -> int:

@@ -280,6 +280,8 @@ class TorchEncoder(LocalEncoder):
 
         if not stream and self._device == "cpu":
             memory.check(self.checkpoint, precision)
+        elif stream and self.streams_layers and self._device == "cpu":
+            self._pack = memory.stream_pack(self.checkpoint, precision, STREAMED)
         elif not stream:
             self._pack = memory.card_pack(self.checkpoint, precision, self._device)
         with memory.loading():
