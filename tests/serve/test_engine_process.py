@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from embedcode import settings
 from embedcode.serve import embedder as door
 from embedcode.serve import engine_process, server
 from embedcode.serve.asked import Asked
+from embedcode.serve.embedder import Embedder
 from embedcode.serve.engine_process import EngineProcess
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.options import Options
@@ -85,7 +87,8 @@ def test_whatever_goes_wrong_while_it_loads_is_told(capfd: pytest.CaptureFixture
     assert capfd.readouterr().err == ""
 
 
-def test_an_engine_that_hangs_as_it_loads_is_another_one_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def noted_while(asking: Callable[[Embedder, list[str]], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Events of an embedder that looks often whether its engine hangs, which `asking` gets when it is ready."""
     monkeypatch.setattr(door, "LOOK_SECONDS", 0.1)
     configured = settings.load({"threads": 1})
     embedder = server.embedder(Options(), configured, server.local(configured), Metrics())
@@ -96,52 +99,50 @@ def test_an_engine_that_hangs_as_it_loads_is_another_one_soon(monkeypatch: pytes
         embedder.start()
         try:
             async with asyncio.timeout(PATIENCE):
-                while not embedder.ready:
-                    await asyncio.sleep(0.02)
-                monkeypatch.setattr(door, "HANG_SECONDS", 0.5)
-                assert embedder.facts is not None
-                embedder.facts = replace(embedder.facts, seconds=0.0)  # so that the stopped one is late soon
-                first = embedder.engine_pid
-                assert first is not None
-                os.kill(first, signal.SIGKILL)
-                while embedder.engine_pid == first or embedder.ready:
-                    await asyncio.sleep(0)
-                second = embedder.engine_pid
-                assert second is not None
-                os.kill(second, signal.SIGSTOP)
-                while "engine hangs" not in noted:
-                    await asyncio.sleep(0.02)
-                monkeypatch.setattr(door, "HANG_SECONDS", 60.0)
-                while not embedder.ready:
-                    await asyncio.sleep(0.02)
-                assert embedder.engine_pid not in (first, second)
+                await ready(embedder)
+                await asking(embedder, noted)
         finally:
             await asyncio.to_thread(embedder.stop)
 
     asyncio.run(run())
-    assert noted == ["engine ended", "engine hangs", "engine ended", "engine started again"]
+    return noted
+
+
+async def ready(embedder: Embedder) -> None:
+    while not embedder.ready:
+        await asyncio.sleep(0.02)
+
+
+def test_an_engine_that_hangs_as_it_loads_is_another_one_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def asking(embedder: Embedder, noted: list[str]) -> None:
+        monkeypatch.setattr(door, "HANG_SECONDS", 0.5)
+        assert embedder.facts is not None
+        embedder.facts = replace(embedder.facts, seconds=0.0)  # so that the stopped one is late soon
+        first = embedder.engine_pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        while embedder.engine_pid == first or embedder.ready:
+            await asyncio.sleep(0)
+        second = embedder.engine_pid
+        assert second is not None
+        os.kill(second, signal.SIGSTOP)
+        while "engine hangs" not in noted:
+            await asyncio.sleep(0.02)
+        monkeypatch.setattr(door, "HANG_SECONDS", 60.0)
+        await ready(embedder)
+        assert embedder.engine_pid not in (first, second)
+
+    expected = ["engine ended", "engine hangs", "engine ended", "engine started again"]
+    assert noted_while(asking, monkeypatch) == expected
 
 
 def test_an_engine_that_hangs_is_another_one_soon_and_its_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "HANG_SECONDS", 0.5)
-    monkeypatch.setattr(door, "LOOK_SECONDS", 0.1)
-    configured = settings.load({"threads": 1})
-    embedder = server.embedder(Options(), configured, server.local(configured), Metrics())
-    noted: list[str] = []
-    embedder.note = lambda event, level="info", **fields: noted.append(event)
 
-    async def run() -> None:
-        embedder.start()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while not embedder.ready:
-                    await asyncio.sleep(0.02)
-                assert embedder.engine_pid is not None
-                os.kill(embedder.engine_pid, signal.SIGSTOP)
-                answer = await embedder.embed(Asked("m", ("def logout(): ...",), Role.QUERY, Lane.QUERY))
-                assert answer.vectors.shape == (1, embedder.model.dim)
-        finally:
-            await asyncio.to_thread(embedder.stop)
+    async def asking(embedder: Embedder, _: list[str]) -> None:
+        assert embedder.engine_pid is not None
+        os.kill(embedder.engine_pid, signal.SIGSTOP)
+        answer = await embedder.embed(Asked("m", ("def logout(): ...",), Role.QUERY, Lane.QUERY))
+        assert answer.vectors.shape == (1, embedder.model.dim)
 
-    asyncio.run(run())
-    assert noted == ["engine hangs", "engine ended", "engine started again"]
+    assert noted_while(asking, monkeypatch) == ["engine hangs", "engine ended", "engine started again"]

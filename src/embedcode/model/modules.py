@@ -6,7 +6,7 @@ library writes them. Knows no architecture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ class Modules:
 
     @classmethod
     def read(cls, folder: Path) -> Modules:
-        place = next((place for place, kind in folders(folder).items() if kind == "Pooling"), "1_Pooling")
+        kinds = folders(folder)
+        place = next((place for place, kind in kinds.items() if kind == "Pooling"), "1_Pooling")
         path = folder / place / "config.json"
         pooling = _optional(path)
         chosen = [mode for name, mode in _POOLINGS.items() if pooling.get(name)]
@@ -93,7 +94,7 @@ class Modules:
             includes_prompt=pooling.get("include_prompt"),
             max_tokens=limit if isinstance(limit, int) else None,
             prompts=prompts,
-            dense=tuple(_dense(folder)),
+            dense=tuple(_dense(folder, [place for place, kind in kinds.items() if kind == "Dense"])),
         )
 
 
@@ -118,9 +119,9 @@ def folders(folder: Path) -> Mapping[str, str]:
     return {place: kind for place, (_, _, kind) in found.items()}
 
 
-def _dense(folder: Path) -> list[Dense]:
+def _dense(folder: Path, places: Sequence[str]) -> list[Dense]:
     found = []
-    for place in (place for place, kind in folders(folder).items() if kind == "Dense"):
+    for place in places:
         activation = read_json(folder / place / "config.json").get("activation_function", "")
         if activation not in _ACTIVATIONS:
             raise ModelError(f"{folder / place}: activation {activation!r} is none of {', '.join(_ACTIVATIONS)}.")
