@@ -26,7 +26,8 @@ from embedcode.engine import memory, onnx, packed
 from embedcode.engine.export import attention, export
 from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.quantise import quantise
-from embedcode.errors import ModelError, UsageError
+from embedcode.engine.torch_encoder import TorchEncoder
+from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.spec import GRAPHS, Spec
 
@@ -98,6 +99,21 @@ def test_an_export_has_the_vectors_of_the_published_code(
     assert encoder.padding == 0
 
 
+@pytest.mark.parametrize(("name", "form", "batched"), QUICK[:3])
+def test_late_chunking_of_an_export_is_that_of_its_checkpoint(
+    exported: Exported, tmp_path: Path, name: str, form: str, batched: bool
+) -> None:
+    text = "def first(a):\n    return a\n\ndef second(b):\n    return first(b) + 1\n"
+    spans = [(0, 30), (30, len(text)), (4, 9)]
+    (tmp_path / "checkpoint").mkdir()
+    checkpoint = load(str(write(LAYOUTS[name], tmp_path / "checkpoint")), threads=1, precision="fp32")
+    encoder = load(str(exported(name, form, batched)), threads=1, precision="fp32")
+    assert isinstance(checkpoint, TorchEncoder) and isinstance(encoder, GraphEncoder)
+    assert (encoder.late(text, spans) * checkpoint.late(text, spans)).sum(1).min() >= 0.9999
+    with pytest.raises(EncodeError, match="Input 1 is the span 900:901"):
+        encoder.late(text, [(0, 3), (900, 901)])
+
+
 @pytest.fixture(scope="module")
 def batched(exported: Exported) -> GraphEncoder:
     """On the processor, but in batches, as a card runs them."""
@@ -108,8 +124,6 @@ def batched(exported: Exported) -> GraphEncoder:
 
 def test_a_vector_is_the_same_alone_and_in_any_batch(exported: Exported, batched: GraphEncoder) -> None:
     alone = load(str(exported("sfr-mistral", "onnx", True)), threads=1)
-    with pytest.raises(ModelError, match="no late chunking"):
-        alone.late("x = 1", [(0, 5)])
     assert batched.bulk >= 1024 > 1 == alone.bulk
     texts = [text for number in range(12) for text in (*TEXTS, f"value_{number} = " + "x + " * number)]
     together = batched.encode(texts, Role.PASSAGE)

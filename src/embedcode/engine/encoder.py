@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
-from embedcode.engine.given import listed, number_of, role_of
-from embedcode.engine.tokens import TOGETHER, TextTokenizer
+from embedcode.engine.given import listed, number_of, role_of, spans_of
+from embedcode.engine.tokens import TOGETHER, TextTokenizer, file_too_long, printable
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.presets import task
 from embedcode.settings import cores
@@ -25,6 +26,9 @@ NORM = 1e-3
 """How far the length of a vector may be from 1."""
 BLOCK = 256
 """Texts that are tokenised while the block before them is computed."""
+
+LATE = 2048
+"""Tokens a model must read for late chunking: below, a file does not fit."""
 
 Check = tuple[str, str, bool]
 """What was looked at, what was found, and whether that is fine."""
@@ -155,11 +159,50 @@ class LocalEncoder(ABC):
         return vectors if dimensions is None else cut(vectors, dimensions)
 
     def late(self, text: str, spans: Sequence[tuple[int, int]]) -> Floats:
-        """Late chunking, in an engine that can: one pass over a file, one vector for each span of it. ModelError."""
-        raise ModelError(
-            f"{self.conditions.name} is run as a graph, which has no late chunking: load a checkpoint that reads "
-            "2,048 tokens or more, or embed the chunks one by one."
+        """Late chunking (Günther et al. 2024, arXiv 2409.04701): one pass over a file, one vector for each span of it.
+
+        A span is (first, last + 1) in characters. float32 [spans, dim], unit length; a chunk's vector knows the file
+        around it. Its tokens are pooled as the model pools those of a text. ModelError for a model that reads fewer
+        than LATE tokens, EncodeError for a text that is too long or a span without a token.
+        """
+        import numpy as np
+
+        from embedcode.engine.vectors import unit
+
+        if self.max_tokens < LATE:
+            raise ModelError(
+                f"{self.conditions.name} reads {self.max_tokens} tokens, and late chunking needs {LATE:,}: embed the "
+                "chunks one by one."
+            )
+        if not isinstance(text, str):
+            raise UsageError(f"the text of a file is a {type(text).__name__}: give a string.")
+        parts = spans_of(spans)
+        (entry,) = accepted(self.tokenize([printable(text)], Role.PASSAGE, truncate=Truncate.END))
+        if entry.truncated:
+            raise EncodeError(file_too_long(entry), 0)
+        places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
+        states = self._states_of(entry, exact=False)
+        inside: list[slice] = []
+        for number, (start, end) in enumerate(parts):
+            own = [i for i, (a, b) in enumerate(places) if a < end and b > start]
+            if not own:
+                raise EncodeError(
+                    f"Input {number} is the span {start}:{end}, which has no token: leave it out.", number
+                )
+            inside.append(slice(own[0], own[-1] + 1))
+        rows = np.array([self._pooled(states[own], 0) for own in inside], np.float32).reshape(len(parts), self.dim)
+        return self._guarded(
+            unit(rows), lambda number: self._pooled(self._states_of(entry, exact=True)[inside[number]], 0)
         )
+
+    @abstractmethod
+    def _states_of(self, entry: Tokens, exact: bool) -> Any:
+        """What is pooled of one text [used, hidden]; `exact` in fp32, where the engine can."""
+
+    @abstractmethod
+    def _pooled(self, states: Any, skipped: int) -> Floats:
+        """[dim], not yet of unit length, of states [used, hidden] without those of the first `skipped` tokens, if the
+        model leaves out its prompt."""
 
     def _guarded(self, vectors: Floats, again: Callable[[int], Floats]) -> Floats:
         """Vectors whose rows are all of unit length: one that is not is computed `again`, alone, and counted.

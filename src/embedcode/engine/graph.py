@@ -162,6 +162,11 @@ class GraphEncoder(LocalEncoder):
                     )
                 self._verified = True
 
+    def _states_of(self, entry: Tokens, exact: bool) -> Floats:
+        self._verify()
+        states: Floats = self._ran([entry])[0]
+        return states
+
     def _one(self, tokens: Tokens) -> Floats:
         """Pooled states [dim] of one text."""
         row: Floats = self._batch([tokens])[0]
@@ -169,6 +174,13 @@ class GraphEncoder(LocalEncoder):
 
     def _batch(self, tokens: Sequence[Tokens]) -> Floats:
         """Pooled states [n, dim] of texts that run together."""
+        import numpy as np
+
+        states = self._ran(tokens)
+        return np.stack([self._pooled(states[row, : e.used], e.prompt) for row, e in enumerate(tokens)])
+
+    def _ran(self, tokens: Sequence[Tokens]) -> Floats:
+        """States [n, longest, dim] of texts that run together."""
         import numpy as np
 
         lengths = [entry.used for entry in tokens]
@@ -181,10 +193,9 @@ class GraphEncoder(LocalEncoder):
         with self._counting:
             self._used += sum(lengths)
             self._computed += ids.size
-        return np.stack([self._pooled(states[row, : e.used], e.prompt) for row, e in enumerate(tokens)])
+        return states
 
-    def _pooled(self, states: Floats, prompt: int) -> Floats:
-        """States [used, dim] of one text to [dim]."""
+    def _pooled(self, states: Floats, skipped: int) -> Floats:
         pooled: Floats
         match self.spec.pooling:
             case Pooling.CLS:
@@ -192,7 +203,7 @@ class GraphEncoder(LocalEncoder):
             case Pooling.LAST:
                 pooled = states[-1]
             case _:
-                pooled = states[prompt if self.spec.masks_prompt and prompt < len(states) else 0 :].mean(0)
+                pooled = states[skipped if self.spec.masks_prompt and skipped < len(states) else 0 :].mean(0)
         return pooled
 
     @property

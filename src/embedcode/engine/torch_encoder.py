@@ -14,14 +14,13 @@ from typing import Any
 from embedcode.engine import memory, processor
 from embedcode.engine.ahead import Ahead
 from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
-from embedcode.engine.given import spans_of
 from embedcode.engine.memory import CARD_PACK, PACK
 from embedcode.engine.precision import Choice, choose
-from embedcode.engine.tokens import TextTokenizer, file_too_long, printable
-from embedcode.errors import EncodeError, ModelError, UsageError
+from embedcode.engine.tokens import TextTokenizer
+from embedcode.errors import EncodeError, ModelError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
-from embedcode.types import Floats, Role, Tokens, Truncate
+from embedcode.types import Floats, Tokens
 
 STREAMED = 8 * PACK
 """Tokens in one pass where layers are read from the disk for each pass."""
@@ -29,8 +28,6 @@ USUAL = 128
 """Tokens of a usual chunk of code."""
 SAMPLE = 256
 """Tokens of the trial that chooses a precision."""
-LATE = 2048
-"""Tokens a model must read for late chunking: below, a file does not fit."""
 
 
 class TorchEncoder(LocalEncoder):
@@ -147,44 +144,10 @@ class TorchEncoder(LocalEncoder):
         reason = ("precision", f"{self.choice.precision}: {self.choice.reason}", True)
         return [self._described(), reason, ("engine", self.build, True), self._speed()]
 
-    def late(self, text: str, spans: Sequence[tuple[int, int]]) -> Floats:
-        """Late chunking (Günther et al. 2024, arXiv 2409.04701): one pass over a file, one vector for each span of it.
-
-        A span is (first, last + 1) in characters. float32 [spans, dim], unit length; a chunk's vector knows the file
-        around it. Its tokens are pooled as the model pools those of a text. ModelError for a model that reads fewer
-        than LATE tokens, EncodeError for a text that is too long or a span without a token.
-        """
-        import numpy as np
-
-        from embedcode.engine.vectors import unit
-
-        if self.max_tokens < LATE:
-            raise ModelError(
-                f"{self.conditions.name} reads {self.max_tokens} tokens, and late chunking needs {LATE:,}: embed the "
-                "chunks one by one."
-            )
-        if not isinstance(text, str):
-            raise UsageError(f"the text of a file is a {type(text).__name__}: give a string.")
-        parts = spans_of(spans)
-        (entry,) = accepted(self.tokenize([printable(text)], Role.PASSAGE, truncate=Truncate.END))
-        if entry.truncated:
-            raise EncodeError(file_too_long(entry), 0)
-        places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
-        network = self._network
+    def _states_of(self, entry: Tokens, exact: bool) -> Any:
+        network = self._exact if exact else self._network
         self._check_room([entry])
-        states = self._states([entry], network)
-        inside: list[slice] = []
-        for number, (start, end) in enumerate(parts):
-            own = [i for i, (a, b) in enumerate(places) if a < end and b > start]
-            if not own:
-                raise EncodeError(
-                    f"Input {number} is the span {start}:{end}, which has no token: leave it out.", number
-                )
-            inside.append(slice(own[0], own[-1] + 1))
-        rows = np.array([self._pooled(states[own], 0) for own in inside], np.float32).reshape(len(parts), self.dim)
-        return self._guarded(
-            unit(rows), lambda number: self._pooled(self._states([entry], self._exact)[inside[number]], 0)
-        )
+        return self._states([entry], network)
 
     def _check_room(self, tokens: Sequence[Tokens]) -> None:
         """EncodeError for a text too long for the memory there is: a pass of `_pack` tokens was planned for, and one of

@@ -238,7 +238,7 @@ def _sense(asked: Asked, model: Model) -> None:
     if not model.late:
         raise ProblemError(
             400,
-            f"{model.name} has no late chunking here: it needs a checkpoint that reads 2,048 tokens or more.",
+            f"{model.name} has no late chunking here: it needs a model that reads 2,048 tokens or more.",
             "late_chunking",
         )
     if asked.role is Role.QUERY:
