@@ -229,6 +229,7 @@ def test_filter_and_negatives_with_the_packaged_model(tmp_path: Path, call: Run)
     assert json.loads(done.stdout)["negatives"] == 3
     for pair in pairs.read(tmp_path / "hard.jsonl"):
         assert len(pair.negatives) == 1 and pair.negatives[0] not in pair.positives
+    assert not list(tmp_path.glob(".*"))  # vectors are kept for a run that was killed, and no longer
     assert call("data", "negatives", "kept.jsonl", "--share", "1.5", "-o", "x.jsonl").returncode == 2
 
 

@@ -269,6 +269,7 @@ def test_an_interrupt_within_a_string_of_code_is_over_once_it_is_caught(tmp_path
         ("index .", "what was finished is kept and the next run goes on from there"),
         ("data collect sources.toml out", "what was finished is kept and the next run goes on from there"),
         ("data history . -o pairs.jsonl", "nothing was written"),
+        ("data filter p.jsonl -o q.jsonl", "what was finished is kept and the next run goes on from there"),
         ("models export M out", "nothing was written"),
     ],
 )

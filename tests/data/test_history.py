@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -201,6 +202,29 @@ def test_an_edit_in_too_many_places_is_skipped_and_counted(repository: Path, tok
     _, mined = found(repository, tokenizer)
     assert mined.skipped[history.MANY_PLACES] == 1
     assert mined.commits == mined.used + mined.skipped.total()
+
+
+def test_a_parser_that_ends_its_process_costs_the_functions_of_a_file(
+    repository: Path, tokenizer: TextTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended `data history`, and `data collect` at the same repository each time."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "crashing_history.py").write_text(
+        "import os\nfrom embedcode.data import history\nedited_before = history.edited\n"
+        "def edited(file):\n    return os._exit(11) if 'crash' in file.path else edited_before(file)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "modules"), os.environ.get("PYTHONPATH", "")]))
+    from crashing_history import edited
+
+    monkeypatch.setattr(history, "edited", edited)
+    commit(repository, "Another file to crash at", src__crash_py=OLD)
+    new = OLD.replace("* scale\n", "* scale * self.height()\n")
+    commit(repository, "Take the height into account for areas", src__shape_py=new, src__crash_py=new)
+    (functions, chunks), mined = found(repository, tokenizer)
+    assert functions.positives == ("def area(self, scale):\n    total = self.width() * scale\n    return total",)
+    assert {one.partition("\n")[0] for one in chunks.positives} == {"src/shape.py", "src/crash.py"}
+    assert dict(mined.left) == {"parser crashed": 1}
 
 
 def test_files_under_another_licence_are_left_out_and_counted(repository: Path, tokenizer: TextTokenizer) -> None:

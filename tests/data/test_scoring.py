@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from embedcode.data import negatives, scoring
 from embedcode.data.filter import consistent
 from embedcode.data.negatives import ANSWERS, CLOSE, FEW, Rule, mine
+from embedcode.evaluate import vectors
 from embedcode.types import Pair, Role, Tokens
 
 
@@ -72,6 +74,30 @@ def test_what_a_model_does_not_find_goes() -> None:
     assert filtered.ranks.tolist()[:2] == [1, 1] and filtered.ranks[2] > 1
     assert [pair for pair in PAIRS if pair not in filtered.kept] == [PAIRS[2]]
     assert len(consistent(PAIRS, Words(), top=5).kept) == len(PAIRS)
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "BLOCK", 2)
+
+    class Killed(Words):
+        def encode(self, texts: Sequence[str], role: Role, *_: object, **__: object) -> np.ndarray:
+            if len(self.asked) == 2:
+                raise KeyboardInterrupt
+            return super().encode(texts, role)
+
+    whole, first, second = Words(), Killed(), Words()
+    expected = consistent(PAIRS, whole, top=1)
+    with pytest.raises(KeyboardInterrupt):
+        consistent(PAIRS, first, top=1, kept=tmp_path)
+    second.words = first.words  # the same model
+    steps: list[tuple[str, int, int]] = []
+    found = consistent(PAIRS, second, top=1, kept=tmp_path, told=lambda *step: steps.append(step))
+    assert (found.ranks == expected.ranks).all()
+    assert steps[0] == ("passages", 1, 1)  # of five, four were done
+    third = Words()
+    third.words = first.words
+    mined, _ = mine(PAIRS, third, 1, kept=tmp_path)
+    assert not third.asked and mined == mine(PAIRS, whole, 1)[0]
 
 
 def test_ranks_among_a_part_are_those_of_the_passages_drawn() -> None:

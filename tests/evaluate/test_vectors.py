@@ -124,7 +124,7 @@ def test_a_damaged_row_is_never_compared(tmp_path: Path) -> None:
 
 def test_a_home_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "evaluate").write_text("a file")
-    with pytest.raises(UsageError, match=r"evaluate/\w+ cannot be written \(.+\): .*set EMBEDCODE_HOME"):
+    with pytest.raises(UsageError, match=r"evaluate/\w+ cannot be written \(.+\): free some space"):
         embed(Toy(), texts(4), Role.PASSAGE, tmp_path, what="document")
 
 

@@ -16,7 +16,7 @@ from embedcode.errors import EmbedcodeError
 USER_ERROR, OUR_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
 LASTING = ("web", "mcp", "serve")
 """Verbs that work in threads until they are ended."""
-WHOLE = {"models": (), "data": ("collect", "synthesize")}
+WHOLE = {"models": (), "data": ("collect", "synthesize", "filter", "negatives")}
 """Verbs that write their output when they have all of it, and those of them that keep what they have."""
 
 

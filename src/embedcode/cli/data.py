@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,8 @@ from embedcode.cli.progress import ProgressLine
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from embedcode.data.collect import Step
     from embedcode.data.pairs import Bad
     from embedcode.data.scoring import Told
@@ -357,8 +360,8 @@ def consistency(
 
     given, bad = _all(files)
     given = drawn(given, most) if most else given
-    with ProgressLine() as line, pairs.writing(out) as put:
-        filtered = consistent(given, _encoder(model, threads), top, pool, told=_told(line))
+    with ProgressLine() as line, _kept(out) as kept, pairs.writing(out) as put:
+        filtered = consistent(given, _encoder(model, threads), top, pool, told=_told(line), kept=kept)
         for pair in filtered.kept:
             put(pair)
     ranks = filtered.ranks
@@ -409,8 +412,9 @@ def negatives(
         raise UsageError(f"--ceiling {ceiling} must be from 0 to 1, such as 0.8")
     given, bad = _all(files)
     rule = Rule("share", share, ceiling) if margin is None else Rule("margin", margin, ceiling)
-    with ProgressLine() as line, pairs.writing(out) as put:
-        mined, passed = mine(given, _encoder(model, threads), count, rule, sample, keep, told=_told(line))
+    with ProgressLine() as line, _kept(out) as kept, pairs.writing(out) as put:
+        encoder = _encoder(model, threads)
+        mined, passed = mine(given, encoder, count, rule, sample, keep, told=_told(line), kept=kept)
         for pair in mined:
             put(pair)
     found = sum(len(pair.negatives) for pair in mined)
@@ -463,6 +467,16 @@ def _encoder(model: str | None, threads: str | None) -> Encoder:
     from embedcode import engine, settings
 
     return engine.configured(settings.load({"model": model, "threads": threads}))
+
+
+@contextmanager
+def _kept(out: Path) -> Iterator[Path]:
+    """A folder beside an output for the vectors it takes: one that a run left when it was killed, for the next one."""
+    from shutil import rmtree
+
+    folder = out.absolute().parent / f".{out.name}.vectors"
+    yield folder
+    rmtree(folder, ignore_errors=True)
 
 
 def _told(line: ProgressLine) -> Told:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +44,11 @@ def consistent(
     pool: int = POOL,
     instruction: str | None = None,
     told: Told = lambda *_: None,
+    kept: Path | None = None,
 ) -> Filtered:
     """The pairs whose best positive ranks within `top` among `pool` passages of all pairs of the same language.
 
-    The passages are drawn by SEED, the same for each call with the same pairs.
+    The passages are drawn by SEED, the same for each call with the same pairs. `kept` is embed()'s folder.
     """
     result = np.zeros(len(pairs), np.int64)
     languages = dict.fromkeys(pair.language for pair in pairs)
@@ -55,8 +57,8 @@ def consistent(
         mine = [pairs[number] for number in chosen]
         passages = Passages.of(mine)
         drawn = random.Random(SEED).sample(range(len(passages.texts)), min(pool, len(passages.texts)))
-        vectors = embed(encoder, passages.texts, Role.PASSAGE, told, instruction)
-        queries = embed(encoder, [pair.query for pair in mine], Role.QUERY, told, instruction)
+        vectors = embed(encoder, passages.texts, Role.PASSAGE, told, instruction, kept)
+        queries = embed(encoder, [pair.query for pair in mine], Role.QUERY, told, instruction, kept)
         best = np.array([scores.max() for scores in own(queries, vectors, passages.of_pair)], np.float32)
         result[chosen] = ranks(queries, vectors[drawn], best)
     return Filtered([pair for pair, rank in zip(pairs, result, strict=True) if rank <= top], result)

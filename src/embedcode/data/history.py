@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from embedcode.data import archives, comments, licences, never
+from embedcode.data.docstrings import CRASHED
 from embedcode.data.mine import FOREIGN_FOLDER, FOREIGN_HEADER, NEVER, UNKNOWN_LICENCE, names
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
@@ -27,6 +28,7 @@ from embedcode.index.functions import functions
 from embedcode.index.grammars import parse
 from embedcode.index.languages import Language, language_of
 from embedcode.index.walk import decode
+from embedcode.index.workers import Workers
 from embedcode.model.passage import passage
 from embedcode.model.spec import Spec
 from embedcode.types import Pair
@@ -101,6 +103,16 @@ class Issues:
         return next((self.by_number[one] for one in named if one in self.by_number), "")
 
 
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """A file as it was before a commit, and the rows that the commit changes, 0-based and inclusive."""
+
+    path: str
+    text: str
+    language: Language
+    ranges: Sequence[tuple[int, int]]
+
+
 def read_issues(file: Path) -> tuple[Issues, list[str]]:
     """Issues from JSON lines {"text": ..., "commit": ... or "number": ..., "repository": ...}, the last of which may be
     left out, and what is wrong with the other lines."""
@@ -169,11 +181,13 @@ def mine(
             mined.refused = f"{UNKNOWN_LICENCE}: {' and '.join(sorted(own))} does not grant {licence}"
             return
     lines = _Lines(tokenizer)
-    for commit in _commits(root, most):
-        mined.commits += 1
-        found = list(_pairs(root, commit, lines, mined, issues or Issues(), licence, foreign))
-        mined.used += bool(found)
-        yield from found
+    with Workers(1, edited, lost, least=1) as parsing:  # never this process, which a parser could take with it
+        parsing.start()
+        for commit in _commits(root, most):
+            mined.commits += 1
+            found = list(_pairs(root, commit, lines, parsing, mined, issues or Issues(), licence, foreign))
+            mined.used += bool(found)
+            yield from found
 
 
 def _licences(repository: git.Repository) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -220,6 +234,7 @@ def _pairs(
     root: Path,
     commit: _Commit,
     lines: _Lines,
+    parsing: Workers[Edited, list[str] | None],
     mined: Mined,
     issues: Issues,
     licence: str,
@@ -238,7 +253,7 @@ def _pairs(
     if len(edits) > MOST_FILES:
         mined.skipped[MANY] += 1
         return
-    edited, chunks, languages, why = list[str](), list[str](), Counter[str](), ""
+    files, why = list[Edited](), ""
     contents = git.blobs(root, (f"{commit.parents[0]}:{path}" for path in edits), MOST_BYTES)
     for (path, ranges), raw in zip(edits.items(), contents, strict=True):
         text = decode(raw) if raw is not None else None
@@ -249,19 +264,24 @@ def _pairs(
             why = FOREIGN_FOLDER if path.startswith(foreign) else FOREIGN_HEADER
             mined.left[why] += 1
             continue
-        before = len(edited) + len(chunks)
-        edited += _functions(text, language, ranges)
-        chunks += _chunks(path, text, ranges, lines)
-        languages[language.name] += len(edited) + len(chunks) - before
-    if not edited and not chunks:
+        files.append(Edited(path, text, language, ranges))
+    bodies, chunks, languages = list[str](), list[str](), Counter[str]()
+    for file, found in zip(files, parsing.done(files), strict=True):
+        if found is None:
+            mined.left[CRASHED] += 1
+        of_file = list(_chunks(file.path, file.text, file.ranges, lines))
+        bodies += found or ()
+        chunks += of_file
+        languages[file.language.name] += len(found or ()) + len(of_file)
+    if not bodies and not chunks:
         mined.skipped[why or (NEW if edits else NO_CODE)] += 1
         return
-    if min(len(one) for one in (edited, chunks) if one) > MOST_POSITIVES:
+    if min(len(one) for one in (bodies, chunks) if one) > MOST_POSITIVES:
         mined.skipped[MANY_PLACES] += 1
         return
     task, source = ("issue" if issue else "commit"), f"git:{mined.source}@{commit.hash[:12]}"
     language_name = languages.most_common(1)[0][0]
-    for kind, positives in ((task, edited), (f"{task}-chunk", chunks)):
+    for kind, positives in ((task, bodies), (f"{task}-chunk", chunks)):
         if positives and len(positives) <= MOST_POSITIVES:
             yield Pair(query, tuple(dict.fromkeys(positives)), (), kind, language_name, source, licence)
 
@@ -313,23 +333,27 @@ def _language(path: str) -> Language | None:
     return found if found is not None and found.content == "code" and found.name != "text" else None
 
 
-def _functions(text: str, language: Language, ranges: Sequence[tuple[int, int]]) -> Iterator[str]:
+def edited(file: Edited) -> list[str]:
     """The innermost functions that changed rows lie in, each once."""
-    if language.grammar is None:
-        return
-    source = text.encode("utf-8", "replace")
-    root = parse(language.grammar, source)
+    if file.language.grammar is None:
+        return []
+    source = file.text.encode("utf-8", "replace")
+    root = parse(file.language.grammar, source)
     if root is None:
-        return
+        return []
     found = list(functions(root, source))
     chosen = set[int]()
-    for first, last in ranges:
+    for first, last in file.ranges:
         inside = [i for i, one in enumerate(found) if one.first <= last and first <= one.last]
         chosen |= {
             i for i in inside
             if not any(j != i and found[i].first <= found[j].first and found[j].last <= found[i].last for j in inside)
         }  # fmt: skip
-    yield from (found[i].code for i in sorted(chosen))
+    return [found[i].code for i in sorted(chosen)]
+
+
+def lost(_file: Edited, _why: str) -> None:
+    """What a file gives whose parser ended its process; its chunks need none."""
 
 
 class _Lines:

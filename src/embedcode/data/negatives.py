@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -60,11 +61,13 @@ def mine(
     instruction: str | None = None,
     told: Told = lambda *_: None,
     find: Nearest = nearest,
+    kept: Path | None = None,
 ) -> tuple[list[Pair], Counter[str]]:
     """The pairs with up to `count` negatives each, hardest first, and why candidates were passed over.
 
     Passages of all pairs of the same language are candidates. `sample` draws from those allowed instead of taking the
-    hardest; `keep` has the negatives that a pair has stand behind the new ones instead of replacing them.
+    hardest; `keep` has the negatives that a pair has stand behind the new ones instead of replacing them. `kept` is
+    embed()'s folder.
     """
     result = list(pairs)
     passed = Counter[str]()
@@ -72,8 +75,8 @@ def mine(
         chosen = [number for number, pair in enumerate(pairs) if pair.language == language]
         mine = [pairs[number] for number in chosen]
         passages = Passages.of(mine)
-        vectors = embed(encoder, passages.texts, Role.PASSAGE, told, instruction)
-        queries = embed(encoder, [pair.query for pair in mine], Role.QUERY, told, instruction)
+        vectors = embed(encoder, passages.texts, Role.PASSAGE, told, instruction, kept)
+        queries = embed(encoder, [pair.query for pair in mine], Role.QUERY, told, instruction, kept)
         positives = own(queries, vectors, passages.of_pair)
         limits = np.array([rule.limit(float(one.min())) for one in positives], np.float32)
         _, prints = np.unique([fingerprint(text) for text in passages.texts], return_inverse=True)

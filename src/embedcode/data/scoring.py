@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcode.evaluate import dense
+from embedcode.evaluate import dense, vectors
 from embedcode.types import Encoder, Floats, Pair, Role, Truncate
 
 BLOCK = 1024
@@ -45,15 +46,33 @@ class Passages:
 
 
 def embed(
-    encoder: Encoder, texts: Sequence[str], role: Role, told: Told = lambda *_: None, instruction: str | None = None
+    encoder: Encoder,
+    texts: Sequence[str],
+    role: Role,
+    told: Told = lambda *_: None,
+    instruction: str | None = None,
+    kept: Path | None = None,
 ) -> Floats:
-    """float32 [n, dim], unit length; a text that is too long is cut at its end."""
+    """float32 [n, dim], unit length; a text that is too long is cut at its end.
+
+    In the folder `kept` are vectors that are done, for a run that goes on where this one was killed.
+    """
+    what = "query" if role is Role.QUERY else "passage"
+    many = "queries" if role is Role.QUERY else "passages"
+    # Lone surrogates are no text for a tokenizer.
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]
+    if kept is not None:
+        by_number = {str(number): text for number, text in enumerate(texts)}
+
+        def tell(moment: vectors.Moment) -> None:
+            told(many, moment.done, moment.total)
+
+        done = vectors.embed(encoder, by_number, role, kept, what=what, instruction=instruction, progress=tell)
+        return done.block(0, len(done))
     found = []
     for start in range(0, len(texts), BLOCK):
-        told("queries" if role is Role.QUERY else "passages", start, len(texts))
-        # Lone surrogates are no text for a tokenizer.
-        block = [text.encode("utf-8", "replace").decode() for text in texts[start : start + BLOCK]]
-        found.append(encoder.encode(block, role, instruction, Truncate.END))
+        told(many, start, len(texts))
+        found.append(encoder.encode(texts[start : start + BLOCK], role, instruction, Truncate.END))
     return np.concatenate(found) if found else np.zeros((0, encoder.dim), np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Vectors of a task's texts, computed once and kept on disk, so that a run that was killed goes on where it was.
+"""Vectors of many texts, computed once and kept on disk, so that a run that was killed goes on where it was.
 
 One folder for each way of embedding (space, build, role, prompt, limit): `keys` has the 16 bytes of each text's hash,
 `vectors` the rows, float32. Both only grow, rows first, and what a killed process left over is cut off. Equal texts
@@ -59,6 +59,8 @@ class Vectors:
     """Of each text, in `file`."""
     file: NDArray[np.float32]
     """Memory-mapped."""
+    folder: Path
+    """Where they lie."""
     kept: int
     """Texts whose vector was there from an earlier run."""
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -72,8 +74,8 @@ class Vectors:
         found: Floats = self.file[self.rows[start:stop]]
         if (bad := _unusable(found)) is not None:
             raise StoreError(
-                f"the kept vector of {self.ids[start + bad]!r} is damaged: delete the folder `evaluate` of "
-                "`embedcode status --settings`'s home and run it again"
+                f"the kept vector of {self.ids[start + bad]!r} is damaged: delete the folder {self.folder} and run it "
+                "again"
             )
         return found
 
@@ -128,7 +130,7 @@ def embed(
     ids = [id for id, key in keys.items() if key not in lost]
     rows = np.array([kept.rows[keys[id]] for id in ids], np.int64)
     failures = {id: lost[key] for id, key in keys.items() if key in lost}
-    return Vectors(ids, rows, kept.mapped(), known, failures)
+    return Vectors(ids, rows, kept.mapped(), kept.folder, known, failures)
 
 
 def _block(
@@ -189,10 +191,10 @@ class _Kept:
         }
         self._dim = encoder.dim
         described = json.dumps(way, indent=1, sort_keys=True)
-        self._folder = home / "evaluate" / digest(described).hex()
-        self._keys, self._vectors = self._folder / "keys", self._folder / "vectors"
+        self.folder = home / "evaluate" / digest(described).hex()
+        self._keys, self._vectors = self.folder / "keys", self.folder / "vectors"
         with self._writing():
-            (self._folder / "meta.json").write_text(described, "utf-8")
+            (self.folder / "meta.json").write_text(described, "utf-8")
             count = min(self._size(self._keys) // KEY, self._size(self._vectors) // self._row)
             for path, size in ((self._keys, KEY), (self._vectors, self._row)):
                 with path.open("ab") as file:
@@ -233,10 +235,9 @@ class _Kept:
         from filelock import FileLock
 
         try:
-            make_private(self._folder)
-            with FileLock(self._folder / "lock", timeout=600):
+            make_private(self.folder)
+            with FileLock(self.folder / "lock", timeout=600):
                 yield
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            cure = "free some space, or set EMBEDCODE_HOME to another folder"
-            raise UsageError(f"{self._folder} cannot be written ({why}): {cure}.") from None
+            raise UsageError(f"{self.folder} cannot be written ({why}): free some space, or take another.") from None
