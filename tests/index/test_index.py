@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -243,6 +244,18 @@ def test_a_model_that_cannot_be_used_leaves_the_words(
     assert "model.onnx cannot be loaded" in record.getMessage()
     with pytest.raises(ModelError, match=r"model\.onnx cannot be loaded"):
         index.search(Query("forget the session", mode=Mode.DENSE))
+
+
+def test_a_query_longer_than_the_model_reads_says_so(shop: Path, opened: Open) -> None:
+    said: list[str] = []
+    with opened(shop) as index:
+        index.update()
+        assert index.search(Query("forget the session " * 400), said.append)
+        (remark,) = said
+        assert re.fullmatch(r"the query's vector is of the first 512 of its 1,2\d\d tokens", remark)
+        index.search(Query("forget the session " * 100), said.append)  # long, and read whole
+        index.search(Query("forget the session " * 400, mode=Mode.LEXICAL), said.append)
+    assert len(said) == 1
 
 
 def test_a_model_that_has_moved_leaves_the_words(

@@ -43,9 +43,9 @@ class Door:
     def __init__(self) -> None:
         self.metrics = Metrics()
 
-    def check(self, asked: Asked) -> None: ...
+    def check(self, asked: Asked, _: float) -> None: ...
 
-    async def embed(self, asked: Asked, _: Any) -> Answer:
+    async def embed(self, asked: Asked, *_: Any) -> Answer:
         self.computed += 1
         count = len(asked.inputs)
         rows = np.random.default_rng(0).standard_normal((count, DIM), np.float32)

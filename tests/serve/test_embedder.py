@@ -247,6 +247,32 @@ def test_a_request_that_is_too_large_for_any_time_costs_its_key_nothing() -> Non
     case.run(work())
 
 
+def test_what_would_come_after_its_caller_has_given_up_is_refused_at_once() -> None:
+    case = Case()  # 1,000 tokens a second
+
+    def impatient(text: str, within: float) -> asyncio.Task[Any]:
+        return asyncio.create_task(case.embedder.embed(Asked("m", (text,), Role.QUERY, Lane.QUERY), None, within))
+
+    async def work() -> None:
+        others = [case.ask(letter * 100, lane=Lane.QUERY) for letter in "abcdef"]
+        await case.until(lambda: case.embedder.queue.tokens(Lane.QUERY) >= 300)
+        waiting = case.embedder.queue.tokens(Lane.QUERY)
+        with pytest.raises(ProblemError, match="come back in 1 seconds") as caught:
+            await impatient("x" * 100, waiting / 1000)
+        assert (caught.value.code, caught.value.reason) == ("overloaded", "deadline")
+        patient = impatient("y" * 100, waiting / 1000 + 1)
+        await case.until(lambda: case.embedder.queue.tokens(Lane.QUERY) == waiting + 100)
+        with pytest.raises(ProblemError, match=r"Not done within 0\.2 seconds") as late:
+            await impatient("a" * 100, 0.2)  # which is being computed
+        assert late.value.code == "deadline"
+        while not patient.done():
+            case.engine.answer()
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*others, patient)
+
+    case.run(work())
+
+
 def test_texts_of_the_servers_own_have_no_deadline_to_be_too_many_for() -> None:
     """As an index has them, of a slow model: nobody could split them."""
     case = Case(timeout=10)

@@ -17,6 +17,7 @@ from openai import BadRequestError, OpenAI
 
 import embedcode
 from embedcode import Role
+from embedcode.serve.answering import patience
 
 from .serving import MODEL, Server, serving
 
@@ -108,6 +109,26 @@ def test_receipts_of_what_is_cut(server: Server) -> None:
     assert answer["detail"]["index"] == 1
 
 
+@pytest.mark.parametrize("given", [{"x-stainless-read-timeout": "0.001"}, {"x-envoy-expected-rq-timeout-ms": "1"}])
+def test_what_a_caller_says_it_waits_is_heeded(server: Server, given: dict[str, str]) -> None:
+    text = f"late {given} " * 10
+    body = {"model": MODEL, "input": [text], "input_type": "query"}
+    status, headers, content = server.send("/v1/embeddings", body, **given)
+    answer = json.loads(content)
+    assert (status, answer["error"]["code"]) == (429, "deadline")
+    assert answer["message"].startswith("Not done within 0.001 seconds")
+    assert int(headers["retry-after"]) >= 1
+    for said in ("nan", "-1", "0", "soon", "60000"):  # no time, and time enough
+        assert server.ask("/v1/embeddings", body, **dict.fromkeys(given, said))[0] == 200
+
+
+def test_the_openai_clients_timeout_is_heeded(server: Server) -> None:
+    with OpenAI(base_url=f"{server.address}/v1", api_key="none", max_retries=0, timeout=5) as client:
+        answer = client.embeddings.with_raw_response.create(model=f"{MODEL}-query", input="in time")
+    assert answer.status_code == 200
+    assert patience(answer.http_request.headers) == 5.0
+
+
 def test_duplicates_are_computed_once_and_known_texts_not_at_all(server: Server) -> None:
     text = "a text that no other test sends"
     computed, hits = server.metric("embedcode_texts_total"), server.metric("embedcode_cache_hits_total")
@@ -175,6 +196,7 @@ def test_metrics_are_prometheus_text(server: Server) -> None:
     assert 'embedcode_queue_tokens{lane="query"} 0.0' in content.decode()
     assert server.metric("embedcode_ready") == 1
     assert server.metric("embedcode_drain_tokens_per_second") > 1
+    assert server.metric("embedcode_engine_process_resident_memory_bytes") > 50_000_000
 
 
 # ---- bad input ---------------------------------------------------------------------------------------------------

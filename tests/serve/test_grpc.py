@@ -524,6 +524,14 @@ def test_overload_is_refused_and_work_of_callers_who_left_is_not_computed(tmp_pa
         assert server.end() == 0
 
 
+def test_tritons_timeout_is_heeded(client: triton.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match=r"Not done within 0\.001 seconds") as caught:
+        client.infer(NAME, [tensor("text", [b"in time " * 100])], timeout=1000)
+    assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+    with pytest.raises(InferenceServerException, match="timeout is the number -1: send microseconds, or 0 for none"):
+        client.infer(NAME, [tensor("text", [b"a"])], timeout=-1)
+
+
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

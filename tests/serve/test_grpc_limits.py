@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import math
 import socket
 import struct
 import threading
@@ -41,11 +42,13 @@ class Door(Embedder):
         model = Model("m", dim, (), dict.fromkeys(Role, ""))
         load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
         super().__init__(cast(LocalEncoder, None), load, model, Limits(), Metrics())
+        self.within: list[float] = []
 
-    def check(self, asked: Asked) -> None:
+    def check(self, asked: Asked, within: float) -> None:
         """There is no engine to be ready."""
 
-    async def embed(self, asked: Asked, spend: Any = None) -> Answer:
+    async def embed(self, asked: Asked, spend: Any = None, within: float = 0.0) -> Answer:
+        self.within.append(within)
         count = len(asked.inputs)
         rows = np.ones((count, self.model.dim), np.float32)
         return Answer(rows, tuple(range(count)), (Tokens((1,), 1, 1),) * count)
@@ -142,13 +145,15 @@ def test_who_sends_nothing_keeps_others_out_for_a_moment_only(monkeypatch: pytes
         await asyncio.sleep(0.1)
         since = time.monotonic()
         await channel.unary_unary(f"/{kserve.SERVICE}/ServerLive")(b"")
+        assert time.monotonic() - since < 0.3  # who asks for health does not wait behind them
+        await channel.unary_unary(f"/{kserve.SERVICE}/ServerMetadata")(b"")
         assert 0.2 < time.monotonic() - since < 5  # no third message is read beside two
         assert await asyncio.gather(*calls) == [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
 
     run(Options(grpc_port=0), asking)
 
 
-def infer(texts: int, *outputs: str) -> bytes:
+def infer(texts: int, *outputs: str, microseconds: int | None = None) -> bytes:
     request = kserve.message(
         "ModelInferRequest",
         model_name="m",
@@ -156,6 +161,8 @@ def infer(texts: int, *outputs: str) -> bytes:
         outputs=[{"name": name} for name in outputs],
         raw_input_contents=[(struct.pack("<I", 1) + b"a") * texts],
     )
+    if microseconds is not None:
+        request.parameters["timeout"].int64_param = microseconds
     return bytes(request.SerializeToString())
 
 
@@ -165,6 +172,22 @@ async def refused(channel: Any, content: bytes) -> str:
         await channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")(content)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     return str(caught.value.details())
+
+
+def test_the_queue_knows_how_long_a_caller_waits() -> None:
+    door = Door()
+
+    async def asking(channel: Any) -> None:
+        call = channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")
+        await call(infer(1))
+        await call(infer(1), timeout=5)
+        await call(infer(1, microseconds=2_000_000), timeout=5)
+        await call(infer(1, microseconds=0))
+
+    run(Options(grpc_port=0), asking, embedder=door)
+    forever, five, two, zero = door.within
+    assert (forever, two, zero) == (math.inf, 2.0, math.inf)
+    assert 4 < five < 5.1
 
 
 def test_an_output_is_answered_once() -> None:

@@ -210,6 +210,8 @@ def test_the_index_is_searched_with_the_servers_own_engine(keyed: Keyed) -> None
     assert found["hits"][0]["path"] == "session.py"
     assert any(reason.startswith("vector") for reason in found["hits"][0]["why"])
     assert keyed.send("/search", key=keyed.searcher)[0] == 200
+    metrics = keyed.send("/metrics", key=keyed.searcher)[2].decode()
+    assert re.search(r'embedcode_search_seconds_count\{path="/v1/search"\} [1-9]', metrics)
 
 
 def test_a_search_counts_what_it_asks(keyed: Keyed) -> None:

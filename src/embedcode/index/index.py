@@ -29,7 +29,7 @@ from embedcode.index.scope import Scope
 from embedcode.model.passage import vector_key
 from embedcode.settings import Settings
 from embedcode.store.faults import explained
-from embedcode.types import Encoder, File, Filter, Hit, Mode, Query, Role, Truncate
+from embedcode.types import Encoder, File, Filter, Hit, Mode, Query, Role, Tokens, Truncate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -217,7 +217,8 @@ class Index:
         """The best chunks for a query, best first. UsageError for an empty or an absurdly long one, and where nothing
         was ever indexed: no hits would say that there is no such code.
 
-        A hybrid query is answered by words where the model cannot be used; `told` is then told so, else the log.
+        A hybrid query is answered by words where the model cannot be used, and a long one has the vector of its
+        beginning; `told` is then told so, else the log.
         """
         from embedcode.search.search import Signals, search
 
@@ -228,6 +229,8 @@ class Index:
         if query.mode is not Mode.LEXICAL:
             try:
                 self._check_build()
+                if len(text) > self.encoder.max_tokens:
+                    self._remark_cut(text, told)
                 vector = self.encoder.encode([text], Role.QUERY, truncate=Truncate.END)[0]
             except ModelError as error:
                 if query.mode is Mode.DENSE:
@@ -235,6 +238,11 @@ class Index:
                 told(f"this answer is by words alone, since the model cannot be used: {error}")
         signals = Signals("" if query.mode is Mode.DENSE else text, vector, query.text)
         return search(self.store, signals, query.top_k, self._scope.limited(query.where))
+
+    def _remark_cut(self, text: str, told: Callable[[str], None]) -> None:
+        (entry,) = self.encoder.tokenize([text], Role.QUERY, truncate=Truncate.END)
+        if isinstance(entry, Tokens) and entry.truncated:
+            told(f"the query's vector is of the first {entry.used:,} of its {entry.original:,} tokens")
 
     def check(self, query: Query, since: str = "") -> None:
         """UsageError for what search() or since() would refuse whatever the index holds, without waiting for either."""

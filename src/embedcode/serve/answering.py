@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +19,9 @@ LARGE_ANSWER = 20_000
 """Numbers, from which on an answer is written beside the event loop."""
 NUMBER = 16
 """Bytes of a number in an answer, at most: there is room for all of them before any is computed."""
+
+PATIENCE = {"x-stainless-read-timeout": 1.0, "x-envoy-expected-rq-timeout-ms": 0.001}
+"""Headers by which OpenAI's clients, and Envoy, say how long they wait for an answer, and their units in seconds."""
 
 T = TypeVar("T")
 
@@ -32,6 +37,18 @@ class Call:
     holding: Holding
     note: dict[str, Any]
     """Of its line in the journal; what is learnt is written into it."""
+    patience: float = math.inf
+    """Seconds that its caller waits for an answer, where that is known."""
+
+
+def patience(headers: Mapping[str, str]) -> float:
+    """Seconds by a request's headers; what is no time says nothing, since no caller wrote it by hand."""
+    shortest = math.inf
+    for name, unit in PATIENCE.items():
+        with suppress(ValueError):
+            if (seconds := unit * float(headers.get(name, ""))) > 0:  # and not NaN
+                shortest = min(shortest, seconds)
+    return shortest
 
 
 async def answered(
@@ -47,11 +64,11 @@ async def answered(
     """
     loop, key = asyncio.get_running_loop(), call.key
     call.note.update(asked.note)
-    embedder.check(asked)  # which embed() does too, and this before there are tasks and room for it
+    embedder.check(asked, call.patience)  # which embed() does too, and this before there are tasks and room for it
     spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
     room = NUMBER * embedder.model.dim * len(asked.inputs)
     call.holding(room)
-    answer = await wait(embedder.embed(asked, spend))
+    answer = await wait(embedder.embed(asked, spend, call.patience))
     written = loop.time()
     if answer.vectors.size > LARGE_ANSWER:
         content = await asyncio.to_thread(write, answer)

@@ -186,23 +186,26 @@ class Embedder:
 
     # ---- a request ---------------------------------------------------------------------------------------------
 
-    def check(self, asked: Asked) -> None:
+    def check(self, asked: Asked, within: float) -> None:
         """ProblemError for a request that is refused by its lane and its length alone, before anything is done for it:
         at ten times the load nearly all are, and else a quarter of them is tokenised first."""
         self._check_ready(asked.lane)
         if asked.lane is Lane.PASSAGE:
             try:
-                self.queue.check(asked.lane, int(SURE * self._tokenisers.guess(asked)), self.limits.timeout)
+                least = int(SURE * self._tokenisers.guess(asked))
+                self.queue.check(asked.lane, least, min(within, self.limits.timeout))
             except FullError as full:
                 raise self._full(full) from None
 
-    async def embed(self, asked: Asked, spend: Callable[[int], None] | None = None) -> Answer:
+    async def embed(self, asked: Asked, spend: Callable[[int], None] | None = None, within: float = math.inf) -> Answer:
         """ProblemError for a request that cannot be answered; with `asked.partial`, only where no input can.
 
         `spend` is told the tokens of a request before they are computed, and may raise FullError: a quota. It gets
         them back, as fewer than 0, where the server is at fault that there is no answer; not from who leaves.
+        No request takes longer than the server's limit, however long its caller would wait (`within`).
         """
         since, spent = asyncio.get_running_loop().time(), 0
+        seconds = min(within, self.limits.timeout)
 
         def spending(tokens: int) -> None:
             nonlocal spent
@@ -212,9 +215,9 @@ class Embedder:
 
         self._open(1)
         try:
-            self.check(asked)
-            async with self._within(self.limits.timeout, asked.lane):
-                return await self._embed(asked, since, spending)
+            self.check(asked, seconds)
+            async with self._within(seconds, asked.lane):
+                return await self._embed(asked, since, since + seconds, spending)
         except ProblemError as error:
             problem = error
         except FullError as full:
@@ -228,7 +231,7 @@ class Embedder:
             spend(-spent)
         raise problem
 
-    async def _embed(self, asked: Asked, since: float, spend: Callable[[int], None]) -> Answer:
+    async def _embed(self, asked: Asked, since: float, until: float, spend: Callable[[int], None]) -> Answer:
         with self.telemetry.stage("tokenise"):
             entries, doubled = await self._tokenisers.tokenise(asked)
         self.metrics.doubled.inc(len(doubled))
@@ -252,7 +255,7 @@ class Embedder:
             late = asked.file
             keys = {0: digest("late", late[0], repr(late[1]), self.space)}
             good = {0: good[0]}
-        found, cached = await self._vectors(asked.lane, keys, good, late, since + self.limits.timeout)
+        found, cached = await self._vectors(asked.lane, keys, good, late, until)
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))
         vectors = []

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from embedcode.serve.answer import Answer
-from embedcode.serve.answering import Call, answered
+from embedcode.serve.answering import Call, answered, patience
 from embedcode.serve.asked import LARGE_BODY, Asked, read
 from embedcode.serve.body import GONE, Bodies, Held, Holding
 from embedcode.serve.embedder import Embedder
@@ -39,7 +39,7 @@ def route(embedder: Embedder, bodies: Bodies) -> Route:
         def write(answer: Answer) -> bytes:
             return render(answer, asked, embedder, request.state.id)
 
-        call = Call(since, asker(request), holding, request.state.note)
+        call = Call(since, asker(request), holding, request.state.note, patience(request.headers))
         try:
             content, headers = await answered(embedder, asked, call, write, lambda work: _unless_gone(request, work))
         except GoneError:

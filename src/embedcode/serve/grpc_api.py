@@ -7,6 +7,7 @@ through the same guard. What it cannot say, it refuses: token ids. The adapter t
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import time
@@ -22,7 +23,7 @@ from embedcode.errors import UsageError
 from embedcode.serve import kserve
 from embedcode.serve.answer import Answer
 from embedcode.serve.answering import Call, answered
-from embedcode.serve.asked import LARGE_BODY, SHOWN, Asked, Model, check, check_count
+from embedcode.serve.asked import LARGE_BODY, SHOWN, Asked, Model, check, check_count, named
 from embedcode.serve.body import GONE, HELD, Bodies
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.guard import QUIET, Guard
@@ -37,7 +38,18 @@ import grpc  # type: ignore[import-untyped]
 VERSION = "1"
 """Of a model here; a request may name it or none."""
 INPUTS = ("text", "modality")
-PARAMETERS = ("input_type", "truncate", "dimensions", "embedding_type", "on_error", "instruction", "late_chunking")
+TIMEOUT = "timeout"
+"""Microseconds that the answer may take: what Triton's clients make of their argument of that name."""
+PARAMETERS = (
+    "input_type",
+    "truncate",
+    "dimensions",
+    "embedding_type",
+    "on_error",
+    "instruction",
+    "late_chunking",
+    TIMEOUT,
+)
 OUTPUTS = ("token_count", "embeddings")
 RECEIPTS = ("original_token_count", "truncated")
 """Outputs beside them for who asks for them by name: tokens of each whole text, and whether it was cut."""
@@ -63,6 +75,8 @@ SPARE_CALLS = 64
 READING = HELD // 2
 """Messages that are read at a time: grpcio tells the size of one when it holds all of it, which may be body_bytes.
 Those that are being answered may take as much again."""
+PROBES = 2
+"""And of those that ask for health: who is to say whether the server lives does not wait behind uploads."""
 HURRY_SECONDS = 5.0
 """In which all of them must have come when no further one can be read: who sends nothing would keep the others out."""
 STREAMS = 128
@@ -103,6 +117,7 @@ class GrpcServer:
         self._server: Any = None
         self.bodies = Bodies(options.body_bytes * READING // HELD, overload=embedder.limits.overload)
         self._reading = asyncio.Semaphore(READING)
+        self._probes = asyncio.Semaphore(PROBES)
         self._coming: set[asyncio.Timeout] = set()
         """Until when each message that is being read must have come."""
 
@@ -163,11 +178,11 @@ class GrpcServer:
 
     def _method(self, name: str, answering: Answering) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
         path = f"/{kserve.SERVICE}/{name}"
+        quiet = METHODS[name].startswith(QUIET)
 
         async def call(messages: AsyncIterator[bytes], context: Any) -> None:
             headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-            state: dict[str, Any] = {"id": self._guard.request_id(headers), "note": {}}
-            quiet = METHODS[name].startswith(QUIET)
+            state: dict[str, Any] = {"id": self._guard.request_id(headers), "note": {}, "left": context.time_remaining}
             with nullcontext() if quiet else self._guard.traced("gRPC", path, headers, state["note"]):
                 await taken(messages, context, headers, state)
 
@@ -182,7 +197,7 @@ class GrpcServer:
                     state["note"]["key"] = key.name
                 with self.bodies.open() as holding:
                     state["holding"] = holding
-                    content = await self._message(messages)
+                    content = await self._message(messages, self._probes if quiet else self._reading)
                     holding(len(content))
                     response = await answering(await self._parsed(f"{name}Request", content), state)
                     content = bytes(response.SerializeToString())
@@ -207,13 +222,13 @@ class GrpcServer:
 
         return call
 
-    async def _message(self, messages: AsyncIterator[bytes]) -> bytes:
+    async def _message(self, messages: AsyncIterator[bytes], turns: asyncio.Semaphore) -> bytes:
         """The one that a call has."""
         try:
-            async with asyncio.timeout(self._options.body_seconds) as ending, self._reading:
+            async with asyncio.timeout(self._options.body_seconds) as ending, turns:
                 self._coming.add(ending)
                 try:
-                    if self._reading.locked():
+                    if turns.locked():
                         self._hurry()
                     return await anext(messages)
                 finally:
@@ -303,7 +318,7 @@ class GrpcServer:
         else:
             asked = read(request, name, embedder.model)
         wanted = _outputs(request, asked.partial)
-        call = Call(since, state.get("key"), state["holding"], state["note"])
+        call = Call(since, state.get("key"), state["holding"], state["note"], _patience(request, state["left"]()))
         response, remarks = await answered(embedder, asked, call, lambda one: render(one, asked, request, wanted))
         state["trailing"] = list(remarks.items())
         return response
@@ -333,7 +348,8 @@ def read(request: Any, name: str, model: Model) -> Asked:
     for key, value in kserve.parameters(request.parameters).items():
         if key not in PARAMETERS:
             raise ProblemError(400, f"Unknown parameter {key[:SHOWN]!r}: those are {', '.join(PARAMETERS)}.")
-        given[key] = value
+        if key != TIMEOUT:
+            given[key] = value
     if name == model.name:
         given.setdefault("input_type", "query")  # NVIDIA's default; over HTTP there is none
     for index, tensor in enumerate(request.inputs):
@@ -346,6 +362,14 @@ def read(request: Any, name: str, model: Model) -> Asked:
         keep = field == "input" and given.get("on_error") == "partial"
         given[field] = [_text(tensor.name, place, one, keep) for place, one in enumerate(_elements(request, index))]
     return check(given, model)
+
+
+def _patience(request: Any, left: float | None) -> float:
+    """Seconds that a caller waits, by its call's deadline and its parameter. ProblemError for what is no time."""
+    given = kserve.parameters(request.parameters).get(TIMEOUT, 0)
+    if type(given) is not int or given < 0:
+        raise ProblemError(400, f"timeout is {named(given)}: send microseconds, or 0 for none.", TIMEOUT)
+    return min(left if left is not None else math.inf, given / 1_000_000 or math.inf)
 
 
 def _elements(request: Any, index: int) -> list[bytes]:

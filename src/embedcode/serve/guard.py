@@ -32,6 +32,8 @@ HEALTH = "/v1/health/"
 QUIET = (HEALTH, "/v1/metrics", "/metrics")
 """Asked every few seconds by machines: logged at debug."""
 
+SEARCHES = ("/v1/search", "/v1/search/related")
+
 OPEN = (HEALTH, *ASSETS)
 """Needs no key: health, and what is the same for every server."""
 MODELS = "/v1/models/"
@@ -197,6 +199,8 @@ class Guard:
         texts: Sequence[str] = note.pop("texts", ())
         path = scope["path"]
         self._metrics.requests.labels(self._known(path) or "other", str(status)).inc()
+        if path in SEARCHES and status == 200:
+            self._metrics.searches.labels(path).observe(seconds)
         level = "debug" if path.startswith(QUIET) else "info"
         client = scope.get("client")
         fields = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -14,6 +16,8 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+NOBODY = -1
+"""No process has this number."""
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
 TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 32768)
 
@@ -40,6 +44,7 @@ class Metrics:
             "stage_seconds", "Time of a request by stage: tokenize, queue, compute, respond, total.", SECONDS, "stage"
         )
         self.latency = histogram("request_seconds", "Time of an embedding request by lane.", SECONDS, "lane")
+        self.searches = histogram("search_seconds", "Time of an answered search, by path.", SECONDS, "path")
         self.queue_tokens = gauge("queue_tokens", "Tokens that wait, by lane.", "lane")
         self.running_tokens = gauge("engine_tokens", "Tokens the engine has at hand, by lane.", "lane")
         self.open_requests = gauge("open_requests", "Embedding requests under way.")
@@ -59,6 +64,10 @@ class Metrics:
         self.restarts = counter("engine_restarts", "Starts of the engine after the first.")
         self.ready = gauge("ready", "1 while /v1/health/ready says so.")
         self.rate = gauge("drain_tokens_per_second", "Rate of a busy engine, as measured; Retry-After is of it.")
+
+    def watch(self, pid: Callable[[], int | None]) -> None:
+        """Tell of the engine's process what is told of this one: memory, processor time, open files."""
+        ProcessCollector("embedcode_engine", lambda: pid() or NOBODY, registry=self.registry)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -24,9 +24,9 @@ from starlette.routing import BaseRoute, Route
 
 from embedcode import engine
 from embedcode.engine import memory
-from embedcode.engine.encoder import LocalEncoder
+from embedcode.engine.encoder import LATE, LocalEncoder
 from embedcode.engine.graph import GraphEncoder
-from embedcode.engine.torch_encoder import LATE, TorchEncoder
+from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import ModelError, UsageError
 from embedcode.files import is_folder
 from embedcode.model.presets import licence, preset
@@ -133,7 +133,7 @@ def embedder(options: Options, settings: Settings, encoder: LocalEncoder, metric
         dim=encoder.dim,
         dimensions=conditions.dimensions,
         prompts={role: conditions.prompts[role] for role in Role},
-        late=isinstance(encoder, TorchEncoder) and encoder.max_tokens >= LATE,
+        late=encoder.max_tokens >= LATE,
         default_role=Role(options.default_input_type) if options.default_input_type else None,
         accept_ids=options.accept_token_ids,
         most_inputs=options.max_inputs,
@@ -248,6 +248,7 @@ class _Serving:
             self._audit = Journal("info", True, audited(options.audit_log), self._audit_failed)
         self._metrics = Metrics()
         self._embedder = embedder(options, settings, encoder, self._metrics)
+        self._metrics.watch(lambda: self._embedder.engine_pid)
         self._embedder.note = journal.write
         self._embedder.telemetry = self._telemetry = telemetry.configured(journal.write)
         self._signalled = asyncio.Event()
