@@ -10,4 +10,6 @@ context = ssl._create_unverified_context() if tls else None
 bound = os.environ.get("NIM_SERVER_BIND_ADDR", "").rpartition("]")[2]  # an IPv6 address has colons
 ports = (os.environ.get("EMBEDCODE_SERVE_PORT"), bound.partition(":")[2], os.environ.get("NIM_HTTP_API_PORT"), "8000")
 port = next(filter(None, ports))
-urllib.request.urlopen(f"http{'s' * tls}://127.0.0.1:{port}/v1/health/ready", timeout=4, context=context)
+# No proxy, which a container may be given for what is outside.
+handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
+urllib.request.build_opener(*handlers).open(f"http{'s' * tls}://127.0.0.1:{port}/v1/health/ready", timeout=4)

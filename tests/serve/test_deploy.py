@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from dataclasses import fields
@@ -14,7 +15,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from embedcode.serve.metrics import Metrics
-from embedcode.serve.options import Options, load
+from embedcode.serve.options import Options, load, nim_settings
 
 from .serving import HEALTH
 
@@ -91,12 +92,37 @@ def test_the_image_listens_where_it_is_told_by_either_name(
     found = load({})
     assert (found.host, found.port) == address
     assert (found.grpc_host, found.grpc_port) == grpc
-    asking = "import urllib.request as u; u.urlopen = lambda url, **_: print(url)"
+    asking = "import urllib.request as u; u.OpenerDirector.open = lambda self, url, **_: print(url)"
     said = subprocess.run(
         [sys.executable, "-c", f"{asking}\n{HEALTH.read_text()}"],
         env=image | given, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert said.stdout == f"http://127.0.0.1:{address[1]}/v1/health/ready\n"
+
+
+def test_the_images_health_check_asks_no_proxy() -> None:
+    """Docker gives its own to every container, and a healthy server was restarted for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy, socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        environment = {"HTTP_PROXY": place, "http_proxy": place, "EMBEDCODE_SERVE_PORT": str(server.getsockname()[1])}
+        with subprocess.Popen([sys.executable, str(HEALTH)], env=environment) as asking:
+            server.settimeout(30)
+            connection, _ = server.accept()
+            with connection:
+                assert connection.recv(100).startswith(b"GET /v1/health/ready")
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            assert asking.wait(30) == 0
+
+
+def test_the_images_folder_is_where_it_is_told_by_either_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = dict(re.findall(r"((?:NIM|EMBEDCODE)_\w+)=(\S+)", (DEPLOY / "Dockerfile").read_text()))
+    monkeypatch.delenv("EMBEDCODE_HOME", raising=False)
+    for given, home in (({}, "/data"), ({"NIM_CACHE_PATH": "/opt/nim/.cache"}, "/opt/nim/.cache")):
+        for name, value in (image | given).items():
+            monkeypatch.setenv(name, value)
+        assert nim_settings() == {"home": home}
+    monkeypatch.setenv("EMBEDCODE_HOME", "/elsewhere")
+    assert nim_settings() == {}
 
 
 def test_the_folder_of_the_keys_is_mounted_and_is_no_part_of_the_repository() -> None:

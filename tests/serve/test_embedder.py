@@ -259,16 +259,43 @@ def test_what_would_come_after_its_caller_has_given_up_is_refused_at_once() -> N
         waiting = case.embedder.queue.tokens(Lane.QUERY)
         with pytest.raises(ProblemError, match="come back in 1 seconds") as caught:
             await impatient("x" * 100, waiting / 1000)
-        assert (caught.value.code, caught.value.reason) == ("overloaded", "deadline")
+        assert (caught.value.code, caught.value.reason) == ("overloaded", "patience")
         patient = impatient("y" * 100, waiting / 1000 + 1)
         await case.until(lambda: case.embedder.queue.tokens(Lane.QUERY) == waiting + 100)
         with pytest.raises(ProblemError, match=r"Not done within 0\.2 seconds") as late:
             await impatient("a" * 100, 0.2)  # which is being computed
-        assert late.value.code == "deadline"
+        assert (late.value.code, late.value.reason) == ("deadline", "patience")
         while not patient.done():
             case.engine.answer()
             await asyncio.sleep(0.01)
         await asyncio.gather(*others, patient)
+        with pytest.raises(
+            ProblemError, match=r"100 tokens, .* some 2\d in the 0\.02 seconds that it may take: split it"
+        ):
+            await impatient("z" * 100, 0.02)  # nor can it be done by an engine with nothing else to do
+        assert b'embedcode_refused_requests_total{reason="patience"} 2.0' in case.embedder.metrics.text()
+
+    case.run(work())
+
+
+def test_who_waits_for_less_than_is_computed_pays_for_it() -> None:
+    """It had its tokens back, and could ask again at once: one key had the engine for ever, and paid nothing."""
+    key, case = Key("k", "", tokens_per_minute=100), Case()
+
+    async def work() -> None:
+        asked = Asked("m", ("a" * 60,), Role.PASSAGE, Lane.PASSAGE)
+        with pytest.raises(ProblemError, match=r"Not done within 0\.2 seconds"):
+            await case.embedder.embed(asked, lambda tokens: key.spend(tokens, 1.0), 0.2)
+        assert key.left == 40
+        ahead = [case.ask(letter * 100) for letter in "bcdef"]
+        await case.until(lambda: case.embedder.queue.tokens(Lane.PASSAGE) >= 200)
+        key.left = 100
+        with pytest.raises(ProblemError, match="all the work it can take"):  # nothing is computed for it
+            await case.embedder.embed(asked, lambda tokens: key.spend(tokens, 1.0), 0.1)
+        assert key.left == 100
+        while not all(one.done() for one in ahead):
+            case.engine.answer()
+            await asyncio.sleep(0.01)
 
     case.run(work())
 

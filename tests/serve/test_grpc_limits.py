@@ -174,6 +174,36 @@ async def refused(channel: Any, content: bytes) -> str:
     return str(caught.value.details())
 
 
+def test_who_asks_for_health_and_sends_nothing_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_api, "PROBES", 2)
+    monkeypatch.setattr(grpc_api, "HURRY_SECONDS", 1.0)
+
+    async def asking(channel: Any) -> None:
+        def call(name: str, messages: AsyncIterator[bytes]) -> Any:
+            return channel.stream_unary(f"/{kserve.SERVICE}/{name}")(messages)
+
+        async def slowly() -> AsyncIterator[bytes]:
+            await asyncio.sleep(2.0)  # an upload that has its time, however many ask for health
+            yield infer(1)
+
+        upload = call("ModelInfer", slowly())
+        calls = [asyncio.ensure_future(code(call("ModelReady", never()))) for _ in range(6)]
+        await asyncio.sleep(0.2)
+        for name in ("ServerLive", "ServerReady"):
+            since = time.monotonic()
+            await channel.unary_unary(f"/{kserve.SERVICE}/{name}")(b"")
+            assert time.monotonic() - since < 0.5
+        assert await asyncio.gather(*calls) == [grpc.StatusCode.DEADLINE_EXCEEDED] * 6
+        assert await upload
+
+    log = io.StringIO()
+    run(Options(grpc_port=0), asking, log=log)
+    levels = {
+        entry["path"].rpartition("/")[2]: entry["level"] for entry in map(json.loads, log.getvalue().splitlines())
+    }
+    assert levels.keys() == {"ModelInfer"}  # what machines ask every few seconds is logged at debug
+
+
 def test_the_queue_knows_how_long_a_caller_waits() -> None:
     door = Door()
 

@@ -186,8 +186,12 @@ def test_a_collector_that_does_not_answer_holds_nobody(tmp_path: Path) -> None:
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"}, True, ""),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}, False, ""),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_TRACES_EXPORTER": "none"}, False, ""),
-        ({"OTEL_TRACES_EXPORTER": "zipkin"}, False, "'zipkin'.*sent as otlp"),
-        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, False, "'grpc'.*by http/protobuf"),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, False, "no traces are sent: .*'zipkin'.*set otlp"),
+        (
+            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            False,
+            "no traces are sent: .*'grpc'",
+        ),
     ],
 )
 def test_the_standard_variables_switch_it(

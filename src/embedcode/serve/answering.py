@@ -20,8 +20,9 @@ LARGE_ANSWER = 20_000
 NUMBER = 16
 """Bytes of a number in an answer, at most: there is room for all of them before any is computed."""
 
-PATIENCE = {"x-stainless-read-timeout": 1.0, "x-envoy-expected-rq-timeout-ms": 0.001}
-"""Headers by which OpenAI's clients, and Envoy, say how long they wait for an answer, and their units in seconds."""
+PATIENCE = {"x-stainless-read-timeout": 1.0, "x-stainless-timeout": 1.0, "x-envoy-expected-rq-timeout-ms": 0.001}
+"""Headers by which OpenAI's clients in Python and in Node, and Envoy, say how long they wait for an answer, and their
+units in seconds."""
 
 T = TypeVar("T")
 

@@ -25,6 +25,7 @@ from embedcode.serve.asked import Asked, Model, PromptGuard
 from embedcode.serve.engine_process import EngineProcess
 from embedcode.serve.fatal import Fatal
 from embedcode.serve.lately import Meter
+from embedcode.serve.limits import Limits
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError, at, leaving, overloaded
 from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
@@ -37,6 +38,8 @@ from embedcode.types import Floats, InputError, Role, Tokens, Truncate, digest
 SLACK = 4
 """Times what would be computed in the time of a request that one request may have: the rate may have been measured in a
 bad moment."""
+PATIENCE = "patience"
+"""Why a request is refused whose caller waits less long than the server would."""
 SURE = 0.9
 """Of the tokens a request seems to have, those it is refused by before they are counted."""
 HANG_SECONDS = 30.0
@@ -61,22 +64,6 @@ class Stage(Enum):
     READY = "ready"
     RESTARTING = "restarting"
     DRAINING = "draining"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    timeout: float = 120.0
-    """Seconds a request may take."""
-    max_tokens: int | None = None
-    """Of a text, where fewer than the model reads."""
-    most_tokens: int = 0
-    most_requests: int = 1024
-    batch_texts: int = 256
-    cache_bytes: int = 64_000_000
-    double_prompts: bool = False
-    """Answer a text that brings the model's prompt with it, and only report it."""
-    overload: int = 429
-    """Status of an overload; 503 is NIM's."""
 
 
 @dataclass(eq=False, slots=True)
@@ -186,7 +173,7 @@ class Embedder:
 
     # ---- a request ---------------------------------------------------------------------------------------------
 
-    def check(self, asked: Asked, within: float) -> None:
+    def check(self, asked: Asked, within: float = math.inf) -> None:
         """ProblemError for a request that is refused by its lane and its length alone, before anything is done for it:
         at ten times the load nearly all are, and else a quarter of them is tokenised first."""
         self._check_ready(asked.lane)
@@ -195,14 +182,14 @@ class Embedder:
                 least = int(SURE * self._tokenisers.guess(asked))
                 self.queue.check(asked.lane, least, min(within, self.limits.timeout))
             except FullError as full:
-                raise self._full(full) from None
+                raise self._full(full, within) from None
 
     async def embed(self, asked: Asked, spend: Callable[[int], None] | None = None, within: float = math.inf) -> Answer:
         """ProblemError for a request that cannot be answered; with `asked.partial`, only where no input can.
 
         `spend` is told the tokens of a request before they are computed, and may raise FullError: a quota. It gets
-        them back, as fewer than 0, where the server is at fault that there is no answer; not from who leaves.
-        No request takes longer than the server's limit, however long its caller would wait (`within`).
+        them back, as fewer than 0, where the server is at fault that there is no answer; not from who leaves, nor from
+        who waits no longer than `within`, where that is less than the server's limit.
         """
         since, spent = asyncio.get_running_loop().time(), 0
         seconds = min(within, self.limits.timeout)
@@ -216,18 +203,19 @@ class Embedder:
         self._open(1)
         try:
             self.check(asked, seconds)
-            async with self._within(seconds, asked.lane):
+            async with self._within(seconds, asked.lane, PATIENCE if within < self.limits.timeout else "deadline"):
                 return await self._embed(asked, since, since + seconds, spending)
         except ProblemError as error:
             problem = error
         except FullError as full:
-            problem = self._full(full)
+            problem = self._full(full, within)
         except UsageError:
             said = f"instruction leaves no room for a text in {self.max_tokens} tokens: shorten it."
             problem = ProblemError(400, said, "instruction")
         finally:
             self._open(-1)
-        if spent and problem.status != 400 and spend is not None:
+        left = problem.code == "deadline" and problem.reason == PATIENCE
+        if spent and problem.status != 400 and not left and spend is not None:
             spend(-spent)
         raise problem
 
@@ -255,7 +243,7 @@ class Embedder:
             late = asked.file
             keys = {0: digest("late", late[0], repr(late[1]), self.space)}
             good = {0: good[0]}
-        found, cached = await self._vectors(asked.lane, keys, good, late, until)
+        found, cached = await self._vectors(asked.lane, keys, good, late, until, until - since)
         if late is not None:
             return self._late_answer(found[keys[0]], good[0], len(asked.texts))
         vectors = []
@@ -298,7 +286,8 @@ class Embedder:
         while True:
             try:
                 async with self._within(seconds, lane):
-                    found, _ = await self._vectors(lane, keys, good, None, deadline)
+                    # A search of a slow model is refused for its time, and not for its size.
+                    found, _ = await self._vectors(lane, keys, good, None, deadline, self.limits.timeout)
                 break
             except FullError as full:
                 if seconds is not None:
@@ -320,9 +309,10 @@ class Embedder:
         self._check_ready(lane)
 
     async def _vectors(
-        self, lane: Lane, keys: dict[int, bytes], good: dict[int, Tokens], late: Late | None, deadline: float
-    ) -> tuple[dict[bytes, Floats | ProblemError], int]:
-        """The outcome for each key, and how many of them were in the cache."""
+        self, lane: Lane, keys: dict[int, bytes], good: dict[int, Tokens], late: Late | None, deadline: float,
+        most: float,
+    ) -> tuple[dict[bytes, Floats | ProblemError], int]:  # fmt: skip
+        """The outcome for each key, and how many of them were in the cache; `most` seconds bound a request's size."""
         found: dict[bytes, Floats | ProblemError] = {}
         joined: dict[bytes, _Flight] = {}
         new: dict[bytes, Work] = {}
@@ -337,17 +327,17 @@ class Embedder:
                 found[key] = fatal.problem()
             else:
                 new[key] = Work(key, good[index], lane, deadline, late)
-        cached = sum(not isinstance(one, ProblemError) for one in found.values())
+        loop = asyncio.get_running_loop()
+        cost = sum(work.cost for work in new.values())
+        if deadline < math.inf:
+            self._check_size(cost, most)
+        self.queue.check(lane, cost, deadline - loop.time())
+        cached = sum(not isinstance(one, ProblemError) for one in found.values())  # of what is answered
         self._hits += cached
         self._misses += len(new)
         self.metrics.hits.inc(cached)
         self.metrics.misses.inc(len(new))
         self.metrics.shared.inc(len(keys) - len(found) - len(new))
-        cost = sum(work.cost for work in new.values())
-        if deadline < math.inf:
-            self._check_size(cost)
-        self.queue.check(lane, cost, deadline - asyncio.get_running_loop().time())
-        loop = asyncio.get_running_loop()
         for flight in joined.values():
             self.queue.join(flight.work, lane, deadline)
         for key, work in new.items():
@@ -404,36 +394,37 @@ class Embedder:
             retry_after=seconds,
         )
 
-    def _full(self, full: FullError) -> ProblemError:
+    def _full(self, full: FullError, within: float = math.inf) -> ProblemError:
+        """`within` is how long the caller would wait: that its patience ends first is no overload."""
+        if full.reason == "deadline" and within < self.limits.timeout:
+            full.reason = PATIENCE
         self.metrics.refused.labels(full.reason).inc()
         return overloaded(full, self.limits.overload)
 
-    def _check_size(self, cost: int) -> None:
+    def _check_size(self, cost: int, seconds: float) -> None:
         """What would not be done in time even by an engine with nothing else to do is no overload."""
-        most = int(self.queue.rate.value * self.limits.timeout)
+        most = int(self.queue.rate.value * seconds)
         if cost > SLACK * most:
             self.metrics.refused.labels("size").inc()
             raise ProblemError(
                 413,
                 f"The request has {cost:,} tokens, and this server computes some {most:,} in the "
-                f"{self.limits.timeout:g} seconds a request may take: split it.",
+                f"{seconds:g} seconds that it may take: split it.",
                 "input",
                 "too_large",
             )
 
     @asynccontextmanager
-    async def _within(self, seconds: float | None, lane: Lane) -> AsyncIterator[None]:
+    async def _within(self, seconds: float | None, lane: Lane, reason: str = "deadline") -> AsyncIterator[None]:
         """ProblemError for what is not done by then."""
         try:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            self.metrics.refused.labels("deadline").inc()
+            self.metrics.refused.labels(reason).inc()
             wait = max(1, min(600, round(self.queue.tokens(lane) / self.queue.rate.value)))
             said = f"Not done within {seconds:g} seconds: send less, or come back in {wait} seconds."
-            raise ProblemError(
-                self.limits.overload, said, code="deadline", retry_after=wait, reason="deadline"
-            ) from None
+            raise ProblemError(self.limits.overload, said, code="deadline", retry_after=wait, reason=reason) from None
 
     # ---- the engine --------------------------------------------------------------------------------------------
 

@@ -75,8 +75,10 @@ SPARE_CALLS = 64
 READING = HELD // 2
 """Messages that are read at a time: grpcio tells the size of one when it holds all of it, which may be body_bytes.
 Those that are being answered may take as much again."""
-PROBES = 2
-"""And of those that ask for health: who is to say whether the server lives does not wait behind uploads."""
+PROBES = 8
+"""And of those that ask for a model's health, whose messages hold a name."""
+EMPTY = ("ServerLive", "ServerReady")
+"""Whose message says nothing, and is not waited for: who is to say whether the server lives waits behind nobody."""
 HURRY_SECONDS = 5.0
 """In which all of them must have come when no further one can be read: who sends nothing would keep the others out."""
 STREAMS = 128
@@ -183,6 +185,7 @@ class GrpcServer:
         async def call(messages: AsyncIterator[bytes], context: Any) -> None:
             headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
             state: dict[str, Any] = {"id": self._guard.request_id(headers), "note": {}, "left": context.time_remaining}
+            state["quiet"] = quiet
             with nullcontext() if quiet else self._guard.traced("gRPC", path, headers, state["note"]):
                 await taken(messages, context, headers, state)
 
@@ -197,7 +200,7 @@ class GrpcServer:
                     state["note"]["key"] = key.name
                 with self.bodies.open() as holding:
                     state["holding"] = holding
-                    content = await self._message(messages, self._probes if quiet else self._reading)
+                    content = await (self._probed(name, messages) if quiet else self._message(messages))
                     holding(len(content))
                     response = await answering(await self._parsed(f"{name}Request", content), state)
                     content = bytes(response.SerializeToString())
@@ -222,13 +225,27 @@ class GrpcServer:
 
         return call
 
-    async def _message(self, messages: AsyncIterator[bytes], turns: asyncio.Semaphore) -> bytes:
+    async def _probed(self, name: str, messages: AsyncIterator[bytes]) -> bytes:
+        """That of a call that asks for health, which does not wait behind uploads, nor for long."""
+        if name in EMPTY:
+            return b""
+        try:
+            async with asyncio.timeout(HURRY_SECONDS), self._probes:
+                return await anext(messages)
+        except TimeoutError:
+            raise ProblemError(
+                408, f"The message did not come within {HURRY_SECONDS:g} seconds: send it again."
+            ) from None
+        except StopAsyncIteration:
+            raise MalformedError("it has no message") from None
+
+    async def _message(self, messages: AsyncIterator[bytes]) -> bytes:
         """The one that a call has."""
         try:
-            async with asyncio.timeout(self._options.body_seconds) as ending, turns:
+            async with asyncio.timeout(self._options.body_seconds) as ending, self._reading:
                 self._coming.add(ending)
                 try:
-                    if turns.locked():
+                    if self._reading.locked():
                         self._hurry()
                     return await anext(messages)
                 finally:
@@ -272,7 +289,7 @@ class GrpcServer:
     def _count(self, path: str, context: Any, status: int, since: float, state: dict[str, Any]) -> None:
         peer = _PEER.fullmatch(context.peer())
         scope = {"path": path, "method": "gRPC", "client": (peer[1],) if peer else None}
-        self._guard.count(scope, status, time.monotonic() - since, state["id"], state["note"])
+        self._guard.count(scope, status, time.monotonic() - since, state["id"], state["note"], state["quiet"])
 
     # ---- what is asked -----------------------------------------------------------------------------------------
 

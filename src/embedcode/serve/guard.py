@@ -32,6 +32,7 @@ HEALTH = "/v1/health/"
 QUIET = (HEALTH, "/v1/metrics", "/metrics")
 """Asked every few seconds by machines: logged at debug."""
 
+GRPC = "/inference."
 SEARCHES = ("/v1/search", "/v1/search/related")
 
 OPEN = (HEALTH, *ASSETS)
@@ -194,14 +195,17 @@ class Guard:
         self._journal.write("not http", "info", status=status, client=client[0] if client else "")
 
     def count(
-        self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: dict[str, Any]
-    ) -> None:
+        self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: dict[str, Any],
+        quiet: bool = False,
+    ) -> None:  # fmt: skip
+        """`quiet` for what machines ask every few seconds; of HTTP that is known by the path."""
         texts: Sequence[str] = note.pop("texts", ())
         path = scope["path"]
         self._metrics.requests.labels(self._known(path) or "other", str(status)).inc()
         if path in SEARCHES and status == 200:
             self._metrics.searches.labels(path).observe(seconds)
-        level = "debug" if path.startswith(QUIET) else "info"
+        quiet = quiet or path.startswith(QUIET)
+        level = "debug" if quiet else "info"
         client = scope.get("client")
         fields = {
             "id": request_id,
@@ -213,14 +217,14 @@ class Guard:
             **note,
         }
         said = fields.pop("error", "")
-        if not path.startswith(QUIET):
+        if not quiet:
             self._telemetry.answered(status, note)
         if self._log_texts and texts:
             fields["texts"] = [encodable(text[:LOGGED_CHARACTERS]) for text in texts[:LOGGED_TEXTS]]
         self._journal.write("request", level, **fields)
-        if self._audit is not None and ((note.get("key") and not path.startswith(QUIET)) or status in (401, 403)):
+        if self._audit is not None and ((note.get("key") and not quiet) or status in (401, 403)):
             self._audit.write("used", "info", **{name: fields.get(name) for name in AUDITED})
-        if self._lately is not None:
+        if self._lately is not None and not (quiet and path.startswith(GRPC)):
             self._lately.answered(path, status, seconds, note, request_id, said)
 
 

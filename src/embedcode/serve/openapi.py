@@ -78,7 +78,7 @@ def document(model: Model, indexes: list[str], keys: bool) -> Schema:
                 "post": _post(said, f"search{path[1:].title()}", _searched(fields, indexes), answer)
             }
         named = {"name": "index", "in": "query", "required": len(indexes) > 1, "schema": _index(indexes)}
-        status = _get("How far an index is", "searchStatus", "Any", (400, 404, 503)) | {"parameters": [named]}
+        status = _get("How far an index is", "searchStatus", "Any", (400, 404, 429, 503)) | {"parameters": [named]}
         paths["/v1/search/status"] = {"get": status}
         paths["/v1/search/indexes"] = {"get": _get("The indexes that this key may search", "searchIndexes", "Any", ())}
     if not keys:

@@ -33,7 +33,7 @@ from embedcode.model.presets import licence, preset
 from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api, telemetry, tls
 from embedcode.serve.asked import Model
 from embedcode.serve.body import Bodies
-from embedcode.serve.embedder import Embedder, Limits
+from embedcode.serve.embedder import Embedder
 from embedcode.serve.guard import LOCAL, Guard
 from embedcode.serve.indexes import Indexes
 from embedcode.serve.inner import InnerEncoder
@@ -41,6 +41,7 @@ from embedcode.serve.journal import Journal, Lines
 from embedcode.serve.kept import Kept
 from embedcode.serve.keys import Keys
 from embedcode.serve.lately import Lately
+from embedcode.serve.limits import Limits
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.model_api import About
 from embedcode.serve.options import Options

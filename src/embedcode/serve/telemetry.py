@@ -137,7 +137,7 @@ def configured(tell: Callable[..., None]) -> Telemetry:
     protocol = given.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or given.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
     if exporter not in ("", "otlp") or protocol not in ("", "http/protobuf"):
         wanted = f"OTEL_TRACES_EXPORTER {exporter or 'otlp'!r} with the protocol {protocol or 'http/protobuf'!r}"
-        tell("telemetry", "warning", trouble=f"{wanted} is not there: traces are sent as otlp, by http/protobuf")
+        tell("telemetry", "warning", trouble=f"no traces are sent: {wanted} is not there; set otlp and http/protobuf")
         return Telemetry()
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

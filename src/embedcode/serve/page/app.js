@@ -339,7 +339,7 @@ async function watch() {
     known = { ...status, index };
   } catch (error) {
     clearTimeout(watching);
-    const refused = error.status >= 400 && error.status < 500; // which asking again does not change
+    const refused = error.status >= 400 && error.status < 500 && error.status !== 429; // for good
     if (!refused && !document.hidden) watching = setTimeout(watch, POLL);
     lost = !answer;
     if (lost) fail(error);

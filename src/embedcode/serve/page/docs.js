@@ -38,7 +38,10 @@ function call(path, method, told, all) {
     box.value = example(schema);
     node.append(el("table", {}, body), box);
   }
-  const place = path.replace(/{(\w+)}/, (_, name) => told.parameters.find((one) => one.name === name).schema.enum[0]);
+  const asked = (told.parameters ?? []).filter((one) => one.in === "query" && one.required);
+  const query = new URLSearchParams(asked.map((one) => [one.name, one.schema.enum[0]]));
+  const place = path.replace(/{(\w+)}/, (_, name) => told.parameters.find((one) => one.name === name).schema.enum[0])
+    + (asked.length ? `?${query}` : "");
   const send = el("button", { class: "field", type: "button" }, "Send");
   const answer = el("pre", { hidden: "" });
   send.addEventListener("click", async () => {
