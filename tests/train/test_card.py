@@ -23,7 +23,10 @@ def text(world: Path) -> Card:
     def text(of_set: dict[str, Any] | None = None, **values: Any) -> str:
         recipe = Recipe(world, "m", "base", **{"steps": 12, "warmup": 2, **values})
         one = mix.Set(Data("one", ("one.jsonl",)), 0, 64, 1.0, **(of_set or {}))
-        meta = {"parameters": 1, "steps": recipe.steps, "made": {}, "ndcg@10": {"before": {}, "after": {}}}
+        meta = {
+            "parameters": 1, "steps": recipe.steps, "made": {}, "ndcg@10": {"before": {}, "after": {}},
+            "trained in": "fp32", "base read": "", "pairs that lack negatives": "",
+        }  # fmt: skip
         return card.text(recipe, Checkpoint.read(world / "base"), mix.Mix((one,), []), meta)
 
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from embedcode.cli import main
 from embedcode.errors import UsageError
 from embedcode.train.dry import dry
 from embedcode.train.recipe import read
+from embedcode.train.run import Run
 
 ROOT = Path(__file__).parents[2]
 HALF = {"name": "one", "files": ["one.jsonl"], "weight": 0.5}
@@ -79,6 +81,43 @@ def test_pairs_whose_negatives_mining_has_yet_to_find_are_compared_in_the_three_
     assert all(loss > 0 for loss in report.losses)
     assert any(line.endswith("(48 negatives of these steps are lent by other pairs: mining has yet to find them)")
                for line in told)  # fmt: skip
+
+
+def test_pairs_without_negatives_that_nothing_will_mine_are_refused(
+    recipe: Callable[..., Path], world: Path, tmp_path: Path
+) -> None:
+    """They were trained on for nothing: a loss of 0, the base as it was, and a card of seven hard negatives."""
+    rows = [json.loads(line) for line in (world / "one.jsonl").read_text().splitlines()]
+    (world / "none.jsonl").write_text("".join(json.dumps(row | {"negatives": []}) + "\n" for row in rows))
+    (world / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:8]))
+    values: dict[str, object] = {"in_batch": False, "evaluate": [], "steps": 1}
+    path = recipe("nothing", data=[{"name": "x", "files": ["none.jsonl"]}], **values)
+    for go in (lambda: dry(read(path), print), Run(read(path), tmp_path / "a", tell=lambda line: None).go):
+        with pytest.raises(UsageError, match=r"no pair has a negative, and without in_batch nothing is compared: set"):
+            go()
+    path = recipe("some", data=[{"name": "x", "files": ["none.jsonl", "some.jsonl"]}], **values)
+    told: list[str] = []
+    dry(read(path), told.append)
+    said = "96 of 104 pairs have fewer than 2 negatives, 96 of them none: they teach nothing"
+    assert said in told
+    outcome = Run(read(path), tmp_path / "b", tell=told.append).go()
+    assert told.count(said) == 2
+    assert f"2 hard negatives ({said}), nothing of the batch" in (outcome.folder / "README.md").read_text()
+
+
+def test_a_file_that_is_not_there_is_no_part_of_a_data_set(
+    recipe: Callable[..., Path], world: Path, tmp_path: Path
+) -> None:
+    """A misspelt one went in silence, and a run with half of its data."""
+    (world / "deep" / "er").mkdir(parents=True)
+    shutil.copy(world / "two.jsonl", world / "deep" / "er" / "two.jsonl")
+    path = recipe("lost", data=[{"name": "x", "files": ["one.jsonl", "deep/*/two.jsonl", "onne.jsonl", "no/*.gz"]}])
+    assert len(read(path).places(read(path).data[0])) == 2
+    told: list[str] = []
+    dry(read(path), told.append)
+    assert f"data set x: onne.jsonl, no/*.gz is not in {world}; a run refuses that" in told
+    with pytest.raises(UsageError, match=r"data set x: onne\.jsonl, no/\*\.gz is not in .*: put it there"):
+        Run(read(path), tmp_path / "out", tell=lambda line: None)
 
 
 def test_no_set_is_larger_than_its_limit(recipe: Callable[..., Path]) -> None:

@@ -128,6 +128,7 @@ class TestWhatPairsAreCheckedAgainst:
             ({"lora": {"rank": 4}, "blend": 0.5}, "leave out lora"),
             ({"lora": {"rank": 4}, "choose": "average"}, "leave out lora"),
             ({"choose": "best"}, "set evaluate and evaluate_every"),
+            ({"choose": "average", "keep": 1}, "keep is 1: raise it"),
         ],
     )
     def test_keys_that_do_not_go_together(self, tmp_path: Path, values: dict[str, object], message: str) -> None:

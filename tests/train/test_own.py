@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,14 @@ def test_a_better_model_is_kept_and_none_of_the_held_out_files_was_trained_on(
     meta = json.loads((verdict.folder / "meta.json").read_text())
     assert meta["recipe"]["blend"] == 0.75
     assert any("held out" in line for line in told)
+    assert f"## Held-out files\n\n{verdict.text}\n" in (verdict.folder / "README.md").read_text()
+    assert json.loads((tmp_path / "out" / "verdict.json").read_text())["after"] == verdict.after
+    assert not (tmp_path / "out" / own.CANDIDATE).exists()
+    other = tmp_path / repository.name
+    other.mkdir()
+    with pytest.raises(UsageError, match=rf"out is of {repository}, not of {other}: give another folder by --out"):
+        own.own(other, tmp_path / "out", str(world / "base"), 5.0, True, 1, told.append)
+    assert verdict.folder.is_dir()
 
 
 def test_one_that_is_not_better_goes(
@@ -94,7 +103,8 @@ def test_one_that_is_not_better_goes(
     monkeypatch.setattr(own, "own_recipe", useless)
     verdict, _ = run(repository, tmp_path / "out", world)
     assert verdict.folder is None
-    assert not (tmp_path / "out" / "model").exists()
+    assert not list((tmp_path / "out").glob("*/model.safetensors"))
+    assert json.loads((tmp_path / "out" / "verdict.json").read_text())["folder"] is None
 
 
 def test_too_little_to_learn_from(world: Path, tmp_path: Path) -> None:
@@ -138,8 +148,8 @@ def test_the_verdict_draws_files(
     scores = iter([dict.fromkeys(task.queries, 0.0), gains])
     monkeypatch.setattr(score.Judge, "values", lambda *_: {"held-out": next(scores)})
     monkeypatch.setattr(own, "_divide", lambda *_: pairs.write(tmp_path / "own.jsonl.gz", []))
-    monkeypatch.setattr(own, "Run", lambda *_: SimpleNamespace(go=lambda: SimpleNamespace(folder=world / "base")))
-    monkeypatch.setattr(own.shutil, "rmtree", lambda _: None)
+    made = SimpleNamespace(folder=shutil.copytree(world / "base", tmp_path / own.CANDIDATE))
+    monkeypatch.setattr(own, "Run", lambda *_: SimpleNamespace(go=lambda: made))
     verdict, _ = run(repository, tmp_path, world)
     assert verdict.gain == paired_bootstrap(gains, dict.fromkeys(gains, 0.0), clusters=file)
     alone = paired_bootstrap(gains, dict.fromkeys(gains, 0.0))

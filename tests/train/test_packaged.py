@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGUFWriter
 
 from embedcode import Role, Truncate, load
+from embedcode.engine import memory
+from embedcode.errors import UsageError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.spec import DEFAULT, Spec
 from embedcode.train import base, packaged
@@ -39,6 +42,26 @@ def test_sentence_transformers_reads_it(folder: Path) -> None:
     reference = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
     found = load(str(folder), precision="fp32").encode(TEXTS, Role.PASSAGE, truncate=Truncate.END)
     np.testing.assert_allclose(found, reference, atol=1e-5)
+
+
+def test_a_gguf_file_that_does_not_fit_or_is_none_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "small.gguf"
+    writer = GGUFWriter(file, "llama")
+    writer.add_tensor("token_embd.weight", np.zeros((1000, 256), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    recipe = Recipe(folder=tmp_path, name="mine", base=file.name, passage_tokens=192, max_tokens=512)
+    monkeypatch.setattr(memory, "available", lambda: 500_000_000)
+    with pytest.raises(UsageError, match=r"has 0 M weights, which take 0\.7 GB to unpack where 0\.5 GB are free: take"):
+        base.open_base(recipe, tmp_path / "work")
+    file.write_bytes(b"GGUF" + bytes(40))
+    with pytest.raises(UsageError, match=r"small\.gguf is no GGUF file that can be read .*: download it again"):
+        base.open_base(recipe, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_recipe_starts_from_it(tmp_path: Path) -> None:

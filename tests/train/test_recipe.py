@@ -127,7 +127,7 @@ def test_the_small_one_overrides_only_what_size_demands() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(path: Path) -> None:
-    from embedcode.train.run import check
+    from embedcode.train.recipe import check
 
     check(read(path))
 

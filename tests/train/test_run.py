@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -33,6 +34,7 @@ from embedcode.engine import memory
 from embedcode.errors import EmbedcodeError, UsageError
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
+from embedcode.model.family import Pooling
 from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, run
 from embedcode.train.batches import Batch, Collator
 from embedcode.train.recipe import Lora, Recipe, read
@@ -424,6 +426,38 @@ def test_sizes_beyond_the_base_are_refused_before_pairs_are_read(
         go(recipe("wide", dimensions=[32, 4096]), tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
     assert base.open_base(read(recipe("wide", dimensions=[32, 64])), tmp_path).dim == 64
+
+
+def test_how_a_base_is_read_and_computed_is_said(
+    recipe: Recipes, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scored without its own prompts and pooling a base is worse than it is, and the gain is not one."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    theirs = replace(
+        Checkpoint.read(world / "base"), causal=True, pooling=Pooling.LAST, instruction="find",
+        prompts={Role.QUERY: "Task: {instruction}\n", Role.PASSAGE: ""},
+    )  # fmt: skip
+    monkeypatch.setattr(base, "published", lambda *_: theirs)
+    told: list[str] = []
+    values: dict[str, Any] = {"steps": 1, "save_every": 1, "choose": "average", "precision": "bf16"}
+    outcome = Run(read(recipe("reread", **values)), tmp_path / "out", tell=told.append).go()
+    said = "both ways for causal, mean pooling for last, the query's prompt '' for 'Task: find\\n'"
+    assert f"the base is scored as this recipe reads it, {said}: as published it may do better" in told
+    assert "computed in fp32, since this processor would emulate bf16" in told
+    assert "the mean is of one checkpoint: save_every leaves no more in so many steps" in told
+    card = (outcome.folder / "README.md").read_text()
+    assert f"The base is scored as this model reads it: {said}." in card
+    assert "| precision | fp32 |" in card
+
+
+def test_a_card_that_is_full_is_one_sentence(recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop.Loop, "train", full)
+    with pytest.raises(UsageError, match=r"no room for a step of 8 queries with 3 passages .*gradient_checkpointing"):
+        go(recipe("full", evaluate=[]), tmp_path / "out")
 
 
 def test_a_base_too_big_is_refused_before_it_is_loaded(

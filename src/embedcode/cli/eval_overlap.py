@@ -9,6 +9,7 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.options import Json
+from embedcode.cli.pairs import tell
 
 if TYPE_CHECKING:
     from embedcode.data.overlap import Report
@@ -34,6 +35,7 @@ def overlap(
     known, report, bad = Evaluations([beir.load(folder) for folder in evaluations]), Report(), pairs.Bad()
     for _ in allowed(pairs.read(train, bad), known, report):
         pass
+    tell(bad)
     if as_json:
         output.put_json(described(report, known) | {"bad_lines": bad.lines})
     else:

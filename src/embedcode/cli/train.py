@@ -114,11 +114,7 @@ def _train_on(path: Path, out: Path | None, model: str | None, minutes: float, r
 
         output.put_json(asdict(verdict) | {"folder": verdict.folder and str(verdict.folder)})
         return
-    gain = verdict.gain
-    output.put(
-        f"{verdict.queries} functions of files held out: nDCG@10 {verdict.before:.4f} -> {verdict.after:.4f}, "
-        f"gain {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
-    )
+    output.put(verdict.text)
     if verdict.folder is None:
         output.put("not better beyond chance: the old model stays, the new one is deleted")
     else:

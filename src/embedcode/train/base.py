@@ -15,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from embedcode.engine import memory
 from embedcode.errors import UsageError
 from embedcode.files import is_file, is_folder
 from embedcode.model.checkpoint import Checkpoint
@@ -84,6 +85,20 @@ def as_trained(recipe: Recipe, read: Checkpoint) -> Checkpoint:
     )
 
 
+def reread(published: Checkpoint, read: Checkpoint) -> str:
+    """How a recipe reads its base otherwise than its authors have it, or nothing."""
+    found = []
+    if read.causal != published.causal:
+        found.append("causal for both ways" if read.causal else "both ways for causal")
+    if read.pooling is not published.pooling:
+        found.append(f"{read.pooling} pooling for {published.pooling}")
+    for role in Role:
+        ours, theirs = (one.prompts[role].replace("{instruction}", one.instruction) for one in (read, published))
+        if ours != theirs:
+            found.append(f"the {role}'s prompt {ours!r} for {theirs!r}")
+    return ", ".join(found)
+
+
 def _positions(read: Checkpoint) -> int:
     most = read.config.get("max_position_embeddings")
     return most - read.first_position if isinstance(most, int) else 1 << 20
@@ -120,6 +135,7 @@ def _unpacked(file: Path, folder: Path) -> Path:
 
     if find_spec("gguf") is None:
         raise UsageError(f"{file} is unpacked by the package gguf; run `pip install gguf`.")
+    _check_room(file)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -135,6 +151,22 @@ def _unpacked(file: Path, folder: Path) -> Path:
     (part / "config.json").write_text(json.dumps(fields, default=str), "utf-8")
     part.rename(folder)
     return folder
+
+
+def _check_room(file: Path) -> None:
+    """UsageError for what is no GGUF file, or whose weights do not fit once they are unpacked."""
+    from gguf import GGUFReader
+
+    try:
+        weights = sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
+    except Exception as error:  # it checks nothing: what a broken file raises is whatever comes of it
+        raise UsageError(f"{file} is no GGUF file that can be read ({error}): download it again.") from None
+    need, have = 8 * weights + memory.BASE, memory.available()  # in full precision, and once more as it is written
+    if need > have:
+        raise UsageError(
+            f"{file} has {weights / 1e6:,.0f} M weights, which take {need / 1e9:.1f} GB to unpack where "
+            f"{have / 1e9:.1f} GB are free: take a smaller base."
+        )
 
 
 def tiny(recipe: Recipe, folder: Path) -> Checkpoint:

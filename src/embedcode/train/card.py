@@ -98,12 +98,15 @@ def _data(recipe: Recipe, mix: Mix) -> str:
 def _training(recipe: Recipe, meta: Mapping[str, Any]) -> str:
     lora = recipe.lora
     against = f"{recipe.negatives} hard negatives" if recipe.negatives else "no hard negatives"
+    if meta["pairs that lack negatives"]:
+        against += f" ({meta['pairs that lack negatives']})"
     rows = [
         ("steps", f"{meta['steps']:,} of {recipe.batch} queries"),
         ("compared with", against + (", and the rest of the batch" if recipe.in_batch else ", nothing of the batch")),
         ("loss", f"InfoNCE, temperature {recipe.temperature:g}" + (", both directions" if recipe.symmetric else "")),
         ("optimiser", f"Adam, {recipe.rates(meta['steps'])}"
                       + (f", gradients of a norm up to {recipe.clip:g}" if recipe.clip else "")),
+        ("precision", meta["trained in"]),
         ("tokens", f"{recipe.query_tokens} of a query, {recipe.passage_tokens} of a passage"),
         ("LoRA", f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}" if lora else "none, all weights"),
         ("mining", f"{recipe.mining.rounds} rounds, below {recipe.mining.share:.0%} of the positive's score"
@@ -119,9 +122,10 @@ def _figures(meta: Mapping[str, Any]) -> str:
     if not after:
         return "## Figures\n\nNone were measured: the recipe names no task to evaluate."
     rows = [(task, f"{before.get(task, float('nan')):.4f}", f"{value:.4f}") for task, value in after.items()]
+    read = f"The base is scored as this model reads it: {meta['base read']}. " if meta["base read"] else ""
     return (
         f"## Figures\n\n{_table(('task', 'base', 'this model'), rows)}\n\nnDCG@10, {meta['ndcg@10 computed in']}, "
-        "documents cut at the tokens above. The run was steered by these tasks, so they are no test: figures to "
+        f"documents cut at the tokens above. {read}The run was steered by these tasks, so they are no test: figures to "
         "compare models by are of others, by `embedcode eval`."
     )
 

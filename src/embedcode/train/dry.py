@@ -20,7 +20,7 @@ from embedcode.evaluate import beir
 from embedcode.train import base, losses, mix, network, run
 from embedcode.train.batches import MixedBatches, steps_of
 from embedcode.train.mix import Mix, Set, key
-from embedcode.train.recipe import Recipe
+from embedcode.train.recipe import Recipe, check, undecayed
 from embedcode.types import Pair
 
 STEPS = 3
@@ -48,7 +48,7 @@ class Report:
 
 def dry(recipe: Recipe, tell: Callable[[str], None]) -> Report:
     """Check a recipe; UsageError for what is wrong with it."""
-    run.check(recipe)
+    check(recipe)
     mixed, here = _mix(recipe)
     sizes = _sizes(mixed, here)
     total = sum(sizes)
@@ -70,6 +70,11 @@ def dry(recipe: Recipe, tell: Callable[[str], None]) -> Report:
     tell(f"batches: {steps:,} of {recipe.batch} queries, {times:.2f} times the data")
     for number, counts in enumerate(shown, 1):
         tell(f"  batch {number}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    for data in recipe.data:
+        if any(recipe.places(data)) and (missing := recipe.missing(data)):
+            tell(f"data set {data.name}: {', '.join(missing)} is not in {recipe.folder}; a run refuses that")
+    if not recipe.mining.rounds and (said := run.compared(recipe, mixed)):
+        tell(said)
     _tell_rest(recipe, steps, tell)
     mixed, lent = _lent(recipe, mixed, {row for rows in islice(batches, STEPS) for row in rows})
     with TemporaryDirectory() as folder:
@@ -97,8 +102,8 @@ def _tell_rest(recipe: Recipe, steps: int, tell: Callable[[str], None]) -> None:
         f"Adam, {recipe.rates(steps)}, {used}{emulated}, "
         f"{recipe.query_tokens} tokens of a query, {recipe.passage_tokens} of a passage"
     )
-    if undecayed := run.undecayed(recipe, steps):
-        tell(undecayed)
+    if said := undecayed(recipe, steps):
+        tell(said)
     for name, written in (("never", recipe.never), ("evaluate", recipe.evaluate)):
         if missing := [pattern for pattern in written if not recipe.tasks((pattern,))]:
             tell(f"{name}: {', '.join(missing)} matches no folder in {recipe.folder}; a run refuses that")
@@ -107,7 +112,11 @@ def _tell_rest(recipe: Recipe, steps: int, tell: Callable[[str], None]) -> None:
 def _mix(recipe: Recipe) -> tuple[Mix, list[bool]]:
     """The mix with stand-ins for what is not here, and what is here."""
     here = [bool(recipe.places(data)) for data in recipe.data]
-    present = tuple(data for data, found in zip(recipe.data, here, strict=True) if found)
+    present = tuple(
+        replace(data, files=tuple(one for one in data.files if one not in recipe.missing(data)))
+        for data, found in zip(recipe.data, here, strict=True)
+        if found
+    )
     tasks = run.steering([place for place in recipe.tasks(recipe.evaluate) if place.is_dir()])
     tasks += [beir.load(place) for place in recipe.tasks(recipe.never) if place.is_dir()]
     real = mix.load(replace(recipe, data=present), lambda: mix.forbidden(recipe, tasks)) if present else Mix((), [])

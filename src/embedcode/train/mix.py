@@ -114,6 +114,8 @@ def _lawful(recipe: Recipe, data: Data, evaluations: Evaluations) -> tuple[list[
     places = recipe.places(data)
     if not places:
         raise UsageError(f"data set {data.name}: none of {', '.join(data.files)} is in {recipe.folder}: put it there.")
+    if lost := recipe.missing(data):
+        raise UsageError(f"data set {data.name}: {', '.join(lost)} is not in {recipe.folder}: put it there.")
     report, bad, unlicensed = Report(), pairs.Bad(), 0
 
     def licensed() -> Iterator[Pair]:

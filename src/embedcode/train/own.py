@@ -6,10 +6,12 @@ the machine.
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from embedcode.files import is_folder
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.train import base, network, packaged, score
+from embedcode.train.publish import write_json
 from embedcode.train.recipe import Data, Recipe
 from embedcode.train.run import Run, Step, Tell, device, refuse_taken, texts
 from embedcode.types import Pair, Role, digest
@@ -35,7 +38,10 @@ FEWEST = 200
 FEWEST_HELD_OUT, MOST_HELD_OUT = 20, 500
 """Functions that steer, and for the verdict. Scoring 500 takes 14 s on two cores, where 50 steps take 111 s: the tenth
 of a large repository would take longer than the steps between two scores."""
-
+PASSAGE = 192
+"""Tokens of a passage, in the steps and for the verdict."""
+CANDIDATE, OF = "candidate", "of.json"
+"""In the folder of a run, a model until its verdict, and what repository it is of."""
 FEWEST_FILES = 6
 """For the verdict, which draws files: five that are all better by chance have 3 %, and the interval leaves 2.5 %."""
 
@@ -52,6 +58,14 @@ class Verdict:
     after: float
     gain: Interval
 
+    @property
+    def text(self) -> str:
+        gain = self.gain
+        return (
+            f"{self.queries} functions of files held out, cut at {PASSAGE} tokens: nDCG@10 {self.before:.4f} -> "
+            f"{self.after:.4f}, gain {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+        )
+
 
 def own(
     path: Path, out: Path, model: str, minutes: float, resume: bool, cores: int, tell: Tell,
@@ -63,11 +77,14 @@ def own(
     """
     if not resume:
         refuse_taken(out)
-    if not (resume and (out / "own.jsonl.gz").is_file()):
+    if resume and (out / "own.jsonl.gz").is_file():
+        _same(path, out)
+    else:
         _divide(path, out, cores, tell)
     recipe = own_recipe(out, model, minutes)
     recipe = like(base.published(recipe, out), recipe)
-    done = Run(recipe, out, resume, tell, progress).go()
+    # Under another name until it is proven: a run that is ended during the verdict leaves none that looks so.
+    done = Run(recipe, out, resume, tell, progress, CANDIDATE).go()
     task = beir.load(out / "held-out")
     checkpoint = base.open_base(recipe, out)
     judge = score.Judge([task], texts(recipe, checkpoint), checkpoint.first_position)
@@ -78,11 +95,17 @@ def own(
     before, after = (sum(one.values()) / len(one) for one in values)
     # Functions of one file are not independent: drawn one by one the interval is too narrow.
     gain = paired_bootstrap(values[1], values[0], clusters={query: query.partition("-")[0] for query in values[0]})
-    better = gain.low > 0
-    if not better:
+    count = sum(1 for _ in pairs.read(out / "own.jsonl.gz"))
+    verdict = Verdict(out / "model" if gain.low > 0 else None, count, len(values[0]), before, after, gain)
+    write_json(out / "verdict.json", asdict(verdict) | {"folder": verdict.folder and str(verdict.folder)})
+    shutil.rmtree(out / "model", ignore_errors=True)
+    if verdict.folder is None:
         shutil.rmtree(done.folder)
-    return Verdict(done.folder if better else None, sum(1 for _ in pairs.read(out / "own.jsonl.gz")), len(values[0]),
-                   before, after, gain)  # fmt: skip
+    else:
+        with (done.folder / "README.md").open("a", encoding="utf-8") as card:
+            card.write(f"\n## Held-out files\n\n{verdict.text}\n")
+        done.folder.rename(verdict.folder)
+    return verdict
 
 
 def like(model: Checkpoint, recipe: Recipe) -> Recipe:
@@ -96,6 +119,7 @@ def like(model: Checkpoint, recipe: Recipe) -> Recipe:
         query_prompt=model.prompts[Role.QUERY],
         passage_prompt=model.prompts[Role.PASSAGE],
         instruction=model.instruction,
+        max_tokens=model.max_tokens,
     )
 
 
@@ -106,8 +130,7 @@ def own_recipe(out: Path, model: str, minutes: float) -> Recipe:
         name=out.name,
         base=str(Path(model).absolute()) if model != packaged.NAME and is_folder(model) else model,
         query_tokens=64,
-        passage_tokens=192,
-        max_tokens=512,
+        passage_tokens=PASSAGE,
         data=(Data("own", ("own.jsonl.gz",)),),
         evaluate=("steering",),
         never=("held-out",),
@@ -152,7 +175,16 @@ def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
     )
     _task(out / "steering", steering)
     _task(out / "held-out", held)
+    write_json(out / OF, {"path": str(path.resolve())})
     pairs.write(out / "own.jsonl.gz", trained)  # last: where it is, a run that goes on does not divide again
+
+
+def _same(path: Path, out: Path) -> None:
+    """UsageError where what was divided is of another repository: two of one name have one folder by default."""
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # of a run that an older version began
+        was = json.loads((out / OF).read_text("utf-8"))["path"]
+        if was != str(path.resolve()):
+            raise UsageError(f"{out} is of {was}, not of {path}: give another folder by --out.")
 
 
 def _is_code(path: str, text: str) -> bool:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from embedcode.train.run import Outcome
 
 FORMAT = 1
-SIDE = ("tokenizer.json", "special_tokens_map.json", "LICENSE", "NOTICE")
-"""Files of the base that the new checkpoint has as they are."""
+TOKENIZER, TERMS = ("tokenizer.json", "special_tokens_map.json"), ("LICENSE", "NOTICE")
+"""Files of the base that the new checkpoint has as they are; an adapter may have a tokenizer of its own."""
 _POOLINGS = {
     Pooling.MEAN: "pooling_mode_mean_tokens",
     Pooling.LAST: "pooling_mode_lasttoken",
@@ -55,9 +55,10 @@ def write(
     folder.mkdir(parents=True)
     save_file(dict(weights), folder / "model.safetensors", {"format": "pt"})
     write_json(folder / "config.json", _config(checkpoint, recipe.dimensions))
-    for name in SIDE:
-        if (checkpoint.folder / name).is_file():
-            shutil.copy(checkpoint.folder / name, folder / name)
+    for place, names in ((checkpoint.tokenized, TOKENIZER), (checkpoint.folder, TERMS)):
+        for name in names:
+            if (place / name).is_file():
+                shutil.copy(place / name, folder / name)
     write_json(folder / "tokenizer_config.json", _tokenizer(checkpoint))
     modules(folder, checkpoint)
     query = checkpoint.prompts[Role.QUERY].replace("{instruction}", checkpoint.instruction)
@@ -127,6 +128,9 @@ def about(
         "steps": outcome.steps,
         "ndcg@10": {"before": score.means(outcome.before), "after": score.means(outcome.after)},
         "ndcg@10 computed in": outcome.computed,
+        "trained in": outcome.trained,
+        "base read": outcome.reread,
+        "pairs that lack negatives": outcome.few,
         "made": {
             "embedcode": __version__,
             "python": platform.python_version(),
@@ -154,7 +158,7 @@ def _config(checkpoint: Checkpoint, dimensions: Sequence[int]) -> dict[str, Any]
 
 
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
-    said = dict(tokenizer_config(checkpoint.folder))
+    said = dict(tokenizer_config(checkpoint.tokenized))
     said["model_max_length"] = checkpoint.max_tokens
     said.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
     if checkpoint.adds_eos:  # which the name of the base may have told, and a run has another

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -20,6 +20,8 @@ from embedcode.files import read_small
 
 MOST_PARENTS = 8
 """Recipes that inherit one another, so that a circle ends."""
+LONGEST_NAME = 200
+"""Bytes of a data set's name: a file's has at most 255, and a run's files put words around it."""
 _SHOWN = 60
 """Characters of a wrong value in a message."""
 
@@ -180,7 +182,14 @@ class Recipe:
 
     def places(self, data: Data) -> list[Path]:
         """The files of a data set that are here, sorted."""
-        return sorted({path for pattern in data.files for path in self._matching(pattern) if path.is_file()})
+        return sorted({path for pattern in data.files for path in self._files(pattern)})
+
+    def missing(self, data: Data) -> list[str]:
+        """What of its `files` is not here, as the recipe has it."""
+        return [pattern for pattern in data.files if not self._files(pattern)]
+
+    def _files(self, pattern: str) -> list[Path]:
+        return [path for path in self._matching(pattern) if path.is_file()]
 
     def tasks(self, written: tuple[str, ...]) -> list[Path]:
         """The folders of `evaluate` or `never`; one without a glob need not be here."""
@@ -188,9 +197,10 @@ class Recipe:
 
     def _matching(self, pattern: str) -> list[Path]:
         path = self.path(pattern)
-        if not path.exists() and any(letter in path.name for letter in "*?["):
-            return sorted(path.parent.glob(path.name))
-        return [path]
+        if path.exists() or not any(letter in pattern for letter in "*?["):
+            return [path]
+        above = next(folder for folder in path.parents if folder.exists())
+        return sorted(above.glob(str(path.relative_to(above))))
 
 
 def read(path: Path) -> Recipe:
@@ -342,3 +352,58 @@ def _of(unit: str) -> str:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def check(recipe: Recipe) -> None:
+    """What no single value says: UsageError for values that do not go together."""
+    if twice := _twice([data.name for data in recipe.data]):
+        raise UsageError(f"two data sets are called {twice}: give each a name of its own.")
+    for data in recipe.data:
+        if "/" in data.name or not data.name.isprintable() or len(data.name.encode()) > LONGEST_NAME:
+            raise UsageError(
+                f"data set {data.name!r} cannot be part of a file's name: call it without / and line breaks, in up to "
+                f"{LONGEST_NAME} bytes."
+            )
+    # Figures go by the name that beir.load() gives a task.
+    if twice := _twice([place.resolve().name for place in recipe.tasks(recipe.evaluate)]):
+        raise UsageError(f"two tasks of evaluate are called {twice}: give each folder a name of its own.")
+    if (unweighted := [data.name for data in recipe.data if not data.weight]) and len(unweighted) < len(recipe.data):
+        raise UsageError(f"data set {unweighted[0]} has no weight and others have: give all of them one, or none.")
+    if recipe.lora is not None and (recipe.choose == "average" or recipe.blend < 1):
+        raise UsageError("the mean of adapters is no adapter of the mean: leave out lora, or choose average and blend.")
+    if recipe.choose == "average" and recipe.keep == 1:
+        raise UsageError("choose average takes the mean of the checkpoints kept, and keep is 1: raise it.")
+    if recipe.choose == "best" and not (recipe.evaluate and recipe.evaluate_every):
+        raise UsageError("choose best needs scores to choose by: set evaluate and evaluate_every.")
+    if recipe.micro_batch and recipe.batch % recipe.micro_batch:
+        raise UsageError(
+            f"batch {recipe.batch} cannot be cut into parts of micro_batch {recipe.micro_batch}: it must divide."
+        )
+    if recipe.in_batch and recipe.micro_batch not in (0, recipe.batch):
+        raise UsageError("in_batch needs the whole batch in one pass: leave out micro_batch, or set in_batch to false.")
+    if not recipe.in_batch and not recipe.negatives:
+        raise UsageError("without in_batch and without negatives nothing is compared: set one of them.")
+    if recipe.mining.rounds and not recipe.negatives:
+        raise UsageError("mining.rounds finds hard negatives and negatives is 0: set negatives, or leave rounds out.")
+    if 0 < recipe.mining.kept < recipe.negatives:
+        raise UsageError(
+            f"mining.kept {recipe.mining.kept} is fewer than the {recipe.negatives} negatives of a query: raise it, or "
+            "leave it out."
+        )
+    if recipe.symmetric and not recipe.in_batch:
+        raise UsageError("symmetric compares queries across a batch, and in_batch is false: leave one out.")
+    if not recipe.data:
+        raise UsageError("the recipe has no data: name a data set with its files.")
+
+
+def undecayed(recipe: Recipe, steps: int) -> str:
+    """A remark on a warm-up that takes all steps, or nothing."""
+    if recipe.warmup < steps:
+        return ""
+    cure = f"set it below {steps:,}" if steps > 1 else "set it to 0"
+    return f"warmup {recipe.warmup:,} takes all of {steps:,} steps, so that the learning rate never decays: {cure}"
+
+
+def _twice(names: Sequence[str]) -> str:
+    """A name that comes again, or nothing."""
+    return next((name for name in names if names.count(name) > 1), "")

@@ -37,7 +37,7 @@ from embedcode.model.spec import sha256
 from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, score
 from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
-from embedcode.train.recipe import Data, Lora, Mining, Recipe
+from embedcode.train.recipe import Data, Lora, Mining, Recipe, check, undecayed
 from embedcode.types import Floats, Role, digest
 
 TRIAL = 2
@@ -46,8 +46,6 @@ SPARE = 0.85
 """Share of the minutes that the steps may take; the rest is for loading, scores and writing."""
 BEST = "best.safetensors"
 BEFORE = "before.json"
-LONGEST_NAME = 200
-"""Bytes of a data set's name: a file's has at most 255, and the run's files put words around it."""
 LOG_EVERY = 10
 """Steps between two losses in the log."""
 
@@ -78,6 +76,12 @@ class Outcome:
     steps: int
     computed: str = "fp32"
     """In which precision the figures were."""
+    trained: str = "fp32"
+    """And the steps."""
+    reread: str = ""
+    """How the base is read otherwise than its authors have it, for the figures of before too."""
+    few: str = ""
+    """How many pairs lacked negatives in the last round."""
 
 
 class Run:
@@ -85,9 +89,11 @@ class Run:
 
     def __init__(
         self, recipe: Recipe, out: Path, resume: bool = False, tell: Tell = print,
-        progress: Callable[[Step], None] = lambda step: None,
+        progress: Callable[[Step], None] = lambda step: None, name: str = "model",
     ) -> None:  # fmt: skip
+        """`name` is that of the finished checkpoint's folder."""
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
+        self._name = name
         check(recipe)
         self._plan: dict[str, Any] = {}
         self._steering = steering(self._places(recipe.evaluate))
@@ -105,6 +111,14 @@ class Run:
                 if out / "base" not in before:
                     shutil.rmtree(out / "base", ignore_errors=True)
             raise
+        self._reread = base.reread(base.published(recipe, out), self._checkpoint)
+        if self._reread and recipe.evaluate:
+            tell(f"the base is scored as this recipe reads it, {self._reread}: as published it may do better")
+        used = precision(recipe)
+        if used != recipe.precision:
+            tell(f"computed in {used}, since this processor would emulate {recipe.precision}")
+        if (begun_in := self._plan.get("precision", used)) != used:
+            tell(f"begun in {begun_in}, and going on in {used}")
         for one in self.mix.sets:
             if one.bad or one.forbidden:
                 tell(f"data set {one.data.name}: {one.forbidden:,} pairs of benchmarks left out, {one.bad:,} bad lines")
@@ -137,11 +151,14 @@ class Run:
         rounds = max(1, self.recipe.mining.rounds)
         before: Values = {}
         model: Any = None
+        few = ""
         for number in range(1, rounds + 1):
             folder = self.out / f"round-{number}"
             with _writing(folder):
                 folder.mkdir(exist_ok=True)
             mixed = self._mined(model, checkpoint, folder) if self.recipe.mining.rounds else self.mix
+            if few := compared(self.recipe, mixed):
+                self.tell(few)
             model = None  # or the next round's network is beside the one of this
             torch.manual_seed(self.recipe.seed + number)  # adapters begin at random
             model = network.trainable(
@@ -151,13 +168,15 @@ class Run:
             before = before or self._base_scores(judge, model)
             start = network.trained_weights(model)
             start = {name: one.clone() for name, one in start.items()} if self.recipe.blend < 1 else {}
-            self._train(model, checkpoint, mixed, judge, folder)
+            with _fitting(self.recipe):
+                self._train(model, checkpoint, mixed, judge, folder)
             self._choose(model, folder, start)
         after = self._scored(judge, model, "after", {"round": rounds})
         held = network.frozen(checkpoint, precision(self.recipe))
         outcome = Outcome(
-            self.out / "model", before, after, int(self._plan["steps"]),
+            self.out / self._name, before, after, int(self._plan["steps"]),
             "bf16" if device() == "cuda" or (self.recipe.lora and held == "bf16") else "fp32",
+            precision(self.recipe), self._reread, few,
         )  # fmt: skip
         self._publish(model, checkpoint, outcome)
         return outcome
@@ -182,35 +201,39 @@ class Run:
         if last:
             self.tell(f"going on from step {done:,} of {steps:,}")
         watch = _Watching(self, judge, model, folder, done, steps)
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=str(folder),
+            max_steps=steps,
+            per_device_train_batch_size=pieces,
+            gradient_accumulation_steps=recipe.batch // pieces,
+            learning_rate=recipe.learning_rate,
+            warmup_steps=min(recipe.warmup, steps),
+            lr_scheduler_type="linear",
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=recipe.clip,
+            optim="adamw_torch_fused",
+            bf16=precision(recipe) == "bf16",
+            use_cpu=not torch.cuda.is_available(),
+            logging_steps=LOG_EVERY,
+            logging_nan_inf_filter=False,  # loop.py ends a run that has diverged
+            save_strategy="steps",
+            save_steps=recipe.save_every,
+            seed=recipe.seed,
+            data_seed=recipe.seed,
+            report_to=[],
+            disable_tqdm=True,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            dataloader_num_workers=workers(),
+            dataloader_drop_last=True,
+        )
+        # A pack is one row, which the trainer would give to the first of several cards, without autocast.
+        assert arguments.device
+        arguments._n_gpu = min(1, arguments.n_gpu)
         trainer = loop.Loop(
             batches=Pieces(whole, pieces, places) if places or pieces != recipe.batch else whole,
             keep=recipe.keep,
             model=model,
-            args=SentenceTransformerTrainingArguments(
-                output_dir=str(folder),
-                max_steps=steps,
-                per_device_train_batch_size=pieces,
-                gradient_accumulation_steps=recipe.batch // pieces,
-                learning_rate=recipe.learning_rate,
-                warmup_steps=min(recipe.warmup, steps),
-                lr_scheduler_type="linear",
-                weight_decay=recipe.weight_decay,
-                max_grad_norm=recipe.clip,
-                optim="adamw_torch_fused",
-                bf16=precision(recipe) == "bf16",
-                use_cpu=not torch.cuda.is_available(),
-                logging_steps=LOG_EVERY,
-                logging_nan_inf_filter=False,  # loop.py ends a run that has diverged
-                save_strategy="steps",
-                save_steps=recipe.save_every,
-                seed=recipe.seed,
-                data_seed=recipe.seed,
-                report_to=[],
-                disable_tqdm=True,
-                dataloader_pin_memory=torch.cuda.is_available(),
-                dataloader_num_workers=workers(),
-                dataloader_drop_last=True,
-            ),
+            args=arguments,
             train_dataset=Dataset.from_dict(
                 {"row": list(range(max(len(mixed.pairs), steps * recipe.batch * places)))}  # rows, or places too
             ),
@@ -230,6 +253,8 @@ class Run:
         """Put into the model the weights that the recipe asks for."""
         kept = loop.checkpoints(folder)
         if self.recipe.choose == "average" and kept:
+            if len(kept) == 1:
+                self.tell("the mean is of one checkpoint: save_every leaves no more in so many steps")
             network.put_weights(model, averaging.average([_weights(one) for one in kept]))
         elif self.recipe.choose == "best" and (folder / BEST).is_file():
             from safetensors.torch import load_file
@@ -273,14 +298,10 @@ class Run:
         if model is None:
             model = network.untrained(checkpoint, device(), precision(self.recipe))
         self.tell(f"mining negatives for {folder.name}")
-        found = mining.mined(
+        return mining.mined(
             self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, folder,
             self._embedding,
         )  # fmt: skip
-        wanted = self.recipe.negatives
-        if few := sum(len(pair.negatives) < wanted for pair in found.pairs):
-            self.tell(f"{few:,} of {len(found.pairs):,} pairs have fewer than {wanted} negatives")
-        return found
 
     def _embedding(self, what: str, done: int, total: int) -> None:
         self.progress(Step(done, total, what=f"embedding {what},"))
@@ -357,7 +378,7 @@ class Run:
             self.tell(f"{self.out} has no run yet: starting one")
         with _writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
-        self._write_plan({"recipe": own, "places": True})
+        self._write_plan({"recipe": own, "places": True, "precision": precision(self.recipe)})
         return True
 
     def _completed(self, written: dict[str, Any]) -> dict[str, Any]:
@@ -440,6 +461,34 @@ def _writing(place: Path) -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def _fitting(recipe: Recipe) -> Iterator[None]:
+    """A card that is full, in one sentence."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        many = f"{recipe.micro_batch or recipe.batch} queries with {1 + recipe.negatives} passages each"
+        part = "" if recipe.in_batch else "a micro_batch, "
+        raise UsageError(
+            f"the card has no room for a step of {many}, of {recipe.passage_tokens} tokens: set {part}"
+            "gradient_checkpointing, a smaller batch or fewer passage_tokens, and give another folder by --out."
+        ) from None
+
+
+def compared(recipe: Recipe, mixed: Mix) -> str:
+    """A remark on pairs with fewer negatives than are asked for, or nothing. UsageError where nothing at all would be
+    compared."""
+    few = sum(len(pair.negatives) < recipe.negatives for pair in mixed.pairs)
+    none = sum(not pair.negatives for pair in mixed.pairs)
+    if none == len(mixed.pairs) and not recipe.in_batch:
+        raise UsageError(
+            "no pair has a negative, and without in_batch nothing is compared: set mining.rounds, or give files that "
+            "`embedcode data negatives` made."
+        )
+    said = f"{few:,} of {len(mixed.pairs):,} pairs have fewer than {recipe.negatives} negatives" if few else ""
+    return said + (f", {none:,} of them none: they teach nothing" if none and not recipe.in_batch else "")
+
+
 def refuse_taken(out: Path) -> None:
     """UsageError where a folder has a run in it."""
     if (out / "plan.json").is_file():
@@ -455,59 +504,6 @@ def steering(places: Sequence[Path]) -> list[beir.Task]:
                 f"{place} judges no document as relevant and cannot steer: check its qrels or leave it out."
             )
     return tasks
-
-
-def check(recipe: Recipe) -> None:
-    """What no single value says: UsageError for values that do not go together."""
-    if twice := _twice([data.name for data in recipe.data]):
-        raise UsageError(f"two data sets are called {twice}: give each a name of its own.")
-    for data in recipe.data:
-        if "/" in data.name or not data.name.isprintable() or len(data.name.encode()) > LONGEST_NAME:
-            raise UsageError(
-                f"data set {data.name!r} cannot be part of a file's name: call it without / and line breaks, in up to "
-                f"{LONGEST_NAME} bytes."
-            )
-    # Figures go by the name that beir.load() gives a task.
-    if twice := _twice([place.resolve().name for place in recipe.tasks(recipe.evaluate)]):
-        raise UsageError(f"two tasks of evaluate are called {twice}: give each folder a name of its own.")
-    if (unweighted := [data.name for data in recipe.data if not data.weight]) and len(unweighted) < len(recipe.data):
-        raise UsageError(f"data set {unweighted[0]} has no weight and others have: give all of them one, or none.")
-    if recipe.lora is not None and (recipe.choose == "average" or recipe.blend < 1):
-        raise UsageError("the mean of adapters is no adapter of the mean: leave out lora, or choose average and blend.")
-    if recipe.choose == "best" and not (recipe.evaluate and recipe.evaluate_every):
-        raise UsageError("choose best needs scores to choose by: set evaluate and evaluate_every.")
-    if recipe.micro_batch and recipe.batch % recipe.micro_batch:
-        raise UsageError(
-            f"batch {recipe.batch} cannot be cut into parts of micro_batch {recipe.micro_batch}: it must divide."
-        )
-    if recipe.in_batch and recipe.micro_batch not in (0, recipe.batch):
-        raise UsageError("in_batch needs the whole batch in one pass: leave out micro_batch, or set in_batch to false.")
-    if not recipe.in_batch and not recipe.negatives:
-        raise UsageError("without in_batch and without negatives nothing is compared: set one of them.")
-    if recipe.mining.rounds and not recipe.negatives:
-        raise UsageError("mining.rounds finds hard negatives and negatives is 0: set negatives, or leave rounds out.")
-    if 0 < recipe.mining.kept < recipe.negatives:
-        raise UsageError(
-            f"mining.kept {recipe.mining.kept} is fewer than the {recipe.negatives} negatives of a query: raise it, or "
-            "leave it out."
-        )
-    if recipe.symmetric and not recipe.in_batch:
-        raise UsageError("symmetric compares queries across a batch, and in_batch is false: leave one out.")
-    if not recipe.data:
-        raise UsageError("the recipe has no data: name a data set with its files.")
-
-
-def undecayed(recipe: Recipe, steps: int) -> str:
-    """A remark on a warm-up that takes all steps, or nothing."""
-    if recipe.warmup < steps:
-        return ""
-    cure = f"set it below {steps:,}" if steps > 1 else "set it to 0"
-    return f"warmup {recipe.warmup:,} takes all of {steps:,} steps, so that the learning rate never decays: {cure}"
-
-
-def _twice(names: Sequence[str]) -> str:
-    """A name that comes again, or nothing."""
-    return next((name for name in names if names.count(name) > 1), "")
 
 
 def device() -> str:
