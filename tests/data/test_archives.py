@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import subprocess
 import tarfile
 import tracemalloc
@@ -80,6 +81,22 @@ def test_a_gem_holds_its_files_in_an_archive_inside(tmp_path: Path) -> None:
     inner = tarred(tmp_path / "data.tar.gz", {"lib/a.rb": b"def a; end\n"})
     gem = tarred(tmp_path / "a.gem", {"metadata.gz": b"", "data.tar.gz": inner.read_bytes()})
     assert [member.path for member in stream(gem)] == ["lib/a.rb"]
+    gem.write_bytes(gem.read_bytes()[: 512 + 512 + 60])  # in the middle of what is inside
+    with pytest.raises(UsageError, match=r"cannot be read .*: fetch the archive again"):
+        list(stream(gem))
+
+
+def test_an_archive_inside_of_a_gem_is_not_held_in_memory(tmp_path: Path) -> None:
+    large = {"big.bin": random.Random(1).randbytes(20_000_000), "lib/a.rb": b"def a; end\n"}
+    inner = tarred(tmp_path / "data.tar.gz", large)
+    gem = tarred(tmp_path / "a.gem", {"metadata.gz": b"", "data.tar.gz": inner.read_bytes()})
+    del large
+    tracemalloc.start()
+    try:
+        assert [member.path for member in stream(gem)] == ["lib/a.rb"]
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_folder_is_walked_with_its_ignore_files(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
 import stat
 import tarfile
@@ -238,7 +237,7 @@ def _member(
     file: Path, left: Left, limits: Limits, archive: tarfile.TarFile, info: tarfile.TarInfo, path: str, inside: bool
 ) -> Iterator[tuple[str, bytes | str]]:
     if path in ("data.tar.gz", "data.tar.xz") and not inside:  # a gem keeps its files in there
-        yield from _tar(file, left, limits, io.BytesIO(_read(archive, info, limits.bytes)))
+        yield from _tar(file, left, limits, archive.extractfile(info))
     elif info.size > limits.file:
         left.add(_too_large(limits), path)
     else:
@@ -264,7 +263,9 @@ class _Given:
     def __init__(self, file: Path, unpacked: IO[bytes]) -> None:
         self._file = file
         self.left = LONGEST_HEADER
-        self.read_from, self.seek, self.tell = unpacked.read, unpacked.seek, unpacked.tell
+        self.read_from, self.seek, self.tell, self.seekable = (
+            unpacked.read, unpacked.seek, unpacked.tell, unpacked.seekable,
+        )  # fmt: skip
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= self.left:
