@@ -292,7 +292,10 @@ def test_overlap_says_which_pairs_copy_an_evaluation_set(evaluation: Path, tmp_p
     assert done.exit_code == 1
     assert record["by_set"] == [{"set": "set", "kind": "equal", "text": "positive", "pairs": 1}]
     pairs.write(tmp_path / "p.jsonl", [GOOD])
-    assert CliRunner().invoke(app, [str(tmp_path / "p.jsonl"), str(evaluation)]).exit_code == 0
+    with (tmp_path / "p.jsonl").open("a") as file:
+        file.write('{"question": "of another field"}\n')
+    done = CliRunner().invoke(app, [str(tmp_path / "p.jsonl"), str(evaluation)])
+    assert done.exit_code == 0 and "skipped" in done.stderr and "line 2" in done.stderr
 
 
 def test_pairs_are_divided_from_the_command_line(call: Run, tmp_path: Path) -> None:

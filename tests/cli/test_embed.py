@@ -255,13 +255,18 @@ def test_a_part_of_other_texts_or_options_is_not_gone_on_with(tmp_path: Path) ->
     with Growing.at(out, 4, "these", "b", 4, "<f4") as file:
         file.write(vectors, ids)
     assert begun(out, "these") == "b" and begun(out, "others") == ""
+    part = tmp_path / ".out.npy.part"
+    with pytest.raises(UsageError, match=rf"other texts, options or model: give those again, or remove {part}"):
+        Growing.at(out, 4, "others", "b", 4, "<f4").__enter__()
+    assert begun(out, "these") == "b"  # hours of work, perhaps
+    part.unlink()
     with Growing.at(out, 4, "others", "b", 4, "<f4") as file:
-        assert file.done == 0 and file.dropped
+        assert file.done == 0
         file.write(vectors[::-1].copy(), ids)
     with (tmp_path / ".out.npy.part").open("ab") as torn:  # half a row, as after a crash
         torn.write(b"\0" * 7)
     with Growing.at(out, 4, "others", "b", 4, "<f4") as file:
-        assert file.done == 2 and not file.dropped
+        assert file.done == 2
         file.write(vectors, ids)
     np.testing.assert_array_equal(np.load(out), [*vectors[::-1], *vectors])
     assert begun(out, "others") == ""

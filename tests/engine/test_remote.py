@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -405,6 +407,8 @@ def test_a_server_that_cannot_cut_says_so(serve: Serve) -> None:
     [
         {"error": {"message": "the engine died of it", "param": "input"}},
         {"message": "the engine died of it", "detail": {"index": 3}},
+        # llama.cpp, of a text of more tokens than its physical batch
+        {"error": {"code": 500, "message": "the engine died of it: input (700 tokens) is too large to process"}},
     ],
 )
 def test_a_text_of_which_a_server_fails_is_named_at_once_and_costs_no_other(serve: Serve, body: dict[str, Any]) -> None:
@@ -425,6 +429,27 @@ def test_a_text_of_which_a_server_fails_is_named_at_once_and_costs_no_other(serv
     with pytest.raises(EncodeError) as caught:
         load(server.url).encode(texts, Role.PASSAGE)
     assert caught.value.index == 4
+
+
+def test_a_process_that_was_forked_has_connections_and_threads_of_its_own(serve: Serve, tmp_path: Path) -> None:
+    """On those of its parent each would read what the other had asked for, and wait for threads that are not there."""
+    code = """
+import os, sys
+import numpy as np
+from embedcode import Role, load
+encoder = load(sys.argv[1])
+ours, theirs = ([f"{who} {number}" for number in range(300)] for who in ("parent", "child"))
+before = encoder.encode(ours, Role.PASSAGE), encoder.encode(theirs, Role.PASSAGE)
+child = os.fork()
+texts, expected = (ours, before[0]) if child else (theirs, before[1])
+same = all(np.array_equal(encoder.encode(texts, Role.PASSAGE), expected) for _ in range(3))
+if not child:
+    os._exit(0 if same else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or (0 if same else 4))
+"""
+    environment = os.environ | {"EMBEDCODE_HOME": str(tmp_path)}
+    command = [sys.executable, "-W", "ignore", "-c", code, serve().url]
+    assert subprocess.run(command, timeout=100, check=False, env=environment).returncode == 0
 
 
 def test_a_body_that_is_too_large_is_sent_in_halves(serve: Serve) -> None:

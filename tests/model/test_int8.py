@@ -120,12 +120,15 @@ def test_an_adapter_is_merged(folder: Callable[[str], Path], tmp_path: Path) -> 
     assert apart(small.encode(given, Role.PASSAGE), loaded(folder("nv-embedcode")).encode(given, Role.PASSAGE)) > 1e-3
 
 
-def published(source: Path, parent: Path) -> tuple[Path, Path]:
-    """A checkpoint in int8 up to 127 with scales in bf16, as vLLM's tools write it, and the same weights in fp32."""
+def published(source: Path, parent: Path, left: str = "-") -> tuple[Path, Path]:
+    """A checkpoint in int8 up to 127 with scales in bf16, as vLLM's tools write it, and the same weights in fp32.
+
+    Weights with `left` in their name stay as they are.
+    """
     whole = {key: tensor for file in source.glob("*.safetensors") for key, tensor in load_file(file).items()}
     small, plain = {}, {}
     for key, weight in whole.items():
-        if not key.endswith("_proj.weight"):
+        if not key.endswith("_proj.weight") or left in key:
             small[key] = plain[key] = weight
             continue
         scales = (weight.float().abs().amax(1, keepdim=True) / 127).bfloat16()
@@ -154,6 +157,18 @@ def test_one_that_others_have_made(
     found = loaded(small)
     assert (found.encode(given, Role.PASSAGE) * expected).sum(1).min() > 0.995
     assert found.choice.precision == "int8"
+
+
+def test_what_others_left_in_full_precision_stays_so(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """Its makers leave out what loses most: large activations go into some layers' last maps."""
+    small, _ = published(folder("nv-embedcode"), tmp_path, "down_proj")
+    said = PUBLISHED | {"ignore": ["lm_head", "re:.*down_proj"]}
+    write_json(small / "config.json", read_json(small / "config.json") | {"quantization_config": said})
+    network = loaded(small)._network
+    kinds = {name: type(module).__name__ for name, module in network.named_modules() if name.endswith("_proj")}
+    assert {kind for name, kind in kinds.items() if "down" in name} == {"Linear"}
+    assert {kind for name, kind in kinds.items() if "down" not in name} == {"Int8Linear"}
+    assert np.isfinite(loaded(small).encode(["x = 1"], Role.PASSAGE)).all()
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,8 @@ def _check_out(out: str, source: str | None) -> None:
     if Path(out).suffix not in (".npy", ".jsonl"):
         raise UsageError(f"-o {output.printable(out)}: the name must end in .npy or .jsonl")
     folder = Path(out).parent
+    if is_folder(out):
+        raise UsageError(f"-o {output.printable(out)} is a folder: give the name of a file")
     if not is_folder(folder):
         there = output.printable(str(folder))
         raise UsageError(f"{output.printable(out)} cannot be written: there is no folder {there}")
@@ -288,8 +290,6 @@ def _write(out: Path, encoder: Encoder, reader: _Reader, pack: Callable[[Floats]
     with alone(out):
         _as_begun(out, encoder, key)
         with Growing.at(out, len(wanted), key, encoder.build, sample.shape[1], sample.dtype.str) as file:
-            if file.dropped:
-                output.note(f"what was unfinished of {out} was of other texts, options or model: begun again")
             if file.done:
                 output.note(f"going on after {file.done:,} of {file.rows:,} texts")
             for start, vectors in _blocks(encoder, reader, file.done):

@@ -13,10 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from embedcode.errors import UsageError
 from embedcode.files import noted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+LEAST = 128
+"""Bytes of a part that holds no row: a header."""
 
 
 def begun(path: Path, key: str) -> str:
@@ -32,8 +37,6 @@ class Growing:
     def __init__(self, path: Path, rows: int, file: IO[bytes], dim: int, dtype: str) -> None:
         self.rows = rows
         self.done = 0
-        self.dropped = False
-        """Whether an unfinished part with another key was there."""
         self._json = path.suffix == ".jsonl"
         self._file = file
         self._header = b"" if self._json else _header(rows, dim, dtype)
@@ -46,19 +49,22 @@ class Growing:
         """Goes on with a part of the same `key` and `build`, which name all that the vectors depend on: what is asked
         for, and what computes it.
 
-        The part becomes the file when the block ends well with all rows written, and stays otherwise.
+        The part becomes the file when the block ends well with all rows written, and stays otherwise. UsageError for a
+        part of another, which may be hours of work.
         """
         part, note = _beside(path)
         wanted = {"key": key, "build": build}
-        same = noted(note) == wanted
-        dropped = not same and part.exists()
-        if not same:
+        if noted(note) != wanted:
+            if part.exists() and part.stat().st_size > LEAST:
+                raise UsageError(
+                    f"{path} was begun with other texts, options or model: give those again, or remove {part} to begin "
+                    "again"
+                )
             part.unlink(missing_ok=True)
             note.write_text(json.dumps(wanted), "utf-8")
         part.touch()
         with part.open("r+b") as file:
             grown = cls(path, rows, file, dim, dtype)
-            grown.dropped = dropped
             yield grown
             file.flush()
             os.fsync(file.fileno())

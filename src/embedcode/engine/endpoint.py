@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import random
+import re
 import socket
 import ssl
 import time
@@ -37,6 +39,9 @@ ANSWER_SECONDS = 120.0
 """What NIM gives a request by itself."""
 MOST_BYTES = 64_000_000
 """Of one answer: 64 vectors of 8,192 numbers take 12 MB written out."""
+_OF_SIZE = re.compile(
+    r"too large to process|exceeds? maximum allowed|(?:maximum|model's) context|context (?:length|size)"
+)
 READ, SHOWN = 3_000, 300
 """Characters of a server's own words that are looked at, and shown."""
 
@@ -56,11 +61,13 @@ class Answer:
     @property
     def of_an_input(self) -> bool:
         """Whether it is about one of the inputs, which is the same the next time, whatever its status: by the field
-        that it names, as OpenAI does, or by a place, as our own server."""
+        that it names, as OpenAI does, by a place, as our own server, or by its words: llama.cpp says 500 of a text of
+        more tokens than its physical batch."""
         body = self.value if isinstance(self.value, dict) else {}
         error, detail = body.get("error"), body.get("detail")
         named = isinstance(error, dict) and error.get("param") == "input"
-        return named or (isinstance(detail, dict) and type(detail.get("index")) is int)
+        placed = isinstance(detail, dict) and type(detail.get("index")) is int
+        return named or placed or (self.status != 429 and _OF_SIZE.search(self.words) is not None)
 
     @property
     def said(self) -> str:
@@ -96,10 +103,10 @@ class Endpoint:
     def __init__(self, address: Address, key: str) -> None:
         self.address = address
         self._key = key
-        self._idle: deque[http.client.HTTPConnection] = deque()
+        self._kept: dict[int, deque[http.client.HTTPConnection]] = {os.getpid(): deque()}
         self._answers: bool | None = None
         """Whether it did when it was last asked; None before."""
-        weakref.finalize(self, _close, self._idle)
+        weakref.finalize(self, _close, self._kept)
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None, call: Call | None = None) -> Answer:
         """The answer to a GET, or to a POST of `body`.
@@ -198,6 +205,11 @@ class Endpoint:
                 connection.close()
             return response.status, response.headers, bytes(raw)
 
+    @property
+    def _idle(self) -> deque[http.client.HTTPConnection]:
+        """Connections of this process: one that was forked would read the answers of the other."""
+        return self._kept.setdefault(os.getpid(), deque())
+
     @cached_property
     def _headers(self) -> dict[str, str]:
         headers = {
@@ -269,7 +281,8 @@ class Endpoint:
         return ModelError(f"{url} cannot be reached{through} ({what}): check the address and the server.")
 
 
-def _close(connections: deque[http.client.HTTPConnection]) -> None:
+def _close(kept: dict[int, deque[http.client.HTTPConnection]]) -> None:
+    connections = kept.get(os.getpid(), deque())
     while connections:
         connections.pop().close()
 

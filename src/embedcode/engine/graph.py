@@ -222,7 +222,8 @@ class GraphEncoder(LocalEncoder):
 
     @cached_property
     def _session(self) -> Session:
-        if self.spec.folder != DEFAULT and self._device == "cpu":  # the packaged one takes as much as importing does
+        on_processor = self._device == "cpu" or not self.spec.batched
+        if self.spec.folder != DEFAULT and on_processor:  # the packaged one takes as much as importing does
             from embedcode.engine import memory
 
             memory.check_graph(self.spec)

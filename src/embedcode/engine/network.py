@@ -176,6 +176,10 @@ class Reading:
             return codes.stored(tensor, scales, self._most)
         return codes.weight(self(name))
 
+    def stays(self, name: str) -> bool:
+        """Whether whoever quantised the others left this weight as it was."""
+        return bool(self._scales) and self.entry(name) not in self._scales
+
     def release(self, name: str) -> None:
         self._tensors.release(self.entry(name))
 
@@ -208,8 +212,8 @@ class _Filling:
             place = prefix + inner
             if without and f"{place}.".startswith(without):
                 continue
-            if self._codes and isinstance(module, torch.nn.Linear):
-                key = f"{place}.weight"
+            key = f"{place}.weight"
+            if self._codes and isinstance(module, torch.nn.Linear) and not self._read.stays(key):
                 self._expect(key, module.weight)
                 weight, scales = self._read.coded(key, self._codes)
                 bias = self._as_shaped(f"{place}.bias", module.bias) if module.bias is not None else None

@@ -50,7 +50,7 @@ def quantise(spec: Spec, out: Path, threads: int) -> tuple[Spec, Nearness]:
     encoder = GraphEncoder(spec, threads, precision="fp32")
     compared = tokenised(encoder, samples(COMPARED, 1), TOKENS)
     exact = encoder.forward(compared)
-    for share, write in _trials(spec, encoder):
+    for share, write in _trials(spec, encoder, out):
         write(out / GRAPHS[spec.format][0])
         smaller = replace(spec, folder=out, precision="int8")
         smaller = replace(smaller, graph=smaller.found())
@@ -64,7 +64,7 @@ def quantise(spec: Spec, out: Path, threads: int) -> tuple[Spec, Nearness]:
     raise ModelError(f"{spec.name} loses too much in int8 (cosine to fp32 below {LEAST_COSINE} on real code): {cure}.")
 
 
-def _trials(spec: Spec, encoder: GraphEncoder) -> Iterator[tuple[float, Callable[[Path], None]]]:
+def _trials(spec: Spec, encoder: GraphEncoder, out: Path) -> Iterator[tuple[float, Callable[[Path], None]]]:
     """Ways to write the graph in int8, smallest first."""
     source = spec.files[0]
     if spec.format == "openvino":
@@ -74,6 +74,7 @@ def _trials(spec: Spec, encoder: GraphEncoder) -> Iterator[tuple[float, Callable
         return
     from embedcode.engine.smoothquant import SmoothQuant
 
-    calibrated = SmoothQuant(source, [entry.ids for entry in tokenised(encoder, samples(CALIBRATION), TOKENS)])
+    ids = [entry.ids for entry in tokenised(encoder, samples(CALIBRATION), TOKENS)]
+    calibrated = SmoothQuant(source, ids, out)
     for share in EXACT:
         yield share, partial(calibrated.write, exact=share)

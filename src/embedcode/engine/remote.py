@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
@@ -74,6 +73,7 @@ class RemoteEncoder:
         self._told = False
         """Whether space, dim or build were told, and must hold from then on."""
         self._calls: set[Call] = set()
+        self._pools: dict[int, ThreadPoolExecutor] = {}
 
     @property
     def dim(self) -> int:
@@ -340,9 +340,12 @@ class RemoteEncoder:
     def _name(self, served: Served) -> str:
         return f"{served.model} at {self.address.url}"
 
-    @cached_property
+    @property
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="embedcode")
+        """Of this process: threads do not follow into one that was forked, and it would wait for them for ever."""
+        if self._pools.keys() != {os.getpid()}:
+            self._pools = {os.getpid(): ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="embedcode")}
+        return self._pools[os.getpid()]
 
 
 def key(address: Address) -> str:

@@ -63,12 +63,13 @@ class Linear:
 class SmoothQuant:
     """A graph in fp32 of one text, calibrated on texts given as ids."""
 
-    def __init__(self, source: Path, ids: Sequence[Sequence[int]]) -> None:
+    def __init__(self, source: Path, ids: Sequence[Sequence[int]], scratch: Path) -> None:
+        """`scratch` is a folder with room for the graph once more."""
         self._model = onnx.load(str(source))
         self._constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
         linears = self._linears()
         weights = sum(prod(self._constants[name].dims) for one in linears.values() for name, _, _ in one.parts)
-        _measure(source, linears, weights, ids)
+        _measure(source, linears, weights, ids, scratch)
         for linear in linears.values():
             linear.smooth, linear.loss = _smoothing(self._weight(linear), linear)
             linear.texts.clear()
@@ -166,7 +167,9 @@ class SmoothQuant:
         return values
 
 
-def _measure(source: Path, linears: Mapping[str, Linear], weights: int, ids: Sequence[Sequence[int]]) -> None:
+def _measure(
+    source: Path, linears: Mapping[str, Linear], weights: int, ids: Sequence[Sequence[int]], scratch: Path
+) -> None:
     """Run the texts, and note what each map is given."""
     ort = library()
     model = onnx.load(str(source))
@@ -175,7 +178,7 @@ def _measure(source: Path, linears: Mapping[str, Linear], weights: int, ids: Seq
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(dir=scratch) as folder:
         path = Path(folder) / "watched.onnx"
         _save(model, path, sum(len(tensor.raw_data) for tensor in model.graph.initializer))
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

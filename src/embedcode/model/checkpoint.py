@@ -233,6 +233,10 @@ class Checkpoint:
         return digest(*parts, tokenizer, passage, *conditions, str(self.dim), str(self.max_tokens), FORMAT).hex()
 
 
+_INITS = ("gaussian", "eva", "orthogonal")
+"""Beginnings of adapters that leave the base as it is; PiSSA, OLoRA, CorDA and LoftQ do not."""
+
+
 def _adapter(folder: Path) -> tuple[Path, Adapter]:
     """The base checkpoint's folder, and the adapter."""
     path = folder / "adapter_config.json"
@@ -247,6 +251,8 @@ def _adapter(folder: Path) -> tuple[Path, Adapter]:
             raise ModelError(f"{path} stands on {base!r}: {error}") from None
     if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
         raise ModelError(f"{path} is no plain LoRA adapter: merge it into its base with peft first.")
+    if isinstance(begun := config.get("init_lora_weights"), str) and begun not in _INITS:
+        raise ModelError(f"{path} is of another base, which {begun} changed first: merge it with peft.")
     if config.get("rank_pattern") or config.get("alpha_pattern"):
         raise ModelError(f"{path} has another rank or alpha for some layers: merge it into its base with peft first.")
     rank, alpha = config.get("r"), config.get("lora_alpha")

@@ -6,6 +6,7 @@ library writes them. Knows no architecture.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,8 @@ from embedcode.model.family import GEMMA, Pooling
 from embedcode.model.weights import Weights, read_json
 from embedcode.types import Role
 
-_POOLINGS = {
-    "pooling_mode_mean_tokens": Pooling.MEAN,
-    "pooling_mode_lasttoken": Pooling.LAST,
-    "pooling_mode_cls_token": Pooling.CLS,
-}
+_MODE = "pooling_mode"
+_POOLINGS = {"mean": Pooling.MEAN, "cls": Pooling.CLS, "lasttoken": Pooling.LAST}
 _PROMPTS = {Role.QUERY: ("query", "nl2code_query"), Role.PASSAGE: ("passage", "document", "nl2code_document")}
 """Names under which models of the hub keep the prompt of a role."""
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
@@ -68,13 +66,20 @@ class Modules:
         place = next((place for place, kind in kinds.items() if kind == "Pooling"), "1_Pooling")
         path = folder / place / "config.json"
         pooling = _optional(path)
-        chosen = [mode for name, mode in _POOLINGS.items() if pooling.get(name)]
-        # Newer files name the mode itself.
-        if isinstance(mode := pooling.get("pooling_mode"), str):
-            chosen = [one for one in (Pooling.MEAN, Pooling.CLS, Pooling.LAST) if mode.startswith(one)]
-        if pooling and len(chosen) != 1:
+        # Several are put side by side. Newer files name the mode itself, older ones flag it, as in .._mean_tokens.
+        modes = [name.removeprefix(f"{_MODE}_") for name, is_one in pooling.items() if is_one is True and _MODE in name]
+        modes = [name.removesuffix("_tokens").removesuffix("_token") for name in modes]
+        if named := pooling.get(_MODE):
+            modes = [named] if isinstance(named, str) else list(named)
+        if pooling and (len(modes) != 1 or modes[0] not in _POOLINGS):
             raise ModelError(f"{path} is not one of mean, cls and last token pooling.")
-        limit = _optional(folder / "sentence_bert_config.json").get("max_seq_length")
+        transformer = _optional(folder / "sentence_bert_config.json")
+        limit = transformer.get("max_seq_length")
+        if transformer.get("do_lower_case") is True and not _lowers(folder / "tokenizer.json"):
+            raise ModelError(
+                f"{folder / 'sentence_bert_config.json'} wants texts in lower case, which its tokenizer.json does not "
+                "make: have it do so, by a normalizer of the type Lowercase, and set do_lower_case to false."
+            )
         said = _optional(folder / "config_sentence_transformers.json").get("prompts") or {}
         if not isinstance(said, dict):
             raise ModelError(
@@ -90,7 +95,7 @@ class Modules:
         if GEMMA in said.values():
             prompts[Role.QUERY] = GEMMA
         return cls(
-            pooling=chosen[0] if chosen else None,
+            pooling=_POOLINGS[modes[0]] if modes else None,
             includes_prompt=pooling.get("include_prompt"),
             max_tokens=limit if isinstance(limit, int) else None,
             prompts=prompts,
@@ -103,8 +108,6 @@ def folders(folder: Path) -> Mapping[str, str]:
     path = folder / "modules.json"
     if not is_file(path):
         return {}
-    import json
-
     try:
         listed = json.loads(path.read_text("utf-8"))
         found = {row["path"]: row["type"].rpartition(".") for row in listed}
@@ -127,6 +130,12 @@ def _dense(folder: Path, places: Sequence[str]) -> list[Dense]:
             raise ModelError(f"{folder / place}: activation {activation!r} is none of {', '.join(_ACTIVATIONS)}.")
         found.append(Dense(weights.read(folder / place), _ACTIVATIONS[activation]))
     return found
+
+
+def _lowers(tokenizer: Path) -> bool:
+    """Whether a tokenizer's own normalizer makes lower case of a text."""
+    said = json.dumps(_optional(tokenizer).get("normalizer"))
+    return '"Lowercase"' in said or '"lowercase": true' in said
 
 
 def _optional(path: Path) -> dict[str, Any]:
