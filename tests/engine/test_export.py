@@ -30,6 +30,7 @@ from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.spec import GRAPHS, Spec
+from embedcode.types import Tokens
 
 TEXTS = [
     "x",
@@ -61,13 +62,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The export of a layout, made once."""
 
     @cache
-    def made(name: str, form: str = "onnx", batched: bool = False) -> Path:
+    def written(name: str, form: str, batched: bool) -> Path:
         out = tmp_path_factory.mktemp("export")
         folder = write(LAYOUTS[name], tmp_path_factory.mktemp("checkpoint"))
         _, cosine = export(Checkpoint.read(folder), out, form, batched, 1)
         assert cosine >= 0.9999
         shutil.rmtree(folder)  # an export stands alone
         return out
+
+    def made(name: str, form: str = "onnx", batched: bool = False) -> Path:
+        return written(name, form, batched)  # a cache tells what is left out from the same that is given
 
     return made
 
@@ -112,6 +116,24 @@ def test_late_chunking_of_an_export_is_that_of_its_checkpoint(
     assert (encoder.late(text, spans) * checkpoint.late(text, spans)).sum(1).min() >= 0.9999
     with pytest.raises(EncodeError, match="Input 1 is the span 900:901"):
         encoder.late(text, [(0, 3), (900, 901)])
+
+
+@pytest.mark.parametrize(("name", "form", "batched"), QUICK[:3])
+def test_a_long_text_that_has_no_room_is_named_before_it_is_run(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, name: str, form: str, batched: bool
+) -> None:
+    """A number for each pair of its tokens and each head: the process was killed, or the engine of a server."""
+    encoder = load(str(exported(name, form, batched)), threads=2, precision="fp32")
+    assert isinstance(encoder, GraphEncoder) and encoder.spec.heads > 1
+    long, short = Tokens((5,) * 2100, 2100, 2100), Tokens((5,) * 9, 9, 9)
+    found = encoder.forward([short, long, long])
+    np.testing.assert_allclose(found[1], found[2])
+    need = memory.attended(encoder.spec, 2100)
+    assert need > 2100**2 * (4 * encoder.spec.heads if form == "onnx" else 4)
+    monkeypatch.setattr(memory, "available", lambda: need - 1)
+    with pytest.raises(EncodeError, match=r"Input 1 has 2,100 tokens, which need 0\.\d GB .*: cut it by max_tokens"):
+        encoder.forward([short, long])
+    np.testing.assert_array_equal(encoder.forward([short])[0], found[0])
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def test_an_engine_that_computes_the_model_wrongly_gives_nothing_out(
 ) -> None:
     """As a processor without the right instructions may; asking again does not help."""
     right = GraphEncoder._one
-    monkeypatch.setattr(GraphEncoder, "_one", lambda self, entry: right(self, entry) * np.float32(factor))
+    monkeypatch.setattr(GraphEncoder, "_one", lambda self, *entry: right(self, *entry) * np.float32(factor))
     broken = GraphEncoder(encoder.spec, 1)
     assert not broken.golden_cosine() >= 0.99
     for texts in (["x"], ["x"], ["x", "y"]):
@@ -125,7 +125,7 @@ def test_a_row_that_is_not_finite_is_computed_again(encoder: GraphEncoder, monke
     right = encoder._one
     wrong = {tokens(encoder, ["b"])[0].ids}
 
-    def once(entry: Tokens) -> np.ndarray:
+    def once(entry: Tokens, index: int = 0) -> np.ndarray:
         if entry.ids in wrong:
             wrong.remove(entry.ids)
             return np.full(encoder.dim, np.nan, np.float32)
@@ -145,7 +145,7 @@ def test_a_row_that_stays_so_is_an_error_with_its_index(
     right = encoder._one
     wrong = tokens(encoder, ["b"])[0].ids
 
-    def always(entry: Tokens) -> np.ndarray:
+    def always(entry: Tokens, index: int = 0) -> np.ndarray:
         return np.full(encoder.dim, value, np.float32) if entry.ids == wrong else right(entry)
 
     monkeypatch.setattr(encoder, "_one", always)

@@ -152,6 +152,7 @@ def export(checkpoint: Checkpoint, out: Path, form: str, batched: bool, threads:
         dimensions=checkpoint.dimensions,
         eos=checkpoint.eos,
         origin=checkpoint.space,
+        heads=int(checkpoint.config.get("num_attention_heads", 0)),
     )
     spec = replace(spec, graph=spec.found())
     spec.write()

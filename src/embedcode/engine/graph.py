@@ -9,8 +9,9 @@ Knows no library that runs a graph; those are in `onnx.py` and `openvino.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -26,6 +27,8 @@ from embedcode.types import Floats, Role, Tokens, Truncate
 
 GOLDEN_COSINE = 0.99
 """The shipped int8 graph reaches .997; one that saturates (8-bit weights without VNNI) fell to .977 on single texts."""
+LONG = 2048
+"""Tokens above which a text is run while no other such text is, and only where it has room."""
 SORTED = 4096
 """Texts that are sorted by length together where they run in batches: of more, more are alike."""
 
@@ -59,7 +62,7 @@ class GraphEncoder(LocalEncoder):
         self._precision = precision
         self._stream = stream
         self._verified = False
-        self._first = Lock()
+        self._first, self._turn = Lock(), Lock()
         self._pools: dict[int, ThreadPoolExecutor] = {}
         self._used = self._computed = 0
 
@@ -101,10 +104,11 @@ class GraphEncoder(LocalEncoder):
             for group in batches([entry.used for entry in tokens], budget):
                 out[group] = self._batch([tokens[index] for index in group])
         else:
-            rows = map(self._one, tokens) if len(tokens) < 2 else self._pool.map(self._one, tokens)
+            places = range(len(tokens))
+            rows = map(self._one, tokens, places) if len(tokens) < 2 else self._pool.map(self._one, tokens, places)
             for index, row in enumerate(rows):
                 out[index] = row
-        return self._guarded(unit(out), lambda index: self._one(tokens[index]))
+        return self._guarded(unit(out), lambda index: self._one(tokens[index], index))
 
     def remarks(self) -> list[str]:
         """With choices that change nothing here: who makes one believes to compare."""
@@ -164,13 +168,30 @@ class GraphEncoder(LocalEncoder):
 
     def _states_of(self, entry: Tokens, exact: bool) -> Floats:
         self._verify()
-        states: Floats = self._ran([entry])[0]
+        with self._room(entry, 0):
+            states: Floats = self._ran([entry])[0]
         return states
 
-    def _one(self, tokens: Tokens) -> Floats:
-        """Pooled states [dim] of one text."""
-        row: Floats = self._batch([tokens])[0]
+    def _one(self, tokens: Tokens, index: int = 0) -> Floats:
+        """Pooled states [dim] of one text, the one at `index`."""
+        with self._room(tokens, index):
+            row: Floats = self._batch([tokens])[0]
         return row
+
+    @contextmanager
+    def _room(self, tokens: Tokens, index: int) -> Iterator[None]:
+        """The turn of a long text. A graph holds a number for each pair of its tokens and each head: EncodeError where
+        there is no memory for them."""
+        if tokens.used <= LONG or self._session.place != "cpu":
+            yield
+            return
+        from embedcode.engine import memory
+
+        with self._turn:
+            need, have = memory.attended(self.spec, tokens.used), memory.available()
+            if need > have:
+                raise memory.no_room(index, tokens.used, need, have, self.spec.name)
+            yield
 
     def _batch(self, tokens: Sequence[Tokens]) -> Floats:
         """Pooled states [n, dim] of texts that run together."""

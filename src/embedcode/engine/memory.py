@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from embedcode.engine import processor
-from embedcode.errors import ModelError
+from embedcode.errors import EncodeError, ModelError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import LATENT
 from embedcode.model.spec import Spec
@@ -36,6 +36,11 @@ BASE = 700_000_000
 GRAPH = {"onnx": (1.25, 200_000_000), "openvino": (2.0, 300_000_000)}
 """Times the bytes of a graph's files, since weights are laid out anew, and what is needed beside: the library, and
 texts of 256 tokens on two threads. Nine exports of 23 M to 596 M parameters took .58 to .98 of it."""
+
+
+PAIR = {"onnx": (4, 16), "openvino": (0, 6)}
+"""Bytes that a graph holds for each pair of a text's tokens: of each head, and for all of them. Measured at 4,096 and
+8,192 tokens: 36.7 and 30.6 of layouts with 6 and 4 heads; by OpenVINO, which keeps no scores, 4.4 to 5.5."""
 
 
 @contextmanager
@@ -116,6 +121,20 @@ def needed_by_graph(spec: Spec) -> int:
     """Bytes at the peak of an exported model."""
     times, beside = GRAPH[spec.format]
     return int(times * sum(path.stat().st_size for path in spec.files)) + beside
+
+
+def attended(spec: Spec, tokens: int) -> int:
+    """Bytes that an exported model holds beside its weights for one text of so many tokens."""
+    of_head, beside = PAIR[spec.format]
+    return tokens**2 * (of_head * spec.heads + beside)
+
+
+def no_room(index: int, tokens: int, need: int, have: int, name: str) -> EncodeError:
+    return EncodeError(
+        f"Input {index} has {tokens:,} tokens, which need {_gb(need)} of memory beside {name} where {_gb(have)} are "
+        "free: cut it by max_tokens and truncate.",
+        index,
+    )
 
 
 def available() -> int:

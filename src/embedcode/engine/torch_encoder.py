@@ -17,7 +17,7 @@ from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
 from embedcode.engine.memory import CARD_PACK, PACK
 from embedcode.engine.precision import Choice, choose
 from embedcode.engine.tokens import TextTokenizer
-from embedcode.errors import EncodeError, ModelError
+from embedcode.errors import ModelError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.types import Floats, Tokens
@@ -159,11 +159,7 @@ class TorchEncoder(LocalEncoder):
             need = memory.states(self.checkpoint, self.choice.precision, entry.used - planned)
             have = memory.available() if self._device == "cpu" else memory.available_on(self._device)
             if need > have:
-                raise EncodeError(
-                    f"Input {index} has {entry.used:,} tokens, which need {need / 1e9:.1f} GB of memory beside "
-                    f"{self.conditions.name} where {have / 1e9:.1f} GB are free: cut it by max_tokens and truncate.",
-                    index,
-                )
+                raise memory.no_room(index, entry.used, need, have, self.conditions.name)
             self._longest = entry.used
 
     def _forward(self, tokens: Sequence[Tokens], network: Any) -> Floats:

@@ -65,6 +65,8 @@ class Spec:
     """Put behind every text, where the tokenizer does not do so itself."""
     origin: str = ""
     """Space of the checkpoint it was exported from."""
+    heads: int = 0
+    """Of attention, by which the memory that a long text takes is known; 0 in exports that do not say."""
 
     @classmethod
     def read(cls, folder: Path = DEFAULT) -> Spec:
@@ -91,6 +93,7 @@ class Spec:
                 dimensions=tuple(meta.get("dimensions", ())),
                 eos=meta.get("eos", ""),
                 origin=meta.get("space", ""),
+                heads=meta.get("heads", 0),
             )
         except (FileNotFoundError, NotADirectoryError):
             message = f"{folder} is no exported model (no meta.json): give a folder made by `embedcode models export`."
@@ -121,6 +124,7 @@ class Spec:
             "dim": self.dim,
             "dimensions": self.dimensions,
             "max_tokens": self.max_tokens,
+            "heads": self.heads,
             "prompts": dict(self.prompts),
             "instruction": self.instruction,
             "eos": self.eos,
