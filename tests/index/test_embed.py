@@ -213,8 +213,8 @@ def test_one_chunk_without_a_vector_costs_no_other(
     assert isinstance(poison, Tokens)
     compute, mark = GraphEncoder._one, poison.ids[1]
 
-    def broken(self: GraphEncoder, tokens: Tokens) -> Floats:
-        states = compute(self, tokens)
+    def broken(self: GraphEncoder, tokens: Tokens, index: int = 0) -> Floats:
+        states = compute(self, tokens, index)
         return states * np.float32(np.nan) if mark in tokens.ids else states
 
     monkeypatch.setattr(GraphEncoder, "_one", broken)

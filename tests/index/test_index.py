@@ -577,8 +577,8 @@ def test_indexes_of_repositories_that_are_gone(shop: Path, opened: Open, write: 
 class Mirrored(GraphEncoder):
     """A model of the same space with other vectors, which its own golden vector does not tell."""
 
-    def _one(self, tokens: Tokens) -> Floats:
-        return super()._one(tokens)[::-1]
+    def _one(self, tokens: Tokens, index: int = 0) -> Floats:
+        return super()._one(tokens, index)[::-1]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ LARGE_ANSWER = 20_000
 NUMBER = 16
 """Bytes of a number in an answer, at most: there is room for all of them before any is computed."""
 
-PATIENCE = {"x-stainless-read-timeout": 1.0, "x-stainless-timeout": 1.0, "x-envoy-expected-rq-timeout-ms": 0.001}
+WAITS = {"x-stainless-read-timeout": 1.0, "x-stainless-timeout": 1.0, "x-envoy-expected-rq-timeout-ms": 0.001}
 """Headers by which OpenAI's clients in Python and in Node, and Envoy, say how long they wait for an answer, and their
 units in seconds."""
 
@@ -45,7 +45,7 @@ class Call:
 def patience(headers: Mapping[str, str]) -> float:
     """Seconds by a request's headers; what is no time says nothing, since no caller wrote it by hand."""
     shortest = math.inf
-    for name, unit in PATIENCE.items():
+    for name, unit in WAITS.items():
         with suppress(ValueError):
             if (seconds := unit * float(headers.get(name, ""))) > 0:  # and not NaN
                 shortest = min(shortest, seconds)
