@@ -26,7 +26,6 @@ from embedcode.files import is_folder
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.train import base, network, packaged, score
-from embedcode.train.publish import write_json
 from embedcode.train.recipe import Data, Recipe
 from embedcode.train.run import Run, Step, Tell, device, refuse_taken, texts
 from embedcode.types import Pair, Role, digest
@@ -97,7 +96,7 @@ def own(
     gain = paired_bootstrap(values[1], values[0], clusters={query: query.partition("-")[0] for query in values[0]})
     count = sum(1 for _ in pairs.read(out / "own.jsonl.gz"))
     verdict = Verdict(out / "model" if gain.low > 0 else None, count, len(values[0]), before, after, gain)
-    write_json(out / "verdict.json", asdict(verdict) | {"folder": verdict.folder and str(verdict.folder)})
+    _note(out / "verdict.json", asdict(verdict) | {"folder": verdict.folder and str(verdict.folder)})
     shutil.rmtree(out / "model", ignore_errors=True)
     if verdict.folder is None:
         shutil.rmtree(done.folder)
@@ -175,7 +174,7 @@ def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
     )
     _task(out / "steering", steering)
     _task(out / "held-out", held)
-    write_json(out / OF, {"path": str(path.resolve())})
+    _note(out / OF, {"path": str(path.resolve())})
     pairs.write(out / "own.jsonl.gz", trained)  # last: where it is, a run that goes on does not divide again
 
 
@@ -185,6 +184,11 @@ def _same(path: Path, out: Path) -> None:
         was = json.loads((out / OF).read_text("utf-8"))["path"]
         if was != str(path.resolve()):
             raise UsageError(f"{out} is of {was}, not of {path}: give another folder by --out.")
+
+
+def _note(file: Path, value: dict[str, Any]) -> None:
+    with pairs.saving(file) as save:
+        save(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _is_code(path: str, text: str) -> bool:
