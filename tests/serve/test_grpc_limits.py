@@ -175,7 +175,7 @@ async def refused(channel: Any, content: bytes) -> str:
 
 
 def test_who_asks_for_health_and_sends_nothing_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_api, "PROBES", 2)
+    monkeypatch.setattr(grpc_api, "PROBED", 2)
     monkeypatch.setattr(grpc_api, "HURRY_SECONDS", 1.0)
 
     async def asking(channel: Any) -> None:

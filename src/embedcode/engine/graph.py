@@ -8,9 +8,7 @@ Knows no library that runs a graph; those are in `onnx.py` and `openvino.py`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +17,7 @@ from typing import Any
 
 from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
 from embedcode.engine.packs import batches
+from embedcode.engine.pool import Pool
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import ModelError
 from embedcode.model.family import Pooling
@@ -63,7 +62,7 @@ class GraphEncoder(LocalEncoder):
         self._stream = stream
         self._verified = False
         self._first, self._turn = Lock(), Lock()
-        self._pools: dict[int, ThreadPoolExecutor] = {}
+        self._pool = Pool(threads)
         self._used = self._computed = 0
 
     @property
@@ -105,7 +104,7 @@ class GraphEncoder(LocalEncoder):
                 out[group] = self._batch([tokens[index] for index in group])
         else:
             places = range(len(tokens))
-            rows = map(self._one, tokens, places) if len(tokens) < 2 else self._pool.map(self._one, tokens, places)
+            rows = map(self._one, tokens, places) if len(tokens) < 2 else self._pool.own.map(self._one, tokens, places)
             for index, row in enumerate(rows):
                 out[index] = row
         return self._guarded(unit(out), lambda index: self._one(tokens[index], index))
@@ -226,13 +225,6 @@ class GraphEncoder(LocalEncoder):
             case _:
                 pooled = states[skipped if self.spec.masks_prompt and skipped < len(states) else 0 :].mean(0)
         return pooled
-
-    @property
-    def _pool(self) -> ThreadPoolExecutor:
-        """Of this process: threads do not follow into one that was forked, and it would wait for them for ever."""
-        if self._pools.keys() != {os.getpid()}:
-            self._pools = {os.getpid(): ThreadPoolExecutor(self._threads, thread_name_prefix="embedcode")}
-        return self._pools[os.getpid()]
 
     @cached_property
     def _library(self) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from embedcode.engine.embeddings import TOO_LONG, Embeddings
 from embedcode.engine.encoder import PROBE, Check, Conditions, accepted
 from embedcode.engine.endpoint import DENIED, Answer, Call, Endpoint
 from embedcode.engine.given import listed, role_of
+from embedcode.engine.pool import Pool
 from embedcode.engine.served import NOT_TOLD, Served, keep, kept, told
 from embedcode.engine.tokens import printable, too_long
 from embedcode.errors import EncodeError, ModelError, UsageError
@@ -73,7 +73,7 @@ class RemoteEncoder:
         self._told = False
         """Whether space, dim or build were told, and must hold from then on."""
         self._calls: set[Call] = set()
-        self._pools: dict[int, ThreadPoolExecutor] = {}
+        self._pool = Pool(IN_FLIGHT)
 
     @property
     def dim(self) -> int:
@@ -275,7 +275,7 @@ class RemoteEncoder:
         batches = list(_batches(entries))
         if len(batches) == 1:
             return [self._vectors(served, entries, 0, call)]
-        waiting = [self._pool.submit(self._vectors, served, entries[b], b.start, call) for b in batches]
+        waiting = [self._pool.own.submit(self._vectors, served, entries[b], b.start, call) for b in batches]
         try:
             return [one.result() for one in waiting]
         finally:
@@ -339,13 +339,6 @@ class RemoteEncoder:
 
     def _name(self, served: Served) -> str:
         return f"{served.model} at {self.address.url}"
-
-    @property
-    def _pool(self) -> ThreadPoolExecutor:
-        """Of this process: threads do not follow into one that was forked, and it would wait for them for ever."""
-        if self._pools.keys() != {os.getpid()}:
-            self._pools = {os.getpid(): ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="embedcode")}
-        return self._pools[os.getpid()]
 
 
 def key(address: Address) -> str:

@@ -12,7 +12,6 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from embedcode.serve.answering import Call, answered
 from embedcode.serve.asked import LARGE_BODY, SHOWN, Asked, Model, check, check_count, named
 from embedcode.serve.body import GONE, HELD, Bodies
 from embedcode.serve.embedder import Embedder
-from embedcode.serve.guard import QUIET, Guard
+from embedcode.serve.guard import PROBES, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
 from embedcode.serve.problem import ProblemError
@@ -75,7 +74,7 @@ SPARE_CALLS = 64
 READING = HELD // 2
 """Messages that are read at a time: grpcio tells the size of one when it holds all of it, which may be body_bytes.
 Those that are being answered may take as much again."""
-PROBES = 8
+PROBED = 8
 """And of those that ask for a model's health, whose messages hold a name."""
 EMPTY = ("ServerLive", "ServerReady")
 """Whose message says nothing, and is not waited for: who is to say whether the server lives waits behind nobody."""
@@ -119,7 +118,7 @@ class GrpcServer:
         self._server: Any = None
         self.bodies = Bodies(options.body_bytes * READING // HELD, overload=embedder.limits.overload)
         self._reading = asyncio.Semaphore(READING)
-        self._probes = asyncio.Semaphore(PROBES)
+        self._probes = asyncio.Semaphore(PROBED)
         self._coming: set[asyncio.Timeout] = set()
         """Until when each message that is being read must have come."""
 
@@ -180,13 +179,11 @@ class GrpcServer:
 
     def _method(self, name: str, answering: Answering) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
         path = f"/{kserve.SERVICE}/{name}"
-        quiet = METHODS[name].startswith(QUIET)
 
         async def call(messages: AsyncIterator[bytes], context: Any) -> None:
             headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
             state: dict[str, Any] = {"id": self._guard.request_id(headers), "note": {}, "left": context.time_remaining}
-            state["quiet"] = quiet
-            with nullcontext() if quiet else self._guard.traced("gRPC", path, headers, state["note"]):
+            with self._guard.traced("gRPC", path, headers, state["note"]):
                 await taken(messages, context, headers, state)
 
         async def taken(
@@ -200,7 +197,7 @@ class GrpcServer:
                     state["note"]["key"] = key.name
                 with self.bodies.open() as holding:
                     state["holding"] = holding
-                    content = await (self._probed(name, messages) if quiet else self._message(messages))
+                    content = await (self._probed(name, messages) if path in PROBES else self._message(messages))
                     holding(len(content))
                     response = await answering(await self._parsed(f"{name}Request", content), state)
                     content = bytes(response.SerializeToString())
@@ -289,7 +286,7 @@ class GrpcServer:
     def _count(self, path: str, context: Any, status: int, since: float, state: dict[str, Any]) -> None:
         peer = _PEER.fullmatch(context.peer())
         scope = {"path": path, "method": "gRPC", "client": (peer[1],) if peer else None}
-        self._guard.count(scope, status, time.monotonic() - since, state["id"], state["note"], state["quiet"])
+        self._guard.count(scope, status, time.monotonic() - since, state["id"], state["note"])
 
     # ---- what is asked -----------------------------------------------------------------------------------------
 

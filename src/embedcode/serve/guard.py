@@ -29,10 +29,11 @@ from embedcode.serve.telemetry import Telemetry
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 HEALTH = "/v1/health/"
 """Says nothing but yes or no, to machines that have no key and call the server by whatever address it has."""
-QUIET = (HEALTH, "/v1/metrics", "/metrics")
+GRPC = "/inference.GRPCInferenceService/"
+PROBES = (f"{GRPC}ServerLive", f"{GRPC}ServerReady", f"{GRPC}ModelReady")
+QUIET = (HEALTH, "/v1/metrics", "/metrics", *PROBES)
 """Asked every few seconds by machines: logged at debug."""
 
-GRPC = "/inference."
 SEARCHES = ("/v1/search", "/v1/search/related")
 
 OPEN = (HEALTH, *ASSETS)
@@ -195,16 +196,14 @@ class Guard:
         self._journal.write("not http", "info", status=status, client=client[0] if client else "")
 
     def count(
-        self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: dict[str, Any],
-        quiet: bool = False,
-    ) -> None:  # fmt: skip
-        """`quiet` for what machines ask every few seconds; of HTTP that is known by the path."""
+        self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: dict[str, Any]
+    ) -> None:
         texts: Sequence[str] = note.pop("texts", ())
         path = scope["path"]
         self._metrics.requests.labels(self._known(path) or "other", str(status)).inc()
         if path in SEARCHES and status == 200:
             self._metrics.searches.labels(path).observe(seconds)
-        quiet = quiet or path.startswith(QUIET)
+        quiet = path.startswith(QUIET)
         level = "debug" if quiet else "info"
         client = scope.get("client")
         fields = {
@@ -224,7 +223,7 @@ class Guard:
         self._journal.write("request", level, **fields)
         if self._audit is not None and ((note.get("key") and not quiet) or status in (401, 403)):
             self._audit.write("used", "info", **{name: fields.get(name) for name in AUDITED})
-        if self._lately is not None and not (quiet and path.startswith(GRPC)):
+        if self._lately is not None and path not in PROBES:
             self._lately.answered(path, status, seconds, note, request_id, said)
 
 
