@@ -123,17 +123,23 @@ def test_a_call_without_a_message_is_malformed() -> None:
     run(Options(grpc_port=0), asking)
 
 
-def test_no_more_calls_are_under_way_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_api, "SPARE_CALLS", 1)
+def test_no_more_calls_are_under_way_than_there_may_be() -> None:
+    door = Door()
 
     async def asking(channel: Any) -> None:
-        calls = [asyncio.ensure_future(code(silent(channel))) for _ in range(5)]
-        done, waiting = await asyncio.wait(calls, timeout=1.0)
-        assert [task.result() for task in done] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 3
-        assert len(waiting) == 2
-        await asyncio.gather(*waiting)
+        waits = asyncio.ensure_future(code(silent(channel)))
+        await asyncio.sleep(0.3)
+        for _ in range(4):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await silent(channel)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert dict(caught.value.trailing_metadata())["retry-after"] == "1"
+        await channel.unary_unary(f"/{kserve.SERVICE}/ServerReady")(b"")  # health has room beside them
+        assert await waits is grpc.StatusCode.DEADLINE_EXCEEDED
+        await channel.unary_unary(f"/{kserve.SERVICE}/ServerMetadata")(b"")  # and so has the next one
 
-    run(Options(grpc_port=0, max_requests=1, body_seconds=3.0), asking)
+    run(Options(grpc_port=0, max_requests=1, body_seconds=2.0), asking, embedder=door)
+    assert door.metrics.refused.labels("requests")._value.get() == 4
 
 
 def test_who_sends_nothing_keeps_others_out_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:

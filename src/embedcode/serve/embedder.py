@@ -182,7 +182,7 @@ class Embedder:
                 least = int(SURE * self._tokenisers.guess(asked))
                 self.queue.check(asked.lane, least, min(within, self.limits.timeout))
             except FullError as full:
-                raise self._full(full, within) from None
+                raise self.full(full, within) from None
 
     async def embed(self, asked: Asked, spend: Callable[[int], None] | None = None, within: float = math.inf) -> Answer:
         """ProblemError for a request that cannot be answered; with `asked.partial`, only where no input can.
@@ -208,7 +208,7 @@ class Embedder:
         except ProblemError as error:
             problem = error
         except FullError as full:
-            problem = self._full(full, within)
+            problem = self.full(full, within)
         except UsageError:
             said = f"instruction leaves no room for a text in {self.max_tokens} tokens: shorten it."
             problem = ProblemError(400, said, "instruction")
@@ -291,7 +291,7 @@ class Embedder:
                 break
             except FullError as full:
                 if seconds is not None:
-                    raise self._full(full) from None
+                    raise self.full(full) from None
                 await asyncio.sleep(full.retry_after)
                 await self._when_ready(lane, seconds)
         rows = []
@@ -394,7 +394,7 @@ class Embedder:
             retry_after=seconds,
         )
 
-    def _full(self, full: FullError, within: float = math.inf) -> ProblemError:
+    def full(self, full: FullError, within: float = math.inf) -> ProblemError:
         """`within` is how long the caller would wait: that its patience ends first is no overload."""
         if full.reason == "deadline" and within < self.limits.timeout:
             full.reason = PATIENCE

@@ -11,7 +11,8 @@ import math
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from embedcode.serve.guard import PROBES, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
 from embedcode.serve.problem import ProblemError
+from embedcode.serve.queue import FullError
 from embedcode.serve.tls import Renewed
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to stderr past our log; read when it is imported
@@ -76,7 +78,7 @@ READING = HELD // 2
 Those that are being answered may take as much again."""
 PROBED = 8
 """And of those that ask for a model's health, whose messages hold a name."""
-EMPTY = ("ServerLive", "ServerReady")
+EMPTY = PROBES[:2]
 """Whose message says nothing, and is not waited for: who is to say whether the server lives waits behind nobody."""
 HURRY_SECONDS = 5.0
 """In which all of them must have come when no further one can be read: who sends nothing would keep the others out."""
@@ -119,6 +121,8 @@ class GrpcServer:
         self.bodies = Bodies(options.body_bytes * READING // HELD, overload=embedder.limits.overload)
         self._reading = asyncio.Semaphore(READING)
         self._probes = asyncio.Semaphore(PROBED)
+        self._calls = 0
+        """Under way, without those that ask for health."""
         self._coming: set[asyncio.Timeout] = set()
         """Until when each message that is being read must have come."""
 
@@ -195,9 +199,9 @@ class GrpcServer:
                 if key is not None:
                     state["key"] = key
                     state["note"]["key"] = key.name
-                with self.bodies.open() as holding:
+                with self._room(path), self.bodies.open() as holding:
                     state["holding"] = holding
-                    content = await (self._probed(name, messages) if path in PROBES else self._message(messages))
+                    content = await self._message(path, messages)
                     holding(len(content))
                     response = await answering(await self._parsed(f"{name}Request", content), state)
                     content = bytes(response.SerializeToString())
@@ -222,39 +226,41 @@ class GrpcServer:
 
         return call
 
-    async def _probed(self, name: str, messages: AsyncIterator[bytes]) -> bytes:
-        """That of a call that asks for health, which does not wait behind uploads, nor for long."""
-        if name in EMPTY:
+    async def _message(self, path: str, messages: AsyncIterator[bytes]) -> bytes:
+        """The one that a call has. One that asks for health does not wait behind uploads, nor for long."""
+        if path in EMPTY:
             return b""
+        whole = self._options.body_seconds
+        slots, seconds = (self._probes, HURRY_SECONDS) if path in PROBES else (self._reading, whole)
         try:
-            async with asyncio.timeout(HURRY_SECONDS), self._probes:
-                return await anext(messages)
-        except TimeoutError:
-            raise ProblemError(
-                408, f"The message did not come within {HURRY_SECONDS:g} seconds: send it again."
-            ) from None
-        except StopAsyncIteration:
-            raise MalformedError("it has no message") from None
-
-    async def _message(self, messages: AsyncIterator[bytes]) -> bytes:
-        """The one that a call has."""
-        try:
-            async with asyncio.timeout(self._options.body_seconds) as ending, self._reading:
+            async with asyncio.timeout(seconds) as ending, slots:
                 self._coming.add(ending)
                 try:
-                    if self._reading.locked():
+                    if slots is self._reading and slots.locked():
                         self._hurry()
                     return await anext(messages)
                 finally:
                     self._coming.remove(ending)
         except TimeoutError:
-            said = (
-                f"The message did not come within {self._options.body_seconds:g} seconds, or {HURRY_SECONDS:g} while "
-                "many are read: send it again."
-            )
-            raise ProblemError(408, said) from None
+            hurried = f", or {HURRY_SECONDS:g} while many are read" if seconds > HURRY_SECONDS else ""
+            raise ProblemError(
+                408, f"The message did not come within {seconds:g} seconds{hurried}: send it again."
+            ) from None
         except StopAsyncIteration:
             raise MalformedError("it has no message") from None
+
+    @contextmanager
+    def _room(self, path: str) -> Iterator[None]:
+        """ProblemError where as many calls are under way as may be: grpcio would refuse the next ones, and those that
+        ask for health among them, uncounted."""
+        probe = path in PROBES
+        if not probe and self._calls >= self._options.max_requests:
+            raise self._embedder.full(FullError(1, "requests"))
+        self._calls += not probe
+        try:
+            yield
+        finally:
+            self._calls -= not probe
 
     async def _parsed(self, name: str, content: bytes) -> Any:
         """A large one beside the event loop, after a look at how many fields it has."""
