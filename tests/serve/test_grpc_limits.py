@@ -92,6 +92,27 @@ async def code(call: Any) -> Any:
     return caught.value.code()
 
 
+def infer(texts: int, *outputs: str, microseconds: int | None = None) -> bytes:
+    request = kserve.message(
+        "ModelInferRequest",
+        model_name="m",
+        inputs=[{"name": "text", "datatype": "BYTES", "shape": [texts, 1]}],
+        outputs=[{"name": name} for name in outputs],
+        raw_input_contents=[(struct.pack("<I", 1) + b"a") * texts],
+    )
+    if microseconds is not None:
+        request.parameters["timeout"].int64_param = microseconds
+    return bytes(request.SerializeToString())
+
+
+async def refused(channel: Any, content: bytes) -> str:
+    """What is said of a ModelInfer whose message is none."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")(content)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    return str(caught.value.details())
+
+
 def test_who_has_no_key_is_refused_before_the_message_is_read(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     keys.add(path, "reader")
@@ -159,27 +180,6 @@ def test_who_sends_nothing_keeps_others_out_for_a_moment_only(monkeypatch: pytes
     run(Options(grpc_port=0), asking)
 
 
-def infer(texts: int, *outputs: str, microseconds: int | None = None) -> bytes:
-    request = kserve.message(
-        "ModelInferRequest",
-        model_name="m",
-        inputs=[{"name": "text", "datatype": "BYTES", "shape": [texts, 1]}],
-        outputs=[{"name": name} for name in outputs],
-        raw_input_contents=[(struct.pack("<I", 1) + b"a") * texts],
-    )
-    if microseconds is not None:
-        request.parameters["timeout"].int64_param = microseconds
-    return bytes(request.SerializeToString())
-
-
-async def refused(channel: Any, content: bytes) -> str:
-    """What is said of a ModelInfer whose message is none."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")(content)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    return str(caught.value.details())
-
-
 def test_who_asks_for_health_and_sends_nothing_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_api, "PROBED", 2)
     monkeypatch.setattr(grpc_api, "HURRY_SECONDS", 1.0)
@@ -199,7 +199,8 @@ def test_who_asks_for_health_and_sends_nothing_keeps_nobody_out(monkeypatch: pyt
             since = time.monotonic()
             await channel.unary_unary(f"/{kserve.SERVICE}/{name}")(b"")
             assert time.monotonic() - since < 0.5
-        assert await asyncio.gather(*calls) == [grpc.StatusCode.DEADLINE_EXCEEDED] * 6
+        found = await asyncio.gather(*calls)
+        assert set(found) == {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert await upload
 
     log = io.StringIO()
@@ -224,6 +225,72 @@ def test_the_queue_knows_how_long_a_caller_waits() -> None:
     forever, five, two, zero = door.within
     assert (forever, two, zero) == (math.inf, 2.0, math.inf)
     assert 4 < five < 5.1
+
+
+def test_a_crowd_that_asks_for_health_without_a_message_leaves_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_api, "HURRY_SECONDS", 1.0)
+    door = Door()
+
+    async def asking(channel: Any) -> None:
+        path = f"/{kserve.SERVICE}/ModelReady"
+        crowd = [asyncio.ensure_future(code(channel.stream_unary(path)(never()))) for _ in range(100)]
+        await asyncio.sleep(0.3)
+        for name, content in (("ServerLive", b""), ("ServerReady", b""), ("ModelInfer", infer(1))):
+            await channel.unary_unary(f"/{kserve.SERVICE}/{name}")(content)
+        await asyncio.gather(*crowd)
+
+    run(Options(grpc_port=0, max_requests=1), asking, embedder=door)
+    assert b'embedcode_refused_requests_total{reason="requests"} 68.0' in door.metrics.text()
+
+
+def test_an_answer_that_nobody_reads_is_given_up() -> None:
+    door = Door(dim=1000)
+
+    async def asking(channel: Any) -> None:
+        async def many() -> AsyncIterator[bytes]:
+            yield infer(100)
+
+        unread = channel.stream_stream(f"/{kserve.SERVICE}/ModelInfer")(many())
+        await unread.initial_metadata()
+        since = time.monotonic()
+        while True:  # max_requests is 1: as long as it is kept nobody else is answered
+            try:
+                await channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")(infer(1))
+                break
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                await asyncio.sleep(0.1)
+        assert 0.5 < time.monotonic() - since < 4
+        unread.cancel()
+
+    run(Options(grpc_port=0, max_requests=1, read_seconds=1.0), asking, embedder=door)
+
+
+def test_a_role_that_is_not_given() -> None:
+    def asked(model: Model, texts: int) -> tuple[Role, Role]:
+        request = kserve.message("ModelInferRequest").FromString(infer(texts))
+        found = grpc_api.read(request, "m", model)
+        return found.role, found.lane
+
+    prompts = {Role.QUERY: "query: ", Role.PASSAGE: ""}
+    assert asked(Model("m", 4, (), prompts), 1) == (Role.QUERY, Role.QUERY)
+    assert asked(Model("m", 4, (), prompts), 3) == (Role.QUERY, Role.PASSAGE)  # NVIDIA's default, and bulk
+    assert asked(Model("m", 4, (), prompts, default_role=Role.PASSAGE), 1) == (Role.PASSAGE, Role.PASSAGE)
+    assert asked(Model("m", 4, (), dict.fromkeys(Role, "")), 3)[1] is Role.PASSAGE
+
+
+def test_the_address_of_a_caller_who_left_is_known() -> None:
+    log = io.StringIO()
+
+    async def asking(channel: Any) -> None:
+        gone = silent(channel)
+        await asyncio.sleep(0.2)
+        gone.cancel()
+        await asyncio.sleep(0.2)
+
+    run(Options(grpc_port=0), asking, log=log)
+    (entry,) = map(json.loads, log.getvalue().splitlines())
+    assert (entry["status"], entry["client"]) == (499, "127.0.0.1")
 
 
 def test_an_output_is_answered_once() -> None:

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from embedcode.serve.guard import PROBES, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
 from embedcode.serve.problem import ProblemError
-from embedcode.serve.queue import FullError
+from embedcode.serve.queue import FullError, Lane
+from embedcode.serve.reading import Reading
 from embedcode.serve.tls import Renewed
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to stderr past our log; read when it is imported
@@ -73,15 +75,19 @@ HEADER_BYTES = 16_384
 """Of the metadata of a call."""
 SPARE_CALLS = 64
 """That may be under way beside max_requests: what asks for health and metadata while all that is taken is computed."""
+PROBES_UNDER_WAY = SPARE_CALLS // 2
+"""Of those that ask for a model's health, which needs no key: who sends nothing would take all that is spare."""
 READING = HELD // 2
-"""Messages that are read at a time: grpcio tells the size of one when it holds all of it, which may be body_bytes.
-Those that are being answered may take as much again."""
+"""Messages that are read at a time, each of which may be body_bytes. Those that are being answered may take as much
+again."""
 PROBED = 8
 """And of those that ask for a model's health, whose messages hold a name."""
 EMPTY = PROBES[:2]
 """Whose message says nothing, and is not waited for: who is to say whether the server lives waits behind nobody."""
+READ_BYTES = 1_000_000
+"""Of an answer that a caller has to read in `read_seconds`: how far it has come is not to be seen."""
 HURRY_SECONDS = 5.0
-"""In which all of them must have come when no further one can be read: who sends nothing would keep the others out."""
+"""In which all of them must have come when no further one can be read."""
 STREAMS = 128
 """Calls that one connection may have under way; a client's library lets more of them wait."""
 IDLE_SECONDS = 600
@@ -119,12 +125,11 @@ class GrpcServer:
         self._names = {form: name for name in embedder.model.names for form in (mangled(name), name)}
         self._server: Any = None
         self.bodies = Bodies(options.body_bytes * READING // HELD, overload=embedder.limits.overload)
-        self._reading = asyncio.Semaphore(READING)
-        self._probes = asyncio.Semaphore(PROBED)
-        self._calls = 0
-        """Under way, without those that ask for health."""
-        self._coming: set[asyncio.Timeout] = set()
-        """Until when each message that is being read must have come."""
+        overload = embedder.limits.overload
+        self._reading = Reading(READING, options.body_seconds, HURRY_SECONDS, overload)
+        self._probes = Reading(PROBED, HURRY_SECONDS, HURRY_SECONDS, overload)
+        self._calls = {False: 0, True: 0}
+        """Under way: those with something to compute or to say, and those that ask for a model's health."""
 
     async def start(self) -> str:
         """Listens; the address. UsageError where it cannot be had."""
@@ -187,6 +192,8 @@ class GrpcServer:
         async def call(messages: AsyncIterator[bytes], context: Any) -> None:
             headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
             state: dict[str, Any] = {"id": self._guard.request_id(headers), "note": {}, "left": context.time_remaining}
+            peer = _PEER.fullmatch(context.peer())  # which a call that ends forgets
+            state["client"] = peer[1] if peer else ""
             with self._guard.traced("gRPC", path, headers, state["note"]):
                 await taken(messages, context, headers, state)
 
@@ -201,7 +208,7 @@ class GrpcServer:
                     state["note"]["key"] = key.name
                 with self._room(path), self.bodies.open() as holding:
                     state["holding"] = holding
-                    content = await self._message(path, messages)
+                    content = await self._message(path, messages, state["client"])
                     holding(len(content))
                     response = await answering(await self._parsed(f"{name}Request", content), state)
                     content = bytes(response.SerializeToString())
@@ -209,58 +216,48 @@ class GrpcServer:
                     context.set_trailing_metadata((("x-request-id", request_id), *state.get("trailing", ())))
                     await self._send(context, content)
             except asyncio.CancelledError:  # the caller has gone, or its deadline has come
-                self._count(path, context, GONE, since, state)
+                self._count(path, GONE, since, state)
                 raise
             except Exception as error:
                 problem = self._problem(error, path, request_id)
             else:
-                self._count(path, context, 200, since, state)
+                self._count(path, 200, since, state)
                 return
             state["note"]["error"] = problem.message
             if problem.key:
                 state["note"]["key"] = problem.key
             if problem.reason in ("role", "memory", "draining"):  # the embedder counts its own, and the guard
                 self._embedder.metrics.refused.labels(problem.reason).inc()
-            self._count(path, context, problem.status, since, state)
+            self._count(path, problem.status, since, state)
             await context.abort(_code(problem), problem.message, _trailing(problem, request_id))
 
         return call
 
-    async def _message(self, path: str, messages: AsyncIterator[bytes]) -> bytes:
-        """The one that a call has. One that asks for health does not wait behind uploads, nor for long."""
+    async def _message(self, path: str, messages: AsyncIterator[bytes], address: str) -> bytes:
+        """The one that a call has."""
         if path in EMPTY:
             return b""
-        whole = self._options.body_seconds
-        slots, seconds = (self._probes, HURRY_SECONDS) if path in PROBES else (self._reading, whole)
         try:
-            async with asyncio.timeout(seconds) as ending, slots:
-                self._coming.add(ending)
-                try:
-                    if slots is self._reading and slots.locked():
-                        self._hurry()
-                    return await anext(messages)
-                finally:
-                    self._coming.remove(ending)
-        except TimeoutError:
-            hurried = f", or {HURRY_SECONDS:g} while many are read" if seconds > HURRY_SECONDS else ""
-            raise ProblemError(
-                408, f"The message did not come within {seconds:g} seconds{hurried}: send it again."
-            ) from None
+            return await (self._probes if path in PROBES else self._reading).message(messages, address)
         except StopAsyncIteration:
+            await asyncio.sleep(0.05)  # in which a call that was ended, by its caller or for its size, is cancelled
             raise MalformedError("it has no message") from None
 
     @contextmanager
     def _room(self, path: str) -> Iterator[None]:
-        """ProblemError where as many calls are under way as may be: grpcio would refuse the next ones, and those that
-        ask for health among them, uncounted."""
+        """ProblemError where as many calls are under way as may be: grpcio would refuse the next ones uncounted, and
+        health among them."""
+        if path in EMPTY:
+            yield
+            return
         probe = path in PROBES
-        if not probe and self._calls >= self._options.max_requests:
+        if self._calls[probe] >= (PROBES_UNDER_WAY if probe else self._options.max_requests):
             raise self._embedder.full(FullError(1, "requests"))
-        self._calls += not probe
+        self._calls[probe] += 1
         try:
             yield
         finally:
-            self._calls -= not probe
+            self._calls[probe] -= 1
 
     async def _parsed(self, name: str, content: bytes) -> Any:
         """A large one beside the event loop, after a look at how many fields it has."""
@@ -268,17 +265,13 @@ class GrpcServer:
             return await asyncio.to_thread(parse, name, content, self._embedder.model)
         return kserve.parse(name, content)
 
-    def _hurry(self) -> None:
-        soon = asyncio.get_running_loop().time() + HURRY_SECONDS
-        for ending in self._coming:
-            if not ending.expired():
-                ending.reschedule(min(ending.when() or soon, soon))
-
     async def _send(self, context: Any, content: bytes) -> None:
-        """Until the caller has read it, or its deadline has come, or its connection ends: grpcio keeps it so long."""
+        """Until the caller has read it, or its deadline has come, or its connection ends, or it takes too long: grpcio
+        keeps it so long."""
         try:
-            await context.write(content)
-        except grpc.aio.InternalError:  # how it says that the connection has ended
+            async with asyncio.timeout(self._options.read_seconds * (1 + len(content) // READ_BYTES)):
+                await context.write(content)
+        except (grpc.aio.InternalError, TimeoutError):  # the first is how it says that the connection has ended
             raise asyncio.CancelledError from None
 
     def _problem(self, error: Exception, path: str, request_id: str) -> ProblemError:
@@ -289,9 +282,8 @@ class GrpcServer:
         self._guard.report(error, request_id, path)
         return ProblemError(500, "The server made a mistake; its log has more under this request id.")
 
-    def _count(self, path: str, context: Any, status: int, since: float, state: dict[str, Any]) -> None:
-        peer = _PEER.fullmatch(context.peer())
-        scope = {"path": path, "method": "gRPC", "client": (peer[1],) if peer else None}
+    def _count(self, path: str, status: int, since: float, state: dict[str, Any]) -> None:
+        scope = {"path": path, "method": "gRPC", "client": (state["client"],)}
         self._guard.count(scope, status, time.monotonic() - since, state["id"], state["note"])
 
     # ---- what is asked -----------------------------------------------------------------------------------------
@@ -370,8 +362,9 @@ def read(request: Any, name: str, model: Model) -> Asked:
             raise ProblemError(400, f"Unknown parameter {key[:SHOWN]!r}: those are {', '.join(PARAMETERS)}.")
         if key != TIMEOUT:
             given[key] = value
-    if name == model.name:
-        given.setdefault("input_type", "query")  # NVIDIA's default; over HTTP there is none
+    defaulted = "input_type" not in given and name == model.name and model.needs_role and model.default_role is None
+    if defaulted:
+        given["input_type"] = "query"  # NVIDIA's default; over HTTP there is none
     for index, tensor in enumerate(request.inputs):
         if tensor.name not in INPUTS:
             raise ProblemError(400, f"Unknown input {tensor.name[:SHOWN]!r}: those are {' and '.join(INPUTS)}.")
@@ -381,7 +374,9 @@ def read(request: Any, name: str, model: Model) -> Asked:
         check_count(next(iter(tensor.shape), 0), model)  # before there is an object for each
         keep = field == "input" and given.get("on_error") == "partial"
         given[field] = [_text(tensor.name, place, one, keep) for place, one in enumerate(_elements(request, index))]
-    return check(given, model)
+    asked = check(given, model)
+    # Several texts are bulk most likely, whatever they are taken for.
+    return replace(asked, lane=Lane.PASSAGE) if defaulted and len(asked.inputs) > 1 else asked
 
 
 def _patience(request: Any, left: float | None) -> float:

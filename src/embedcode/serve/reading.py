@@ -1,0 +1,67 @@
+"""Reading: so many messages of gRPC at a time, each for a while. Knows no message.
+
+grpcio tells the size of one when it holds all of it, so their number bounds what they take. Who sends nothing would
+keep the others out: it has a share of the turns, and little time while somebody waits for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from embedcode.serve.problem import ProblemError
+
+
+@dataclass(slots=True)
+class _Peer:
+    turns: asyncio.Semaphore
+    calls: int = 0
+    coming: set[asyncio.Timeout] = field(default_factory=set)
+    """Until when each message that is being read must have come."""
+
+
+class Reading:
+    def __init__(self, slots: int, seconds: float, hurry: float, overload: int) -> None:
+        """A message has `seconds` from its call on, and `hurry` while none further can be read. Half of the `slots` are
+        for the calls of one address. `overload` is the status for who has had no turn."""
+        self._share = max(1, slots // 2)
+        self._turns = asyncio.Semaphore(slots)
+        self._seconds = seconds
+        self._hurry = hurry
+        self._overload = overload
+        self._peers: dict[str, _Peer] = {}
+
+    async def message(self, messages: AsyncIterator[bytes], address: str) -> bytes:
+        """The one of a call. ProblemError for one that does not come; StopAsyncIteration where there is none."""
+        peer = self._peers.setdefault(address, _Peer(asyncio.Semaphore(self._share)))
+        peer.calls += 1
+        turn = False
+        try:
+            async with asyncio.timeout(self._seconds) as ending, peer.turns, self._turns:
+                turn = True
+                peer.coming.add(ending)
+                try:
+                    self._keep_moving(peer)
+                    return await anext(messages)
+                finally:
+                    peer.coming.remove(ending)
+        except TimeoutError:
+            if not turn:
+                said = "The server reads all the messages that it has memory for: come back in a second."
+                raise ProblemError(self._overload, said, code="overloaded", retry_after=1, reason="memory") from None
+            hurried = f", or {self._hurry:g} while many are read" if self._hurry < self._seconds else ""
+            said = f"The message did not come within {self._seconds:g} seconds{hurried}: send it again."
+            raise ProblemError(408, said) from None
+        finally:
+            peer.calls -= 1
+            if not peer.calls:
+                del self._peers[address]
+
+    def _keep_moving(self, peer: _Peer) -> None:
+        slow = list(self._peers.values()) if self._turns.locked() else [peer] if peer.turns.locked() else []
+        soon = asyncio.get_running_loop().time() + self._hurry
+        for ending in chain.from_iterable(one.coming for one in slow):
+            if not ending.expired():
+                ending.reschedule(min(ending.when() or soon, soon))
