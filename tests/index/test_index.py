@@ -17,7 +17,7 @@ import pytest
 from embedcode import Filter, Index, Mode, Query, load
 from embedcode.engine import doctor
 from embedcode.engine.graph import GraphEncoder
-from embedcode.errors import ModelError, StoreError, UsageError
+from embedcode.errors import EncodeError, ModelError, StoreError, UsageError
 from embedcode.index import build
 from embedcode.index import index as index_module
 from embedcode.index.home import clean
@@ -244,6 +244,22 @@ def test_a_model_that_cannot_be_used_leaves_the_words(
     assert "model.onnx cannot be loaded" in record.getMessage()
     with pytest.raises(ModelError, match=r"model\.onnx cannot be loaded"):
         index.search(Query("forget the session", mode=Mode.DENSE))
+
+
+def test_a_query_without_a_vector_leaves_its_words(
+    shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise EncodeError("input 0 has no finite vector: report this", 0)
+
+    with opened(shop) as index:
+        index.update()
+        monkeypatch.setattr(index.encoder, "encode", refused)
+        words = [hit.chunk for hit in index.search(Query("forget the session", mode=Mode.LEXICAL))]
+        assert [hit.chunk for hit in index.search(Query("forget the session"))] == words
+        assert "by words alone" in caplog.records[-1].getMessage()
+        with pytest.raises(EncodeError):
+            index.search(Query("forget the session", mode=Mode.DENSE))
 
 
 def test_a_query_longer_than_the_model_reads_says_so(shop: Path, opened: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import socket
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from embedcode.serve.guard import Guard
+from embedcode.serve.journal import Journal
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.options import Options, load, nim_settings
 
@@ -43,6 +46,16 @@ def test_alerts_name_metrics_that_the_server_has() -> None:
         assert named
         assert named <= known, named - known
         assert rule["annotations"]["summary"]
+
+
+def test_the_first_mistake_is_a_rise_that_an_alert_sees() -> None:
+    """Of a counter that begins at 1 there is none; and one mistake in an hour is no rate above 0 for five minutes."""
+    (rule,) = [rule for rule in rules() if rule["alert"] == "EmbedcodeServerErrors"]
+    assert "increase(" in rule["expr"]
+    assert "for" not in rule
+    metrics = Metrics()
+    Guard(Journal("error", True, io.StringIO()), metrics, frozenset(), frozenset({"/v1/embeddings"}))
+    assert b'embedcode_requests_total{path="/v1/embeddings",status="500"} 0.0' in metrics.text()
 
 
 def test_texts_that_are_cut_are_a_share_of_all_that_are_answered() -> None:

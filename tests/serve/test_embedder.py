@@ -337,6 +337,33 @@ def test_texts_of_the_servers_own_wait_for_an_engine_that_is_started_again(monke
     case.run(work())
 
 
+def test_who_waited_for_an_engine_that_is_gone_is_told_of_that_and_pays_nothing() -> None:
+    key, case = Key("k", "", tokens_per_minute=100), Case()
+
+    async def work() -> None:
+        asked = Asked("m", ("a" * 60,), Role.PASSAGE, Lane.PASSAGE)
+        waiting = asyncio.create_task(case.embedder.embed(asked, lambda tokens: key.spend(tokens, 1.0), 0.3))
+        await case.until(lambda: case.engine.has)
+        case.embedder.stage = door.Stage.RESTARTING
+        with pytest.raises(ProblemError, match="being loaded") as caught:
+            await waiting
+        assert (caught.value.status, key.left) == (503, 100)
+        assert b'embedcode_refused_requests_total{reason="restarting"} 1.0' in case.embedder.metrics.text()
+
+    case.run(work())
+
+
+def test_what_is_too_large_by_its_length_alone_is_not_tokenised_first() -> None:
+    case = Case(timeout=0.01)  # 10 tokens, and 40 at most
+
+    async def work() -> None:
+        case.words.go_on.clear()  # who tokenises would wait
+        with pytest.raises(ProblemError, match=r"at least \d+ tokens, .* split it"):
+            await asyncio.wait_for(case.ask("a" * 400), 1.0)
+
+    case.run(work())
+
+
 def test_what_the_server_is_at_fault_for_costs_a_key_nothing_and_who_leaves_pays() -> None:
     key = Key("k", "", tokens_per_minute=100)
 

@@ -60,6 +60,18 @@ def test_a_process_that_cannot_be_started_has_died(monkeypatch: pytest.MonkeyPat
     assert told() == [("broken", (f"its process cannot be started ([Errno {number}] no more)",)), ("died", (None,))]
 
 
+def test_what_is_stopped_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a timer that is left of its last death: nobody would end that engine, and the server would wait for it."""
+    monkeypatch.setattr(engine_process, "Thread", None)
+
+    async def run() -> None:
+        engine = EngineProcess(LOAD, lambda what, rest: None)
+        engine.stop()
+        engine.start()
+
+    asyncio.run(run())
+
+
 def test_a_pipe_that_cannot_be_had_is_an_engine_that_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
     def pipe(_: object) -> None:
         raise OSError(errno.EMFILE, "no more")

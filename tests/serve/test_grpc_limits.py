@@ -21,6 +21,7 @@ import pytest
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.serve import grpc_api, keys, kserve
 from embedcode.serve.answer import Answer
+from embedcode.serve.answering import patience
 from embedcode.serve.asked import Asked, Model
 from embedcode.serve.body import Bodies
 from embedcode.serve.embedder import Embedder, Limits
@@ -62,7 +63,8 @@ def run(
     log: Any = None,
 ) -> None:
     async def running() -> None:
-        guard = Guard(Journal("info", True, log or io.StringIO()), Metrics(), frozenset(), frozenset(), given)
+        journal = Journal("info", True, log or io.StringIO())
+        guard = Guard(journal, Metrics(), frozenset(), frozenset(), given)
         server = GrpcServer(embedder or Door(), guard, options)
         address = await server.start()
         try:
@@ -71,6 +73,7 @@ def run(
                 await asyncio.wait_for(asking(channel), PATIENCE)
         finally:
             await server.stop(0)
+            journal.close()
 
     asyncio.run(running())
 
@@ -277,6 +280,12 @@ def test_a_role_that_is_not_given() -> None:
     assert asked(Model("m", 4, (), prompts), 3) == (Role.QUERY, Role.PASSAGE)  # NVIDIA's default, and bulk
     assert asked(Model("m", 4, (), prompts, default_role=Role.PASSAGE), 1) == (Role.PASSAGE, Role.PASSAGE)
     assert asked(Model("m", 4, (), dict.fromkeys(Role, "")), 3)[1] is Role.PASSAGE
+
+
+def test_nodes_client_says_whole_seconds_of_what_it_waits() -> None:
+    assert patience({"x-stainless-timeout": "1"}) == 2.0  # of 1.9 as well
+    assert patience({"x-stainless-read-timeout": "1.9"}) == 1.9
+    assert patience({"x-stainless-timeout": "nan", "x-envoy-expected-rq-timeout-ms": "soon"}) == math.inf
 
 
 def test_the_address_of_a_caller_who_left_is_known() -> None:

@@ -112,6 +112,21 @@ def test_a_file_that_is_none_is_an_error_with_its_place(tmp_path: Path, text: st
     assert "opensesame" not in str(error.value)
 
 
+def test_a_key_that_is_as_it_was_has_what_requests_under_way_give_back(tmp_path: Path) -> None:
+    path, now = tmp_path / "keys.toml", 0.0
+    secret = keys.add(path, "a", tokens_per_minute=600)
+    known = Keys(path, lambda: now)
+    under_way = known.find(secret)
+    assert under_way is not None
+    under_way.spend(600, 1.0)
+    keys.add(path, "b")
+    now = 10.0
+    again = known.find(secret)
+    assert again is not None
+    under_way.spend(-600, 1.0)  # there was no answer for it
+    assert again.left == 600
+
+
 def test_a_quota_fills_up_by_the_minute() -> None:
     key = Key("a", "", tokens_per_minute=600)
     key.spend(600, 100.0)

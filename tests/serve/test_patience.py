@@ -14,6 +14,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from embedcode.errors import UsageError
+from embedcode.serve import patience
 from embedcode.serve.patience import Patient
 
 
@@ -324,3 +326,10 @@ def test_an_answer_comes_in_one_piece() -> None:
             assert (await reader.read(1000)).endswith(b"\r\n\r\n3")
 
     talk(one)
+
+
+def test_a_uvicorn_that_has_no_place_for_it_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    patience.check()
+    monkeypatch.setattr(patience, "PRIVATE", ("_gone_tomorrow",))
+    with pytest.raises(UsageError, match=r"has no _gone_tomorrow, .* install 'uvicorn<="):
+        patience.check()

@@ -83,6 +83,16 @@ def test_an_empty_lane_takes_a_request_of_any_size() -> None:
     line.check(Lane.PASSAGE, 10_000, 120)
 
 
+def test_what_the_engine_has_comes_before_a_request_too() -> None:
+    line = queue()
+    line.rate.seed(50.0)
+    line.check(Lane.PASSAGE, 300, 5.0)
+    with pytest.raises(FullError) as full:
+        line.check(Lane.PASSAGE, 200, 5.0, at_hand=400)  # 4 seconds, behind 4 that are left of 8
+    assert (full.value.reason, full.value.retry_after) == ("deadline", 3)
+    line.check(Lane.PASSAGE, 200, 9.0, at_hand=400)
+
+
 def test_the_room_follows_the_measured_rate() -> None:
     line = queue()
     line.rate.seed(10.0)

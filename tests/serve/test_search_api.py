@@ -26,6 +26,7 @@ from embedcode.serve.inner import InnerEncoder
 from embedcode.serve.journal import Journal
 from embedcode.serve.kept import Kept
 from embedcode.serve.metrics import Metrics
+from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import Lane
 from embedcode.serve.server import application
 from embedcode.serve.worker import Facts, Item, Load
@@ -145,6 +146,18 @@ def test_a_search_whose_query_the_engine_does_not_reach_ends_and_leaves_nothing_
     assert answer["message"] == "Not done within 0.3 seconds: send less, or come back in 1 seconds."
     assert shop.embedder._flights == {}
     assert shop.embedder.at_hand(Lane.QUERY) == 0
+
+
+def test_a_query_without_a_vector_is_none_of_our_mistakes(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: Any) -> Any:
+        raise ProblemError(400, "Input 0 has no finite vector.", "input", index=0)
+
+    monkeypatch.setattr(shop.embedder, "compute", refused)
+    status, _, answer = ask(shop.app, "/v1/search", {"query": "visitor", "mode": "dense"})
+    assert (status, answer["error"]["param"]) == (400, "query")
+    status, _, answer = ask(shop.app, "/v1/search", {"query": "visitor"})
+    assert (status, len(answer["hits"])) == (200, 1)
+    assert "no finite vector" in " ".join(answer["notes"])
 
 
 class Slow:

@@ -17,7 +17,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Self
 
 from embedcode import settings as configuration
-from embedcode.errors import ModelError, StoreError, UsageError
+from embedcode.errors import EncodeError, ModelError, StoreError, UsageError
 from embedcode.files import everything, replacing
 from embedcode.index import locks
 from embedcode.index.home import holds_index, home_of, noted_root, root_of, size
@@ -232,7 +232,7 @@ class Index:
                 if len(text) > self.encoder.max_tokens:
                     self._remark_cut(text, told)
                 vector = self.encoder.encode([text], Role.QUERY, truncate=Truncate.END)[0]
-            except ModelError as error:
+            except (EncodeError, ModelError) as error:
                 if query.mode is Mode.DENSE:
                     raise
                 told(f"this answer is by words alone, since the model cannot be used: {error}")

@@ -23,6 +23,8 @@ NUMBER = 16
 WAITS = {"x-stainless-read-timeout": 1.0, "x-stainless-timeout": 1.0, "x-envoy-expected-rq-timeout-ms": 0.001}
 """Headers by which OpenAI's clients in Python and in Node, and Envoy, say how long they wait for an answer, and their
 units in seconds."""
+CUT = ("x-stainless-timeout",)
+"""Those that say it in whole seconds, without the rest."""
 
 T = TypeVar("T")
 
@@ -47,7 +49,7 @@ def patience(headers: Mapping[str, str]) -> float:
     shortest = math.inf
     for name, unit in WAITS.items():
         with suppress(ValueError):
-            if (seconds := unit * float(headers.get(name, ""))) > 0:  # and not NaN
+            if (seconds := unit * float(headers.get(name, "")) + (name in CUT)) > 0:  # and not NaN
                 shortest = min(shortest, seconds)
     return shortest
 

@@ -178,9 +178,11 @@ class Embedder:
         at ten times the load nearly all are, and else a quarter of them is tokenised first."""
         self._check_ready(asked.lane)
         if asked.lane is Lane.PASSAGE:
+            seconds = min(within, self.limits.timeout)
             try:
                 least = int(SURE * self._tokenisers.guess(asked))
-                self.queue.check(asked.lane, least, min(within, self.limits.timeout))
+                self._check_size(least, self.limits.timeout)
+                self.queue.check(asked.lane, least, seconds, self._at_hand[asked.lane])
             except FullError as full:
                 raise self.full(full, within) from None
 
@@ -331,7 +333,7 @@ class Embedder:
         cost = sum(work.cost for work in new.values())
         if deadline < math.inf:
             self._check_size(cost, most)
-        self.queue.check(lane, cost, deadline - loop.time())
+        self.queue.check(lane, cost, deadline - loop.time(), self._at_hand[lane])
         cached = sum(not isinstance(one, ProblemError) for one in found.values())  # of what is answered
         self._hits += cached
         self._misses += len(new)
@@ -408,7 +410,7 @@ class Embedder:
             self.metrics.refused.labels("size").inc()
             raise ProblemError(
                 413,
-                f"The request has {cost:,} tokens, and this server computes some {most:,} in the "
+                f"The request has at least {cost:,} tokens, and this server computes some {most:,} in the "
                 f"{seconds:g} seconds that it may take: split it.",
                 "input",
                 "too_large",
@@ -421,6 +423,7 @@ class Embedder:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
+            self._check_ready(lane)  # an engine that is gone is no overload, and none of its caller's doing
             self.metrics.refused.labels(reason).inc()
             wait = max(1, min(600, round(self.queue.tokens(lane) / self.queue.rate.value)))
             said = f"Not done within {seconds:g} seconds: send less, or come back in {wait} seconds."

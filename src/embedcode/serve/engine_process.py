@@ -33,13 +33,17 @@ class EngineProcess:
         self._process: Any = None
         self._out: SimpleQueue[tuple[object, ...] | None] = SimpleQueue()
         self._run = 0
+        self._stopped = False
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
-        """Returns at once; what the last process was still to say is not told any more."""
+        """Returns at once; what the last process was still to say is not told any more. Nothing after stop(), which a
+        timer may not know of: that engine would have nobody to end it, and this process would wait for it."""
+        if self._stopped:
+            return
         self._run += 1
         self._out = SimpleQueue()
         loop = asyncio.get_running_loop()
@@ -56,7 +60,8 @@ class EngineProcess:
         self._out.put(("gone", list(numbers)))
 
     def stop(self) -> None:
-        """End it, whatever it does. Blocks for at most STOP_SECONDS."""
+        """End it for good, whatever it does. Blocks for at most twice STOP_SECONDS."""
+        self._stopped = True
         self._run += 1
         self._out.put(None)
         if (process := self._process) is not None and process.pid is not None:

@@ -81,6 +81,8 @@ class Guard:
         self._telemetry = telemetry or Telemetry()
         self._log_texts = log_texts
         self._trouble = ""
+        for path in (*paths, "other"):  # the first mistake is a rise too, for who watches the counter
+            metrics.requests.labels(path, "500")
         self.closing = False
         """Each answer ends its connection, so that a caller comes back to a server that stays."""
 

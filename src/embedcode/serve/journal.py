@@ -5,6 +5,7 @@ Lines are written by a thread of their own: a reader of the log that stands stil
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -47,7 +48,10 @@ class Journal:
         now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
         if self._json:
             values = {"time": now, "level": level, "event": event, **fields}
-            line = orjson.dumps(values, default=str).decode()
+            try:
+                line = orjson.dumps(values, default=str).decode()
+            except TypeError:  # half a surrogate pair, of a path that is no UTF-8
+                line = json.dumps(values, default=str)
         else:
             line = f"{now} {level} {event} " + " ".join(f"{name}={value!r}" for name, value in fields.items())
         if self._lines.qsize() >= MOST_LINES:

@@ -114,11 +114,15 @@ class Keys:
             return
         self._stamp, self._emptied = now_there, False
         self.trouble = "" if fresh else f"{self._path} has no key, so nobody can ask: add one with --new-key NAME"
-        for key in fresh:  # what is left of a quota stays
-            for old in self._keys:
-                if old.sha256 == key.sha256:
-                    key.left, key.at = old.left, old.at
-        self._keys = fresh
+        self._keys = [self._kept(key) for key in fresh]
+
+    def _kept(self, fresh: Key) -> Key:
+        """What is left of a quota stays; of a key that is as it was, with requests that are under way too."""
+        old = next((one for one in self._keys if one.sha256 == fresh.sha256), fresh)
+        if old == fresh:
+            return old
+        fresh.left, fresh.at = old.left, old.at
+        return fresh
 
 
 def read(path: Path) -> list[Key]:

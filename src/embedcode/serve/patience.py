@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import httptools
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from embedcode.errors import UsageError
 from embedcode.serve.body import WHOLE
 from embedcode.serve.joined import Joined
 from embedcode.serve.problem import ProblemError, respond
@@ -23,9 +25,20 @@ HEAD = 65_536
 follows a body, as long as it comes."""
 _BARE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 """A whole URL without a path, which some proxies send."""
+TRIED = "0.54"
+"""uvicorn's newest that this was tested with."""
+PRIVATE = ("_start_asgi_task", "_unset_keepalive_if_required")
+"""What is taken over of uvicorn's protocol and is no promise of it, beside what asyncio and httptools call."""
 PIPELINED = 8
 """Requests of a connection that may wait for the one before them: each that is answered lets another 256 KB of what the
 last of them brings in, which nobody has counted yet."""
+
+
+def check() -> None:
+    """UsageError where uvicorn's protocol is not the one that this adds to: none of it would be called."""
+    if lacks := [name for name in PRIVATE if not hasattr(HttpToolsProtocol, name)]:
+        said = f"uvicorn {uvicorn.__version__} has no {' and no '.join(lacks)}, by which slow callers are kept off"
+        raise UsageError(f"{said}: install 'uvicorn<={TRIED}'")
 
 
 class Patient(HttpToolsProtocol):

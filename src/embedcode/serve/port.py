@@ -18,7 +18,8 @@ def listen(host: str, port: int) -> socket.socket:
     head and the body may follow: 44 ms for an answer that takes 1, measured here.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=WAITING)
+    both = host == "::" and socket.has_dualstack_ipv6()  # all addresses are those of IPv4 too
+    listener = socket.create_server((host, port), family=family, backlog=WAITING, dualstack_ipv6=both)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones have it from here
     return listener
 

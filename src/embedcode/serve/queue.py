@@ -137,8 +137,9 @@ class Queue:
         """Tokens that a lane may hold."""
         return self.most_tokens or max(LEAST_TOKENS, int(QUEUE_SECONDS * self.rate.value))
 
-    def check(self, lane: Lane, cost: int, seconds: float) -> None:
-        """FullError where a request of `cost` new tokens has no room, or would not be done within `seconds`.
+    def check(self, lane: Lane, cost: int, seconds: float, at_hand: int = 0) -> None:
+        """FullError where a request of `cost` new tokens has no room, or would not be done within `seconds`, behind
+        what waits and half of what the engine has `at_hand` of this lane.
 
         A lane that is empty takes any request, or a large one could never be answered.
         """
@@ -146,13 +147,14 @@ class Queue:
             ahead = sum(self._tokens.values()) / self.most_requests
             raise FullError(ahead / self.rate.value, "requests")
         waiting = self._tokens[lane]
-        if not cost or not waiting:
+        ahead = waiting + at_hand // 2
+        if not cost or not ahead:
             return
         room = self.room()
         over = waiting + max(cost, int(EQUAL * room)) - room
-        if over > 0:
+        if waiting and over > 0:
             raise FullError(min(over, waiting) / self.rate.value, "tokens")
-        late = (waiting + cost) / self.rate.value - seconds
+        late = (ahead + cost) / self.rate.value - seconds
         if late > 0:
             raise FullError(late, "deadline")
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from embedcode.engine.encoder import accepted
-from embedcode.errors import BusyError, EmbedcodeError, UsageError
+from embedcode.errors import BusyError, EmbedcodeError, EncodeError, UsageError
 from embedcode.index.records import answer_record, hit_record, status_record
 from embedcode.search.excerpt import telling
 from embedcode.search.forms import with_forms
@@ -187,6 +187,8 @@ def _problem(error: EmbedcodeError) -> ProblemError:
         return ProblemError(503, str(error), code="not_ready", retry_after=RETRY_SECONDS)
     if isinstance(error, NotShownError):
         return ProblemError(404, str(error), "path", "not_found")
+    if isinstance(error, EncodeError):
+        return ProblemError(400, str(error), "query")
     return ProblemError(400 if isinstance(error, UsageError) else 500, str(error))
 
 

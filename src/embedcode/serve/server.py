@@ -30,7 +30,18 @@ from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import ModelError, UsageError
 from embedcode.files import is_folder
 from embedcode.model.presets import licence, preset
-from embedcode.serve import embeddings_api, model_api, openapi, pages, plan, search_api, status_api, telemetry, tls
+from embedcode.serve import (
+    embeddings_api,
+    model_api,
+    openapi,
+    pages,
+    patience,
+    plan,
+    search_api,
+    status_api,
+    telemetry,
+    tls,
+)
 from embedcode.serve.asked import Model
 from embedcode.serve.body import Bodies
 from embedcode.serve.embedder import Embedder
@@ -45,7 +56,6 @@ from embedcode.serve.limits import Limits
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
-from embedcode.serve.patience import Patient
 from embedcode.serve.port import WAITING, listen, raise_limit
 from embedcode.serve.problem import ProblemError, raised, respond
 from embedcode.serve.worker import Load
@@ -81,6 +91,7 @@ def serve(options: Options, settings: Settings, announce: Callable[[str], None])
     UsageError for an address that cannot be had or should not be, ModelError for a model that cannot be loaded.
     """
     check_bind(options)
+    patience.check()
     if options.tls_cert and options.tls_key:
         tls.check(options.tls_cert, options.tls_key)
     memory.one_heap()
@@ -289,10 +300,12 @@ class _Serving:
         """Read each repository, and give it the vectors it lacks, once there is an engine."""
         while not self._embedder.ready:
             time.sleep(0.1)
-        for one in kept:
-            one.warm()
-        for one in kept:
-            one.finish()
+        for step in (Kept.warm, Kept.finish):
+            for one in kept:
+                try:
+                    step(one)
+                except Exception as error:  # one that fails costs the others nothing
+                    self._journal.write("index", "warning", root=str(one.index.root), trouble=type(error).__name__)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -314,6 +327,9 @@ class _Serving:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._embedder.unusable.done():
                 raise ModelError(self._embedder.unusable.result())
+            if serving.done():  # which nothing but a fault of its own ends by now
+                serving.result()
+                return FORCED
             clean = await self._drain(guard)
             self._journal.write("drained", clean=clean)
             return CLEAN if clean else FORCED
@@ -359,8 +375,11 @@ class _Serving:
         def end() -> None:
             for bodies in fronts:
                 bodies.end()
+            if self._grpc is not None:  # connections that stay open are sent to another server
+                ends.append(asyncio.ensure_future(self._grpc.stop(seconds)))
 
         seconds = self._options.drain_seconds
+        ends: list[asyncio.Future[None]] = []
         ending = asyncio.get_running_loop().call_later(TAKEN * seconds, end)
         try:
             async with asyncio.timeout(seconds):
@@ -431,7 +450,7 @@ class _Serving:
         }
         config = uvicorn.Config(
             app,
-            http=type("Patient", (Patient,), own),
+            http=type("Patient", (patience.Patient,), own),
             proxy_headers=False,  # any process of this machine could say what client the logs have
             access_log=False,
             log_config=None,
