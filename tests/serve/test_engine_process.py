@@ -102,6 +102,7 @@ def test_whatever_goes_wrong_while_it_loads_is_told(capfd: pytest.CaptureFixture
 def noted_while(asking: Callable[[Embedder, list[str]], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Events of an embedder that looks often whether its engine hangs, which `asking` gets when it is ready."""
     monkeypatch.setattr(door, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(door, "HANG_TIMES", 5)
     configured = settings.load({"threads": 1})
     embedder = server.embedder(Options(), configured, server.local(configured), Metrics())
     noted: list[str] = []
