@@ -19,12 +19,13 @@ _PROSE = re.compile(
 )
 
 
-def own_settings(work: Path) -> None:
-    """Keep the user's settings, indexes and cached vectors out of the run: all of ours lie in `work`."""
+def own_settings(work: Path, home: Path | None = None) -> None:
+    """Keep the user's settings, indexes and cached vectors out of the run: all of ours lie in `work`, or what is worth
+    keeping in `home`."""
     for name in [name for name in os.environ if name.startswith("EMBEDCODE_")]:
         del os.environ[name]
     os.environ["XDG_CONFIG_HOME"] = str(work / "config")
-    os.environ["EMBEDCODE_HOME"] = str(work / "home")
+    os.environ["EMBEDCODE_HOME"] = str((home or work / "home").resolve())
 
 
 def texts(root: Path) -> dict[str, str]:

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+import corpus
 import record
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -51,7 +52,6 @@ NEAR = 0.995
 def work(python: Path, *arguments: object, data: int = 0, malloc: Mapping[str, str] = MALLOC) -> dict[str, Any]:
     """What a worker measured; `data` bounds its private memory, in bytes."""
     environment = os.environ | malloc | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment["EMBEDCODE_HOME"] = str(HOME)
     before = (lambda: resource.setrlimit(resource.RLIMIT_DATA, (data, data))) if data else None
     command = [str(python), str(WORKER if isinstance(arguments[0], str) else LLAMA), *map(str, arguments)]
     start = time.perf_counter()
@@ -270,6 +270,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    corpus.own_settings(HOME, HOME)
     result = record.context()
     result["part"] = args.part
     os.environ["CLOCK"] = result["clock"] = "processor" if args.processor_time else "wall"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -90,8 +89,7 @@ def main() -> None:
     if not args.show:
         if args.home is None:
             parser.error("--home is needed")
-        corpus.own_settings(args.home.resolve())
-        os.environ["EMBEDCODE_HOME"] = str(args.home.resolve())
+        corpus.own_settings(args.home.resolve(), args.home)
         begun = time.monotonic()
         for system in SYSTEMS if args.minilm else SYSTEMS[:-1]:  # the cheap ones first
             for folder in sorted(sets(args.data), key=lambda folder: (folder / "corpus.jsonl").stat().st_size):

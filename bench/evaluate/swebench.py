@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import corpus
 import record
 from embedcode.evaluate import clones, history, instances, swebench
 from embedcode.settings import cores
@@ -57,7 +57,7 @@ def command(name: str, given: Sequence[str], args: argparse.Namespace) -> dict[s
         ]  # fmt: skip
         before, begun = cpu(), time.perf_counter()
         with tempfile.TemporaryFile("w+") as said:
-            process = subprocess.Popen(line, stdout=said, env=os.environ | {"EMBEDCODE_HOME": str(args.home)})
+            process = subprocess.Popen(line, stdout=said)
             peak = 0.0
             while process.poll() is None:
                 peak = max(peak, record.peak_mb(process.pid))
@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="rows to measure; those of --out that are not named stay")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    corpus.own_settings(args.home.resolve(), args.home)
     made = json.loads(args.out.read_text()) if args.out.exists() else record.context() | {"rows": {}}
     if args.what == "dev":
         for name, given in ROWS.items():

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import signal
@@ -28,6 +27,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import corpus
 from embedcode import Index, Mode, Query
 from embedcode.index.walk import Found, walk
 from embedcode.store.terms import split
@@ -70,13 +72,13 @@ class Checkout:
 
 def kill_at_random(checkout: Checkout, home: Path, kills: int, longest: float, rng: random.Random) -> int:
     """Returns how many processes it took until `kills` were hit at work."""
-    environment = os.environ | {"EMBEDCODE_HOME": str(home)}
+    corpus.own_settings(home, home)
     command = [sys.executable, "-m", "embedcode", "index", str(checkout.root), "--wait"]
     quiet = subprocess.DEVNULL
     started = hit = 0
     while hit < kills:
         checkout.edit(EDITED)
-        pair = [subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet) for _ in range(2)]
+        pair = [subprocess.Popen(command, stdout=quiet, stderr=quiet) for _ in range(2)]
         started += 2
         for process in pair:
             deadline = time.monotonic() + longest
@@ -99,7 +101,7 @@ def holders(home: Path) -> set[int]:
 
 
 def update(root: Path, home: Path) -> Index:
-    os.environ["EMBEDCODE_HOME"] = str(home)
+    corpus.own_settings(home, home)
     index = Index.open(root)
     report = index.update()
     assert report.embedded == report.chunks and not report.failed

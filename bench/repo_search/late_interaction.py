@@ -9,7 +9,6 @@ added to a hit's score with a weight. Token vectors are the packaged model's las
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
@@ -51,8 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     result = record.context()
-    corpus.own_settings(args.home.resolve())
-    os.environ["EMBEDCODE_HOME"] = str(args.home.resolve())
+    corpus.own_settings(args.home.resolve(), args.home)
     asked = from_queries(args.repos.resolve(), "tuning")
     qrels = {one.id: {"target 0": 1} for one in asked}
     runs: dict[tuple[int, float], dict[str, list[Place]]] = {(d, w): {} for d in DEPTHS for w in WEIGHTS}

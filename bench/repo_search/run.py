@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -242,8 +241,7 @@ def main() -> None:
             added.add_argument("--instances", type=Path, required=True)
     args = parser.parse_args()
     result: dict[str, Any] = record.context() | {"set": args.set, "max_file_bytes": MAX_FILE_BYTES}
-    corpus.own_settings(args.home.resolve())
-    os.environ["EMBEDCODE_HOME"] = str(args.home.resolve())
+    corpus.own_settings(args.home.resolve(), args.home)
     match args.set:
         case "queries":
             asked = from_queries(args.repos.resolve(), args.half)

@@ -9,7 +9,6 @@ constants in the end. Needs the indexes that run.py has made in HOME. What it fi
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -60,8 +59,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--passes", type=int, default=2)
     args = parser.parse_args()
-    corpus.own_settings(args.home.resolve())
-    os.environ["EMBEDCODE_HOME"] = str(args.home.resolve())
+    corpus.own_settings(args.home.resolve(), args.home)
     trial = Trial(from_queries(args.repos.resolve(), "tuning"))
     best = trial.value()
     print(f"start {best:.4f}", flush=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import corpus
 import record
 
 
@@ -31,6 +32,7 @@ def main() -> None:
     result = record.context()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=args.clone, capture_output=True, text=True, check=True)
     with tempfile.TemporaryDirectory() as folder:
+        corpus.own_settings(Path(folder))
         command = [sys.executable, "-m", "embedcode", "train", "--on", str(args.clone), "--out", f"{folder}/run"]
         start = time.perf_counter()
         done = subprocess.run(

@@ -72,9 +72,7 @@ def main() -> None:
     args = parser.parse_args()
     context = record.context()
     with tempfile.TemporaryDirectory() as work:
-        corpus.own_settings(Path(work))
-        if args.home:
-            os.environ["EMBEDCODE_HOME"] = str(args.home.resolve())
+        corpus.own_settings(Path(work), args.home)
         command = [sys.executable, "-m", "embedcode"]
         subprocess.run([*command, "index", str(args.corpus), "--wait"], check=True)
         server = subprocess.Popen([*command, "web", str(args.corpus)], stdout=subprocess.PIPE, encoding="utf-8")

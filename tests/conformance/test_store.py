@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from embedcode.errors import StoreError
-from embedcode.store import MemoryStore, SqliteStore
 from embedcode.store.contract import Store
+from embedcode.store.memory import MemoryStore
+from embedcode.store.sqlite import SqliteStore
 from embedcode.store.terms import split
 from embedcode.types import Chunk, File, Filter, digest
 

@@ -10,6 +10,7 @@ from math import log
 import pytest
 
 from embedcode.errors import UsageError
+from embedcode.evaluate import bm25
 from embedcode.evaluate.bm25 import BM25
 
 
@@ -86,5 +87,6 @@ def test_ids_must_fit_the_texts():
 @pytest.mark.parametrize(("package", "stem"), [("bm25s", False), ("Stemmer", True)])
 def test_a_missing_package_is_one_sentence_with_the_cure(monkeypatch, package, stem):
     monkeypatch.setitem(sys.modules, package, None)
+    bm25.stemmer.cache_clear()
     with pytest.raises(UsageError, match=rf"^The BM25 baseline needs {package}; run `pip install '\.\[eval\]'`"):
         BM25(["text"], ["id"], stem=stem)

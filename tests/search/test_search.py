@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from embedcode.search.search import POOL, Signals, lexical_candidates, search
-from embedcode.store import MemoryStore
 from embedcode.store.contract import Scored
+from embedcode.store.memory import MemoryStore
 from embedcode.types import Chunk, File, Filter, digest
 
 DIM = 4

@@ -61,7 +61,7 @@ class Engine:
         self.has: list[Item] = []
 
     def start(self) -> None:
-        self.told("ready", (Facts(4, "b", 1000.0, 0.1, 1.0, 0),))
+        self.told("ready", (Facts(4, "b", 1000.0, 0.1, 1.0),))
 
     def send(self, lane: Lane, items: Sequence[Item]) -> None:
         self.sent.append([text(item) for item in items])

@@ -48,7 +48,7 @@ class Engine:
 
     def start(self) -> None:
         type(self).starts += 1
-        facts = Facts(4, "b", 1000.0, 0.1, 1.0, 0)
+        facts = Facts(4, "b", 1000.0, 0.1, 1.0)
         told = ("ready", (facts,)) if self.starts > self.deaths else ("died", (-9,))
         asyncio.get_running_loop().call_soon(self.told, *told)
 

@@ -47,7 +47,7 @@ class Engine:
         self.told = told
 
     def start(self) -> None:
-        self.told("ready", (Facts(384, load().build, 1e6, 0.1, 1.0, 0),))
+        self.told("ready", (Facts(384, load().build, 1e6, 0.1, 1.0),))
 
     def send(self, lane: Lane, items: Sequence[Item]) -> None:
         pass

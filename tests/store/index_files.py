@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedcode.store import SqliteStore
+from embedcode.store.sqlite import SqliteStore
 from embedcode.types import Chunk, File, digest
 
 DIM = 16

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from embedcode.errors import StoreError
-from embedcode.store import SqliteStore, dense, derived
+from embedcode.store import dense, derived
+from embedcode.store.sqlite import SqliteStore
 from embedcode.types import Chunk, File, Filter, digest
 
 DIM = 16

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from embedcode.errors import StoreError
-from embedcode.store import SqliteStore
+from embedcode.store.sqlite import SqliteStore
 from embedcode.types import Chunk, File, Filter, digest
 
 DIM = 16
@@ -219,7 +219,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from embedcode.errors import StoreError
-from embedcode.store import SqliteStore
+from embedcode.store.sqlite import SqliteStore
 from embedcode.types import Chunk, File, digest
 
 store = SqliteStore.open(Path(sys.argv[1]), 16)
@@ -327,7 +327,7 @@ def test_a_warm_search_imports_little(folder: Path, code: str, allowed: set[str]
         ""
         if code.startswith("import")
         else (
-            f"from pathlib import Path; from embedcode.store import SqliteStore; "
+            f"from pathlib import Path; from embedcode.store.sqlite import SqliteStore; "
             f"store = SqliteStore.open(Path({str(folder)!r}), 16)\n"
         )
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedcode.store import SqliteStore
 from embedcode.store.cache import VectorCache
+from embedcode.store.sqlite import SqliteStore
 from embedcode.types import Chunk, File, digest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")

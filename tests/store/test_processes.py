@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedcode.store import SqliteStore
+from embedcode.store.sqlite import SqliteStore
 
 SCRIPT = Path(__file__).with_name("index_files.py")
 DIM = 16

@@ -143,8 +143,8 @@ def available() -> int:
     return max(0, min((free or 1 << 62, *_left_by_groups(), *_left_by_limits())))
 
 
-def peak_of(pid: int | None) -> int:
-    """Bytes that another process held at most; 0 where that cannot be read."""
+def peak_of(pid: int | str | None) -> int:
+    """Bytes that a process held at most, files it maps included; "self" is this one. 0 where that cannot be read."""
     return _field(Path(f"/proc/{pid}/status"), "VmHWM:") * 1024
 
 

@@ -7,6 +7,7 @@ search, not a part of it. The only file that imports bm25s and PyStemmer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -64,11 +65,13 @@ class BM25:
         return self._stems(terms) if self._stems else terms
 
 
+@cache
 def stop_words() -> frozenset[str]:
     """Lucene's 33 English ones."""
     return frozenset(_package("bm25s").stopwords.STOPWORDS_EN)
 
 
+@cache
 def stemmer() -> Callable[[list[str]], list[str]]:
     """Snowball's English stemmer, of lists of lower-case words."""
     stems: Callable[[list[str]], list[str]] = _package("Stemmer").Stemmer("english").stemWords

@@ -7,7 +7,7 @@ changed in one place, most units are the same. Knows no commit and no model but 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -40,13 +40,15 @@ class Words:
     """Whether Lucene's 33 English ones are left out."""
 
     def counts(self, text: str) -> Mapping[str, int]:
+        from embedcode.evaluate.bm25 import stemmer, stop_words
+
         found = Counter(joined(text).split())
         if self.stop_words:
-            for word in _stop_words():
+            for word in stop_words():
                 found.pop(word, None)
         if self.stem:
             stemmed: Counter[str] = Counter()
-            for word, stem in zip(found, _stems(list(found)), strict=True):
+            for word, stem in zip(found, stemmer()(list(found)), strict=True):
                 stemmed[stem] += found[word]
             return stemmed
         return found
@@ -200,21 +202,3 @@ def _by_tokens(text: str, cutting: Cutting) -> list[Piece]:
 @lru_cache(maxsize=2)
 def _tokenizer(path: str) -> TextTokenizer:
     return TextTokenizer(Path(path), max_tokens=1)
-
-
-@lru_cache(maxsize=1)
-def _stop_words() -> frozenset[str]:
-    from embedcode.evaluate.bm25 import stop_words
-
-    return stop_words()
-
-
-@lru_cache(maxsize=1)
-def _stemmer() -> Callable[[list[str]], list[str]]:
-    from embedcode.evaluate.bm25 import stemmer
-
-    return stemmer()
-
-
-def _stems(words: list[str]) -> list[str]:
-    return _stemmer()(words)

@@ -72,11 +72,10 @@ def read(path: Path) -> dict[str, Summary]:
 class Writer:
     """Asks a server, whose model is named behind `#` (else the first that it serves). The key is EMBEDCODE_API_KEY."""
 
-    def __init__(self, url: str, prompt: str = PROMPT) -> None:
+    def __init__(self, url: str) -> None:
         """UsageError for what is no address of a server."""
         self._address = Address.read(url)
         self._chat = Chat(self._address, key(self._address))
-        self._prompt = prompt
         self._model = ""
 
     @property
@@ -149,7 +148,7 @@ class Writer:
                 raise failed
 
     def _summary(self, one: Instance, call: Call) -> str:
-        text = self._prompt.format(repo=one.repo, issue=one.issue[:MOST_CHARACTERS])
+        text = PROMPT.format(repo=one.repo, issue=one.issue[:MOST_CHARACTERS])
         found = self._chat.ask(self.model, text, MOST_TOKENS, 0, call)
         url = self._address.url
         if not found.answer.ok:

@@ -186,7 +186,7 @@ _BY_EXTENSION["tsx"] = Language("typescript", "code", "tsx")
 # Typed in the same words as `--lang typescript`, parsed by a grammar of its own.
 
 NAMES = tuple(sorted(_BY_NAME))
-"""Every language name, for messages and completion."""
+"""Every language name, for messages."""
 
 _INTERPRETERS = {
     "python": "python", "pypy": "python", "node": "javascript", "deno": "typescript", "bun": "typescript",

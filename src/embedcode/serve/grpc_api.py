@@ -30,7 +30,7 @@ from embedcode.serve.embedder import Embedder
 from embedcode.serve.guard import PROBES, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
-from embedcode.serve.problem import ProblemError
+from embedcode.serve.problem import COUNTED, ProblemError
 from embedcode.serve.queue import FullError, Lane
 from embedcode.serve.reading import Reading
 from embedcode.serve.tls import Renewed
@@ -226,7 +226,7 @@ class GrpcServer:
             state["note"]["error"] = problem.message
             if problem.key:
                 state["note"]["key"] = problem.key
-            if problem.reason in ("role", "memory", "draining"):  # the embedder counts its own, and the guard
+            if problem.reason in COUNTED:
                 self._embedder.metrics.refused.labels(problem.reason).inc()
             self._count(path, problem.status, since, state)
             await context.abort(_code(problem), problem.message, _trailing(problem, request_id))

@@ -23,7 +23,6 @@ from embedcode.serve.embedder import Embedder
 from embedcode.serve.options import OWN, Options
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import LEAST_TOKENS, QUEUE_SECONDS, Lane
-from embedcode.serve.worker import peak
 from embedcode.types import Role, Truncate
 
 PATIENCE = 3600.0
@@ -158,8 +157,8 @@ async def _measure(embedder: Embedder, threads: int, need: int) -> Plan:
             load_seconds=round(facts.seconds, 2),
             memory_needed=need,
             memory_free=free,
-            engine_peak=memory.peak_of(embedder.engine_pid) or facts.peak,
-            server_peak=peak(),
+            engine_peak=memory.peak_of(embedder.engine_pid),
+            server_peak=memory.peak_of("self"),
             tokens_per_second=round(done / seconds, 1),
             query_ms=round(1000 * idle[len(idle) // 2], 1),
             query_beside_ms=round(1000 * beside[len(beside) * 95 // 100], 1),

@@ -16,6 +16,10 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 """Type of an error by its status; the others are the request's, below 500, or the server's."""
 
 
+COUNTED = ("role", "memory", "scope", "draining")
+"""Reasons that who answers counts; the embedder counts its own, and the guard."""
+
+
 class ProblemError(Exception):
     """A request that is not answered: `status`, one sentence with the cure, and what it is about."""
 

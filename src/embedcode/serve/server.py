@@ -57,7 +57,7 @@ from embedcode.serve.metrics import Metrics
 from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
 from embedcode.serve.port import WAITING, listen, raise_limit
-from embedcode.serve.problem import ProblemError, raised, respond
+from embedcode.serve.problem import COUNTED, ProblemError, raised, respond
 from embedcode.serve.worker import Load
 from embedcode.settings import Settings
 from embedcode.types import Role
@@ -211,8 +211,7 @@ def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Star
     async def refused(request: Request, error: Exception) -> Response:
         problem = raised(request, error)
         request.state.note["error"] = problem.message
-        # The embedder counts its own.
-        if problem.reason in ("role", "memory", "scope", "draining", search_api.QUOTA, search_api.SEARCHES):
+        if problem.reason in (*COUNTED, search_api.QUOTA, search_api.SEARCHES):
             metrics.refused.labels(problem.reason).inc()
         return respond(problem, request.state.id)
 

@@ -53,8 +53,6 @@ class Facts:
     """From the start of the process to here."""
     cosine: float
     """Of the golden text's vector to the stored one."""
-    peak: int
-    """Bytes of memory at most so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,7 @@ class Worker:
         cosine = compare(self._encoder, self._load.home)
         rate = self._measure()
         encoder = self._encoder
-        self._send("ready", Facts(encoder.dim, encoder.build, rate, time.monotonic() - self._since, cosine, peak()))
+        self._send("ready", Facts(encoder.dim, encoder.build, rate, time.monotonic() - self._since, cosine))
         threads = [Thread(target=self._work, daemon=True) for _ in range(encoder.streams - 1)]
         for thread in threads:
             thread.start()
@@ -209,10 +207,3 @@ def _place(error: BaseException) -> str:
     """Its type, and where it was raised."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
-
-
-def peak() -> int:
-    """Bytes that this process held at most, what its files take included."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
