@@ -5,6 +5,9 @@ Inside, code raises these plainly; the CLI maps them to exit code 2, a server to
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class EmbedcodeError(Exception):
     """Base of every error a user may see."""
@@ -37,6 +40,16 @@ class StoreError(EmbedcodeError):
 
 class BusyError(StoreError):
     """Another process has been at the same work for longer than one was ready to wait; trying again later helps."""
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Inside, UsageError for a package that is not installed, and that the extra of this name brings."""
+    try:
+        yield
+    except ImportError as error:
+        cure = f"run `pip install '.[{name}]'` in your clone of embedcode"
+        raise UsageError(f"this needs {error.name or error}; {cure}") from None
 
 
 def renumbered(message: str, old: int, new: int) -> str:

@@ -16,7 +16,7 @@ import typer
 from embedcode.cli import output
 from embedcode.cli.alone import alone
 from embedcode.cli.options import EMPTY_MODEL, Json, Threads, threads_of
-from embedcode.errors import ModelError, UsageError
+from embedcode.errors import ModelError, UsageError, extra
 from embedcode.files import is_folder
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def export(
         raise UsageError("--batch is for TensorRT and CUDA, which run ONNX: leave out --format openvino")
     if batch and int8:
         raise UsageError("--int8 is for processors and --batch for cards: leave one out")
-    with _making(out) as folder, _extra():
+    with _making(out) as folder, extra("torch"):
         source = find(_asked(model))
         if is_export(source):
             raise UsageError(f"{output.printable(model)} is an export already: give its checkpoint")
@@ -164,7 +164,7 @@ def quantize(
     from embedcode.model.hub import find, own_name
     from embedcode.model.spec import Spec, is_export
 
-    with _making(out) as folder, _extra():
+    with _making(out) as folder, extra("torch"):
         source = find(_asked(model))
         if is_export(source):
             spec, told = _quantised(Spec.read(source), folder, threads)
@@ -385,11 +385,3 @@ def _ended_in_order() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise UsageError(f"this needs {error.name}; run `pip install '.[torch]'` in your clone of embedcode") from None

@@ -11,7 +11,7 @@ import typer
 from embedcode.cli import output
 from embedcode.cli.opening import check
 from embedcode.cli.options import LocalModel, Threads
-from embedcode.errors import UsageError
+from embedcode.errors import UsageError, extra
 
 if TYPE_CHECKING:
     from embedcode.serve.options import Options
@@ -81,11 +81,9 @@ def serve(
     or Ctrl-C ends it once the queries under way are answered. Every option is a variable too, EMBEDCODE_SERVE_PORT and
     so on, and NIM's names are understood.
     """
-    try:
+    with extra("serve"):
         from embedcode.serve import options as server_options
         from embedcode.serve.server import serve as run
-    except ImportError as error:
-        raise UsageError(f"this needs {error.name}; run `pip install '.[serve]'` in your clone of embedcode") from None
     from embedcode import settings
 
     flags: dict[str, Any] = {

@@ -13,7 +13,7 @@ import typer
 from embedcode.cli import output
 from embedcode.cli.alone import alone
 from embedcode.cli.progress import ProgressLine
-from embedcode.errors import UsageError
+from embedcode.errors import UsageError, extra
 
 if TYPE_CHECKING:
     from embedcode.train.run import Outcome, Step
@@ -71,7 +71,7 @@ def train(
         raise UsageError("--model is for --on: a recipe names its base itself")
     if minutes is not None:
         raise UsageError("--minutes is for --on: a recipe has a key for it")
-    with _extra(), _quiet():
+    with extra("train"), _quiet():
         from embedcode.train import recipe as recipes
 
         read = recipes.read(recipe)
@@ -101,7 +101,7 @@ def _train_on(path: Path, out: Path | None, model: str | None, minutes: float, r
     if not 0 < minutes <= 24 * 60:
         raise UsageError(f"--minutes {minutes:g} must be above 0, and at most a day")
     place = out or Path("runs") / (path.resolve().name or "own")
-    with _extra(), _quiet(), alone(place), ProgressLine() as line:
+    with extra("train"), _quiet(), alone(place), ProgressLine() as line:
         from embedcode.train import packaged
         from embedcode.train.own import own
 
@@ -152,15 +152,6 @@ def described(step: Step) -> str:
     if done > 0 and step.seconds > 1:
         parts.append(f"{output.duration(step.seconds / done * (step.total - step.done))} left")
     return ", ".join(parts)
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        what = error.name or error
-        raise UsageError(f"this needs {what}; run `pip install '.[train]'` in your clone of embedcode") from None
 
 
 @contextmanager

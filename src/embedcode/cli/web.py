@@ -11,7 +11,7 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.opening import check
-from embedcode.errors import UsageError
+from embedcode.errors import extra
 
 
 def web(
@@ -25,10 +25,8 @@ def web(
     with a token, without which it answers nothing. Ctrl-C ends it.
     """
     check(path)
-    try:
+    with extra("serve"):
         from embedcode.serve.web import serve
-    except ImportError as error:
-        raise UsageError(f"this needs {error.name}; run `pip install '.[serve]'` in your clone of embedcode") from None
 
     def announce(link: str, once: str) -> None:
         output.put(link)

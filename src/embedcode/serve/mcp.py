@@ -17,7 +17,7 @@ from threading import Thread
 from typing import Any
 
 from embedcode import __version__
-from embedcode.errors import EmbedcodeError, ModelError, UsageError
+from embedcode.errors import EmbedcodeError, ModelError, UsageError, extra
 from embedcode.files import is_folder
 from embedcode.serve.halves import mend_stdin
 from embedcode.serve.kept import Answer, Kept, Task
@@ -79,13 +79,11 @@ class Roots:
 
 def serve(paths: Sequence[Path]) -> None:
     """Answer on stdin and stdout until stdin ends. UsageError without the extra `mcp`, or for a path that is none."""
-    try:
+    with extra("mcp"):
         from mcp.server.mcpserver import MCPServer
         from mcp.server.mcpserver.exceptions import ToolError
         from mcp.types import ToolAnnotations
         from pydantic import ValidationError
-    except ImportError as error:
-        raise UsageError(f"this needs {error.name}; run `pip install '.[mcp]'` in your clone of embedcode") from None
     roots = Roots(paths)
     for kept in roots.kept.values():
         Thread(target=kept.warm, daemon=True).start()
