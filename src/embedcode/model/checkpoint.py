@@ -23,7 +23,7 @@ from embedcode.model.family import FAMILIES, Family, Pooling, family
 from embedcode.model.modules import Dense, Modules
 from embedcode.model.passage import FORMAT
 from embedcode.model.presets import INSTRUCTIONS, Preset, preset
-from embedcode.model.weights import Weights, read_json
+from embedcode.model.weights import Weights, optional_json, read_json
 from embedcode.types import Role, digest
 
 _NAMED = {
@@ -40,6 +40,9 @@ SIZES = ("matryoshka_dimensions", "matryoshka_dims")
 _IDLE = ("transformers_version", "use_cache", "initializer_range")
 """Fields of a config that no vector depends on, and that are written anew where a checkpoint is saved again."""
 
+_CAUSAL = {"is_causal": True, "use_bidirectional_attention": False}
+"""Fields that say how a decoder sees, each with its value where that is causal; both ways where one of them says so, as
+transformers has it."""
 _DROPPED = ("architectures", "auto_map", "model_type", "_name_or_path", "torch_dtype", "dtype", *int8.FIELDS)
 """Those that say nothing of the stock network."""
 
@@ -122,7 +125,7 @@ class Checkpoint:
         config = _stock_config(published, kind)
         if not isinstance(size := config.get("hidden_size"), int):
             raise ModelError(f"{folder / 'config.json'}: hidden_size {size!r} is no size: download it again.")
-        causal = _causal(kind, config)
+        causal = _causal(folder / "config.json", kind, config, published)
         modules = Modules.read(described)
         asked = prompts or {}
         given = modules.prompts
@@ -196,7 +199,17 @@ class Checkpoint:
     @property
     def eos(self) -> str:
         """What is put behind every text, where the tokenizer does not do so itself."""
-        return _content(tokenizer_config(self.tokenized).get("eos_token")) if self.adds_eos else ""
+        if not self.adds_eos:
+            return ""
+        names = ("tokenizer_config.json", "special_tokens_map.json")  # the second in older repositories
+        said = (optional_json(self.tokenized / name).get("eos_token") for name in names)
+        found = next(filter(None, map(_content, said)), "")
+        if not found:
+            raise ModelError(
+                f"{self.tokenized / names[0]} names no eos_token, which is put behind every text of {self.name}: "
+                "write it there."
+            )
+        return found
 
     @property
     def bos(self) -> tuple[str, int] | None:
@@ -285,10 +298,16 @@ def _stock_config(published: Mapping[str, Any], kind: Family) -> dict[str, Any]:
     return config | dict(kind.settings)
 
 
-def _causal(kind: Family, config: Mapping[str, Any]) -> bool:
-    if "use_bidirectional_attention" in config:
-        return not config["use_bidirectional_attention"]
-    return bool(config.get("is_causal", kind.causal))
+def _causal(path: Path, kind: Family, config: Mapping[str, Any], published: Mapping[str, Any]) -> bool:
+    said = [bool(config[name]) is causal for name, causal in _CAUSAL.items() if config.get(name) is not None]
+    code = published.get("auto_map")
+    if not said and kind.stock and isinstance(code, Mapping) and (own := code.get("AutoModel")):
+        # gte-Qwen2-7B-instruct sees both ways by such code, its 1.5B does not, and both are called Qwen2ForCausalLM.
+        raise ModelError(
+            f"{path}: {own} is code of its own, which is not run, and may see both ways or not: look there, and write "
+            '"is_causal": false for both ways, or "is_causal": true, into this file.'
+        )
+    return all(said) if said else kind.causal
 
 
 def _first(*values: str | None) -> str:
@@ -316,5 +335,4 @@ def _content(token: Any) -> str:
 
 
 def tokenizer_config(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
-    return read_json(path) if is_file(path) else {}
+    return optional_json(folder / "tokenizer_config.json")

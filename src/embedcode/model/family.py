@@ -37,6 +37,8 @@ class Family:
     model_type: str
     """Of transformers."""
     causal: bool = False
+    stock: bool = False
+    """Whether transformers has a decoder of this very name: code beside a checkpoint may see both ways by it."""
     pooling: Pooling = Pooling.MEAN
     query: str = ""
     passage: str = ""
@@ -96,7 +98,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "LlamaBidirectionalModel": Family("llama", query="query: ", passage="passage: "),
     "CodeXEmbedModel2B": Family("gemma2", causal=True, pooling=Pooling.LAST, query=INSTRUCT),
-    "Gemma3TextModel": Family("gemma3_text", query=GEMMA, passage="title: none | text: "),
+    "Gemma3TextModel": Family("gemma3_text", causal=True, stock=True, pooling=Pooling.LAST),
     "NomicBertModel": Family(
         "nomic_bert",
         renamed=_NOMIC_NAMES,
@@ -107,7 +109,10 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "RobertaModel": Family("roberta", offset_positions=True),
     "XLMRobertaModel": Family("xlm-roberta", offset_positions=True),
-    **{name: Family(name.removesuffix("Model").lower(), causal=True, pooling=Pooling.LAST) for name in _DECODERS},
+    **{
+        name: Family(name.removesuffix("Model").lower(), causal=True, stock=True, pooling=Pooling.LAST)
+        for name in _DECODERS
+    },
     **{name: Family(name.removesuffix("Model").lower()) for name in _ENCODERS},
 }
 """Every `architectures` entry that is read. A head for another task (ForCausalLM, ForMaskedLM) is left aside."""

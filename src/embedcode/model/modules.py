@@ -10,18 +10,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from embedcode.errors import ModelError
 from embedcode.files import is_file
 from embedcode.model import weights
 from embedcode.model.family import GEMMA, Pooling
-from embedcode.model.weights import Weights, read_json
+from embedcode.model.weights import Weights, optional_json, read_json
 from embedcode.types import Role
 
 _MODE = "pooling_mode"
 _POOLINGS = {"mean": Pooling.MEAN, "cls": Pooling.CLS, "lasttoken": Pooling.LAST}
-_PROMPTS = {Role.QUERY: ("query", "nl2code_query"), Role.PASSAGE: ("passage", "document", "nl2code_document")}
+_PROMPTS = {
+    Role.QUERY: ("query", "nl2code_query", "web_search_query"),
+    Role.PASSAGE: ("passage", "document", "nl2code_document"),
+}
 """Names under which models of the hub keep the prompt of a role."""
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
 """Modules of sentence-transformers that are read. Others would be left out of every vector: weights of layers, a norm
@@ -65,7 +67,7 @@ class Modules:
         kinds = folders(folder)
         place = next((place for place, kind in kinds.items() if kind == "Pooling"), "1_Pooling")
         path = folder / place / "config.json"
-        pooling = _optional(path)
+        pooling = optional_json(path)
         # Several are put side by side. Newer files name the mode itself, older ones flag it, as in .._mean_tokens.
         modes = [name.removeprefix(f"{_MODE}_") for name, is_one in pooling.items() if is_one is True and _MODE in name]
         modes = [name.removesuffix("_tokens").removesuffix("_token") for name in modes]
@@ -73,25 +75,25 @@ class Modules:
             modes = [named] if isinstance(named, str) else list(named)
         if pooling and (len(modes) != 1 or modes[0] not in _POOLINGS):
             raise ModelError(f"{path} is not one of mean, cls and last token pooling.")
-        transformer = _optional(folder / "sentence_bert_config.json")
+        transformer = optional_json(folder / "sentence_bert_config.json")
         limit = transformer.get("max_seq_length")
         if transformer.get("do_lower_case") is True and not _lowers(folder / "tokenizer.json"):
             raise ModelError(
                 f"{folder / 'sentence_bert_config.json'} wants texts in lower case, which its tokenizer.json does not "
                 "make: have it do so, by a normalizer of the type Lowercase, and set do_lower_case to false."
             )
-        said = _optional(folder / "config_sentence_transformers.json").get("prompts") or {}
+        said = optional_json(folder / "config_sentence_transformers.json").get("prompts") or {}
         if not isinstance(said, dict):
             raise ModelError(
                 f"{folder / 'config_sentence_transformers.json'}: prompts is no object: download it again."
             )
-        # An empty prompt says nothing: sentence-transformers 6 writes one for each role that has none.
-        prompts = {
-            role: said[name]
-            for role, names in _PROMPTS.items()
-            for name in reversed(names)
-            if isinstance(said.get(name), str) and said[name]
+        given = {
+            role: [said[name] for name in names if isinstance(said.get(name), str)] for role, names in _PROMPTS.items()
         }
+        # The first that is not empty: sentence-transformers 6 writes an empty one for each role that has none.
+        prompts = {role: next(filter(None, texts), "") for role, texts in given.items() if texts}
+        if not any(prompts.values()):  # then it says nothing; beside another's, that a role has none
+            prompts = {}
         if GEMMA in said.values():
             prompts[Role.QUERY] = GEMMA
         return cls(
@@ -134,9 +136,5 @@ def _dense(folder: Path, places: Sequence[str]) -> list[Dense]:
 
 def _lowers(tokenizer: Path) -> bool:
     """Whether a tokenizer's own normalizer makes lower case of a text."""
-    said = json.dumps(_optional(tokenizer).get("normalizer"))
+    said = json.dumps(optional_json(tokenizer).get("normalizer"))
     return '"Lowercase"' in said or '"lowercase": true' in said
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if is_file(path) else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedcode.errors import UsageError
-from embedcode.model.family import INSTRUCT
+from embedcode.model.family import GEMMA, INSTRUCT
 
 INSTRUCTIONS: Mapping[str, str] = {
     "general": "Retrieve code or text based on user query",
@@ -84,14 +84,21 @@ PRESETS: tuple[Preset, ...] = (
             ("4B", 4022, 2560), ("8B", 7568, 4096), ("14B", 13990, 5120),
         )
     ),
-    Preset("google/embeddinggemma-300m", "Gemma terms", 303, 768, dimensions=(128, 256, 512, 768)),
+    Preset(
+        "google/embeddinggemma-300m", "Gemma terms", 303, 768, GEMMA, "title: none | text: ", (128, 256, 512, 768)
+    ),
     Preset("Alibaba-NLP/gte-modernbert-base", "Apache-2.0", 149, 768),
     Preset("BAAI/bge-small-en-v1.5", "MIT", 33, 384, BGE, ""),
     Preset("BAAI/bge-base-en-v1.5", "MIT", 109, 768, BGE, ""),
+    Preset("BAAI/bge-large-en-v1.5", "MIT", 335, 1024, BGE, ""),
+    Preset("BAAI/bge-code-v1", "Apache-2.0", 1544, 1536, "<instruct>{instruction}\n<query>", ""),
     Preset("intfloat/e5-small-v2", "MIT", 33, 384, "query: ", "passage: "),
     Preset("intfloat/e5-base-v2", "MIT", 109, 768, "query: ", "passage: "),
+    Preset("intfloat/e5-large-v2", "MIT", 335, 1024, "query: ", "passage: "),
     Preset("intfloat/multilingual-e5-small", "MIT", 118, 384, "query: ", "passage: "),
     Preset("intfloat/multilingual-e5-base", "MIT", 278, 768, "query: ", "passage: "),
+    Preset("intfloat/multilingual-e5-large", "MIT", 560, 1024, "query: ", "passage: "),
+    Preset("intfloat/e5-mistral-7b-instruct", "MIT", 7111, 4096, INSTRUCT, ""),
     Preset("sentence-transformers/all-MiniLM-L6-v2", "Apache-2.0", 23, 384),
     Preset("embedcode-small", "Apache-2.0", 23, 384),
 )  # fmt: skip

@@ -130,6 +130,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def optional_json(path: Path) -> dict[str, Any]:
+    """The same; empty for a file that is not there."""
+    return read_json(path) if is_file(path) else {}
+
+
 def _header(path: Path) -> dict[str, Entry]:
     try:
         with path.open("rb") as file:
