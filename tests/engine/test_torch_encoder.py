@@ -544,6 +544,27 @@ def test_a_trial_chooses_a_precision_says_why_and_is_remembered(
     assert encoder(folder, "").choice == chosen
 
 
+def test_int8_is_not_chosen_where_layers_behind_the_first_lose_by_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder's few large activations set the scale of all others; no later layer was looked at."""
+    copy = shutil.copytree(folder, tmp_path / "loud")
+    weights = load_file(copy / "model.safetensors")
+    weights["layers.0.mlp.down_proj.weight"][5] *= 1e5  # which the layers behind read past, as trained ones do
+    for part in ("self_attn.q", "self_attn.k", "self_attn.v", "mlp.gate", "mlp.up"):
+        for layer in (1, 2):
+            weights[f"layers.{layer}.{part}_proj.weight"][:, 5] = 0
+            weights[f"layers.{layer}.{part}_proj.weight"] *= 1e4
+    weights["norm.weight"][5] = 0
+    save_file(weights, copy / "model.safetensors")
+    times = iter((9, 8, 1) * 2)
+    monkeypatch.setattr("embedcode.engine.precision._seconds", lambda _: next(times))
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    assert encoder(folder, "").choice.precision == "int8"
+    chosen = encoder(copy, "").choice
+    assert chosen.precision != "int8", chosen
+
+
 def test_a_trial_is_remembered_where_not_every_precision_fits(
     folder: Path, exact: TorchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -612,7 +633,7 @@ def test_a_trial_holds_one_layer_at_a_time(folder: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(network, "build", counted)
     assert encoder(folder, "").choice.precision
-    assert len(alive) == 3
+    assert len(alive) == 5  # and then the whole in fp32 and in int8
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,8 +20,8 @@ from embedcode.engine.network import Reading, Tensors, bare
 from embedcode.engine.precision import LEAST_COSINE
 from embedcode.engine.processor import int8_range
 from embedcode.engine.quantise import COMPARED, TOKENS, Nearness
-from embedcode.engine.samples import samples, tokenised
-from embedcode.engine.torch_encoder import TorchEncoder
+from embedcode.engine.samples import samples
+from embedcode.engine.torch_encoder import int8_cosines
 from embedcode.errors import ModelError, UsageError
 from embedcode.files import is_folder
 from embedcode.model.checkpoint import Checkpoint
@@ -30,7 +29,6 @@ from embedcode.model.family import LATENT
 from embedcode.model.int8 import SCALE, Stored
 from embedcode.model.modules import folders
 from embedcode.model.weights import Entry, read_json
-from embedcode.types import Floats, Role
 
 SHARD = 2_000_000_000
 """Bytes of a file, and so of memory."""
@@ -143,16 +141,11 @@ def _tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor, int]]:
 
 
 def nearness(checkpoint: Checkpoint, smaller: Checkpoint, threads: int) -> Nearness:
-    """Of the vectors of real code, layer by layer, so that neither model has to fit in memory. ModelError where int8
-    would be too far from fp32."""
+    """Of the vectors of real code. ModelError where int8 would be too far from fp32."""
     budget = int(WORK / checkpoint.weights.count)
     most = max(LEAST_TOKENS, min(TOKENS, budget // 4, checkpoint.max_tokens))
     texts = samples(max(1, min(COMPARED, budget // most)), 1)
-    vectors: list[Floats] = []
-    for one, precision in ((checkpoint, "fp32"), (smaller, "int8")):
-        encoder = TorchEncoder(replace(one, prompts=dict.fromkeys(Role, "")), precision, threads, stream=True)
-        vectors.append(encoder.forward(tokenised(encoder, texts, most)))
-    cosines: Floats = (vectors[0] * vectors[1]).sum(1)
+    cosines = int8_cosines(checkpoint, smaller, texts, most, threads)
     near = Nearness(float(cosines.mean()), float(cosines.min()), 0.0)
     if near.mean < LEAST_COSINE:
         raise ModelError(

@@ -2,6 +2,7 @@
 
 Speed differs by processor (bf16 without its instructions is slower than fp32, int8 without VNNI hardly faster), so it
 is measured and not looked up. A trial takes a second or two for a 7B model; its result is kept in the home folder.
+Decoders have their few large activations behind the first layer: of all that is not too large int8 is compared whole.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from embedcode.settings import PRECISIONS
 from embedcode.types import Tokens
 
 LEAST_COSINE = 0.99
-"""Of the layer's states to fp32's, mean over tokens."""
+"""Of states or vectors to fp32's, in the mean."""
+WHOLE = 1_000_000_000
+"""Weights up to which int8 is compared by the vectors of the whole network: to read and convert them takes some
+seconds, of a 7B minutes."""
 TIMES, ENOUGH = 5, 0.5
 """A layer is timed so often, the best counts, or until so many seconds are spent: other processes slow single ones."""
 WORTH = 1.15
@@ -37,7 +41,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Of a first layer: tokens a second, and the cosine of its states to fp32's."""
+    """Of a first layer: tokens a second, and the cosine of its states to fp32's, or of the network's vectors."""
 
     precision: str
     rate: float
@@ -45,9 +49,14 @@ class Trial:
 
 
 def choose(
-    checkpoint: Checkpoint, sample: Sequence[Tokens], states: Callable[[Any, Sequence[Tokens]], Any], home: Path
+    checkpoint: Checkpoint,
+    sample: Sequence[Tokens],
+    states: Callable[[Any, Sequence[Tokens]], Any],
+    whole: Callable[[], float],
+    home: Path,
 ) -> Choice:
-    """The precision for a checkpoint on this processor; `states` runs a network over a sample of its texts.
+    """The precision for a checkpoint on this processor; `states` runs a network over a sample of its texts, `whole` is
+    the cosine of its vectors in int8 to those in fp32.
 
     What was measured is kept, so that another run chooses alike; what fits in memory is looked at each time. ModelError
     where nothing fits, before anything is built.
@@ -56,10 +65,11 @@ def choose(
 
     _check(checkpoint)
     kept = home / "precision.json"
-    key = f"trials {checkpoint.space} {platform.machine()} {_processor()} torch {torch.__version__}"
+    place = f"{platform.machine()} {_processor()} {torch.get_num_threads()} threads"
+    key = f"trials {checkpoint.space} {place} torch {torch.__version__}"
     known = noted(kept)
     if key not in known:
-        known[key] = [asdict(trial) for trial in _measured(checkpoint, sample, states)]
+        known[key] = [asdict(trial) for trial in _measured(checkpoint, sample, states, whole)]
         try:
             make_private(home)
             kept.write_text(json.dumps(known, indent=1), "utf-8")
@@ -69,7 +79,10 @@ def choose(
 
 
 def _measured(
-    checkpoint: Checkpoint, sample: Sequence[Tokens], states: Callable[[Any, Sequence[Tokens]], Any]
+    checkpoint: Checkpoint,
+    sample: Sequence[Tokens],
+    states: Callable[[Any, Sequence[Tokens]], Any],
+    whole: Callable[[], float],
 ) -> list[Trial]:
     import torch
 
@@ -84,9 +97,16 @@ def _measured(
         rate = count / _seconds(lambda layer=layer: states(layer, sample))  # type: ignore[misc]
         exact = given if exact is None else exact
         cosine = float(torch.nn.functional.cosine_similarity(given, exact).mean())
-        found.append(Trial(precision, rate, cosine))
         del layer  # or the next one would be built beside it
+        if precision == "int8" and cosine >= LEAST_COSINE and _compared_whole(checkpoint):
+            cosine = whole()
+        found.append(Trial(precision, rate, cosine))
     return found
+
+
+def _compared_whole(checkpoint: Checkpoint) -> bool:
+    fits = memory.streamed(checkpoint, "fp32", memory.PACK) <= memory.available()
+    return fits and checkpoint.weights.count <= WHOLE
 
 
 def _best(checkpoint: Checkpoint, trials: Sequence[Trial]) -> Choice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -20,7 +21,7 @@ from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import ModelError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
-from embedcode.types import Floats, Tokens
+from embedcode.types import Floats, Role, Tokens
 
 STREAMED = 8 * PACK
 """Tokens in one pass where layers are read from the disk for each pass."""
@@ -28,6 +29,8 @@ USUAL = 128
 """Tokens of a usual chunk of code."""
 SAMPLE = 256
 """Tokens of the trial that chooses a precision."""
+TEXTS, TOKENS = 3, 64
+"""Of the code, whose vectors in int8 it compares with those in fp32."""
 
 
 class TorchEncoder(LocalEncoder):
@@ -111,7 +114,15 @@ class TorchEncoder(LocalEncoder):
         text = Path(__file__).read_text("utf-8")
         sample = tokenised(self, [text], min(SAMPLE, self.max_tokens))
         self._prepare()
-        return choose(self.checkpoint, sample, lambda network, tokens: self._run(tokens, network), settings.load().home)
+        size = len(text) // TEXTS
+        parts = [text[number * size :][:size] for number in range(TEXTS)]
+        return choose(
+            self.checkpoint,
+            sample,
+            lambda network, tokens: self._run(tokens, network),
+            lambda: float(int8_cosines(self.checkpoint, self.checkpoint, parts, TOKENS, self._threads).mean()),
+            settings.load().home,
+        )
 
     def as_before(self, build: str) -> None:
         """Have vectors go on in the precision of an earlier `build`, if none is asked for and that one fits."""
@@ -296,6 +307,19 @@ class TorchEncoder(LocalEncoder):
         from embedcode.engine import network
 
         return network.heads(self.checkpoint, self._device)
+
+
+def int8_cosines(exact: Checkpoint, other: Checkpoint, texts: Sequence[str], most: int, threads: int) -> Floats:
+    """Of the vectors of `other` in int8 to those of `exact` in fp32, of passages of at most `most` tokens; layer by
+    layer from the disk, so that neither has to fit in memory."""
+    from embedcode.engine.samples import tokenised
+
+    vectors = []
+    for one, precision in ((exact, "fp32"), (other, "int8")):
+        encoder = TorchEncoder(replace(one, prompts=dict.fromkeys(Role, "")), precision, threads, stream=True)
+        vectors.append(encoder.forward(tokenised(encoder, texts, most)))
+    cosines: Floats = (vectors[0] * vectors[1]).sum(1)
+    return cosines
 
 
 def _borders(tokens: Sequence[Tokens]) -> list[int]:

@@ -302,7 +302,7 @@ def _causal(path: Path, kind: Family, config: Mapping[str, Any], published: Mapp
     said = [bool(config[name]) is causal for name, causal in _CAUSAL.items() if config.get(name) is not None]
     code = published.get("auto_map")
     if not said and kind.stock and isinstance(code, Mapping) and (own := code.get("AutoModel")):
-        # gte-Qwen2-7B-instruct sees both ways by such code, its 1.5B does not, and both are called Qwen2ForCausalLM.
+        # gte-Qwen2-7B-instruct, a Qwen2ForCausalLM, sees both ways by such code alone.
         raise ModelError(
             f"{path}: {own} is code of its own, which is not run, and may see both ways or not: look there, and write "
             '"is_causal": false for both ways, or "is_causal": true, into this file.'
