@@ -180,9 +180,11 @@ def test_the_padding_of_a_batch_is_not_read(batched: GraphEncoder) -> None:
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_int8_is_near_and_the_same_alone_and_among_others(exported: Exported, tmp_path: Path, form: str) -> None:
-    out = tmp_path / "int8"
+    out, source = tmp_path / "int8", shutil.copytree(exported("minilm", form), tmp_path / "fp32")
     out.mkdir()
-    spec, near = quantise(Spec.read(exported("minilm", form)), out, 1)
+    (source / "meta.json").chmod(0o444)  # as a folder that is shared may have it
+    spec, near = quantise(Spec.read(source), out, 1)
+    assert (out / "meta.json").stat().st_mode & 0o200
     assert 0.995 <= near.mean <= 1 and near.least <= near.mean
     exact, encoder = load(str(exported("minilm", form)), precision="fp32"), load(str(out), threads=2)
     assert encoder.space == exact.space and encoder.build != exact.build and "int8" in encoder.build
@@ -198,6 +200,15 @@ def test_what_cannot_be_quantised(exported: Exported, tmp_path: Path) -> None:
         quantise(Spec.read(exported("sfr-mistral", "onnx", True)), tmp_path, 1)
     with pytest.raises(UsageError, match="is in int8: quantise an export in fp32"):
         quantise(Spec.read(), tmp_path, 1)
+
+
+def test_an_export_that_has_no_room_to_be_quantised(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+    with pytest.raises(ModelError, match=r"needs .* GB of memory to be quantised and 0\.0 GB are free: .* in fp32"):
+        quantise(Spec.read(exported("minilm", "onnx")), tmp_path, 1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

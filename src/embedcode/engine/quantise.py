@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from embedcode.engine import memory
 from embedcode.engine.graph import GOLDEN_COSINE, GraphEncoder
 from embedcode.engine.samples import samples, tokenised
 from embedcode.errors import ModelError, UsageError
@@ -44,13 +45,14 @@ def quantise(spec: Spec, out: Path, threads: int) -> tuple[Spec, Nearness]:
         raise UsageError(f"{spec.folder} is in {spec.precision}: quantise an export in fp32.")
     if spec.batched:
         raise UsageError(f"{spec.folder} takes batches, for cards, and int8 is for processors: export without --batch.")
+    memory.check_copies(spec.name, sum(path.stat().st_size for path in spec.files), "quantised", "use it in fp32")
     for path in spec.folder.iterdir():
         if path.is_file() and path not in spec.files:
-            shutil.copy(path, out)
-    encoder = GraphEncoder(spec, threads, precision="fp32")
-    compared = tokenised(encoder, samples(COMPARED, 1), TOKENS)
-    exact = encoder.forward(compared)
-    for share, write in _trials(spec, encoder, out):
+            shutil.copyfile(path, out / path.name)  # without its mode: meta.json is written anew
+    reader = GraphEncoder(spec, threads, precision="fp32")  # which loads no graph
+    compared = tokenised(reader, samples(COMPARED, 1), TOKENS)
+    exact = GraphEncoder(spec, threads, precision="fp32").forward(compared)
+    for share, write in _trials(spec, reader, out):
         write(out / GRAPHS[spec.format][0])
         smaller = replace(spec, folder=out, precision="int8")
         smaller = replace(smaller, graph=smaller.found())

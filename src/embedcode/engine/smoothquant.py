@@ -172,15 +172,13 @@ def _measure(
 ) -> None:
     """Run the texts, and note what each map is given."""
     ort = library()
-    model = onnx.load(str(source))
     names = list(linears)
-    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     with TemporaryDirectory(dir=scratch) as folder:
         path = Path(folder) / "watched.onnx"
-        _save(model, path, sum(len(tensor.raw_data) for tensor in model.graph.initializer))
+        _write_watched(source, names, path)
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     count, kept, every = sum(map(len, ids)), 0, max(1, len(ids) // KEPT)
     rows = max(LOUDEST, WORK // KEPT // max(1, weights))
@@ -199,6 +197,13 @@ def _measure(
         kept += size
         for name, one in zip(names, thin, strict=True):
             linears[name].texts.append(one)
+
+
+def _write_watched(source: Path, names: Sequence[str], path: Path) -> None:
+    """The graph with what its maps are given as outputs too. Its weights are given up behind it."""
+    model = onnx.load(str(source))
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    _save(model, path, sum(len(tensor.raw_data) for tensor in model.graph.initializer))
 
 
 def _thinned(x: Floats, rows: int) -> Floats:
