@@ -57,8 +57,9 @@ def text() -> str:
     return files("embedcode.data").joinpath("never.toml").read_text(encoding="utf-8")
 
 
+@cache
 def load() -> Never:
-    """The list that ships with the package."""
+    """The list that ships with the package; one, with the names it has been asked for."""
     table = tomllib.loads(text())
     return Never(
         (*_entries(table["repositories"], "repository"), *_entries(table["datasets"], "dataset")),
