@@ -152,6 +152,32 @@ def test_bounded_scores_are_those_of_the_whole_text_some_rows_at_a_time(
     torch.testing.assert_close(found[0].transpose(0, 1)[None], expected)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_window_takes_memory_by_its_width_and_not_by_the_pairs_of_a_text(
+    causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every layer of ModernBERT and of EmbeddingGemma but a few, beside what was planned for."""
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn((1, heads, 64, 8), generator=draw) for heads in (4, 2, 2))
+    ahead = torch.arange(64)[None] - torch.arange(64)[:, None]
+    seen = (ahead <= 0 if causal else ahead < 6) & (ahead > -6)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    expected = attend(q, k, v, seen, scale=0.3, enable_gqa=True)
+    monkeypatch.setattr(packed, "ROWS", 16)
+    masks: list[int] = []
+
+    def noted(*given: Any, **more: Any) -> torch.Tensor:
+        masks.append(given[3].numel())
+        return attend(*given, **more)
+
+    monkeypatch.setattr(packed.functional, "scaled_dot_product_attention", noted)
+    module = torch.nn.Module()
+    module.is_causal = causal  # type: ignore[assignment]
+    found, _ = packed.attention(module, q, k, v, None, borders=[0, 64], scaling=0.3, sliding_window=6)
+    torch.testing.assert_close(found[0].transpose(0, 1)[None], expected)
+    assert max(masks) <= 16 * (16 + 2 * 5)
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_card_is_given_the_keys_of_a_group_once(named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's kernel takes them so, from 2.12 on by a name for it."""
@@ -594,6 +620,20 @@ def test_a_model_that_does_not_fit_says_what_would(
     monkeypatch.setattr(memory, "available", lambda: least - 1)
     with pytest.raises(ModelError, match="choose a smaller model, since not even one layer of it fits"):
         passages(encoder(folder, "int8"), ["x"])
+
+
+def test_what_is_held_beside_the_layers_counts_where_they_are_streamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table of tokens was counted in int8 though it is in bf16, and the latent head, in fp32, as a layer."""
+    monkeypatch.setattr(processor, "features", lambda: frozenset({"avx512f", "avx512_vnni"}))
+    checkpoint = Checkpoint.read(write(LAYOUTS["nv-embed"], tmp_path))
+    sizes = {name: entry.count for name, entry in checkpoint.weights.items()}
+    head = sum(size for name, size in sizes.items() if name.startswith("latent_attention_model."))
+    layer = sum(size for name, size in sizes.items() if ".layers.1." in name)
+    bare = memory.BASE + memory.states(checkpoint, "int8", memory.PACK)
+    held = 2 * sizes["embedding_model.embed_tokens.weight"] + 4 * head + layer
+    assert memory.streamed(checkpoint, "int8", memory.PACK) - bare == pytest.approx(held, rel=0.02)
 
 
 def test_a_pass_of_what_is_streamed_is_as_large_as_fits(

@@ -88,13 +88,9 @@ def halved(precision: str) -> bool:
 def needed(checkpoint: Checkpoint, precision: str) -> int:
     """Bytes at the peak, loading included: weights, one pass of PACK tokens, and the libraries."""
     hidden, wide = _widths(checkpoint)
-    table = int(checkpoint.config.get("vocab_size", 0)) * hidden
-    linear = checkpoint.weights.count - table
-    held = 2 if halved(precision) else 4  # embeddings and norms are not in int8
+    layers, rest = _weights(checkpoint, precision)
     largest = wide * hidden * 4  # one weight on its way to another type
-    head = sum(one.count for name, one in checkpoint.weights.items() if name.startswith(LATENT))  # in fp32
-    weights = (linear - head) * NUMBER[precision] + head * 4 + table * held
-    return weights + states(checkpoint, precision, PACK) + largest + BASE
+    return layers + rest + states(checkpoint, precision, PACK) + largest + BASE
 
 
 def spare(checkpoint: Checkpoint, precision: str) -> int:
@@ -104,16 +100,24 @@ def spare(checkpoint: Checkpoint, precision: str) -> int:
 
 def streamed(checkpoint: Checkpoint, precision: str, pack: int) -> int:
     """The same where one layer after the other is read for each pass of `pack` tokens."""
-    hidden, _ = _widths(checkpoint)
-    table = int(checkpoint.config.get("vocab_size", 0)) * hidden
-    layer = (checkpoint.weights.count - table) // max(1, int(checkpoint.config.get("num_hidden_layers", 1)))
-    return (table + layer) * NUMBER[precision] + states(checkpoint, precision, pack) + BASE
+    layers, rest = _weights(checkpoint, precision)
+    layer = layers // max(1, int(checkpoint.config.get("num_hidden_layers", 1)))
+    return layer + rest + states(checkpoint, precision, pack) + BASE
 
 
 def states(checkpoint: Checkpoint, precision: str, tokens: int) -> int:
     """Bytes of what a pass over so many tokens holds beside the weights."""
     hidden, wide = _widths(checkpoint)
     return tokens * (4 * wide + 8 * hidden) * (2 if halved(precision) else 4)
+
+
+def _weights(checkpoint: Checkpoint, precision: str) -> tuple[int, int]:
+    """Bytes of the layers, and of what is held beside them whatever is streamed: the table of tokens, which is never in
+    int8, and the latent head, in fp32."""
+    table = int(checkpoint.config.get("vocab_size", 0)) * _widths(checkpoint)[0]
+    head = sum(one.count for name, one in checkpoint.weights.items() if name.startswith(LATENT))
+    layers = checkpoint.weights.count - table - head
+    return layers * NUMBER[precision], table * (2 if halved(precision) else 4) + head * 4
 
 
 def _widths(checkpoint: Checkpoint) -> tuple[int, int]:

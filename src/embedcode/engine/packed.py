@@ -64,10 +64,11 @@ def attention(
         q, k, v = (_apart(one, texts) for one in part)
         if softcap is not None:
             row = _capped(q, k, v, sliding_window, causal, scaling, softcap)
+        elif sliding_window is not None and q.shape[2] > sliding_window:
+            row = _windowed(q, k, v, sliding_window, causal, scaling)
         else:
-            near = _near((stop - start) // texts, sliding_window, causal, query.device)
             row = functional.scaled_dot_product_attention(
-                q, k, v, near, is_causal=causal and near is None, scale=scaling, enable_gqa=k.shape[1] != q.shape[1]
+                q, k, v, is_causal=causal, scale=scaling, enable_gqa=k.shape[1] != q.shape[1]
             )
         row = row.transpose(1, 2).flatten(0, 1)[None]
         if keep:
@@ -144,17 +145,36 @@ def _apart(part: torch.Tensor, texts: int) -> torch.Tensor:
     return part[0].view(heads, texts, rows // texts, width).transpose(0, 1)
 
 
-def _near(length: int, window: int | None, causal: bool, device: torch.device) -> torch.Tensor | None:
-    """Which tokens see which, bool [length, length]; None where the window does not bite."""
-    if window is None or length <= window:
-        return None
-    return _seen(range(length), length, window, causal, device)
+def _blocks(length: int, window: int | None, causal: bool) -> Iterator[tuple[range, range]]:
+    """ROWS tokens at a time, and those that they may see."""
+    back = length if window is None else window - 1
+    ahead = 0 if causal else back
+    for first in range(0, length, ROWS):
+        rows = range(first, min(first + ROWS, length))
+        yield rows, range(max(0, rows.start - back), min(length, rows.stop + ahead))
 
 
-def _seen(rows: range, length: int, window: int, causal: bool, device: torch.device) -> torch.Tensor:
-    """Which of `length` tokens those of `rows` see, bool [rows, length]."""
-    distance = torch.arange(rows.start, rows.stop, device=device)[:, None] - torch.arange(length, device=device)
+def _seen(rows: range, others: range, window: int, causal: bool, device: torch.device) -> torch.Tensor:
+    """Which of `others` the tokens of `rows` see, bool [rows, others]."""
+    own, other = (torch.arange(one.start, one.stop, dtype=torch.int32, device=device) for one in (rows, others))
+    distance = own[:, None] - other
     return (distance < window) & ((distance >= 0) if causal else (distance > -window))
+
+
+def _windowed(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int, causal: bool, scaling: float | None
+) -> torch.Tensor:
+    """Some rows at a time, and the keys near them: a mask of all pairs of 32,768 tokens is 13 GB as it is made."""
+    found = []
+    for rows, near in _blocks(q.shape[2], window, causal):
+        part, keys, values = (one[:, :, at.start : at.stop] for one, at in ((q, rows), (k, near), (v, near)))
+        seen = _seen(rows, near, window, causal, q.device)
+        found.append(
+            functional.scaled_dot_product_attention(
+                part, keys, values, seen, scale=scaling, enable_gqa=k.shape[1] != q.shape[1]
+            )
+        )
+    return torch.cat(found, 2)
 
 
 def _capped(
@@ -171,11 +191,10 @@ def _capped(
     k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     scale = scaling if scaling is not None else q.shape[-1] ** -0.5
     found = []
-    for first in range(0, length, ROWS):
-        rows = range(first, min(first + ROWS, length))
-        scores = (q[:, :, rows.start : rows.stop] @ k.transpose(2, 3)).float()
-        scores = torch.tanh(scores * scale / softcap) * softcap
+    for rows, near in _blocks(length, window, causal):
+        part, keys, values = (one[:, :, at.start : at.stop] for one, at in ((q, rows), (k, near), (v, near)))
+        scores = torch.tanh((part @ keys.transpose(2, 3)).float() * scale / softcap) * softcap
         if causal or window is not None:
-            scores = scores.masked_fill(~_seen(rows, length, window or length, causal, q.device), -torch.inf)
-        found.append(scores.softmax(-1).to(v.dtype) @ v)
+            scores = scores.masked_fill(~_seen(rows, near, window or length, causal, q.device), -torch.inf)
+        found.append(scores.softmax(-1).to(v.dtype) @ values)
     return torch.cat(found, 2)
