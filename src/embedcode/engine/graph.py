@@ -19,7 +19,7 @@ from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
 from embedcode.engine.packs import batches
 from embedcode.engine.pool import Pool
 from embedcode.engine.tokens import TextTokenizer
-from embedcode.errors import ModelError
+from embedcode.errors import EncodeError, ModelError
 from embedcode.model.family import Pooling
 from embedcode.model.spec import DEFAULT, Spec
 from embedcode.types import Floats, Role, Tokens, Truncate
@@ -37,11 +37,13 @@ class Session:
     """A graph that is loaded."""
 
     run: Callable[[Any, Any], Floats]
-    """Ids and mask, int64 [n, s] both, to states, float32 [n, s, dim]."""
+    """Ids and mask, int64 [n, s] both, to states, float32 [n, s, dim]; MemoryError where there is no room for them."""
     budget: int = 0
     """Tokens of a batch, padding included; 0 where one text a run is fastest."""
     place: str = "cpu"
     """Where it runs: cpu, cuda or tensorrt."""
+    keeps: bool = False
+    """Whether what a text took stays taken, for the next one that is no longer."""
 
 
 class GraphEncoder(LocalEncoder):
@@ -63,6 +65,8 @@ class GraphEncoder(LocalEncoder):
         self._verified = False
         self._first, self._turn = Lock(), Lock()
         self._pool = Pool(threads)
+        self._longest = 0
+        """Tokens of the longest text that was run, where what it took is kept."""
         self._used = self._computed = 0
 
     @property
@@ -101,7 +105,7 @@ class GraphEncoder(LocalEncoder):
         out = np.empty((len(tokens), self.dim), np.float32)
         if budget := self._session.budget:
             for group in batches([entry.used for entry in tokens], budget):
-                out[group] = self._batch([tokens[index] for index in group])
+                out[group] = self._batch([tokens[index] for index in group], group)
         else:
             places = range(len(tokens))
             rows = map(self._one, tokens, places) if len(tokens) < 2 else self._pool.own.map(self._one, tokens, places)
@@ -151,7 +155,12 @@ class GraphEncoder(LocalEncoder):
         golden = self.spec.golden
         (tokens,) = self.tokenize([golden.text], Role.PASSAGE, truncate=Truncate.END)
         assert isinstance(tokens, Tokens)
-        return float(unit(self._one(tokens)) @ np.array(golden.vector, np.float32))
+        try:
+            row = self._one(tokens)
+        except EncodeError:
+            place = self._session.place
+            raise ModelError(f"{place} has no memory for {self.spec.name}: stop what else takes it.") from None
+        return float(unit(row) @ np.array(golden.vector, np.float32))
 
     def _verify(self) -> None:
         """Once, before the first vector: a processor or a library that computes this graph wrongly is found here."""
@@ -168,13 +177,13 @@ class GraphEncoder(LocalEncoder):
     def _states_of(self, entry: Tokens, exact: bool) -> Floats:
         self._verify()
         with self._room(entry, 0):
-            states: Floats = self._ran([entry])[0]
+            states: Floats = self._ran([entry], [0])[0]
         return states
 
     def _one(self, tokens: Tokens, index: int = 0) -> Floats:
         """Pooled states [dim] of one text, the one at `index`."""
         with self._room(tokens, index):
-            row: Floats = self._batch([tokens])[0]
+            row: Floats = self._batch([tokens], [index])[0]
         return row
 
     @contextmanager
@@ -187,19 +196,36 @@ class GraphEncoder(LocalEncoder):
         from embedcode.engine import memory
 
         with self._turn:
-            need, have = memory.attended(self.spec, tokens.used), memory.available()
-            if need > have:
-                raise memory.no_room(index, tokens.used, need, have, self.spec.name)
+            if tokens.used > self._longest:
+                need, have = memory.attended(self.spec, tokens.used), memory.available()
+                if need > have:
+                    raise memory.no_room(index, tokens.used, need, have, self.spec.name)
             yield
+            if self._session.keeps:
+                self._longest = max(self._longest, tokens.used)
 
-    def _batch(self, tokens: Sequence[Tokens]) -> Floats:
-        """Pooled states [n, dim] of texts that run together."""
+    def _batch(self, tokens: Sequence[Tokens], places: Sequence[int]) -> Floats:
+        """Pooled states [n, dim] of texts that run together; `places` are where an error says that they are."""
         import numpy as np
 
-        states = self._ran(tokens)
-        return np.stack([self._pooled(states[row, : e.used], e.prompt) for row, e in enumerate(tokens)])
+        each = zip(self._ran(tokens, places), tokens, strict=True)
+        return np.stack([self._pooled(states[: entry.used], entry.prompt) for states, entry in each])
 
-    def _ran(self, tokens: Sequence[Tokens]) -> Floats:
+    def _ran(self, tokens: Sequence[Tokens], places: Sequence[int]) -> list[Floats]:
+        """States [longest, dim] of each, which run together, or by halves where a card has no room for all."""
+        try:
+            return list(self._states(tokens))
+        except MemoryError:
+            if len(tokens) == 1:
+                raise EncodeError(
+                    f"Input {places[0]} has {tokens[0].used:,} tokens, for which {self._session.place} has no memory "
+                    f"beside {self.spec.name}: cut it by max_tokens and truncate.",
+                    places[0],
+                ) from None
+        half = len(tokens) // 2
+        return self._ran(tokens[:half], places[:half]) + self._ran(tokens[half:], places[half:])
+
+    def _states(self, tokens: Sequence[Tokens]) -> Floats:
         """States [n, longest, dim] of texts that run together."""
         import numpy as np
 

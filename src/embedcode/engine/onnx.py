@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import redirect_stdout, suppress
 from ctypes import CDLL
 from importlib import metadata
@@ -29,6 +30,8 @@ _LIBRARIES = {
     "cuda": "CUDA and cuDNN (`pip install 'onnxruntime-gpu[cuda,cudnn]'`)",
 }
 _ELSE = "set device to cpu"
+_FULL = re.compile(r"failed to allocate memory|out ?of ?memory|bad_?alloc", re.IGNORECASE)
+"""What ONNX Runtime, CUDA and C++ say where there is no room."""
 
 
 def library() -> Any:
@@ -64,7 +67,7 @@ def load(spec: Spec, threads: int, device: str, precision: str) -> Session:
         name = "cpu"
     for wish in PROVIDERS if name == "auto" else [name]:
         if wish == "cpu":
-            return Session(_runner(spec, _session(ort, spec, [PROVIDERS["cpu"]], 1)))
+            return Session(_runner(spec, _session(ort, spec, [PROVIDERS["cpu"]], 1)), keeps=True)  # in its arena
         try:
             return Session(_runner(spec, _on_card(ort, spec, wish, int(card or 0), threads)), BUDGET, wish)
         except ModelError:
@@ -149,12 +152,19 @@ def _opened(ort: Any, spec: Spec, providers: list[Any], threads: int) -> Any:
 
 
 def _runner(spec: Spec, session: Any) -> Any:
-    def batch(ids: Any, mask: Any) -> Floats:
-        states: Floats = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+    def run(given: dict[str, Any]) -> Floats:
+        try:
+            states: Floats = session.run(None, given)[0]
+        except Exception as error:
+            if _FULL.search(str(error)):
+                raise MemoryError(_line(error)) from None
+            raise
         return states
 
+    def batch(ids: Any, mask: Any) -> Floats:
+        return run({"input_ids": ids, "attention_mask": mask})
+
     def one(ids: Any, mask: Any) -> Floats:
-        states: Floats = session.run(None, {"input_ids": ids[0]})[0]
-        return states[None]
+        return run({"input_ids": ids[0]})[None]
 
     return batch if spec.batched else one
