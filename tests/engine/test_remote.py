@@ -455,8 +455,43 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or (0 if same else 4
 def test_a_body_that_is_too_large_is_sent_in_halves(serve: Serve) -> None:
     server = serve()
     server.answer = lambda asked: server.error(413, "too large") if len(asked.body.get("input", "")) > 3 else None
-    found = load(server.url).encode(TEXTS * 3, Role.PASSAGE)
+    encoder = load(server.url)
+    found = encoder.encode(TEXTS * 3, Role.PASSAGE)
     np.testing.assert_allclose(found, expected(server, TEXTS * 3, "passage"), atol=1e-6)
+    server.asked.clear()
+    encoder.encode(TEXTS * 3, Role.PASSAGE)
+    assert [len(asked.body["input"]) for asked in server.embeddings] == [3] * 4, "it was told its size before"
+
+
+def test_a_text_that_is_refused_makes_no_request_smaller(serve: Serve) -> None:
+    server = serve()
+    server.answer = lambda asked: server.error(400, "no") if "bad" in asked.body.get("input", "") else None
+    encoder = load(server.url)
+    with pytest.raises(EncodeError, match="Input 5 "):
+        encoder.encode([*TEXTS, "x", "bad", "y", "z"], Role.PASSAGE)
+    server.asked.clear()
+    encoder.encode(TEXTS * 2, Role.PASSAGE)
+    assert [len(asked.body["input"]) for asked in server.embeddings] == [8]
+
+
+def test_many_texts_are_worth_all_requests_of_a_server_that_is_quick(serve: Serve) -> None:
+    """An index sent one request of 32 texts at a time. Of a slow server the last would not be waited for."""
+    for delay, quick in ((0.0, True), (0.5, False)):
+        server = serve(delay=delay)
+        encoder = load(server.url)
+        assert encoder.bulk == 1, "nobody knows yet"
+        encoder.encode(TEXTS * 2, Role.PASSAGE)
+        assert encoder.bulk == (BATCH * IN_FLIGHT if quick else 1)
+
+
+@pytest.mark.parametrize("truncate", ["MIDDLE", "end"])
+def test_which_end_is_cut_is_checked_here(serve: Serve, truncate: Any) -> None:
+    """It was sent as it stood, and a server that knows no such field was asked again without."""
+    encoder = load(serve().url)
+    with pytest.raises(UsageError, match=f"truncate '{truncate}' is none of NONE, START, END"):
+        encoder.encode(["x"], Role.PASSAGE, truncate=truncate)
+    (plain,), (named,) = (encoder.tokenize(["x"], Role.PASSAGE, truncate=one) for one in ("END", Truncate.END))
+    assert plain == named
 
 
 def test_dimensions_are_what_the_server_cuts_to(serve: Serve) -> None:

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 from embedcode.errors import UsageError
-from embedcode.types import Role
+from embedcode.types import Role, Truncate
 
 
 def listed(texts: Iterable[str] | Iterable[Sequence[int]]) -> Sequence[str] | Sequence[Sequence[int]]:
@@ -37,6 +37,14 @@ def role_of(given: str) -> Role:
         return Role(given)
     except ValueError:
         raise UsageError(f"role {given!r} is none of {', '.join(Role)}.") from None
+
+
+def truncate_of(given: str) -> Truncate:
+    """UsageError for what is none."""
+    try:
+        return Truncate(given)  # a plain string is equal to a member and is not one
+    except ValueError:
+        raise UsageError(f"truncate {given!r} is none of {', '.join(Truncate)}.") from None
 
 
 def spans_of(given: Iterable[Sequence[int]]) -> list[tuple[int, int]]:

@@ -28,6 +28,8 @@ GOLDEN_COSINE = 0.99
 """The shipped int8 graph reaches .997; one that saturates (8-bit weights without VNNI) fell to .977 on single texts."""
 LONG = 2048
 """Tokens above which a text is run while no other such text is, and only where it has room."""
+EACH = 8
+"""Texts for each thread: of fewer some threads wait for the last, and all are no more than half a second of work."""
 SORTED = 4096
 """Texts that are sorted by length together where they run in batches: of more, more are alike."""
 
@@ -93,7 +95,9 @@ class GraphEncoder(LocalEncoder):
     @property
     def bulk(self) -> int:
         # Only what may run on a card is loaded to answer: there may be nothing to embed.
-        return SORTED if self.spec.batched and self._device != "cpu" and self._session.budget else 1
+        if self.spec.batched:
+            return SORTED if self._device != "cpu" and self._session.budget else 1
+        return EACH * self._threads
 
     def forward(self, tokens: Sequence[Tokens]) -> Floats:
         import numpy as np

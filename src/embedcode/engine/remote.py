@@ -6,9 +6,11 @@ It has no tokenizer: sizes are estimates, and the server itself says what is too
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from threading import Lock
 
@@ -16,7 +18,7 @@ from embedcode.engine.address import Address
 from embedcode.engine.embeddings import TOO_LONG, Embeddings
 from embedcode.engine.encoder import PROBE, Check, Conditions, accepted
 from embedcode.engine.endpoint import DENIED, Answer, Call, Endpoint
-from embedcode.engine.given import listed, role_of
+from embedcode.engine.given import listed, role_of, truncate_of
 from embedcode.engine.pool import Pool
 from embedcode.engine.served import NOT_TOLD, Served, keep, kept, told
 from embedcode.engine.tokens import printable, too_long
@@ -31,6 +33,9 @@ BATCH_BYTES = 256_000
 """Of their UTF-8; proxies commonly take a body of 1 MB."""
 IN_FLIGHT = 4
 """Requests at a time."""
+BULK_SECONDS = 10
+"""What all of them may take together where there are many texts: a kill loses that, and of a slow server's requests the
+last would take longer than an answer is waited for."""
 CHARACTERS = 3.5
 """A token, for estimates: code has 3 to 4, English 4 to 5."""
 SAME = 0.999
@@ -72,6 +77,10 @@ class RemoteEncoder:
         """Whether the server itself was asked, and not only the file of an earlier time."""
         self._told = False
         """Whether space, dim or build were told, and must hold from then on."""
+        self._most = BATCH
+        """Texts of one request; fewer where a server took parts of one that it had refused."""
+        self._pace = inf
+        """Seconds a text, of the last call."""
         self._calls: set[Call] = set()
         self._pool = Pool(IN_FLIGHT)
 
@@ -83,6 +92,11 @@ class RemoteEncoder:
     def max_tokens(self) -> int:
         """As the server tells, else more than any text has."""
         return self._known.max_tokens
+
+    @property
+    def bulk(self) -> int:
+        """Texts that one call of `forward` is worth where there are many: all requests that are under way at a time."""
+        return BATCH * IN_FLIGHT if self._pace * BATCH * IN_FLIGHT <= BULK_SECONDS else 1
 
     @property
     def space(self) -> str:
@@ -121,7 +135,7 @@ class RemoteEncoder:
         texts = listed(texts)
         if max_tokens is not None:
             raise UsageError(f"{self.address.url} cuts at its own limit only: leave max_tokens {max_tokens} out.")
-        role = role_of(role)
+        role, truncate = role_of(role), truncate_of(truncate)
         prompt, told = self._prompt(role, instruction)
         return [self._entry(index, text, prompt, role, truncate, told) for index, text in enumerate(texts)]
 
@@ -136,7 +150,9 @@ class RemoteEncoder:
         try:
             served = self._ask(call)
             self._check_instructions(served, entries)
+            start = time.monotonic()
             parts = self._parts(served, entries, call)
+            self._pace = (time.monotonic() - start) / max(1, len(entries))
             return np.concatenate([np.empty((0, served.dim), np.float32), *parts])
         except BaseException:
             call.end()  # what else is under way is waited for by nobody
@@ -182,8 +198,6 @@ class RemoteEncoder:
 
     def checks(self) -> list[Check]:
         """What `embedcode doctor` looks at."""
-        import time
-
         served = self._ask(Call())
         limit = "a limit it does not tell" if served.max_tokens == NOT_TOLD else f"{served.max_tokens} tokens"
         query, passage = (self.encode([PROBE], role)[0] for role in Role)
@@ -272,7 +286,7 @@ class RemoteEncoder:
 
     def _parts(self, served: Served, entries: Sequence[RemoteTokens], call: Call) -> list[Floats]:
         """Vectors of each request, in order, with several under way."""
-        batches = list(_batches(entries))
+        batches = list(_batches(entries, self._most))
         if len(batches) == 1:
             return [self._vectors(served, entries, 0, call)]
         waiting = [self._pool.own.submit(self._vectors, served, entries[b], b.start, call) for b in batches]
@@ -295,7 +309,9 @@ class RemoteEncoder:
                 raise self._refusal(served, answer, batch[0], first, call)
             half = len(batch) // 2
             halves = (batch[:half], first), (batch[half:], first + half)
-            return np.concatenate([self._vectors(served, part, at, call) for part, at in halves])
+            vectors = np.concatenate([self._vectors(served, part, at, call) for part, at in halves])
+            self._most = min(self._most, len(batch) - half)  # no text was the reason: it was their number
+            return vectors
         rows = self._embeddings.rows(answer, len(batch))
         if rows.shape[1] != served.dim:
             with suppress(OSError):  # a home that cannot be written
@@ -353,13 +369,13 @@ def key(address: Address) -> str:
     return found
 
 
-def _batches(entries: Sequence[RemoteTokens]) -> Iterator[slice]:
-    """Consecutive texts with the same settings, within BATCH and BATCH_BYTES; a longer text goes alone."""
+def _batches(entries: Sequence[RemoteTokens], most: int) -> Iterator[slice]:
+    """Consecutive texts with the same settings, `most` of them and BATCH_BYTES; a longer text goes alone."""
     start = size = 0
     for at, entry in enumerate(entries):
         length = len(entry.text.encode())
         same = _settings(entry) == _settings(entries[start])
-        if at > start and (not same or at - start == BATCH or size + length > BATCH_BYTES):
+        if at > start and (not same or at - start == most or size + length > BATCH_BYTES):
             yield slice(start, at)
             start, size = at, 0
         size += length

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from embedcode.engine.given import number_of
+from embedcode.engine.given import number_of, truncate_of
 from embedcode.errors import ModelError, UsageError
 from embedcode.types import InputError, Tokens, Truncate
 
@@ -117,10 +117,7 @@ class TextTokenizer:
         Errors count inputs from `first`. A prompt is never cut off: START cuts the text behind it. UsageError where
         `max_tokens` leaves no room beside prompt and special tokens.
         """
-        try:
-            truncate = Truncate(truncate)  # a plain string is equal to a member and is not one
-        except ValueError:
-            raise UsageError(f"truncate {truncate!r} is none of {', '.join(Truncate)}.") from None
+        truncate = truncate_of(truncate)
         limit = self._max_tokens if max_tokens is None else min(number_of("max_tokens", max_tokens), self._max_tokens)
         least = sum(map(len, self._special)) + (len(self._ids_of(prompt)) if prompt else 0)
         if least >= self._max_tokens:

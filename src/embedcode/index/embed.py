@@ -61,8 +61,8 @@ def embed_all(store: Store, encoder: Encoder, cache: VectorCache, progress: Prog
     """Embed every chunk that lacks a vector; the next batch is prepared while one is computed."""
 
     def pending() -> Iterator[list[Pending]]:
-        size, after = max(BATCH, getattr(encoder, "bulk", 1)), 0
-        while batch := store.pending(size, after):
+        after = 0
+        while batch := store.pending(max(BATCH, getattr(encoder, "bulk", 1)), after):
             after = batch[-1].id
             yield batch
 
@@ -128,6 +128,8 @@ def _embed(
                 finish()
             if deadline is not None and time.monotonic() > deadline:
                 break
+        while waiting:
+            finish()
     except KeyboardInterrupt:
         progress = None  # which may raise something of its own, such as that there is more to do
         if (interrupt := getattr(encoder, "interrupt", None)) is not None:  # a server may take minutes
