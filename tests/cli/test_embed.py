@@ -192,6 +192,26 @@ def test_an_output_that_cannot_be(call: Run, out: str, part: str) -> None:
     assert part in done.stderr.decode()
 
 
+def test_an_error_of_the_model_is_not_one_of_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`out.npy cannot be written: Cannot allocate memory` was said where it was the model that had no memory."""
+    out, row = tmp_path / "out.npy", np.ones((1, 3), np.float32)
+    with pytest.raises(OSError, match="of the model"), Growing.at(out, 2, "key", "build", 3, "<f4") as file:
+        file.write(row, [None])
+        raise OSError(12, "of the model")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("embedcode.cli.growing.os.fsync", full)
+    with (
+        pytest.raises(UsageError, match=r"out\.npy cannot be written: No space left on device"),
+        Growing.at(out, 2, "key", "build", 3, "<f4") as file,
+    ):
+        assert file.done == 1
+        file.write(row, [None])
+    assert not out.exists()
+
+
 def test_a_model_that_does_not_exist(call: Run) -> None:
     done = call("embed", "--role", "query", "--text", "x", "--model", "nowhere")
     assert done.returncode == 2

@@ -18,6 +18,7 @@ from layouts import LAYOUTS
 
 import embedcode
 from embedcode import Role
+from embedcode.engine import network
 from embedcode.errors import ModelError
 
 Damage = Callable[[Path], object]
@@ -193,6 +194,16 @@ def test_a_pickle_is_not_loaded(tmp_path: Path, folder: Callable[[str], Path]) -
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     message = fault(copy)
     assert "pytorch_model.bin" in message and "safetensors" in message
+
+
+def test_weights_that_cannot_be_mapped(folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a limit of the address space: a traceback, and of `embed` that its output cannot be written."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(network.mmap, "mmap", full)
+    assert "model.safetensors cannot be mapped (Cannot allocate memory): " in fault(folder("minilm"))
 
 
 def test_weights_of_another_shape_are_told_in_int8_too(tmp_path: Path, folder: Callable[[str], Path]) -> None:

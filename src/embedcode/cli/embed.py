@@ -130,10 +130,6 @@ def embed(
             _write(Path(out), encoder, reader, pack, key)
     except EncodeError as error:
         raise UsageError(f"{wanted[error.index].place}: {_worded(str(error), error.index)}") from None
-    except OSError as error:
-        if out is None:
-            raise
-        raise UsageError(f"{out} cannot be written: {error.strerror}") from None
     for remark in encoder.remarks():
         output.note(remark)
     if reader.cut:

@@ -35,6 +35,7 @@ class Growing:
     """`rows` vectors to come in `path`, .npy or .jsonl; `done` of them are there from an earlier run."""
 
     def __init__(self, path: Path, rows: int, file: IO[bytes], dim: int, dtype: str) -> None:
+        self._path = path
         self.rows = rows
         self.done = 0
         self._json = path.suffix == ".jsonl"
@@ -54,32 +55,39 @@ class Growing:
         """
         part, note = _beside(path)
         wanted = {"key": key, "build": build}
-        if noted(note) != wanted:
-            if part.exists() and part.stat().st_size > LEAST:
-                raise UsageError(
-                    f"{path} was begun with other texts, options or model: give those again, or remove {part} to begin "
-                    "again"
-                )
-            part.unlink(missing_ok=True)
-            note.write_text(json.dumps(wanted), "utf-8")
-        part.touch()
-        with part.open("r+b") as file:
-            grown = cls(path, rows, file, dim, dtype)
+        with _writing(path):  # and not around what is computed in between, whose errors are others
+            if noted(note) != wanted:
+                if part.exists() and part.stat().st_size > LEAST:
+                    raise UsageError(
+                        f"{path} was begun with other texts, options or model: give those again, or remove {part} to "
+                        "begin again"
+                    )
+                part.unlink(missing_ok=True)
+                note.write_text(json.dumps(wanted), "utf-8")
+            part.touch()
+            file = part.open("r+b")
+        try:
+            with _writing(path):
+                grown = cls(path, rows, file, dim, dtype)
             yield grown
-            file.flush()
-            os.fsync(file.fileno())
+        finally:
+            with _writing(path), file:
+                file.flush()
+                os.fsync(file.fileno())
         if grown.done == rows:
-            part.replace(path)
-            note.unlink()
+            with _writing(path):
+                part.replace(path)
+                note.unlink()
 
     def write(self, vectors: NDArray[Any], ids: Sequence[Any]) -> None:
         """Append rows, with the id of each, or None."""
         if self._json:
-            lines = json_lines(vectors, ids, self.done)
-            self._file.write("".join(f"{line}\n" for line in lines).encode())
+            raw = "".join(f"{line}\n" for line in json_lines(vectors, ids, self.done)).encode()
         else:
-            self._file.write(vectors.tobytes())
-        self._file.flush()
+            raw = vectors.tobytes()
+        with _writing(self._path):
+            self._file.write(raw)
+            self._file.flush()
         self.done += len(vectors)
 
     def _find_done(self) -> None:
@@ -100,6 +108,15 @@ class Growing:
             end = len(self._header) + self.done * self._row
         file.truncate(end)
         file.seek(end)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What keeps a file from being written, such as a full disk, is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _beside(path: Path) -> tuple[Path, Path]:

@@ -56,8 +56,14 @@ class Tensors:
         if entry.dtype not in _DTYPES or (entry.dtype == "I8" and not codes):
             raise ModelError(f"{entry.file} holds {entry.dtype} weights, which are not read here: use bf16 or fp32.")
         if entry.file not in self._maps:
-            with entry.file.open("rb") as file:
-                self._maps[entry.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            try:
+                with entry.file.open("rb") as file:
+                    self._maps[entry.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except OSError as error:  # under a limit of the address space, for one, which mapped files count against
+                raise ModelError(
+                    f"{entry.file} cannot be mapped ({error.strerror}): see that it may be read, and that `ulimit -v` "
+                    "leaves room for it."
+                ) from None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given buffer is not writable")  # nor is it written
             flat = torch.frombuffer(
