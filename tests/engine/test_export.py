@@ -186,12 +186,21 @@ def batched(exported: Exported) -> GraphEncoder:
 
 def test_a_vector_is_the_same_alone_and_in_any_batch(exported: Exported, batched: GraphEncoder) -> None:
     alone = load(str(exported("sfr-mistral", "onnx", True)), threads=1)
-    assert batched.bulk >= 1024 > 1 == alone.bulk
+    assert batched.bulk >= 1024 > alone.bulk
     texts = [text for number in range(12) for text in (*TEXTS, f"value_{number} = " + "x + " * number)]
     together = batched.encode(texts, Role.PASSAGE)
     assert (together * alone.encode(texts, Role.PASSAGE)).sum(1).min() >= 0.9999
     assert batched.padding > 0 and alone.padding == 0
     assert together.shape == (len(texts), batched.dim)
+
+
+def test_before_a_card_several_threads_tokenise_though_it_was_found_by_auto(
+    batched: GraphEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedcode.engine.encoder.cores", lambda: 8)
+    found = GraphEncoder(batched.spec, 1, "auto")
+    found.__dict__["_session"] = batched._session
+    assert (found._readers, GraphEncoder(batched.spec, 1)._readers) == (7, 1)
 
 
 def test_padding_is_counted_and_little_on_real_code(batched: GraphEncoder) -> None:

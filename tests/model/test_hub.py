@@ -68,7 +68,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     files = {
         name: name.encode() for name in ("config.json", "model.safetensors", "modules.json", "1_Pooling/config.json")
     }
-    mine = type("Mine", (Hub,), {"files": files | {"code.py": b"", "README.md": b""}, "lost": set(), "asked": []})
+    mine = type(
+        "Mine",
+        (Hub,),
+        {"files": files | {"code.py": b"", "README.md": b"", "LICENSE.txt": b""}, "lost": set(), "asked": []},
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), mine)
     url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", url)
@@ -92,10 +96,13 @@ def test_the_hub_is_asked_until_all_of_a_model_is_here_and_then_no_more(hub: typ
     hub.lost.clear()
     folder = find(NAME)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert found == {"config.json", "model.safetensors", "modules.json", "1_Pooling/config.json"}
-    hub.asked.clear()
-    assert find(NAME) == folder
-    assert hub.asked == []
+    assert found == hub.files.keys() - {"code.py"}
+    for name in ("", "README.md"):  # which was not fetched before
+        if name:
+            (folder / name).unlink()
+        hub.asked.clear()
+        assert find(NAME) == folder
+        assert hub.asked == []
 
 
 def test_an_adapter_that_is_here_is_found(hub: type[Hub]) -> None:

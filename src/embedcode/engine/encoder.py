@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
+from itertools import accumulate, islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -59,13 +61,10 @@ class Conditions:
 class LocalEncoder(ABC):
     """An Encoder (types.py) over a tokenizer of its own."""
 
-    def __init__(self, conditions: Conditions, tokenizer: TextTokenizer, device: str) -> None:
+    def __init__(self, conditions: Conditions, tokenizer: TextTokenizer) -> None:
         self.conditions = conditions
         self._tokenizer = tokenizer
         self._block = BLOCK
-        # A card computes faster than one core reads: MiniLM by ten times.
-        self._readers = max(1, cores() - 1) if device.startswith(("cuda", "tensorrt")) else 1
-        """Threads that tokenise at a time."""
         self._counting = Lock()
         self.repaired = 0
         """Rows that were not finite and were computed again alone, in fp32 where the engine can."""
@@ -73,6 +72,16 @@ class LocalEncoder(ABC):
     @property
     def dim(self) -> int:
         return self.conditions.dim
+
+    @property
+    @abstractmethod
+    def _on_card(self) -> bool:
+        """Where it really runs, which `auto` does not say."""
+
+    @cached_property
+    def _readers(self) -> int:
+        """Threads that tokenise at a time. A card computes faster than one core reads: MiniLM by ten times."""
+        return max(1, cores() - 1) if self._on_card else 1
 
     @property
     def builds(self) -> bool:
@@ -181,15 +190,8 @@ class LocalEncoder(ABC):
         if entry.truncated:
             raise EncodeError(file_too_long(entry), 0)
         places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
+        inside = _inside(places, parts)
         states = self._states_of(entry, exact=False)
-        inside: list[slice] = []
-        for number, (start, end) in enumerate(parts):
-            own = [i for i, (a, b) in enumerate(places) if a < end and b > start]
-            if not own:
-                raise EncodeError(
-                    f"Input {number} is the span {start}:{end}, which has no token: leave it out.", number
-                )
-            inside.append(slice(own[0], own[-1] + 1))
         rows = np.array([self._pooled(states[own], 0) for own in inside], np.float32).reshape(len(parts), self.dim)
         return self._guarded(
             unit(rows), lambda number: self._pooled(self._states_of(entry, exact=True)[inside[number]], 0)
@@ -287,3 +289,17 @@ class LocalEncoder(ABC):
                 f"{self.conditions.name} does not declare dimensions {dimensions} (it declares {sizes}): ask for one "
                 "of these, or force it by embedcode.cut(vectors, dimensions)."
             )
+
+
+def _inside(places: Sequence[tuple[int, int]], parts: Sequence[tuple[int, int]]) -> list[slice]:
+    """Which tokens each part of a text has; EncodeError for a part without one."""
+    own = [number for number, (_, end) in enumerate(places) if end]  # neither of the prompt nor special
+    ends = list(accumulate((places[number][1] for number in own), max))
+    starts = list(accumulate((places[number][0] for number in reversed(own)), min))[::-1]
+    found = []
+    for number, (start, end) in enumerate(parts):
+        first, last = bisect_right(ends, start), bisect_left(starts, end)
+        if end <= start or first >= last:  # an empty part within a token has none either
+            raise EncodeError(f"Input {number} is the span {start}:{end}, which has no token: leave it out.", number)
+        found.append(slice(own[first], own[last - 1] + 1))
+    return found

@@ -56,7 +56,7 @@ class GraphEncoder(LocalEncoder):
     ) -> None:
         conditions = Conditions(spec.name, spec.dim, spec.max_tokens, spec.prompts, spec.instruction, spec.dimensions)
         tokenizer = TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
-        super().__init__(conditions, tokenizer, device if spec.batched else "cpu")
+        super().__init__(conditions, tokenizer)
         self.spec = spec
         if spec.batched:
             self._block = SORTED
@@ -93,11 +93,13 @@ class GraphEncoder(LocalEncoder):
         return self.spec.batched and not self._device.startswith(("cpu", "cuda"))
 
     @property
+    def _on_card(self) -> bool:
+        # Only what may run on one is loaded to answer: there may be nothing to embed.
+        return self.spec.batched and self._device != "cpu" and self._session.budget > 0
+
+    @property
     def bulk(self) -> int:
-        # Only what may run on a card is loaded to answer: there may be nothing to embed.
-        if self.spec.batched:
-            return SORTED if self._device != "cpu" and self._session.budget else 1
-        return EACH * self._threads
+        return SORTED if self._on_card else EACH * self.streams
 
     def forward(self, tokens: Sequence[Tokens]) -> Floats:
         import numpy as np

@@ -50,7 +50,7 @@ class TorchEncoder(LocalEncoder):
             checkpoint.dimensions,
         )
         tokenizer = TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos, checkpoint.rows)
-        super().__init__(conditions, tokenizer, "cuda" if device == "auto" else device)
+        super().__init__(conditions, tokenizer)
         self.checkpoint = checkpoint
         self.asked = precision
         """The precision that was asked for; "" leaves it to the trial."""
@@ -72,6 +72,10 @@ class TorchEncoder(LocalEncoder):
     def may_take_card(self) -> bool:
         """Whether weights go to a card, whose room is looked at as they are loaded, or with `auto` perhaps do."""
         return self._wanted != "cpu"
+
+    @property
+    def _on_card(self) -> bool:
+        return self._device != "cpu"
 
     @property
     def bulk(self) -> int:

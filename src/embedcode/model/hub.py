@@ -14,7 +14,9 @@ from embedcode.errors import ModelError
 from embedcode.files import is_folder
 
 FILES = ("*.json", "*.safetensors", "*/config.json", "*/*.safetensors")
-"""Code and pickles of a checkpoint are never fetched."""
+"""What a model is read from. Code and pickles of a checkpoint are never fetched."""
+TERMS = ("README.md", "LICENSE*", "NOTICE*")
+"""Fetched beside it, since its licence is told from them; a copy without them is whole."""
 
 KEPT = "models--"
 """What the hub's cache puts before a name, whose / is -- there."""
@@ -89,7 +91,7 @@ def _downloaded(name: str) -> Path:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+        return Path(snapshot_download(name, allow_patterns=[*FILES, *TERMS]))
     except GatedRepoError:
         raise ModelError(f"{name} needs its licence accepted: do so on its page, then run `hf auth login`.") from None
     except RepositoryNotFoundError:
