@@ -20,12 +20,13 @@ Card = Callable[..., str]
 def text(world: Path) -> Card:
     """text({...}, key=...): the card of a model with one data set: fields of the set, keys of the recipe."""
 
-    def text(of_set: dict[str, Any] | None = None, **values: Any) -> str:
+    def text(of_set: dict[str, Any] | None = None, of_meta: dict[str, Any] | None = None, **values: Any) -> str:
         recipe = Recipe(world, "m", "base", **{"steps": 12, "warmup": 2, **values})
         one = mix.Set(Data("one", ("one.jsonl",)), 0, 64, 1.0, **(of_set or {}))
         meta = {
             "parameters": 1, "steps": recipe.steps, "made": {}, "ndcg@10": {"before": {}, "after": {}},
-            "trained in": "fp32", "base read": "", "pairs that lack negatives": "",
+            "trained in": "fp32", "base read": "", "pairs that lack negatives": "", "compared with": ["a", "b-1"],
+            **(of_meta or {}),
         }  # fmt: skip
         return card.text(recipe, Checkpoint.read(world / "base"), mix.Mix((one,), []), meta)
 
@@ -53,7 +54,8 @@ def test_what_was_left_out_for_its_licence_is_counted(text: Card) -> None:
 def test_what_was_left_out_is_what_the_recipe_leaves_out(text: Card) -> None:
     said = text(never=("tasks/a", "tasks/b-*"), held_out="held.toml")
     assert "is in `data/never.toml` or is held out (`held.toml`), and" in said
-    assert "the run was steered by, and of `tasks/a`, `tasks/b-*`." in said
+    assert "a text, or nearly, of the tasks `a`, `b-1`." in said, "the folders that there were, not the patterns"
+    assert "is in `data/never.toml`; no task was compared with." in text(of_meta={"compared with": []})
     assert "CoIR" not in said and "held out" not in text()
     assert "`data/never.toml` (but for CoIR's train splits, which this regime allows), and" in text(regime="in-domain")
 

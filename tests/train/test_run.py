@@ -108,6 +108,7 @@ def test_meta_and_card_say_what_it_is(trained: Outcome) -> None:
     assert sum(one["pairs"] for one in sources) == 96 + 32
     assert {one["licence"] for one in sources} == {licence for one in meta["data"] for licence in one["licences"]}
     assert meta["steps"] == 60 and meta["licence"] == "Apache-2.0"
+    assert meta["compared with"] == ["toys"]
     card = (trained.folder / "README.md").read_text()
     for heading in ("Intended use", "Training data", "Figures", "Limits", "Explainability", "Bias", "Privacy"):
         assert f"\n## {heading}\n" in card

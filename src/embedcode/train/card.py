@@ -21,7 +21,7 @@ def text(recipe: Recipe, checkpoint: Checkpoint, mix: Mix, meta: Mapping[str, An
         _head(recipe),
         _use(recipe, checkpoint),
         _model(recipe, checkpoint, meta),
-        _data(recipe, mix),
+        _data(recipe, mix, meta),
         _training(recipe, meta),
         _figures(meta),
         _limits(recipe, checkpoint),
@@ -70,7 +70,7 @@ def _model(recipe: Recipe, checkpoint: Checkpoint, meta: Mapping[str, Any]) -> s
     return "## Model\n\n" + _table(("what", "value"), rows)
 
 
-def _data(recipe: Recipe, mix: Mix) -> str:
+def _data(recipe: Recipe, mix: Mix, meta: Mapping[str, Any]) -> str:
     rows = [
         (
             one.data.name,
@@ -87,11 +87,11 @@ def _data(recipe: Recipe, mix: Mix) -> str:
     others = f" Other licences are those beside {', '.join(recipe.licences)}." if recipe.licences else ""
     coir = " (but for CoIR's train splits, which this regime allows)" if recipe.regime == "in-domain" else ""
     held = f" or is held out (`{recipe.held_out}`)" if recipe.held_out else ""
-    clear = f", and of {', '.join(f'`{one}`' for one in recipe.never)}" if recipe.never else ""
+    tasks = ", ".join(f"`{one}`" for one in meta["compared with"])
+    clear = f", and those with a text, or nearly, of the tasks {tasks}" if tasks else "; no task was compared with"
     return (
         f"## Training data\n\n{table}\n\nRegime: {recipe.regime}. Left out are pairs whose source is in "
-        f"`data/never.toml`{coir}{held}, and those with a text, or nearly, of the tasks the run was steered by{clear}."
-        + others
+        f"`data/never.toml`{coir}{held}{clear}." + others
     )
 
 

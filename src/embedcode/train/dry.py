@@ -105,7 +105,7 @@ def _tell_rest(recipe: Recipe, steps: int, tell: Callable[[str], None]) -> None:
     if said := undecayed(recipe, steps):
         tell(said)
     for name, written in (("never", recipe.never), ("evaluate", recipe.evaluate)):
-        if missing := [pattern for pattern in written if not recipe.tasks((pattern,))]:
+        if missing := [one for one in written if not any(place.is_dir() for place in recipe.tasks((one,)))]:
             tell(f"{name}: {', '.join(missing)} matches no folder in {recipe.folder}; a run refuses that")
 
 

@@ -125,6 +125,7 @@ def about(
             }
             for one in mix.sets
         ],
+        "compared with": [place.name for place in recipe.tasks((*recipe.evaluate, *recipe.never))],
         "steps": outcome.steps,
         "ndcg@10": {"before": score.means(outcome.before), "after": score.means(outcome.after)},
         "ndcg@10 computed in": outcome.computed,
