@@ -98,6 +98,14 @@ def test_a_circle_of_inheritance_ends(tmp_path: Path) -> None:
         read(written(tmp_path / "sub", "inherits: ../p.yaml\n"))
 
 
+def test_a_pattern_means_no_file_that_a_writer_has_beside_its_output(tmp_path: Path) -> None:
+    """`data synthesize` keeps a journal there, and a writer that was killed leaves half a file."""
+    for name in ("one.jsonl", "two.jsonl.gz", "one.jsonl.journal", ".one.jsonl.77.part", "x.jsonl.part"):
+        written(tmp_path, "", name)
+    got = read(written(tmp_path, f"{LEAST}data: [{{name: x, files: ['*.jsonl*']}}]\n"))
+    assert [path.name for path in got.places(got.data[0])] == ["one.jsonl", "two.jsonl.gz"]
+
+
 def test_the_7b_recipe_is_the_published_one() -> None:
     got = read(ROOT / "recipes" / "nv_embedcode_7b.yaml")
     assert got.lora is not None

@@ -22,6 +22,8 @@ MOST_PARENTS = 8
 """Recipes that inherit one another, so that a circle ends."""
 LONGEST_NAME = 200
 """Bytes of a data set's name: a file's has at most 255, and a run's files put words around it."""
+UNFINISHED = (".part", ".journal")
+"""Of files that a writer has beside its output: no pattern means them, and they hold no pairs."""
 _SHOWN = 60
 """Characters of a wrong value in a message."""
 
@@ -200,7 +202,8 @@ class Recipe:
         if path.exists() or not any(letter in pattern for letter in "*?["):
             return [path]
         above = next(folder for folder in path.parents if folder.exists())
-        return sorted(above.glob(str(path.relative_to(above))))
+        found = above.glob(str(path.relative_to(above)))
+        return sorted(path for path in found if not path.name.startswith(".") and path.suffix not in UNFINISHED)
 
 
 def read(path: Path) -> Recipe:
