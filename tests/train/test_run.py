@@ -238,6 +238,26 @@ def test_a_folder_with_a_run_is_not_taken_again_or_by_another_recipe(recipe: Rec
     assert all(torch.equal(one, before[name]) for name, one in weights(out).items())
 
 
+def test_a_run_goes_on_from_the_base_that_it_was_begun_from(recipe: Recipes, world: Path, tmp_path: Path) -> None:
+    """Adapters of one base fit another of its shape, and the scores of the one are no figures of the other."""
+    place, out = tmp_path / "base", tmp_path / "out"
+    shutil.copytree(world / "base", place)
+    path = recipe("moved", base=str(place), steps=1, save_every=1)
+    first = go(path, out)
+    tensors = load_file(place / "model.safetensors")
+    save_file({name: one * 1.5 for name, one in tensors.items()}, place / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match=r"was begun from other weights than .*base has now: put those back, or give"):
+        Run(read(path), out, resume=True, tell=lambda line: None)
+    plan = json.loads((out / "plan.json").read_text())
+    (out / "plan.json").write_text(json.dumps({name: one for name, one in plan.items() if name != "base"}))
+    Run(read(path), out, resume=True, tell=lambda line: None)  # of a version that did not note it: it does from now on
+    assert json.loads((out / "plan.json").read_text())["base"] != plan["base"]
+    assert go(path, out, resume=True).before != first.before
+    save_file(tensors, place / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match="was begun from other weights"):
+        Run(read(path), out, resume=True, tell=lambda line: None)
+
+
 @pytest.mark.parametrize("table", ["", "lora", "data"])
 def test_a_run_of_a_version_whose_recipes_had_another_key_says_so(recipe: Recipes, tmp_path: Path, table: str) -> None:
     path = recipe("later", evaluate=[], lora={"rank": 4, "targets": ["query"]})

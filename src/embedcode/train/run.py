@@ -102,6 +102,7 @@ class Run:
         begun = self._claim(resume)
         try:
             self._checkpoint = base.open_base(recipe, out)
+            self._begin_from(self._checkpoint.space)
             network.check(self._checkpoint, recipe.lora, precision(recipe))
             self.mix = mix.load(recipe, self._forbidden, out, self._against())
         except EmbedcodeError:
@@ -323,15 +324,15 @@ class Run:
 
     def _base_scores(self, judge: score.Judge, model: Any) -> Values:
         """Of the base; a run that goes on has them, unless the tasks are others now."""
-        place = self.out / BEFORE
+        place, space = self.out / BEFORE, self._plan["base"]
         with suppress(FileNotFoundError, ValueError):
             kept: dict[str, Any] = json.loads(place.read_text("utf-8"))
-            if kept.get("tasks") == self._contents:
+            if kept.get("tasks") == self._contents and kept.get("base", space) == space:
                 values: Values = kept["ndcg@10"]
                 return values
         found = self._scored(judge, model, "before", {"round": 1, "step": 0})
         with _writing(place), replacing(place) as file:
-            file.write(json.dumps({"tasks": self._contents, "ndcg@10": found}).encode())
+            file.write(json.dumps({"tasks": self._contents, "base": space, "ndcg@10": found}).encode())
         return found
 
     def _scored(self, judge: score.Judge, model: Any, what: str, about: dict[str, Any]) -> Values:
@@ -380,6 +381,17 @@ class Run:
             self.out.mkdir(parents=True, exist_ok=True)
         self._write_plan({"recipe": own, "places": True, "precision": precision(self.recipe)})
         return True
+
+    def _begin_from(self, space: str) -> None:
+        """Note the base; UsageError where it is not the one that the run was begun from: adapters of one fit another
+        of its shape."""
+        if self._plan.get("base", space) != space:
+            raise UsageError(
+                f"{self.out} was begun from other weights than {self.recipe.base} has now: put those "
+                "back, or give another folder by --out."
+            )
+        if "base" not in self._plan:
+            self._write_plan(self._plan | {"base": space})
 
     def _completed(self, written: dict[str, Any]) -> dict[str, Any]:
         """The recipe of a run that an older version began: keys that came since are as by default, as that run did."""
