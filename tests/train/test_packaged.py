@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +18,8 @@ from embedcode.errors import UsageError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.spec import DEFAULT, Spec
 from embedcode.train import base, packaged
-from embedcode.train.recipe import Recipe
+from embedcode.train.recipe import Recipe, read
+from embedcode.train.run import Run
 
 TEXTS = [
     part for path in sorted(Path(load.__code__.co_filename).parent.glob("*.py"))
@@ -64,10 +69,25 @@ def test_a_gguf_file_that_does_not_fit_or_is_none_is_refused_before_it_is_unpack
     assert not (tmp_path / "work").exists()
 
 
-def test_a_recipe_starts_from_it(tmp_path: Path) -> None:
+def test_a_recipe_starts_from_it_whatever_base_was_unpacked_before(world: Path, tmp_path: Path) -> None:
     recipe = Recipe(folder=tmp_path, name="mine", base="packaged", passage_tokens=192, max_tokens=512)
+    # As of a start with another base that was refused.
+    shutil.copytree(world / "base", tmp_path / "base")
+    (tmp_path / "base" / base.OF).write_text('{"of": "other.gguf"}')
     opened = base.open_base(recipe, tmp_path)
-    assert (opened.max_tokens, opened.folder) == (512, tmp_path / "base")
+    assert (opened.max_tokens, opened.dim, opened.folder) == (512, Spec.read(DEFAULT).dim, tmp_path / "base")
     before = (tmp_path / "base" / "model.safetensors").stat().st_mtime_ns
     base.open_base(recipe, tmp_path)
     assert (tmp_path / "base" / "model.safetensors").stat().st_mtime_ns == before, "it is made once for a run"
+
+
+def test_a_disk_that_fills_as_a_base_is_unpacked_leaves_nothing_of_it(
+    recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(place: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(packaged.publish, "modules", full)
+    with pytest.raises(UsageError, match=r"cannot be written \(no space left on device\): free some space"):
+        Run(read(recipe("packed", base="packaged", evaluate=[])), tmp_path / "out", tell=lambda line: None)
+    assert not list((tmp_path / "out").iterdir())

@@ -421,7 +421,7 @@ def test_a_disk_that_fills_at_the_end_costs_the_model_only(
     assert weights(tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["plan.json", "before.json", "near-one.npy"])
+@pytest.mark.parametrize("name", ["plan.json", "before.json", "near-one.npy", "pairs-one.json"])
 def test_a_disk_that_fills_at_a_small_file_is_one_sentence(
     recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -434,8 +434,9 @@ def test_a_disk_that_fills_at_a_small_file_is_one_sentence(
 
     monkeypatch.setattr(run, "replacing", filling)
     monkeypatch.setattr(near, "replacing", filling)
+    monkeypatch.setattr("embedcode.data.pairs.replacing", filling)
     path = recipe("small", data=[{"name": "one", "files": ["one.jsonl"], "group": "near"}])
-    with pytest.raises(UsageError, match=r"cannot be written \(no space left on device\).*go on with --resume"):
+    with pytest.raises(UsageError, match=r"cannot be written \(no space left on device\): free some space"):
         go(path, tmp_path / "out")
 
 

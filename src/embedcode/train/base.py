@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import replace
 from io import StringIO
@@ -17,12 +18,12 @@ from typing import Any
 
 from embedcode.engine import memory
 from embedcode.errors import UsageError
-from embedcode.files import is_file, is_folder
+from embedcode.files import is_file, is_folder, noted, stamp
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.model.hub import find
-from embedcode.model.spec import DEFAULT
-from embedcode.train import packaged
+from embedcode.model.spec import DEFAULT, Spec
+from embedcode.train import packaged, publish
 from embedcode.train.recipe import Recipe
 from embedcode.types import Role
 
@@ -35,6 +36,8 @@ TINY = {
     "max_position_embeddings": 4096,
 }
 """A network that makes a step in milliseconds."""
+OF = "of.json"
+"""In the folder of an unpacked base: of what."""
 _CLASSES = {"bert": "BertModel", "mistral": "MistralModel", "llama": "LlamaModel"}
 
 
@@ -52,10 +55,12 @@ def open_base(recipe: Recipe, work: Path) -> Checkpoint:
 def published(recipe: Recipe, work: Path) -> Checkpoint:
     """The same as its authors have it."""
     if recipe.base == packaged.NAME:
-        return Checkpoint.read(packaged.unpack(work / "base"), packaged.NAME)
+        whole = Spec.read(DEFAULT).space
+        return Checkpoint.read(_once(work / "base", f"{packaged.NAME} {whole}", packaged.unpack), packaged.NAME)
     place = locate(recipe)
     if place.suffix == ".gguf":
-        place = _unpacked(place, work / "base")
+        file, of = place, f"{place.resolve()} {stamp(place)}"
+        place = _once(work / "base", of, lambda folder: _unpack(file, folder))
     return Checkpoint.read(place, "" if is_folder(recipe.base) else recipe.base)
 
 
@@ -123,11 +128,26 @@ def _in_package(base: str) -> Path:
     raise UsageError(f"{base}: {package} {found.version} has no file {name!r}; {cure}.")
 
 
-def _unpacked(file: Path, folder: Path) -> Path:
-    """The checkpoint in a GGUF file, in full precision; once for a run."""
-    done = folder / "config.json"
-    if done.is_file():
+def _once(folder: Path, of: str, write: Callable[[Path], object]) -> Path:
+    """What `write` makes in `folder`, once for a run: a note tells of what it is, since a start that was refused may
+    have left what another base was unpacked to."""
+    if noted(folder / OF).get("of") == of:
         return folder
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        write(part)
+        with publish.writing(folder):
+            publish.write_json(part / OF, {"of": of})
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _unpack(file: Path, folder: Path) -> None:
+    """The checkpoint in a GGUF file, in full precision."""
     from importlib.util import find_spec
 
     from safetensors.torch import save_file
@@ -136,21 +156,18 @@ def _unpacked(file: Path, folder: Path) -> Path:
     if find_spec("gguf") is None:
         raise UsageError(f"{file} is unpacked by the package gguf; run `pip install gguf`.")
     _check_room(file)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     with redirect_stderr(StringIO()):  # a progress bar that no setting silences
         tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         network: Any = AutoModel.from_pretrained(file.parent, gguf_file=file.name)
-    tokenizer.save_pretrained(part)
     # Not save_pretrained, which writes no network that it takes for a quantised one.
     weights = {name: one.float().contiguous() for name, one in network.state_dict().items()}
-    save_file(weights, part / "model.safetensors", {"format": "pt"})
     fields = {**network.config.to_dict(), "architectures": [type(network).__name__], "dtype": "float32"}
     fields.pop("quantization_config", None)
-    (part / "config.json").write_text(json.dumps(fields, default=str), "utf-8")
-    part.rename(folder)
-    return folder
+    with publish.writing(folder):
+        folder.mkdir(parents=True)
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        tokenizer.save_pretrained(folder)
+        (folder / "config.json").write_text(json.dumps(fields, default=str), "utf-8")
 
 
 def _check_room(file: Path) -> None:

@@ -21,7 +21,6 @@ from embedcode.data import holdout, licences, never, pairs, questions
 from embedcode.data.overlap import Evaluations, Report, allowed
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
-from embedcode.files import replacing
 from embedcode.train.recipe import Data, Recipe
 from embedcode.types import Pair, digest
 
@@ -101,8 +100,8 @@ def load(recipe: Recipe, evaluations: Callable[[], Evaluations], folder: Path | 
             own, said = _lawful(recipe, data, known)
             if kept and counts:
                 pairs.write(kept, own)
-                with replacing(counts) as file:
-                    file.write(json.dumps(said | {"against": against}).encode())
+                with pairs.saving(counts) as save:
+                    save(json.dumps(said | {"against": against}).encode())
         start = len(rows)
         rows += [_interned(pair, shared) for pair in own]
         sets.append(_set(data, rows, start, said["forbidden"], said["bad"], said.get("unlicensed", 0)))

@@ -25,7 +25,7 @@ from embedcode.evaluate.metrics import Interval, paired_bootstrap
 from embedcode.files import is_folder
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
-from embedcode.train import base, network, packaged, score
+from embedcode.train import base, network, packaged, publish, score
 from embedcode.train.recipe import Data, Recipe
 from embedcode.train.run import Run, Step, Tell, device, refuse_taken, texts
 from embedcode.types import Pair, Role, digest
@@ -101,9 +101,10 @@ def own(
     if verdict.folder is None:
         shutil.rmtree(done.folder)
     else:
-        with (done.folder / "README.md").open("a", encoding="utf-8") as card:
-            card.write(f"\n## Held-out files\n\n{verdict.text}\n")
-        done.folder.rename(verdict.folder)
+        with publish.writing(done.folder):
+            with (done.folder / "README.md").open("a", encoding="utf-8") as card:
+                card.write(f"\n## Held-out files\n\n{verdict.text}\n")
+            done.folder.rename(verdict.folder)
     return verdict
 
 

@@ -26,29 +26,26 @@ _NORMS = {"n1": "attention.output.LayerNorm", "n2": "output.LayerNorm"}
 
 
 def unpack(folder: Path) -> Path:
-    """The checkpoint in `folder`, made once."""
-    if folder.is_dir():
-        return folder
+    """The checkpoint in `folder`."""
     from safetensors.numpy import save_file
 
     spec = Spec.read(DEFAULT)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     weights = _weights(_constants(spec.files[0]))
-    save_file(weights, part / "model.safetensors", {"format": "pt"})
-    for name in ("tokenizer.json", "LICENSE", "NOTICE"):
-        shutil.copy(DEFAULT / name, part / name)
     places, dim = weights["embeddings.position_embeddings.weight"].shape
-    publish.write_json(part / "config.json", {
+    config = {
         "model_type": "bert", "architectures": ["BertModel"], "dtype": "float32", "hidden_act": "gelu",
         "vocab_size": len(weights["embeddings.word_embeddings.weight"]), "max_position_embeddings": places,
         "hidden_size": dim, "intermediate_size": len(weights["encoder.layer.0.intermediate.dense.bias"]),
         "num_hidden_layers": _layers(weights), "num_attention_heads": dim // 32, "layer_norm_eps": 1e-12,
         "type_vocab_size": 2, "pad_token_id": 0,
-    })  # fmt: skip
-    publish.modules(part, spec)
-    part.rename(folder)
+    }  # fmt: skip
+    with publish.writing(folder):
+        folder.mkdir(parents=True)
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        for name in ("tokenizer.json", "LICENSE", "NOTICE"):
+            shutil.copy(DEFAULT / name, folder / name)
+        publish.write_json(folder / "config.json", config)
+        publish.modules(folder, spec)
     return folder
 
 

@@ -10,7 +10,8 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from embedcode import __version__
+from embedcode.errors import UsageError
 from embedcode.model.checkpoint import SIZES, Checkpoint, tokenizer_config
 from embedcode.model.family import Pooling
 from embedcode.model.spec import Spec
@@ -167,6 +169,20 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     if "pad_token" not in said:  # batches need one; what it is makes no difference behind a mask
         said["pad_token"] = said.get("eos_token") or said.get("unk_token") or "[PAD]"
     return said
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """A full disk in one sentence, whichever library met it: safetensors has an error of its own for it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{place} cannot be written ({why.lower()}): free some space, or make it writable, and go on with --resume."
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:

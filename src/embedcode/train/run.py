@@ -155,7 +155,7 @@ class Run:
         few = ""
         for number in range(1, rounds + 1):
             folder = self.out / f"round-{number}"
-            with _writing(folder):
+            with publish.writing(folder):
                 folder.mkdir(exist_ok=True)
             mixed = self._mined(model, checkpoint, folder) if self.recipe.mining.rounds else self.mix
             if few := compared(self.recipe, mixed):
@@ -290,7 +290,7 @@ class Run:
                 model, read.query(queries, [one.data.instruction] * len(queries)), checkpoint.first_position
             )
 
-        with _writing(self.out):
+        with publish.writing(self.out):
             return near.near(found, encode, self.out)
 
     def _mined(self, model: Any, checkpoint: Checkpoint, folder: Path) -> Mix:
@@ -331,7 +331,7 @@ class Run:
                 values: Values = kept["ndcg@10"]
                 return values
         found = self._scored(judge, model, "before", {"round": 1, "step": 0})
-        with _writing(place), replacing(place) as file:
+        with publish.writing(place), replacing(place) as file:
             file.write(json.dumps({"tasks": self._contents, "base": space, "ndcg@10": found}).encode())
         return found
 
@@ -346,14 +346,14 @@ class Run:
 
     def log(self, entry: Mapping[str, Any]) -> None:
         place = self.out / "log.jsonl"
-        with _writing(place), place.open("a", encoding="utf-8") as file:
+        with publish.writing(place), place.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def _publish(self, model: Any, checkpoint: Checkpoint, outcome: Outcome) -> None:
         part = self.out / ".model.part"
         shutil.rmtree(part, ignore_errors=True)
         try:
-            with _writing(outcome.folder):
+            with publish.writing(outcome.folder):
                 publish.write(part, self.recipe, checkpoint, network.merged(model), self.mix, outcome)
                 shutil.rmtree(outcome.folder, ignore_errors=True)
                 part.rename(outcome.folder)
@@ -377,7 +377,7 @@ class Run:
             return False
         if resume:
             self.tell(f"{self.out} has no run yet: starting one")
-        with _writing(self.out):
+        with publish.writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         self._write_plan({"recipe": own, "places": True, "precision": precision(self.recipe)})
         return True
@@ -413,7 +413,7 @@ class Run:
 
     def _write_plan(self, plan: dict[str, Any]) -> None:
         place = self.out / "plan.json"
-        with _writing(place), replacing(place) as file:
+        with publish.writing(place), replacing(place) as file:
             file.write(json.dumps(plan, indent=1, ensure_ascii=False).encode() + b"\n")
         self._plan = plan
 
@@ -446,7 +446,7 @@ class _Watching:
             best = json.loads(place.read_text("utf-8"))
             if best.get("tasks", contents) == contents and best["mean"] >= value:
                 return
-        with _writing(self._folder / BEST):
+        with publish.writing(self._folder / BEST):
             with replacing(self._folder / BEST) as file:
                 file.write(save(network.trained_weights(self._model)))
             with replacing(place) as file:
@@ -457,20 +457,6 @@ def _plain(part: Recipe | Data | Lora | Mining) -> dict[str, Any]:
     """As a plan has it, wherever the recipe lies."""
     found: dict[str, Any] = json.loads(json.dumps(asdict(part), default=lambda folder: ""))
     return found
-
-
-@contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    """A full disk in one sentence, whichever library met it: safetensors has an error of its own for it."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"{place} cannot be written ({why.lower()}): free some space, or make it writable, and go on with --resume."
-        ) from None
 
 
 @contextmanager
