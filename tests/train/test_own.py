@@ -15,12 +15,13 @@ import pytest
 from embedcode.data import pairs
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
-from embedcode.evaluate.metrics import paired_bootstrap
+from embedcode.evaluate.metrics import Interval, paired_bootstrap
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.train import own, score
 from embedcode.train.base import as_trained
 from embedcode.train.own import Verdict
+from embedcode.train.recipe import check
 from embedcode.types import Pair, Role
 
 NOUNS = [
@@ -205,6 +206,11 @@ def test_a_model_is_judged_and_trained_with_its_own_prompts_and_pooling(world: P
     for name in ("causal", "pooling", "instruction", "prompts"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert recipe.dimensions == (16, 64)
+    short = own.like(replace(theirs, max_tokens=48), own.own_recipe(tmp_path, str(world / "base"), 5))
+    assert (short.query_tokens, short.passage_tokens) == (48, 48), "and not cut shorter than is said"
+    said = Verdict(None, 1, 1, 0.0, 0.0, Interval(0.0, 0.0, 0.0), short.passage_tokens).text
+    assert "cut at 48 tokens" in said
+    check(replace(own.like(replace(theirs, prompts=dict.fromkeys(Role, "")), recipe), folder=tmp_path))
 
 
 def test_of_a_large_repository_only_so_many_functions_are_scored_and_always_the_same(

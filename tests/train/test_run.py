@@ -450,6 +450,12 @@ def test_sizes_beyond_the_base_are_refused_before_pairs_are_read(
     assert base.open_base(read(recipe("wide", dimensions=[32, 64])), tmp_path).dim == 64
 
 
+def test_texts_longer_than_the_base_reads_are_refused(recipe: Recipes, tmp_path: Path) -> None:
+    """They were cut shorter than recipe and card say."""
+    with pytest.raises(UsageError, match=r"base reads 4,096 tokens, and passage_tokens is 5,000: lower it"):
+        go(recipe("longest", passage_tokens=5000), tmp_path / "out")
+
+
 def test_how_a_base_is_read_and_computed_is_said(
     recipe: Recipes, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

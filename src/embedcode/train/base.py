@@ -80,13 +80,17 @@ def as_trained(recipe: Recipe, read: Checkpoint) -> Checkpoint:
         raise UsageError(
             f"{recipe.base} has a head behind its pooling, which training does not reach: use another base."
         )
+    places, longest = _positions(read), max(recipe.query_tokens, recipe.passage_tokens)
+    if longest > places:
+        name = "passage_tokens" if recipe.passage_tokens == longest else "query_tokens"
+        raise UsageError(f"{recipe.base} reads {places:,} tokens, and {name} is {longest:,}: lower it.")
     return replace(
         read,
         causal=recipe.causal,
         pooling=Pooling(recipe.pooling),
         prompts={Role.QUERY: recipe.query_prompt, Role.PASSAGE: recipe.passage_prompt},
         instruction=recipe.instruction or read.instruction,
-        max_tokens=min(recipe.longest, _positions(read)),
+        max_tokens=min(recipe.longest, places),
     )
 
 

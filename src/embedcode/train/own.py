@@ -38,7 +38,7 @@ FEWEST_HELD_OUT, MOST_HELD_OUT = 20, 500
 """Functions that steer, and for the verdict. Scoring 500 takes 14 s on two cores, where 50 steps take 111 s: the tenth
 of a large repository would take longer than the steps between two scores."""
 PASSAGE = 192
-"""Tokens of a passage, in the steps and for the verdict."""
+"""Tokens of a passage, in the steps and for the verdict, of a model that reads as many."""
 CANDIDATE, OF = "candidate", "of.json"
 """In the folder of a run, a model until its verdict, and what repository it is of."""
 FEWEST_FILES = 6
@@ -56,12 +56,14 @@ class Verdict:
     before: float
     after: float
     gain: Interval
+    tokens: int = PASSAGE
+    """At which passages were cut."""
 
     @property
     def text(self) -> str:
         gain = self.gain
         return (
-            f"{self.queries} functions of files held out, cut at {PASSAGE} tokens: nDCG@10 {self.before:.4f} -> "
+            f"{self.queries} functions of files held out, cut at {self.tokens} tokens: nDCG@10 {self.before:.4f} -> "
             f"{self.after:.4f}, gain {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
         )
 
@@ -95,7 +97,8 @@ def own(
     # Functions of one file are not independent: drawn one by one the interval is too narrow.
     gain = paired_bootstrap(values[1], values[0], clusters={query: query.partition("-")[0] for query in values[0]})
     count = sum(1 for _ in pairs.read(out / "own.jsonl.gz"))
-    verdict = Verdict(out / "model" if gain.low > 0 else None, count, len(values[0]), before, after, gain)
+    folder = out / "model" if gain.low > 0 else None
+    verdict = Verdict(folder, count, len(values[0]), before, after, gain, recipe.passage_tokens)
     _note(out / "verdict.json", asdict(verdict) | {"folder": verdict.folder and str(verdict.folder)})
     shutil.rmtree(out / "model", ignore_errors=True)
     if verdict.folder is None:
@@ -118,8 +121,10 @@ def like(model: Checkpoint, recipe: Recipe) -> Recipe:
         pooling=pooling,
         query_prompt=model.prompts[Role.QUERY],
         passage_prompt=model.prompts[Role.PASSAGE],
-        instruction=model.instruction,
+        instruction=model.instruction if "{instruction}" in model.prompts[Role.QUERY] else "",
         max_tokens=model.max_tokens,
+        query_tokens=min(recipe.query_tokens, model.max_tokens),
+        passage_tokens=min(recipe.passage_tokens, model.max_tokens),
     )
 
 

@@ -378,6 +378,9 @@ def check(recipe: Recipe) -> None:
         raise UsageError("choose average takes the mean of the checkpoints kept, and keep is 1: raise it.")
     if recipe.choose == "best" and not (recipe.evaluate and recipe.evaluate_every):
         raise UsageError("choose best needs scores to choose by: set evaluate and evaluate_every.")
+    for name, length in (("query_tokens", recipe.query_tokens), ("passage_tokens", recipe.passage_tokens)):
+        if 0 < recipe.max_tokens < length:
+            raise UsageError(f"max_tokens {recipe.max_tokens:,} is below {name} {length:,}: raise it, or lower that.")
     if recipe.micro_batch and recipe.batch % recipe.micro_batch:
         raise UsageError(
             f"batch {recipe.batch} cannot be cut into parts of micro_batch {recipe.micro_batch}: it must divide."
@@ -393,6 +396,21 @@ def check(recipe: Recipe) -> None:
             f"mining.kept {recipe.mining.kept} is fewer than the {recipe.negatives} negatives of a query: raise it, or "
             "leave it out."
         )
+    if recipe.negatives_temperature and not recipe.negatives:
+        raise UsageError("negatives_temperature draws negatives, and negatives is 0: set negatives, or leave it out.")
+    if recipe.negatives_temperature and recipe.mining.rounds and recipe.mining.kept <= recipe.negatives:
+        raise UsageError(
+            f"negatives_temperature has nothing to draw from, as mining.kept {recipe.mining.kept} holds no more than the "
+            f"{recipe.negatives} negatives of a query: raise it, or leave negatives_temperature out."
+        )
+    if "{instruction}" not in recipe.query_prompt and any(one.instruction for one in (recipe, *recipe.data)):
+        raise UsageError(
+            "instruction stands for {instruction}, which query_prompt has not: write it there, or leave it out."
+        )
+    if recipe.evaluate_every and not recipe.evaluate:
+        raise UsageError("evaluate_every has no task to score: set evaluate, or leave it out.")
+    if not recipe.steps and not recipe.epochs:
+        raise UsageError("epochs 0 with steps 0 is no training: set one of them.")
     if recipe.symmetric and not recipe.in_batch:
         raise UsageError("symmetric compares queries across a batch, and in_batch is false: leave one out.")
     if not recipe.data:
