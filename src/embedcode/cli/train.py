@@ -145,7 +145,7 @@ def _around(line: ProgressLine) -> Callable[[str], None]:
 
 
 def described(step: Step) -> str:
-    parts = [f"{step.what} {step.done:,} of {step.total:,}"]
+    parts = [f"{step.what} {step.done:,}" + (f" of {step.total:,}" if step.total else "")]
     if step.loss is not None:
         parts.append(f"loss {step.loss:.3f}")
     done = step.done - step.before

@@ -24,6 +24,11 @@ from embedcode.evaluate import beir
 from embedcode.train.recipe import Data, Recipe
 from embedcode.types import Pair, digest
 
+Verdicts = dict[tuple[Path, ...], list[bool]]
+"""Of the pairs in files, whether each may be trained on: several sets may draw from the same ones."""
+TOLD = 100
+"""Pairs between two words on how far checking is: 0.1 s."""
+
 
 @dataclass(frozen=True, slots=True)
 class Set:
@@ -75,16 +80,21 @@ def forbidden(recipe: Recipe, tasks: Sequence[beir.Task]) -> Evaluations:
     return Evaluations(tasks, held, known)
 
 
-def load(recipe: Recipe, evaluations: Callable[[], Evaluations], folder: Path | None = None, against: str = "") -> Mix:
+def load(
+    recipe: Recipe, evaluations: Callable[[], Evaluations], folder: Path | None = None, against: str = "",
+    told: Callable[[str, int], None] = lambda name, done: None,
+) -> Mix:  # fmt: skip
     """The pairs of all data sets. Raises UsageError for a set without files, or of which nothing is left.
 
     What was checked and drawn is kept in `folder` and taken from there: checking takes a millisecond a pair. `against`
-    names what it was checked against; what was checked against something else is refused.
+    names what it was checked against; what was checked against something else is refused. `told` gets the name of a set
+    and how many of its pairs were checked.
     """
     shared: dict[str, str] = {}  # negatives are documents of the same sources: each is held once
     rows: list[Pair] = []
     sets: list[Set] = []
     known: Evaluations | None = None
+    verdicts: Verdicts = {}
     for data in recipe.data:
         kept = folder and folder / f"pairs-{data.name}.jsonl.gz"
         counts = folder and folder / f"pairs-{data.name}.json"
@@ -97,7 +107,7 @@ def load(recipe: Recipe, evaluations: Callable[[], Evaluations], folder: Path | 
                 )
         else:
             known = known or evaluations()
-            own, said = _lawful(recipe, data, known)
+            own, said = _lawful(recipe, data, known, verdicts, told)
             if kept and counts:
                 pairs.write(kept, own)
                 with pairs.saving(counts) as save:
@@ -108,7 +118,9 @@ def load(recipe: Recipe, evaluations: Callable[[], Evaluations], folder: Path | 
     return Mix(tuple(_shared(sets)), rows, answers(rows))
 
 
-def _lawful(recipe: Recipe, data: Data, evaluations: Evaluations) -> tuple[list[Pair], dict[str, int]]:
+def _lawful(
+    recipe: Recipe, data: Data, evaluations: Evaluations, verdicts: Verdicts, told: Callable[[str, int], None]
+) -> tuple[list[Pair], dict[str, int]]:
     """The pairs of a set that may be trained on, as many as are looked at; and how many were not, or are none."""
     places = recipe.places(data)
     if not places:
@@ -125,7 +137,16 @@ def _lawful(recipe: Recipe, data: Data, evaluations: Evaluations) -> tuple[list[
             else:
                 yield pair
 
-    own = list(allowed(licensed(), evaluations, report))
+    fresh = verdicts.setdefault(tuple(places), [])
+    own = []
+    for number, pair in enumerate(licensed()):
+        if number == len(fresh):
+            fresh.append(evaluations.find(pair) is None)
+            if number % TOLD == 0:
+                told(data.name, number)
+        if fresh[number]:
+            own.append(pair)
+    forbidden = len(fresh) - len(own)
     if data.most:
         own = consistency.drawn(own, data.most)
     if not data.top:
@@ -133,13 +154,14 @@ def _lawful(recipe: Recipe, data: Data, evaluations: Evaluations) -> tuple[list[
     if data.ask:  # a question may be one of a benchmark, though what it is made of is not
         made = [question for pair in own if (question := questions.asked(pair, recipe.seed))]
         own = list(allowed(made, evaluations, report))
+        forbidden += report.forbidden
     if not own:
         raise UsageError(
-            f"data set {data.name} has no pair that may be trained on ({report.forbidden} are in the tasks "
+            f"data set {data.name} has no pair that may be trained on ({forbidden} are in the tasks "
             f"that are evaluated, or of a source that is never trained on, {unlicensed} under a licence that "
             "`licences` does not name): give other files."
         )
-    return own, {"forbidden": report.forbidden, "bad": bad.lines, "unlicensed": unlicensed}
+    return own, {"forbidden": forbidden, "bad": bad.lines, "unlicensed": unlicensed}
 
 
 def limited(own: list[Pair], recipe: Recipe, data: Data) -> list[Pair]:

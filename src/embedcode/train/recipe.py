@@ -400,10 +400,11 @@ def check(recipe: Recipe) -> None:
         raise UsageError("negatives_temperature draws negatives, and negatives is 0: set negatives, or leave it out.")
     if recipe.negatives_temperature and recipe.mining.rounds and recipe.mining.kept <= recipe.negatives:
         raise UsageError(
-            f"negatives_temperature has nothing to draw from, as mining.kept {recipe.mining.kept} holds no more than the "
-            f"{recipe.negatives} negatives of a query: raise it, or leave negatives_temperature out."
+            f"negatives_temperature has nothing to draw from, as mining.kept {recipe.mining.kept} holds no more than "
+            f"the {recipe.negatives} negatives of a query: raise it, or leave negatives_temperature out."
         )
-    if "{instruction}" not in recipe.query_prompt and any(one.instruction for one in (recipe, *recipe.data)):
+    instructed = recipe.instruction or any(data.instruction for data in recipe.data)
+    if instructed and "{instruction}" not in recipe.query_prompt:
         raise UsageError(
             "instruction stands for {instruction}, which query_prompt has not: write it there, or leave it out."
         )

@@ -55,10 +55,11 @@ Values = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a round is, or the mining before it."""
+    """How far a round is, or the checking and mining before it."""
 
     done: int
     total: int
+    """0 where nobody knows."""
     loss: float | None = None
     seconds: float = 0.0
     before: int = 0
@@ -104,7 +105,7 @@ class Run:
             self._checkpoint = base.open_base(recipe, out)
             self._begin_from(self._checkpoint.space)
             network.check(self._checkpoint, recipe.lora, precision(recipe))
-            self.mix = mix.load(recipe, self._forbidden, out, self._against())
+            self.mix = mix.load(recipe, self._forbidden, out, self._against(), self._checking)
         except EmbedcodeError:
             if begun:  # a path was mistyped, say: the folder is the corrected recipe's, whose pairs may be others
                 for file in {*out.glob("pairs-*"), out / "plan.json"} - before:
@@ -303,6 +304,9 @@ class Run:
             self.mix, self.recipe, model, texts(self.recipe, checkpoint), checkpoint.first_position, folder,
             self._embedding,
         )  # fmt: skip
+
+    def _checking(self, name: str, done: int) -> None:
+        self.progress(Step(done, 0, what=f"checking {name}, pair"))
 
     def _embedding(self, what: str, done: int, total: int) -> None:
         self.progress(Step(done, total, what=f"embedding {what},"))
