@@ -30,6 +30,41 @@ step() { # step FILE COMMAND...: what makes FILE
 
 mkdir -p "$work/pairs" "$work/tasks"
 cd "$work"
+# Paths in a recipe are from its own folder: it and those that it inherits come here. What is wrong with them, and what of
+# the tasks and questions is not here, is found now and not after a night of mining.
+cp "$HELD_OUT" held_out.toml
+[ -e run/model ] || python3 - "$RECIPE" <<'END'
+import shutil, sys
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from embedcode.data import holdout
+from embedcode.errors import EmbedcodeError
+from embedcode.train.recipe import check, read
+
+file, here = Path(sys.argv[1]), Path.cwd()
+try:
+    recipe = replace(read(file), folder=here)
+    check(recipe)
+    parts = holdout.load(here / "held_out.toml").parts
+except EmbedcodeError as error:
+    sys.exit(str(error))
+split = {f"{part}-{language}" for part, languages in parts.items() for language in languages}
+lost = [one for one in (*recipe.evaluate, *recipe.never) if "*" not in one and Path(one).name not in split]
+lost = [one for one in lost if not recipe.path(one).is_dir()]
+made = {"docstrings", "commits", *(one.name.partition(".")[0] for one in here.glob("questions/*.jsonl.gz"))}
+files = [one for data in recipe.data for one in recipe.missing(data)]
+lost += [one for one in files if Path(one).name.partition(".")[0].rstrip("*") not in made]
+if lost:
+    sys.exit(f"{', '.join(lost)}, which {file.name} names, is not in {here}, nor what it is made of: put it there")
+while True:
+    if file.parent != here:
+        shutil.copy(file, here)
+    if not (parent := yaml.safe_load(file.read_text("utf-8")).get("inherits")):
+        break
+    file = file.parent / parent
+END
 if [ ! -e collected ]; then
   echo collect >&2
   embedcode data collect "$SOURCES" mined --commits "$COMMITS" --found found.toml || {
@@ -56,9 +91,6 @@ if [ -e questions/tldr.jsonl.gz ]; then
   step pairs/tldr.jsonl.gz embedcode data convert questions/tldr.jsonl.gz --task text2shell --language shell \
     --source tldr-pages --licence CC-BY-4.0 -o pairs/tldr.jsonl.gz
 fi
-# Paths in a recipe are from its own folder; hard negatives are mined by the run.
-cp "$RECIPE" recipe.yaml
-cp "$HELD_OUT" held_out.toml
-step run/model embedcode train recipe.yaml --out run --resume
+step run/model embedcode train "$(basename "$RECIPE")" --out run --resume   # which mines hard negatives, if asked to
 step exported python3 "$here/../scripts/export_default.py" run/model exported
 echo "$work/exported" >&2

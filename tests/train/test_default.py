@@ -18,6 +18,7 @@ import pytest
 from embedcode.data import pairs
 from embedcode.evaluate import beir
 from embedcode.model.spec import Spec
+from embedcode.train.recipe import read
 
 ROOT = Path(__file__).parents[2]
 LICENCE = (ROOT / "LICENSE").read_text("utf-8")
@@ -93,6 +94,36 @@ def world_of_packages(tmp_path: Path, world: Path) -> dict[str, str]:
         "SOURCES": str(tmp_path / "sources.toml"), "HELD_OUT": str(tmp_path / "held_out.toml"),
         "RECIPE": str(tmp_path / "recipe.yaml"), "COMMITS": "100",
     }  # fmt: skip
+
+
+def test_what_the_recipe_lacks_is_said_before_anything_is_collected(tmp_path: Path) -> None:
+    """A recipe's parent stayed behind, and it and a forgotten benchmark were found after a night of mining."""
+    programs, work = tmp_path / "programs", tmp_path / "work"
+    programs.mkdir()
+    (programs / "embedcode").write_text("#!/bin/sh\necho asked to $1 $2 >&2\nexit 3\n")
+    (programs / "embedcode").chmod(0o755)
+    (tmp_path / "parent.yaml").write_text((ROOT / "recipes" / "default.yaml").read_text("utf-8"))
+    (tmp_path / "child.yaml").write_text("inherits: parent.yaml\nsteps: 9\n")
+    environment = os.environ | {
+        "PATH": f"{programs}:{Path(sys.executable).parent}:/usr/bin:/bin", "RECIPE": str(tmp_path / "child.yaml"),
+    }  # fmt: skip
+
+    def started() -> str:
+        command = [str(ROOT / "recipes" / "default.sh"), str(work)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stderr
+
+    said = started()
+    names = ["conala", *(f"reported-{one}" for one in ("mbpp", "nl2bash", "codetrans-java-cs")), "cosqa-dev"]
+    assert all(f"tasks/{name}, " in said for name in names)
+    assert "pairs/wikisql*.jsonl*, pairs/tldr*.jsonl*, which child.yaml names, is not in" in said
+    assert "docstrings" not in said and "tasks/validation-python" not in said and "asked to" not in said
+    for name in [*names, "reported-humaneval", "reported-concode-java-dev", "reported-so-title2code-csharp"]:
+        (work / "tasks" / name).mkdir()
+    (work / "questions").mkdir()
+    for name in ("wikisql", "tldr"):
+        (work / "questions" / f"{name}.jsonl.gz").touch()
+    assert started().splitlines()[:2] == ["collect", "asked to data collect"]
+    assert read(work / "child.yaml").steps == 9
 
 
 @pytest.mark.slow
