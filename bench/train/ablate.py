@@ -8,8 +8,8 @@ RUN is the folder of a run of RECIPE.yaml that has its pairs-* (checked against 
 runs draw from these. ablations.yaml has, by name, the keys that differ; `sets` names the data sets that are used, or
 gives each its weight; `groups` says what pairs of a set have in common that come together; `source: unfiltered` takes
 pairs that the base did not have to find, `source: mined` those with the negatives that --mine found once for all runs
-by the base; `blends` scores shares of the tuned weights beside what the recipe asks for. Several processes share the
-list by --part; --keep has each one's checkpoint.
+by the base; `blends` scores shares of the tuned weights, which the recipe's own blend is then left
+out for. Several processes share the list by --part; --keep has each one's checkpoint.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ def one(base: recipes.Recipe, run: Path, name: str, change: dict[str, Any], coun
     fields = {key: value for key, value in change.items() if key not in OWN}
     if "mining" in fields:
         fields["mining"] = recipes.Mining(**fields["mining"])
+    if change.get("blends"):  # shares of what was tuned, of which a recipe's own blend would leave but a part
+        fields["blend"] = 1.0
     recipe = dataclasses.replace(base, data=tuple(sets), seed=seed, evaluate_every=0, **fields)
     batches = -(-count // recipe.batch)
     recipe = dataclasses.replace(
