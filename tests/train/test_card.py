@@ -63,3 +63,12 @@ def test_what_was_left_out_is_what_the_recipe_leaves_out(text: Card) -> None:
 def test_warm_up_and_decay_are_those_that_were(text: Card) -> None:
     assert "2 warm-up steps, linear decay" in row(text(), "optimiser")[1]
     assert "12 warm-up steps, no decay" in row(text(warmup=100), "optimiser")[1]
+
+
+def test_the_loss_and_the_optimiser_are_those_that_were(text: Card) -> None:
+    assert row(text(symmetric=True), "loss")[1] == "InfoNCE, temperature 0.05, both directions"
+    said = row(text(dimensions=(16, 32), packings=("int8", "binary")), "loss")[1]
+    assert "the mean of vectors as they are and in int8, binary" in said
+    assert "summed over all dimensions and the first 32, 16 (Matryoshka)" in said
+    assert row(text(), "optimiser")[1].startswith("Adam, learning rate")
+    assert row(text(weight_decay=0.01), "optimiser")[1].startswith("AdamW, weight decay 0.01, learning rate")

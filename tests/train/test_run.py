@@ -151,6 +151,48 @@ def test_parts_of_one_draw_by_their_place_but_in_a_run_that_was_begun_before(
     assert places == [[]] * 4
 
 
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[dict[str, torch.Tensor]] = []
+
+    def noted(self: object, *_: object, model: torch.nn.Module, **__: object) -> None:
+        found.append({name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None})
+
+    monkeypatch.setattr(loop.Watch, "on_pre_optimizer_step", noted, raising=False)
+    values: dict[str, Any] = {"in_batch": False, "dropout": 0, "clip": 0, "steps": 1, "evaluate": []}
+    for parts in (0, 2):
+        go(recipe("parts", micro_batch=parts, **values), tmp_path / f"{parts}")
+    whole, parted = found
+    assert whole.keys() == parted.keys() and max(float(one.abs().max()) for one in whole.values()) > 1e-3
+    for name, one in whole.items():
+        torch.testing.assert_close(parted[name], one, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_a_killed_run_in_parts_goes_on_as_it_would_have(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(self: object, arguments: object, state: Any, *_: object, **__: object) -> None:
+        if state.global_step == 2:
+            raise Killed
+
+    path = recipe(
+        "inparts", batch=4, micro_batch=1, in_batch=False, negatives_temperature=2.0, steps=3, save_every=1,
+        evaluate=[],
+    )  # fmt: skip
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop.Watch, "on_step_end", kill)
+        go(path, tmp_path / "killed")
+    assert [one.name for one in loop.checkpoints(tmp_path / "killed" / "round-1")] == ["checkpoint-1"]
+    go(path, tmp_path / "killed", resume=True)
+    go(path, tmp_path / "whole")
+    for name, one in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "killed")[name], one), name
+
+
 def test_pairs_that_the_base_does_not_find_are_left_out_and_a_run_goes_on_with_those_it_chose(
     recipe: Recipes, world: Path, tmp_path: Path
 ) -> None:
@@ -225,6 +267,17 @@ def test_a_folder_with_a_run_is_not_taken_again_or_by_another_recipe(recipe: Rec
         go(path, out)
     with pytest.raises(UsageError, match=r"another learning_rate: 0\.003, not 0\.001"):
         go(recipe("first", evaluate=[], learning_rate=0.001), out, resume=True)
+    one = {"name": "one", "files": ["one.jsonl"]}
+    changed = [
+        ([one, {"name": "two", "files": ["two.jsonl"], "limit": 9}], "limit of data two: 0, not 9"),
+        ([one, one | {"name": "two"}], "files of data two: 'two.jsonl', not 'one.jsonl'"),
+        ([one], r"data: \['one', 'two'\], not \['one'\]"),
+    ]
+    for data, message in changed:
+        with pytest.raises(UsageError, match=f"another {message}. Go on"):
+            go(recipe("first", evaluate=[], data=data), out, resume=True)
+    with pytest.raises(UsageError, match=r"another share of mining: 0\.95, not 0\.5"):
+        go(recipe("first", evaluate=[], mining={"share": 0.5}), out, resume=True)
     plan = json.loads((out / "plan.json").read_text())
     for new in ("licences", "clip"):  # as of a version that did not have them
         del plan["recipe"][new]

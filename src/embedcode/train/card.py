@@ -100,11 +100,17 @@ def _training(recipe: Recipe, meta: Mapping[str, Any]) -> str:
     against = f"{recipe.negatives} hard negatives" if recipe.negatives else "no hard negatives"
     if meta["pairs that lack negatives"]:
         against += f" ({meta['pairs that lack negatives']})"
+    loss = f"InfoNCE, temperature {recipe.temperature:g}" + (", both directions" if recipe.symmetric else "")
+    if recipe.packings:
+        loss += f", the mean of vectors as they are and in {', '.join(recipe.packings)}"
+    if recipe.dimensions:
+        sizes = ", ".join(map(str, sorted(recipe.dimensions, reverse=True)))
+        loss += f", summed over all dimensions and the first {sizes} (Matryoshka)"
     rows = [
         ("steps", f"{meta['steps']:,} of {recipe.batch} queries"),
         ("compared with", against + (", and the rest of the batch" if recipe.in_batch else ", nothing of the batch")),
-        ("loss", f"InfoNCE, temperature {recipe.temperature:g}" + (", both directions" if recipe.symmetric else "")),
-        ("optimiser", f"Adam, {recipe.rates(meta['steps'])}"
+        ("loss", loss),
+        ("optimiser", recipe.optimiser(meta["steps"])
                       + (f", gradients of a norm up to {recipe.clip:g}" if recipe.clip else "")),
         ("precision", meta["trained in"]),
         ("tokens", f"{recipe.query_tokens} of a query, {recipe.passage_tokens} of a passage"),

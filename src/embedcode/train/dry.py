@@ -99,7 +99,7 @@ def _tell_rest(recipe: Recipe, steps: int, tell: Callable[[str], None]) -> None:
     used = run.precision(recipe)
     emulated = "" if used == recipe.precision else f" (the recipe's {recipe.precision} would be emulated here)"
     tell(
-        f"Adam, {recipe.rates(steps)}, {used}{emulated}, "
+        f"{recipe.optimiser(steps)}, {used}{emulated}, "
         f"{recipe.query_tokens} tokens of a query, {recipe.passage_tokens} of a passage"
     )
     if said := undecayed(recipe, steps):

@@ -173,10 +173,11 @@ class Recipe:
     def longest(self) -> int:
         return self.max_tokens or max(self.query_tokens, self.passage_tokens)
 
-    def rates(self, steps: int) -> str:
-        """How the learning rate goes over so many steps."""
+    def optimiser(self, steps: int) -> str:
+        """What takes so many steps, and how the learning rate goes over them."""
+        name = f"AdamW, weight decay {self.weight_decay:g}" if self.weight_decay else "Adam"
         decay = "linear decay" if self.warmup < steps else "no decay"
-        return f"learning rate {self.learning_rate:g}, {min(self.warmup, steps)} warm-up steps, {decay}"
+        return f"{name}, learning rate {self.learning_rate:g}, {min(self.warmup, steps)} warm-up steps, {decay}"
 
     def path(self, written: str) -> Path:
         """A path of the recipe, from its folder."""
@@ -222,7 +223,7 @@ def _inherited(path: Path, deep: int) -> dict[str, Any]:
     if parent is None:
         return values
     if not isinstance(parent, str):
-        raise UsageError(f"{path}: inherits = {_shown(parent)} must be the name of a recipe beside this one.")
+        raise UsageError(f"{path}: inherits = {shown(parent)} must be the name of a recipe beside this one.")
     # Paths of the parent are from its own folder, which has to be this one for them to mean the same.
     if (path.parent / parent).parent.resolve() != path.parent.resolve():
         raise UsageError(f"{path} inherits {parent}, which lies in another folder: put both into one.")
@@ -287,7 +288,7 @@ def _record(kind: Any, values: Mapping[Any, Any], place: str) -> Any:
             names = [one for one in known if one != "folder"]
             near = get_close_matches(str(name).lower().replace("-", "_"), names, n=1)
             cure = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(names)}"
-            raise UsageError(f"{place}: unknown key {_shown(name)}; {cure}")
+            raise UsageError(f"{place}: unknown key {shown(name)}; {cure}")
     made = {
         name: value if name == "folder" else _value(hints[name], value, f"{place}: {name}", known[name].metadata)
         for name, value in values.items()
@@ -311,23 +312,23 @@ def _value(hint: Any, raw: Any, place: str, about: Mapping[str, Any]) -> Any:
         hint = next(one for one in options if one is not type(None))
     if dataclasses.is_dataclass(hint):
         if not isinstance(raw, dict):
-            raise UsageError(f"{place} = {_shown(raw)} must be a table of keys.")
+            raise UsageError(f"{place} = {shown(raw)} must be a table of keys.")
         return _record(hint, raw, place)
     if get_origin(hint) is Literal:
         if raw not in options:
-            raise UsageError(f"{place} = {_shown(raw)} must be one of {', '.join(options)}.")
+            raise UsageError(f"{place} = {shown(raw)} must be one of {', '.join(options)}.")
         return raw
     if get_origin(hint) is tuple:
         if not isinstance(raw, list):
-            raise UsageError(f"{place} = {_shown(raw)} must be a list.")
+            raise UsageError(f"{place} = {shown(raw)} must be a list.")
         return tuple(_value(options[0], one, f"{place}, entry {number}", about) for number, one in enumerate(raw, 1))
     if hint is str:
         if not isinstance(raw, str):
-            raise UsageError(f"{place} = {_shown(raw)} must be text; put it in quotes.")
+            raise UsageError(f"{place} = {shown(raw)} must be text; put it in quotes.")
         return raw
     if hint is bool:
         if not isinstance(raw, bool):
-            raise UsageError(f"{place} = {_shown(raw)} must be true or false.")
+            raise UsageError(f"{place} = {shown(raw)} must be true or false.")
         return raw
     return _number(hint, raw, place, about)
 
@@ -344,7 +345,7 @@ def _number(hint: Any, raw: Any, place: str, about: Mapping[str, Any]) -> int | 
         what = "number" if hint is float else "whole number"
         bounds = f" from {least:g}" if least is not None else ""
         bounds += f" to {most:g}" if most is not None else ""
-        raise UsageError(f"{place} = {_shown(raw)} must be a {what}{unit}{bounds}.")
+        raise UsageError(f"{place} = {shown(raw)} must be a {what}{unit}{bounds}.")
     return float(raw) if hint is float else int(raw)
 
 
@@ -352,7 +353,8 @@ def _of(unit: str) -> str:
     return unit if unit.startswith("of ") else f"of {unit}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in a message."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 

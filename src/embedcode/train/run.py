@@ -37,7 +37,7 @@ from embedcode.model.spec import sha256
 from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, score
 from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
-from embedcode.train.recipe import Data, Lora, Mining, Recipe, check, undecayed
+from embedcode.train.recipe import Data, Lora, Mining, Recipe, check, shown, undecayed
 from embedcode.types import Floats, Role, digest
 
 TRIAL = 2
@@ -374,8 +374,9 @@ class Run:
         if self._plan:
             begun = self._completed(self._plan["recipe"])
             if odd := next((name for name in own if own[name] != begun[name]), None):
+                odd, was, now = _odd(odd, begun[odd], own[odd])
                 raise UsageError(
-                    f"{self.out} has a run with another {odd}: {begun[odd]!r}, not {own[odd]!r}. "
+                    f"{self.out} has a run with another {odd}: {shown(was)}, not {shown(now)}. "
                     "Go on with the recipe as it was, or give another folder by --out."
                 )
             return False
@@ -420,6 +421,19 @@ class Run:
         with publish.writing(place), replacing(place) as file:
             file.write(json.dumps(plan, indent=1, ensure_ascii=False).encode() + b"\n")
         self._plan = plan
+
+
+def _odd(name: str, was: Any, now: Any) -> tuple[str, Any, Any]:
+    """The first place in which two values of a plan differ, by its name, and what each has there."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        key = next(key for key in now if now[key] != was[key])
+        return _odd(f"{key} of {name}", was[key], now[key])
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        one, other = next((one, other) for one, other in zip(was, now, strict=True) if one != other)
+        return _odd(f"{name} {other['name']}", one, other) if isinstance(other, dict) else (name, one, other)
+    if name == "data":
+        return name, [one["name"] for one in was], [one["name"] for one in now]
+    return name, was, now
 
 
 class _Watching:
