@@ -388,8 +388,7 @@ class Run:
         return True
 
     def _begin_from(self, space: str) -> None:
-        """Note the base; UsageError where it is not the one that the run was begun from: adapters of one fit another
-        of its shape."""
+        """Note the base; UsageError where it is another now: adapters of the one would fit it, if it has its shape."""
         if self._plan.get("base", space) != space:
             raise UsageError(
                 f"{self.out} was begun from other weights than {self.recipe.base} has now: put those "
