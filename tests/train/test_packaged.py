@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGUFWriter
+from safetensors import SafetensorError
+from transformers import AutoModel, AutoTokenizer
 
 from embedcode import Role, Truncate, load
 from embedcode.engine import memory
@@ -79,6 +81,33 @@ def test_a_recipe_starts_from_it_whatever_base_was_unpacked_before(world: Path, 
     before = (tmp_path / "base" / "model.safetensors").stat().st_mtime_ns
     base.open_base(recipe, tmp_path)
     assert (tmp_path / "base" / "model.safetensors").stat().st_mtime_ns == before, "it is made once for a run"
+
+
+def test_a_gguf_file_is_unpacked_once_until_it_is_another(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, tokenizer = (one.from_pretrained(world / "base") for one in (AutoModel, AutoTokenizer))
+    read: list[str] = []
+    monkeypatch.setattr(base, "_check_room", lambda file: read.append(file.name))
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda *_, **__: network)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: tokenizer)
+    file = tmp_path / "small.gguf"
+    file.write_bytes(b"GGUF")
+    recipe = Recipe(tmp_path, "mine", file.name, query_tokens=32, passage_tokens=32)
+    for raw, expected in ((b"", 1), (b"", 1), (b"GGUF, another", 2)):
+        if raw:
+            file.write_bytes(raw)
+        assert base.open_base(recipe, tmp_path / "work").dim == 64
+        assert len(read) == expected
+
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    file.write_bytes(b"GGUF, a third")
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(UsageError, match=r"cannot be written .*no space left on device.*: free some space"):
+        base.open_base(recipe, tmp_path / "work")
+    assert [one.name for one in (tmp_path / "work").iterdir()] == ["base"], "no half of it"
 
 
 def test_a_disk_that_fills_as_a_base_is_unpacked_leaves_nothing_of_it(
