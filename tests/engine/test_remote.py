@@ -476,11 +476,11 @@ def test_a_text_that_is_refused_makes_no_request_smaller(serve: Serve) -> None:
 
 def test_many_texts_are_worth_all_requests_of_a_server_that_is_quick(serve: Serve) -> None:
     """An index sent one request of 32 texts at a time. Of a slow server the last would not be waited for."""
-    for delay, quick in ((0.0, True), (0.5, False)):
+    for delay, texts, quick in ((0.0, TEXTS * 16, True), (0.5, TEXTS, False)):
         server = serve(delay=delay)
         encoder = load(server.url)
         assert encoder.bulk == 1, "nobody knows yet"
-        encoder.encode(TEXTS * 2, Role.PASSAGE)
+        encoder.encode(texts, Role.PASSAGE)
         assert encoder.bulk == (BATCH * IN_FLIGHT if quick else 1)
 
 

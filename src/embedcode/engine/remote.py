@@ -152,7 +152,8 @@ class RemoteEncoder:
             self._check_instructions(served, entries)
             start = time.monotonic()
             parts = self._parts(served, entries, call)
-            self._pace = (time.monotonic() - start) / max(1, len(entries))
+            if entries:
+                self._pace = (time.monotonic() - start) / len(entries)
             return np.concatenate([np.empty((0, served.dim), np.float32), *parts])
         except BaseException:
             call.end()  # what else is under way is waited for by nobody
