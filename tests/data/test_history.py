@@ -255,6 +255,40 @@ def test_a_licence_that_the_repository_does_not_grant_is_refused(repository: Pat
     assert len(list(mine(repository, tokenizer, Mined("shapes"), licence="GPL-3.0-only"))) == 2
 
 
+def test_code_is_taken_under_the_licence_that_it_had_then(repository: Path, tokenizer: TextTokenizer) -> None:
+    """What was relicensed later was stamped with the licence of HEAD, and so was a folder that is gone."""
+    gpl = "GNU GENERAL PUBLIC LICENSE, version 3"
+    commit(repository, "Say under which licence the shapes are", LICENSE=gpl, engine__COPYING=gpl, engine__e_py=OLD)
+    twice, thrice = (OLD.replace("* scale\n", f"* scale * {times}\n") for times in (2, 3))
+    commit(repository, "Take twice the scale for every area", src__shape_py=twice)
+    commit(repository, "Put the shapes under another licence", LICENSE=MIT)
+    commit(repository, "Take twice the scale for every engine", engine__e_py=twice)
+    commit(repository, "Take thrice the scale for every area", src__shape_py=thrice)
+    git(repository, "rm", "-rq", "engine")
+    git(repository, "commit", "-qm", "Leave the engine to somebody else")
+    commit(repository, "Have parts whose licence is said later", part__p_py=OLD)
+    commit(repository, "Take twice the scale for every part", part__p_py=twice)
+    commit(repository, "Say under which licence the parts are", part__COPYING=gpl)
+    pairs, mined = found(repository, tokenizer)
+    assert {pair.query for pair in pairs} == {"Take thrice the scale for every area"}
+    assert mined.skipped[history.OTHERWISE] == 1 and mined.skipped[history.FOREIGN_FOLDER] == 2
+    assert len(list(mine(repository, tokenizer, Mined("shapes")))) == 8, "who claims no licence is not asked for one"
+
+
+def test_licences_are_looked_up_only_where_they_change(
+    repository: Path, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(repository, "Say under which licence the shapes are", LICENSE=MIT)
+    for times in range(5):
+        commit(repository, f"Scale every area {times} times", src__shape_py=OLD.replace("* scale\n", f"* {times}\n"))
+    listed = list[str]()
+    files = history.git.Repository.files
+    monkeypatch.setattr(
+        history.git.Repository, "files", lambda self, commit: listed.append(commit) or files(self, commit)
+    )
+    assert len(found(repository, tokenizer)[0]) == 10 and listed == ["HEAD"]
+
+
 def test_code_that_is_called_a_licence_is_none(repository: Path, tokenizer: TextTokenizer) -> None:
     (repository / "src" / "License.tsx").write_text("export const License = () => <p>MIT</p>;\n")
     (repository / "LICENSE").write_text(MIT, "utf-16")

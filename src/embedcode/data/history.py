@@ -3,8 +3,8 @@
 Two pairs a commit: with the functions it edits (task `commit`), and with the runs of 512 tokens of the edited files
 that it touches, each under its path (task `commit-chunk`), as a search for the place of a bug meets them. Where the
 text of the issue is at hand it is the query, under the tasks `issue` and `issue-chunk`. Files that say at their top
-that they are under another licence, and those of a folder that has another one, are left out. Knows no list of
-repositories.
+that they are under another licence, and those of a folder that has another one, are left out, and so is what was under
+another one before the repository was given its own. Knows no list of repositories.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ MANY = "too many files"
 MANY_PLACES = "too many places"
 NO_CODE = "no code edited"
 NEW = "nothing that was there before"
+OTHERWISE = "under another licence then"
 
+_LICENCES = ("*licen[cs]e*", "*copying*")
+"""Paths that hold all of a repository that may be a licence."""
 _EMPTY_WORDS = re.compile(
     r"^(?:merge|revert|bump|release|version|prepare|update (?:changelog|copyright|deps|dependenc)|changelog|wip\b|typo"
     r"|fix(?:ed|es)? (?:typos?|tests?|lint|build|ci|flake8|whitespace|formatting|style|docs?|merge)\b|lint|format"
@@ -174,42 +177,56 @@ def mine(
         )
     if repository.partial:
         raise UsageError(f"{root} is a partial clone, without old contents: clone it whole.")
-    foreign: tuple[str, ...] | None = None
-    if licences.allowed(licence):
-        own, foreign = _licences(repository)
-        if own and not _grants(own, licence):
-            mined.refused = f"{UNKNOWN_LICENCE}: {' and '.join(sorted(own))} does not grant {licence}"
-            return
+    granted = _Licences(repository, licence) if licences.allowed(licence) else None
+    if granted is not None and granted.refused:
+        mined.refused = f"{UNKNOWN_LICENCE}: {granted.refused}"
+        return
     lines = _Lines(tokenizer)
     with Workers(1, edited, lost, least=1) as parsing:  # never this process, which a parser could take with it
         parsing.start()
         for commit in _commits(root, most):
             mined.commits += 1
-            found = list(_pairs(root, commit, lines, parsing, mined, issues or Issues(), licence, foreign))
+            found = list(_pairs(root, commit, lines, parsing, mined, issues or Issues(), licence, granted))
             mined.used += bool(found)
             yield from found
 
 
-def _licences(repository: git.Repository) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The repository's own licence files at HEAD, and the folders whose licence is not of the allow-list."""
-    named = [
-        entry for entry in repository.files("HEAD") if licences.may_be(entry.path) or licences.of_folder(entry.path)
-    ]
-    own, foreign = dict[str, str](), set[str]()
-    for entry, raw in zip(named, repository.blobs(entry.blob for entry in named), strict=True):
-        text = decode(raw or b"")
-        if text is None:  # a picture of one, or none at all
-            continue
-        if licences.is_own(entry.path, ""):
-            own[entry.path] = text
-        elif licences.of_folder(entry.path) and _language(entry.path) is None and not licences.known(text):
-            foreign.add(entry.path.rpartition("/")[0] + "/")
-    return own, tuple(foreign)
+class _Licences:
+    """What the licence files of a repository say at each commit: code is taken as it was, under what it was then."""
 
+    def __init__(self, repository: git.Repository, licence: str) -> None:
+        self._repository, self._licence = repository, licence
+        self._known: dict[tuple[git.Entry, ...], tuple[str, tuple[str, ...]]] = {}
+        self._last, self._files = "", tuple[git.Entry, ...]()
+        self._now = tuple[str, ...]()
+        self.refused, self._now = self.at("HEAD")
 
-def _grants(own: dict[str, str], licence: str) -> bool:
-    found = licences.of(own)
-    return found is not None and licences.allowed(licence, found.split(" AND "))
+    def at(self, commit: str) -> tuple[str, tuple[str, ...]]:
+        """Why the licence is not granted there, "" where it is or no file says, and the folders that have one out of
+        the allow-list there or now."""
+        # Of one commit to the next few files change, so git finds out in 3 ms whether a licence does.
+        if not (self._last and self._repository.same(self._last, commit, *_LICENCES)):
+            entries = self._repository.files(commit)
+            self._files = tuple(one for one in entries if licences.may_be(one.path) or licences.of_folder(one.path))
+        self._last = commit
+        if self._files not in self._known:
+            self._known[self._files] = self._read(self._files)
+        refused, foreign = self._known[self._files]
+        return refused, foreign + self._now
+
+    def _read(self, files: Sequence[git.Entry]) -> tuple[str, tuple[str, ...]]:
+        own, foreign = dict[str, str](), set[str]()
+        for entry, raw in zip(files, self._repository.blobs(entry.blob for entry in files), strict=True):
+            text = decode(raw or b"")
+            if text is None:  # a picture of one, or none at all
+                continue
+            if licences.is_own(entry.path, ""):
+                own[entry.path] = text
+            elif licences.of_folder(entry.path) and _language(entry.path) is None and not licences.known(text):
+                foreign.add(entry.path.rpartition("/")[0] + "/")
+        found = licences.of(own)
+        grants = not own or (found is not None and licences.allowed(self._licence, found.split(" AND ")))
+        return "" if grants else f"{' and '.join(sorted(own))} does not grant {self._licence}", tuple(foreign)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +255,9 @@ def _pairs(
     mined: Mined,
     issues: Issues,
     licence: str,
-    foreign: tuple[str, ...] | None,
+    granted: _Licences | None,
 ) -> Iterator[Pair]:
-    """`foreign` are folders under another licence; None where the pairs claim no open one."""
+    """`granted` is None where the pairs claim no open licence."""
     if len(commit.parents) != 1:
         mined.skipped[MERGE] += 1
         return
@@ -253,6 +270,12 @@ def _pairs(
     if len(edits) > MOST_FILES:
         mined.skipped[MANY] += 1
         return
+    foreign = tuple[str, ...]()
+    if granted is not None and edits:
+        otherwise, foreign = granted.at(commit.parents[0])
+        if otherwise:
+            mined.skipped[OTHERWISE] += 1
+            return
     files, why = list[Edited](), ""
     contents = git.blobs(root, (f"{commit.parents[0]}:{path}" for path in edits), MOST_BYTES)
     for (path, ranges), raw in zip(edits.items(), contents, strict=True):
@@ -260,7 +283,7 @@ def _pairs(
         language = _language(path)
         if text is None or language is None:
             continue
-        if foreign is not None and (path.startswith(foreign) or licences.foreign_header(text)):
+        if granted is not None and (path.startswith(foreign) or licences.foreign_header(text)):
             why = FOREIGN_FOLDER if path.startswith(foreign) else FOREIGN_HEADER
             mined.left[why] += 1
             continue

@@ -163,6 +163,11 @@ class Repository:
                 found.append(Entry(path.decode("utf-8", "backslashreplace"), blob.decode("ascii")))
         return found
 
+    def same(self, commit: str, other: str, *paths: str) -> bool:
+        """Whether two commits have the same files under paths, whose `*` stands for anything and case for nothing."""
+        asked = ("--icase-pathspecs", "diff-tree", "-r", "--quiet", commit, other, "--", *paths)
+        return run(self.folder, *asked).returncode == 0
+
     def blobs(self, names: Iterable[str], most: int | None = None) -> Iterator[bytes | None]:
         """The contents by name, as `blobs` gives them."""
         return blobs(self.folder, names, most)
