@@ -299,7 +299,7 @@ def test_a_header_may_go_on_behind_the_mark_of_the_next_line(text: str, mark: tu
 
 def test_headers_of_files_count() -> None:
     assert licences.foreign_header("/* This is free software under the GNU General Public License */\nint a;")
-    assert not licences.foreign_header("int a;\n" * 100 + "// the GNU General Public License\n")
+    assert not licences.foreign_header("int a;\n" * 100 + "// the GNU General Public License, or GPL\n")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,37 @@ def test_an_expression_in_a_header_needs_a_permitted_choice(said: str, foreign: 
         ("Server Side Public License", True),
         ("PolyForm Noncommercial License", True),
         ("From an answer under CC BY-SA 4.0", True),
+        ("License: GPL", True),
+        ("__license__ = 'GPL'", True),
+        ('__license__ = "lgpl"', True),
+        ("License:\n#   AGPL", True),
+        ("GPL version 2 or later", True),
+        ("Licence: AGPL", True),
+        ("@license LGPL", True),
+        ("@license http://www.gnu.org/licenses/gpl-2.0.txt  GPL", True),
+        ("See http://www.gnu.org/licenses/ for more", True),
+        ("@license https://opensource.org/licenses/osl-3.0.php", True),
+        ("MPLv2", True),
+        ("Ms-PL", True),
+        ("Licensed under the EUPL", True),
+        ("OSL-3.0", True),
+        ("Under the Artistic License", True),
+        ("License: Artistic", True),
+        ("Distributed under the Boost Software License, Version 1.0.", True),
+        ("not for commercial use", True),
+        ("free for non-commercial use", True),
+        ("for research purposes only", True),
+        ("License: MIT", False),
+        ("License: BSD, see the file LICENSE", False),
+        ("__license__ = 'MIT'", False),
+        ("Licensed under either of Apache-2.0 or MIT", False),
+        ("@license MIT https://opensource.org/licenses/MIT", False),
+        ("for any purpose, commercial or non-commercial, and by any means", False),
         ("Dual licensed under the MIT or GPL Version 2 licenses", False),
+        ("Dual licensed under the MIT and GPL licenses: http://www.gnu.org/licenses/gpl.html", False),
+        ("License: MIT/GPL", False),
+        ("gpl = read(licenses)", False),
+        ("Reads the sensor MPL3115A2", False),
         ("Licensed under the Apache License, Version 2.0", False),
         ("Reads GPLs", False),
     ],

@@ -89,14 +89,26 @@ _FOLDERS = ("licenses", "licences")
 _OTHER_NAMES = re.compile(r"$|authors|notice|credits|contributors|readme|.*third|.*3rd", re.IGNORECASE)
 _DEPTH = 3
 _HEADER_LINES = 40
+_GPL = r"(?-i:\b[AL]?GPL\b)"
+"""In capitals: `gpl` is a name of many things."""
 _HEADER = re.compile(
-    r"(?:general|mozilla|eclipse|server\s+side)\s+public\s+licen|(?:business\s+source|elastic|polyform\W+\w+)\s+licen"
+    r"(?:general|mozilla|eclipse|server\s+side|microsoft|common|union)\s+public\s+licen"
+    r"|(?:business\s+source|elastic|polyform\W+\w+|boost\s+software|open\s+software|artistic)\s+licen"
     r"|creative\s?commons|\bCC[ -]BY\b|commons\s+clause|common\s+development\s+and\s+distribution|\bCeCILL\b"
-    r"|\bMPL[ -/]?v?[12]\.[01]\b|mozilla\.org/MPL|\bEPL[ -]v?[12]\.0\b"
+    r"|\bMPL[ -/]?v?[12](?:\.[01])?\b|mozilla\.org/MPL|\bEPL[ -]v?[12]\.0\b|\bMs-[PR]L\b|\bEUPL\b|\bOSL[ -]v?[123]\b"
     r"|\b(?:GNU|under|under\s+the|terms\s+of\s+the)\s+[AL]?GPL|(?<!\bor )(?<!/)\b[AL]?GPL[ -]?v?[23]\b"
+    rf"|(?<!\bor )(?<!/){_GPL}(?![ -]compatible)"
+    # A field, as `__license__ = "gpl"` or `@license LGPL`.
+    r"|licen[cs]es?(?:_|[^\w/|]){1,8}(?:[AL]?GPL|MPL|EPL|AFL|OSL|BSL|CDDL|CPL|SSPL|PSF|CC0|CC-|WTFPL|artistic)\b"
+    r"|gnu\.org/(?:licen[cs]es|copyleft)|opensource\.org/licen[cs]es?/(?:[al]?gpl|mpl|epl|cpl|osl|afl|cddl|artistic)"
+    r"|(?<!commercial or )(?<!commercial and )(?<!commercial/)\bnon-?\s?commercial\b(?! (?:or|and) commercial)"
+    r"|\bnot (?:be used )?for (?:any )?commercial|\b(?:research|academic|educational)(?: use| purposes?)? only\b"
     r"|proprietary|all\s+rights\s+reserved\.?\s+(?:no\s+part|unauthori)",
     re.IGNORECASE,
 )
+_CHOICE = re.compile(r"\bdual\w*[ -]licen[cs]ed\b[^.]{0,40}\b(?:MIT|BSD|Apache)\b", re.IGNORECASE)
+"""As of jQuery's plugins: "Dual licensed under the MIT and GPL licenses", with the addresses of both."""
+_CHOSEN_NOT = re.compile(rf"{_GPL}|\S*gnu\.org/\S*", re.IGNORECASE)
 _SPDX = re.compile(r"SPDX-License-Identifier:([^\n]*)", re.IGNORECASE)
 
 
@@ -251,6 +263,8 @@ def foreign_header(text: str) -> bool:
     head = "\n".join(text[:6000].split("\n", _HEADER_LINES)[:_HEADER_LINES])
     # A name may go on behind the comment's mark on the next line: "Mozilla Public\n * License".
     said = re.sub(r"\s*\n[\s*#/;%!'-]*", " ", _SPDX.sub("", head))
+    if _CHOICE.search(said):
+        said = _CHOSEN_NOT.sub(" ", said)
     return _HEADER.search(said) is not None or not all(map(_may_be_chosen, _SPDX.findall(head)))
 
 
