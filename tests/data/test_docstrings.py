@@ -369,6 +369,39 @@ def test_a_folder_under_another_licence_is_left_out_and_counted(tmp_path: Path) 
         assert mine(own, "a 1", workers, own=True).left.counts["folder under another licence"] == 0
 
 
+@pytest.mark.parametrize(
+    ("members", "taken"),
+    [
+        (("a/LICENSE", "a/m.py"), {"a/m.py"}),
+        (("setup.py", "a/m.py", "a/LICENSE"), {"setup.py", "a/m.py"}),
+        (("package/LICENSE", "package/index.py"), {"package/index.py"}),
+        (("a/m.py", "a/LICENSE", "a-1.dist-info/METADATA"), {"a/m.py"}),
+        (("a/m.py", "a-1.dist-info/licenses/LICENSE"), {"a/m.py"}),
+        (("META-INF/LICENSE", "org/m.py", "com/m.py"), {"org/m.py", "com/m.py"}),
+        (("a/LICENSE", "b/m.py"), None),
+        (("a/LICENSE", "prop/core.py", "a-1.dist-info/METADATA"), None),
+        (("a/LICENSE", "a/m.py", "b/m.py", "a-1.dist-info/LICENSE"), {"a/m.py", "b/m.py"}),
+        (("a/m.py", "b/m.py", "b/LICENSE", "a/COPYING", "a-1.dist-info/LICENSE"), {"b/m.py"}),
+    ],
+)
+def test_a_licence_at_the_top_of_one_folder_of_several_is_of_that_folder(
+    tmp_path: Path, members: tuple[str, ...], taken: set[str] | None
+) -> None:
+    """A wheel of two packages was taken whole under the licence that lay in the first of them."""
+    texts = {
+        "LICENSE": (Path(__file__).parents[2] / "LICENSE").read_text("utf-8"),
+        "COPYING": "GNU GENERAL PUBLIC LICENSE\n", "METADATA": "License: Proprietary\n",
+    }  # fmt: skip
+    with zipfile.ZipFile(tmp_path / "x.whl", "w") as file:
+        for at, member in enumerate(members):
+            code = f'def squares_{at}(values):\n    """Sum the squares of some numbers."""\n    {BODY}\n'
+            file.writestr(member, texts.get(member.rpartition("/")[2], code))
+    with extracting(1) as workers:
+        mined = mine(tmp_path / "x.whl", "x", workers)
+    found = {member for at, member in enumerate(members) for pair in mined.pairs if f"_{at}(" in pair.positives[0]}
+    assert found == (taken or set()) and mined.refused == ("" if taken else "no licence file")
+
+
 @pytest.mark.parametrize("name", ["LICENSE.md", "LICENSE.rst", "COPYING.adoc"])
 def test_a_licence_in_markdown_is_no_documentation(name: str, tmp_path: Path) -> None:
     own = source(tmp_path / "a", (Path(__file__).parents[2] / "LICENSE").read_text("utf-8"))

@@ -125,7 +125,7 @@ def may_be(path: str) -> bool:
 def is_own(path: str, top: str) -> bool:
     """Whether a path is the licence of the source itself, not of a part: at the top, in `top/`, the folder that holds
     all of an archive, in a `licenses` folder there, in what is laid beside a
-    release of Spring's, or where a wheel keeps its metadata."""
+    release of Spring's, or where a wheel or a jar keeps its metadata."""
     if not may_be(path):
         return False
     *folders, _ = path.split("/")
@@ -140,7 +140,7 @@ def of_part(path: str) -> bool:
     """Whether the licence of a source may be that of a part: one of the texts in a `licenses` folder, beside which a
     licence file of the source itself may stand. In a wheel's metadata such a folder holds the wheel's own."""
     folders = path.split("/")[:-1]
-    return bool(folders) and folders[-1].lower() in _FOLDERS and not any(map(is_metadata, folders))
+    return bool(folders) and folders[-1].lower() in _FOLDERS and not any(map(_is_wheels, folders))
 
 
 def of_folder(path: str) -> bool:
@@ -149,7 +149,11 @@ def of_folder(path: str) -> bool:
 
 
 def is_metadata(folder: str) -> bool:
-    """Whether a wheel keeps its metadata in a folder of this name."""
+    """Whether a wheel or a jar keeps its metadata in a folder of this name."""
+    return _is_wheels(folder) or folder == "META-INF"
+
+
+def _is_wheels(folder: str) -> bool:
     return folder.endswith((".dist-info", ".egg-info"))
 
 

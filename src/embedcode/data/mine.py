@@ -96,9 +96,8 @@ class _Reader:
     def __init__(self, path: Path, name: str, mined: Mined, own: bool, tasks: Collection[str]) -> None:
         self._path, self._name, self._mined = path, name, mined
         self._own, self._tasks = own, tasks
-        self._top: str | None = "" if path.is_dir() else None
         self._tops: set[str] = set()
-        """Of an archive, its outermost folders."""
+        """Of an archive, its outermost folders but for metadata."""
         self._licences: dict[str, str] = {}
         self.paths: list[str] = []
         """Of the files given, in their order."""
@@ -108,11 +107,9 @@ class _Reader:
     def __iter__(self) -> Iterator[File]:
         archive = not self._path.is_dir()
         for member in stream(self._path, self._mined.left, always=self._always):
-            if self._top is None and "/" in member.path:  # a file may stand beside the folder that holds all others
-                self._top = member.path.partition("/")[0]
-            if archive and "/" in member.path:
-                self._tops.add(member.path.partition("/")[0])
-            if licences.is_own(member.path, self._top or ""):
+            if archive and "/" in member.path and not licences.is_metadata(top := member.path.partition("/")[0]):
+                self._tops.add(top)
+            if licences.is_own(member.path, self._top):
                 self._licences[member.path] = member.text
                 if not (self._own or licences.of_part(member.path) or licences.known(member.text)):
                     return
@@ -142,9 +139,16 @@ class _Reader:
             return None
         return File(member.path, member.text, self._name, "")
 
+    @property
+    def _top(self) -> str:
+        """The one folder that holds all of an archive, so far; a file may stand beside it."""
+        return next(iter(self._tops)) if len(self._tops) == 1 else ""
+
     def settle(self) -> bool:
         """Whether the source enters."""
         mined = self._mined
+        # The licence of a folder beside which another came later is that of a part.
+        self._licences = {path: text for path, text in self._licences.items() if licences.is_own(path, self._top)}
         mined.licence = licences.of(self._licences) or ""
         if entry := self._renamed():
             mined.refused = f"{NEVER}: {entry.why}"
@@ -155,8 +159,7 @@ class _Reader:
     def _renamed(self) -> never.Entry | None:
         """What never.toml has on the one folder that holds all of an archive, which itself may be called anything. Not
         data sets: they are called as folders are, `apps`."""
-        tops = [top for top in self._tops if not licences.is_metadata(top)]
-        found = map(never.load().find, sources.file_names(tops[0])) if len(tops) == 1 else ()
+        found = map(never.load().find, sources.file_names(self._top)) if self._top else ()
         return next((entry for entry in found if entry is not None and entry.kind == "repository"), None)
 
 
