@@ -176,21 +176,31 @@ def test_synthesize_goes_on_where_a_bound_ended_it(serve: Any, tmp_path: Path, c
     assert len(list(pairs.read(tmp_path / "q.jsonl"))) == 2
 
 
-@pytest.mark.parametrize("command", [("data", "synthesize", "p.jsonl", "-o"), ("train", "r.yaml", "--out")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("data", "synthesize", "p.jsonl", "--url", "http://127.0.0.1:9#m", "-o"),
+        ("train", "r.yaml", "--out"),
+        ("data", "collect", "none.toml"),
+        ("data", "filter", "p.jsonl", "-o"),
+        ("data", "negatives", "p.jsonl", "-o"),
+    ],
+)
 def test_two_processes_do_not_write_one_output(
     command: tuple[str, ...], tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each would ask, or train, what the other one does, into one journal or one log."""
+    """Each would ask, or train, what the other one does, into one journal or one log, or take away what the other one
+    has fetched or computed."""
+    (tmp_path / "none.toml").write_text("")
     pairs.write(tmp_path / "p.jsonl", [GOOD])
     (tmp_path / "r.yaml").write_text("{name: x, base: packaged, data: [{name: p, files: [p.jsonl]}], licence: MIT}")
     (tmp_path / "link").symlink_to(tmp_path / "out")
     monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
-    url = ("--url", "http://127.0.0.1:9#m") if command[0] == "data" else ()
     with alone(tmp_path / "out"):
-        done = call(*command, "link", *url)
+        done = call(*command, "link")
         assert done.returncode == 2 and not (tmp_path / "out").exists()
         assert b" is still writing link: wait until it is done, or end that process" in done.stderr
-    assert b"still writing" not in call(*command, "link", *url).stderr
+    assert b"still writing" not in call(*command, "link").stderr
 
 
 @pytest.mark.parametrize(
@@ -276,6 +286,26 @@ def test_a_shallow_clone_is_one_sentence(tmp_path: Path, call: Run) -> None:
     assert done.returncode == 2 and b"git fetch --unshallow" in done.stderr
     assert not (tmp_path / "p.jsonl").exists()
     assert call("data", "history", "whole", "-o", "p.jsonl").returncode == 0
+    done = call("data", "history", "whole", "shallow", "-o", "q.jsonl")
+    assert done.returncode == 2 and not (tmp_path / "q.jsonl").exists(), "said before the first is read"
+
+
+def test_a_damaged_clone_costs_no_other_history(tmp_path: Path, call: Run) -> None:
+    git = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org")
+    for name in ("bad", "good"):
+        subprocess.run([*git, "init", "-q", name], cwd=tmp_path, check=True)
+        for body in ("return x + 1", "return x + 2"):
+            (tmp_path / name / "m.py").write_text(f"def step(x):\n    {body}\n")
+            subprocess.run([*git, "add", "."], cwd=tmp_path / name, check=True)
+            subprocess.run([*git, "commit", "-qm", f"Make each step so: {body}"], cwd=tmp_path / name, check=True)
+    said = subprocess.run(["git", "rev-parse", "HEAD^{tree}"], cwd=tmp_path / "bad", capture_output=True, check=True)
+    tree = said.stdout.decode().strip()
+    (tmp_path / "bad" / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    done = call("data", "history", "bad", "good", "-o", "p.jsonl", "--json")
+    record = json.loads(done.stdout)
+    assert done.returncode == 1 and "git fsck" in record["repositories_refused"]["bad"]
+    assert {pair.source.partition("@")[0] for pair in pairs.read(tmp_path / "p.jsonl")} == {"git:good"}
+    assert call("data", "history", "bad", "-o", "q.jsonl").returncode == 2
 
 
 def test_overlap_says_which_pairs_copy_an_evaluation_set(evaluation: Path, tmp_path: Path) -> None:

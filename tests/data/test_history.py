@@ -204,14 +204,17 @@ def test_an_edit_in_too_many_places_is_skipped_and_counted(repository: Path, tok
     assert mined.commits == mined.used + mined.skipped.total()
 
 
-def test_a_parser_that_ends_its_process_costs_the_functions_of_a_file(
-    repository: Path, tokenizer: TextTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("fails", "why"), [("os._exit(11)", "crashed"), ("1 / 0", "failed (ZeroDivisionError)")])
+def test_a_parser_that_ends_or_fails_costs_the_functions_of_a_file(
+    repository: Path, tokenizer: TextTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str], fails: str, why: str,
+) -> None:  # fmt: skip
     """It ended `data history`, and `data collect` at the same repository each time."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "crashing_history.py").write_text(
-        "import os\nfrom embedcode.data import history\nedited_before = history.edited\n"
-        "def edited(file):\n    return os._exit(11) if 'crash' in file.path else edited_before(file)\n"
+        "import os\nfrom embedcode.data import history\nbefore = history._edited\n"
+        f"def inner(file):\n    return {fails} if 'crash' in file.path else before(file)\n"
+        "def edited(file):\n    history._edited = inner\n    return history.edited(file)\n"
     )
     monkeypatch.syspath_prepend(tmp_path / "modules")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "modules"), os.environ.get("PYTHONPATH", "")]))
@@ -224,7 +227,8 @@ def test_a_parser_that_ends_its_process_costs_the_functions_of_a_file(
     (functions, chunks), mined = found(repository, tokenizer)
     assert functions.positives == ("def area(self, scale):\n    total = self.width() * scale\n    return total",)
     assert {one.partition("\n")[0] for one in chunks.positives} == {"src/shape.py", "src/crash.py"}
-    assert dict(mined.left) == {"parser crashed": 1}
+    assert dict(mined.left) == {f"parser {why}": 1}
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_files_under_another_licence_are_left_out_and_counted(repository: Path, tokenizer: TextTokenizer) -> None:

@@ -150,7 +150,7 @@ def collect(
 
     wanted = listing.load(sources)
     failed: list[str] = []
-    with ProgressLine() as line:
+    with alone(out), ProgressLine() as line:
 
         def progress(step: Step) -> None:
             if step.failed:
@@ -195,9 +195,11 @@ def history(
 
     from embedcode.data import history as mining
     from embedcode.data.mine import called
-    from embedcode.data.pairs import writing
+    from embedcode.data.pairs import UnwritableError, writing
 
     names = called(repositories)
+    for root in repositories:  # before the first is read, which may take an hour
+        mining.opened(root)
     tokenizer = mining.tokenizer()
     known, wrong = mining.read_issues(issues) if issues else (None, [])
     for message in wrong[:5]:
@@ -208,14 +210,21 @@ def history(
             f'"repository", such as "{names[0].removeprefix("git:")}", or mine them one by one'
         )
     tasks, skipped, left = Counter[str](), Counter[str](), Counter[str]()
-    refused, commits, used = dict[str, str](), 0, 0
+    refused, damaged, commits, used = dict[str, str](), False, 0, 0
     with ProgressLine() as line, writing(out) as put:
         for root, name in zip(repositories, names, strict=True):
             mined = mining.Mined(name.removeprefix("git:"))
-            for pair in mining.mine(root, tokenizer, mined, known, licence, most):
-                put(pair)
-                tasks[pair.task] += 1
-                line.draw(f"{mined.source}: {mined.commits:,} commits, {tasks.total():,} pairs")
+            try:
+                for pair in mining.mine(root, tokenizer, mined, known, licence, most):
+                    put(pair)
+                    tasks[pair.task] += 1
+                    line.draw(f"{mined.source}: {mined.commits:,} commits, {tasks.total():,} pairs")
+            except UnwritableError:
+                raise
+            except UsageError as error:  # a damaged clone: the others are none the worse, nor what it gave till then
+                if len(repositories) == 1:
+                    raise
+                mined.refused, damaged = str(error), True
             if mined.refused:
                 refused[str(root)] = mined.refused
             skipped += mined.skipped
@@ -232,7 +241,7 @@ def history(
         "bad_lines": len(wrong),
     }
     put_record(record, as_json)
-    if refused and not tasks:
+    if damaged or (refused and not tasks):
         raise typer.Exit(1)
 
 
@@ -475,8 +484,9 @@ def _kept(out: Path) -> Iterator[Path]:
     from shutil import rmtree
 
     folder = out.absolute().parent / f".{out.name}.vectors"
-    yield folder
-    rmtree(folder, ignore_errors=True)
+    with alone(out):  # a second run would take the vectors away
+        yield folder
+        rmtree(folder, ignore_errors=True)
 
 
 def _told(line: ProgressLine) -> Told:

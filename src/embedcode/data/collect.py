@@ -88,8 +88,8 @@ def collect(
     commits: int = 0,
     documentation: bool = False,
 ) -> bool:
-    """Mine what has no record in `out` yet, or one of another version; whether all is done. Stops between two sources
-    after `seconds`.
+    """Mine what has no record in `out` yet, one of another version, or of an archive that could not be read, which may
+    have been cut off; whether all is done. Stops between two sources after `seconds`.
 
     Of a repository the newest so many commits are paired too, also where it was mined for fewer of them, and with
     `documentation` the examples of a source. UsageError where the disk is full; what was done before stays.
@@ -103,7 +103,7 @@ def collect(
 
     def is_done(source: Source) -> bool:
         record = known.get((source.registry, source.name))
-        if record is None or not record.is_of(source):
+        if record is None or not record.is_of(source) or record.refused.startswith(UNREADABLE):
             return False
         if documentation and record.licence and record.example_pairs is None:
             return False

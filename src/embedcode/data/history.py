@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from embedcode.data import archives, comments, licences, never
-from embedcode.data.docstrings import CRASHED
+from embedcode.data.docstrings import CRASHED, FAILED
 from embedcode.data.mine import FOREIGN_FOLDER, FOREIGN_HEADER, NEVER, UNKNOWN_LICENCE, names
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
@@ -170,13 +170,7 @@ def mine(
     if entry := next(filter(None, map(never.load().find, (mined.source, *names(root)))), None):
         mined.refused = f"{NEVER}: {entry.why}"
         return
-    repository = git.Repository(root)
-    if repository.shallow:
-        raise UsageError(
-            f"{root} is a shallow clone: its history is cut off; run `git fetch --unshallow` there, or clone it whole."
-        )
-    if repository.partial:
-        raise UsageError(f"{root} is a partial clone, without old contents: clone it whole.")
+    repository = opened(root)
     granted = _Licences(repository, licence) if licences.allowed(licence) else None
     if granted is not None and granted.refused:
         mined.refused = f"{UNKNOWN_LICENCE}: {granted.refused}"
@@ -189,6 +183,18 @@ def mine(
             found = list(_pairs(root, commit, lines, parsing, mined, issues or Issues(), licence, granted))
             mined.used += bool(found)
             yield from found
+
+
+def opened(root: Path) -> git.Repository:
+    """A clone with its whole history; UsageError for any other."""
+    repository = git.Repository(root)
+    if repository.shallow:
+        raise UsageError(
+            f"{root} is a shallow clone: its history is cut off; run `git fetch --unshallow` there, or clone it whole."
+        )
+    if repository.partial:
+        raise UsageError(f"{root} is a partial clone, without old contents: clone it whole.")
+    return repository
 
 
 class _Licences:
@@ -251,7 +257,7 @@ def _pairs(
     root: Path,
     commit: _Commit,
     lines: _Lines,
-    parsing: Workers[Edited, list[str] | None],
+    parsing: Workers[Edited, tuple[list[str], str]],
     mined: Mined,
     issues: Issues,
     licence: str,
@@ -289,13 +295,13 @@ def _pairs(
             continue
         files.append(Edited(path, text, language, ranges))
     bodies, chunks, languages = list[str](), list[str](), Counter[str]()
-    for file, found in zip(files, parsing.done(files), strict=True):
-        if found is None:
-            mined.left[CRASHED] += 1
+    for file, (found, failed) in zip(files, parsing.done(files), strict=True):
+        if failed:
+            mined.left[failed] += 1
         of_file = list(_chunks(file.path, file.text, file.ranges, lines))
-        bodies += found or ()
+        bodies += found
         chunks += of_file
-        languages[file.language.name] += len(found or ()) + len(of_file)
+        languages[file.language.name] += len(found) + len(of_file)
     if not bodies and not chunks:
         mined.skipped[why or (NEW if edits else NO_CODE)] += 1
         return
@@ -356,8 +362,16 @@ def _language(path: str) -> Language | None:
     return found if found is not None and found.content == "code" and found.name != "text" else None
 
 
-def edited(file: Edited) -> list[str]:
-    """The innermost functions that changed rows lie in, each once."""
+def edited(file: Edited) -> tuple[list[str], str]:
+    """The innermost functions that changed rows lie in, each once, and why there are none. Never raises: what fails at
+    one file must not cost the others."""
+    try:
+        return _edited(file), ""
+    except Exception as error:
+        return [], f"{FAILED} ({type(error).__name__})"
+
+
+def _edited(file: Edited) -> list[str]:
     if file.language.grammar is None:
         return []
     source = file.text.encode("utf-8", "replace")
@@ -375,8 +389,9 @@ def edited(file: Edited) -> list[str]:
     return [found[i].code for i in sorted(chosen)]
 
 
-def lost(_file: Edited, _why: str) -> None:
+def lost(_file: Edited, _why: str) -> tuple[list[str], str]:
     """What a file gives whose parser ended its process; its chunks need none."""
+    return [], CRASHED
 
 
 class _Lines:
