@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from embedcode.data import collect, licences, pairs, sources
 from embedcode.data.sources import Source
 from embedcode.errors import UsageError
+from embedcode.index import git
 from embedcode.types import Pair
 
 LICENCE = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
@@ -384,7 +387,22 @@ def test_the_list_is_written_again_with_what_was_found(registry: Path) -> None:
         ("pypi = 3", "write \\[pypi\\] as a table"),
         ("[pypi]\nMIT = 'x'", "pypi.MIT must be a list"),
         ("[pypi]\nMIT = ['x']\nISC = ['x 2']", "names 'x' again"),
-        ("[pypi]\nMIT = ['--index-url=http://x']", "wrongly"),
+        (
+            "[pypi]\nMIT = ['--index-url=http://x']",
+            "'--index-url=http://x' is no name of pypi: write one such as numpy",
+        ),
+        ("[pypi]\nMIT = ['https://example.org/x-1.0.tar.gz']", "no name of pypi"),
+        ("[pypi]\nMIT = ['git+https://example.org/x']", "no name of pypi"),
+        ("[pypi]\nMIT = ['./folder']", "no name of pypi"),
+        ("[pypi]\nMIT = ['x@file:///folder']", "no name of pypi"),
+        ("[pypi]\nMIT = ['x 1.0 @ ./folder']", "'1.0 @ ./folder' is no version of x: write one such as 1.0"),
+        ("[npm]\nMIT = ['owner/name']", "no name of npm: write one such as express or @babel/core"),
+        ("[npm]\nMIT = ['../folder']", "no name of npm"),
+        ("[npm]\nMIT = ['x ./folder']", "no version of x"),
+        ("[npm]\nMIT = ['x file:folder']", "no version of x"),
+        ("[debian]\nMIT = ['x/unstable']", "no name of debian"),
+        ("[github]\nMIT = ['https://example.org/a/b']", "no name of github: write one such as rails/rails"),
+        ("[github]\nMIT = ['a/b --upload-pack=x']", "no version of a/b"),
         ("[pypi", "is not valid TOML"),
     ],
 )
@@ -392,6 +410,37 @@ def test_a_list_that_is_wrong_is_one_sentence(tmp_path: Path, text: str, said: s
     (tmp_path / "list.toml").write_text(text)
     with pytest.raises(UsageError, match=said):
         sources.load(tmp_path / "list.toml")
+
+
+def test_names_and_versions_of_all_registries_are_read(tmp_path: Path) -> None:
+    names = {
+        "pypi": ["ruamel.yaml 0.18", "A_b 1!2.0+local"], "npm": ["@a/b-c 1.0.0-beta.1", "JSONStream"],
+        "debian": ["libstdc++-x 1:2.0~rc1-1+deb12u1"], "github": ["a-b/c.d_e 0123456789ab"],
+    }  # fmt: skip
+    (tmp_path / "l.toml").write_text("".join(f"[{name}]\nMIT = {json.dumps(some)}\n" for name, some in names.items()))
+    assert [f"{one.name} {one.version}".strip() for one in sources.load(tmp_path / "l.toml")] == [
+        *chain(*names.values())
+    ]
+
+
+def test_what_takes_too_long_is_given_up_and_said(
+    registry: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A server that answers nothing held a run for ever, and a large archive could be given no more time."""
+    (registry / "programs" / "pip").write_text("#!/bin/sh\nexec sleep 5\n")
+    with pytest.raises(UsageError, match=r"pip took more than 0\.1 s; run again, with a longer --seconds"):
+        sources.fetch(Source("pypi", "width"), tmp_path / "here", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = tmp_path / "gitconfig"
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        settings.write_text(f'[url "{address}"]\n\tinsteadOf = https://github.com/\n')
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+        monkeypatch.setitem(git._STALLED, "GIT_HTTP_LOW_SPEED_TIME", "1")
+        with pytest.raises(UsageError, match=r"cannot be fetched: git says .*Operation too slow"):
+            sources.fetch(Source("github", "acme/shapes"), tmp_path / "here")
+        monkeypatch.setattr(git, "CLONE_SECONDS", 0.1)
+        with pytest.raises(UsageError, match=r"cannot be fetched: git says 'too slow: not done after 0\.1 s'"):
+            sources.fetch(Source("github", "acme/shapes"), tmp_path / "here", 0.1)
 
 
 def test_a_record_that_is_none_is_said(tmp_path: Path) -> None:

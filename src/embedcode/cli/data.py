@@ -136,6 +136,10 @@ def collect(
         int, typer.Option("--commits", metavar="N", min=0, help="Pair the newest N commits of a repository, too.")
     ] = 0,
     documentation: Annotated[bool, typer.Option("--examples", help="Pair the examples of documentation, too.")] = False,
+    patience: Annotated[
+        float,
+        typer.Option("--seconds", metavar="N", min=1, help="Fetching one archive may take so long; a clone, 2 h."),
+    ] = 120,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -159,7 +163,9 @@ def collect(
             line.draw(f"{step.done:,} of {step.total:,} sources, {step.pairs:,} pairs{last}")
 
         seconds = None if minutes is None else minutes * 60
-        complete = collecting.collect(wanted, out, threads_of(threads), seconds, progress, commits, documentation)
+        complete = collecting.collect(
+            wanted, out, threads_of(threads), seconds, progress, commits, documentation, patience
+        )
     done = collecting.records(out)
     if found is not None:
         head = f"Written by `embedcode data collect --found {found.name}`."

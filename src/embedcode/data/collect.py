@@ -87,12 +87,14 @@ def collect(
     progress: Callable[[Step], None] = lambda step: None,
     commits: int = 0,
     documentation: bool = False,
+    patience: float = sources.SECONDS,
 ) -> bool:
     """Mine what has no record in `out` yet, one of another version, or of an archive that could not be read, which may
     have been cut off; whether all is done. Stops between two sources after `seconds`.
 
     Of a repository the newest so many commits are paired too, also where it was mined for fewer of them, and with
-    `documentation` the examples of a source. UsageError where the disk is full; what was done before stays.
+    `documentation` the examples of a source. A client has `patience` seconds for one archive. UsageError where the disk
+    is full; what was done before stays.
     """
     start = time.monotonic()
     try:
@@ -117,7 +119,7 @@ def collect(
     folder = out / "downloads"
     tasks = (docstrings.TASK, examples.TASK) if documentation else (docstrings.TASK,)
     with extracting(cores) as workers:
-        for source, arrived in _ahead(waiting, folder):
+        for source, arrived in _ahead(waiting, folder, patience):
             if seconds is not None and time.monotonic() - start > seconds:
                 return False
             workers.start()
@@ -153,13 +155,13 @@ def collect(
     return done == total
 
 
-def _ahead(waiting: Sequence[Source], folder: Path) -> Iterator[tuple[Source, Callable[[], Arrived]]]:
+def _ahead(waiting: Sequence[Source], folder: Path, patience: float) -> Iterator[tuple[Source, Callable[[], Arrived]]]:
     """Each source with a function that waits for its archive and version, or for why it is never fetched."""
     known = never.load()
 
     def fetch(source: Source) -> Arrived:
         entry = next(filter(None, map(known.find, source.known_as)), None)
-        return entry or sources.fetch(source, folder / source.file_name)
+        return entry or sources.fetch(source, folder / source.file_name, patience)
 
     with ThreadPoolExecutor(AHEAD) as pool:
         coming: list[tuple[Source, Future[Arrived]]] = []

@@ -30,7 +30,7 @@ from embedcode.index import git
 
 REGISTRIES = ("pypi", "npm", "debian", "github")
 SECONDS = 120
-"""That a client may take for one archive."""
+"""That a client may take for one archive; a clone has git.CLONE_SECONDS at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,18 @@ def table(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file} is not valid TOML: {error}") from None
 
 
+_NAMES = {
+    "pypi": r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?",
+    "npm": r"(?:@[\w~-][\w.~-]*/)?\w[\w.~-]*",
+    "debian": r"[a-z0-9][a-z0-9.+-]*",
+    "github": r"\w[\w.-]*/[\w.-]+",
+}
+"""Of all that clients take for a package: of a folder or an address pip and npm run the code."""
+_EXACT = r"\w[\w.!+~-]*"
+"""A version; npm's may be an address too, and Debian's may have a colon."""
+_LIKE = {"pypi": "numpy", "npm": "express or @babel/core", "debian": "guava-libraries", "github": "rails/rails"}
+
+
 def _sources(file: Path, listed: dict[str, Any]) -> Iterator[Source]:
     seen: set[tuple[str, str]] = set()
     for registry, licences in listed.items():
@@ -110,10 +122,16 @@ def _sources(file: Path, listed: dict[str, Any]) -> Iterator[Source]:
                 raise UsageError(f"{file}: {registry}.{licence} must be a list of packages in quotes.")
             for package in packages:
                 name, _, version = package.strip().partition(" ")
-                if name.startswith("-") or version.startswith("-") or (registry, name) in seen:
-                    raise UsageError(f"{file}: {registry} names {name!r} again or wrongly: list each package once.")
+                version = version.strip()
+                if not re.fullmatch(_NAMES[registry], name, re.ASCII):
+                    raise UsageError(f"{file}: {name!r} is no name of {registry}: write one such as {_LIKE[registry]}.")
+                plain = version.replace(":", "", registry == "debian")
+                if version and not re.fullmatch(_EXACT, plain, re.ASCII):
+                    raise UsageError(f"{file}: {version!r} is no version of {name}: write one such as 1.0, or none.")
+                if (registry, name) in seen:
+                    raise UsageError(f"{file}: {registry} names {name!r} again: list each package once.")
                 seen.add((registry, name))
-                yield Source(registry, name, version.strip(), licence)
+                yield Source(registry, name, version, licence)
 
 
 def text(sources: list[Source], head: str) -> str:
@@ -130,7 +148,7 @@ def text(sources: list[Source], head: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def fetch(source: Source, folder: Path) -> tuple[Path, str]:
+def fetch(source: Source, folder: Path, seconds: float = SECONDS) -> tuple[Path, str]:
     """Download a source into `folder`, which is emptied first: its archive, and the version that came.
 
     A repository comes as a bare clone with its history, HEAD at the version.
@@ -144,10 +162,10 @@ def fetch(source: Source, folder: Path) -> tuple[Path, str]:
     except OSError as error:
         raise unwritable(folder, error) from None
     if source.registry == "github":
-        return _clone(source, folder)
+        return _clone(source, folder, max(seconds, git.CLONE_SECONDS))
     if source.registry == "debian" and not source.version:  # the name of an archive has upstream's version only
-        source = replace(source, version=_debian_version(source, folder))
-    _run(_command(source, folder), folder, source)
+        source = replace(source, version=_debian_version(source, folder, seconds))
+    _run(_command(source, folder), folder, source, seconds)
     found = sorted(path for path in folder.iterdir() if path.name.endswith(archives.NAMES))
     found.sort(key=lambda path: source.registry == "debian" and ".orig.tar." not in path.name)  # its parts come after
     if not found:
@@ -155,9 +173,9 @@ def fetch(source: Source, folder: Path) -> tuple[Path, str]:
     return found[0], _version(source, found[0])
 
 
-def _clone(source: Source, folder: Path) -> tuple[Path, str]:
+def _clone(source: Source, folder: Path, seconds: float) -> tuple[Path, str]:
     clone = folder / (source.name.rpartition("/")[2] + ".git")
-    said = git.clone(f"https://github.com/{source.name}", clone, whole=True)
+    said = git.clone(f"https://github.com/{source.name}", clone, whole=True, seconds=seconds)
     if not said and source.version:
         said = git.set_head(clone, source.version)
     if said:
@@ -169,11 +187,12 @@ def _clone(source: Source, folder: Path) -> tuple[Path, str]:
     return clone, head.strip()
 
 
-def _debian_version(source: Source, folder: Path) -> str:
+def _debian_version(source: Source, folder: Path, seconds: float) -> str:
     """The version that apt-get would fetch; "" where it does not say. File names lack what stands before a colon."""
-    asked = _run(["apt-get", "source", "--print-uris", "--quiet=2", source.name], folder, source)
+    asked = _run(["apt-get", "source", "--print-uris", "--quiet=2", source.name], folder, source, seconds)
     described = re.search(r"\s(\S+\.dsc)\s", asked)
-    for record in _run(["apt-cache", "showsrc", "--only-source", source.name], folder, source).split("\n\n"):
+    shown = _run(["apt-cache", "showsrc", "--only-source", source.name], folder, source, seconds)
+    for record in shown.split("\n\n"):
         version = re.search(r"^Version: (\S+)$", record, re.MULTILINE)
         if described and version and f" {described[1]}\n" in record + "\n":
             return version[1]
@@ -193,7 +212,7 @@ def _command(source: Source, folder: Path) -> list[str]:
     return ["apt-get", "source", "--download-only", "--tar-only", "--quiet=2", exact]
 
 
-def _run(command: list[str], folder: Path, source: Source) -> str:
+def _run(command: list[str], folder: Path, source: Source, seconds: float) -> str:
     client = command[0]
     environment = os.environ | {"LC_ALL": "C", "PIP_NO_INPUT": "1", "npm_config_update_notifier": "false"}
     try:
@@ -203,13 +222,15 @@ def _run(command: list[str], folder: Path, source: Source) -> str:
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=SECONDS,
+            timeout=seconds,
             check=False,
         )
     except FileNotFoundError:
         raise UsageError(f"{source.id} needs {client}, which was not found: install it.") from None
     except subprocess.TimeoutExpired:
-        raise UsageError(f"{source.id}: {client} took more than {SECONDS} s; run again to try again.") from None
+        raise UsageError(
+            f"{source.id}: {client} took more than {seconds:g} s; run again, with a longer --seconds."
+        ) from None
     if done.returncode:
         _raise_if_full(done.stderr.decode("utf-8", "replace"), folder)
         said = done.stderr.decode("utf-8", "replace").strip().split("\n")

@@ -26,7 +26,11 @@ _ELSEWHERE = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "G
 # A partial clone fetches what it lacks through a program of its configuration.
 _ALONE = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
 _ONLINE = {"GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file", "GIT_TERMINAL_PROMPT": "0"}
+# Else git waits for ever on a server that sends no more; one that counts its objects first says little, for minutes.
+_STALLED = {"GIT_HTTP_LOW_SPEED_LIMIT": "1000", "GIT_HTTP_LOW_SPEED_TIME": "300"}
 
+CLONE_SECONDS = 2 * 3600
+"""That a clone may take by whatever protocol: 5 GB, as of the Linux kernel, come in an hour at 1.4 MB/s."""
 _ASKED = 64
 """Blobs asked for before their answers are read: a pipe holds them, paths of 1,000 bytes too, so no side waits for the
 other."""
@@ -38,8 +42,10 @@ def run(
     configuration: Mapping[str, str] | None = None,
     given: bytes = b"",
     online: bool = False,
+    seconds: float | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """git in a folder, in English; FileNotFoundError where there is no git. `online` lets it ask other machines."""
+    """git in a folder, in English; FileNotFoundError where there is no git, TimeoutExpired after `seconds`. `online`
+    lets it ask other machines."""
     environment = _environment(online)
     if configuration:  # by the environment, since `-c NAME=VALUE` ends a name that holds "=" too early
         count = environment.get("GIT_CONFIG_COUNT", "")
@@ -48,7 +54,9 @@ def run(
         for i, (name, value) in enumerate(configuration.items(), first):
             environment |= {f"GIT_CONFIG_KEY_{i}": name, f"GIT_CONFIG_VALUE_{i}": value}
     command = ["git", *_SAFE, *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, input=given, capture_output=True, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, input=given, capture_output=True, check=False, timeout=seconds
+    )
 
 
 def ask(
@@ -191,12 +199,16 @@ class Repository:
         return done.stdout
 
 
-def clone(url: str, folder: Path, whole: bool = False) -> str:
-    """A bare clone, without blobs where the server can leave them out unless `whole`; what git said against it, "" if
-    all is well."""
+def clone(url: str, folder: Path, whole: bool = False, seconds: float = CLONE_SECONDS) -> str:
+    """A bare clone, without blobs where the server can leave them out unless `whole`; what git said against it, or that
+    it took too long, "" if all is well."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     some = () if whole else ("--filter=blob:none",)
-    done = run(folder.parent, "clone", "--quiet", "--bare", *some, url, str(folder.absolute()), online=True)
+    asked = ("clone", "--quiet", "--bare", *some, url, str(folder.absolute()))
+    try:
+        done = run(folder.parent, *asked, online=True, seconds=seconds)
+    except subprocess.TimeoutExpired:
+        return f"too slow: not done after {seconds:g} s"
     return said(done) if done.returncode else ""
 
 
@@ -214,4 +226,4 @@ def said(done: subprocess.CompletedProcess[bytes]) -> str:
 
 def _environment(online: bool) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
-    return kept | {"LC_ALL": "C"} | (_ONLINE if online else _ALONE)
+    return _STALLED | kept | {"LC_ALL": "C"} | (_ONLINE if online else _ALONE)
