@@ -210,6 +210,16 @@ def test_pairs_that_are_refused_after_an_earlier_run_s_success_are_refused_for_g
     assert len(server.asked) == 5
 
 
+def test_bounds_are_over_all_that_a_journal_holds(server: Any, tmp_path: Path) -> None:
+    """With another input or model, `--dollars` began at nothing."""
+    out, bounds = tmp_path / "q.jsonl", Bounds(answers=5)
+    synthesize.synthesize("question", PAIRS[:4], writer(server), out, bounds)
+    spent, complete = synthesize.synthesize("question", PAIRS[4:8], writer(server), out, bounds)
+    assert (spent.answers, complete, len(server.asked)) == (5, False, 5)
+    spent, complete = synthesize.synthesize("question", PAIRS, Writer(f"{server.url}/v1#large"), out, bounds)
+    assert (spent.answers, complete, len(server.asked)) == (5, False, 5)
+
+
 def test_another_model_is_asked_anew_and_another_address_of_the_same_is_not(server: Any, tmp_path: Path) -> None:
     out = tmp_path / "q.jsonl"
     synthesize.synthesize("question", PAIRS, writer(server), out)
@@ -227,7 +237,8 @@ def test_answers_of_a_journal_without_models_are_not_paid_for_again(server: Any,
     ]  # fmt: skip
     (tmp_path / "q.jsonl.journal").write_text("".join(json.dumps(row) + "\n" for row in rows))
     spent, _ = synthesize.synthesize("question", PAIRS[:4], writer(server), tmp_path / "q.jsonl")
-    assert (spent.answers, len(server.asked)) == (4, 1), "what a wrong setting may have refused is asked again"
+    assert len(server.asked) == 1, "what a wrong setting may have refused is asked again"
+    assert spent.answers == 5, "and was asked twice"
 
 
 def empty_after_the_first(server: Any) -> Callable[[Any], Any]:

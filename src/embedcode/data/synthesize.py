@@ -82,7 +82,7 @@ _FENCE = re.compile(r"```[\w+#.-]*\n(.*?)```", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a run may ask for, over all its continuations."""
+    """What may be asked for, over all that one journal holds."""
 
     answers: int | None = None
     tokens: int | None = None
@@ -97,7 +97,7 @@ class Bounds:
 
 @dataclass(slots=True)
 class Spent:
-    """So far, this run's predecessors included."""
+    """So far, all that the journal holds included, whatever it was asked for."""
 
     answers: int = 0
     tokens_in: int = 0
@@ -276,18 +276,17 @@ def synthesize(
     for pair in given:  # of one commit there is a pair with its functions and one with its chunks
         wanted.setdefault(_key(kind, pair, writer.model), []).append(pair)
     journal = Journal(out.with_name(f"{out.name}.journal"))
+    spent = Spent()
+    for entry in journal.entries.values():
+        _spend(spent, entry)
     for key, alike in wanted.items():  # journals were once without the model
         entry = journal.entries.get(_key(kind, alike[0]))
         if entry is not None and entry.reason not in NOTHING:
             journal.entries.setdefault(key, entry)
-    spent = Spent()
-    for key, entry in journal.entries.items():
-        if key in wanted:
-            _spend(spent, entry)
     waiting = [(key, alike[0]) for key, alike in wanted.items() if key not in journal.entries]
     complete = False
     try:
-        complete = _run(kind, waiting, writer, journal, spent, bounds, parallel, told)
+        complete = _run(kind, waiting, len(waiting) < len(wanted), writer, journal, spent, bounds, parallel, told)
     finally:
         journal.close()
         spent.outcomes = Counter()
@@ -297,8 +296,8 @@ def synthesize(
 
 
 def _run(
-    kind: Kind, waiting: Sequence[tuple[str, Pair]], writer: Writer, journal: Journal, spent: Spent, bounds: Bounds,
-    parallel: int, told: Callable[[Spent], None],
+    kind: Kind, waiting: Sequence[tuple[str, Pair]], continued: bool, writer: Writer, journal: Journal, spent: Spent,
+    bounds: Bounds, parallel: int, told: Callable[[Spent], None],
 ) -> bool:  # fmt: skip
     most = LONGEST[kind]
     open_: dict[Future[Written], str] = {}
@@ -374,7 +373,7 @@ def _run(
                 if not future.cancelled() and future.exception() is None:
                     take(key, future.result())
             raise
-    if held and spent.answers == len(held):  # nor was anything completed by an earlier run
+    if held and not continued:  # nor was anything completed by an earlier run
         raise writer.completes_nothing(next(iter(held.values())).said)
     keep()
     return complete
