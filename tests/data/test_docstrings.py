@@ -173,6 +173,81 @@ def test_a_function_is_paired_with_what_is_said_of_it(path: str) -> None:
     assert pair.negatives == ()
 
 
+NESTED = {
+    "a.py": '''
+class A:
+    def outer(self, values):
+        """Sort out the values of each row."""
+        # kept
+        total = 0
+
+        def first(value):
+            """Take the logarithm of one value."""  # also kept
+            return math.log(value + total)
+
+        class B:
+            @property
+            def second(self):
+                \'\'\'Give the largest
+                value of all.\'\'\'
+
+                return max(value + total for value in self.values)
+
+        return [first(value) for value in values] + [B().second]
+''',
+    "a.js": """
+// Sort out the values of each row.
+function outer(values) {
+  // kept
+  /**
+   * Take the logarithm of one value.
+   */
+  const first = (value) => {
+    return Math.log(value + 1); // also kept
+  };
+  /* Give the largest value of all. */ function second(values) {
+    return Math.max(...values.map((value) => value + 1));
+  }
+  return [...values.map(first), second(values)];
+}
+""",
+    "a.rs": """
+/// Sort out the values of each row.
+fn outer(values: &[f64]) -> f64 {
+    let total = 0.0; // kept
+    /// Take the logarithm of one value.
+    #[inline]
+    fn first(value: f64) -> f64 {
+        // also kept
+        let sum = value + 1.0;
+        sum.ln()
+    }
+    /// Give the largest
+    /// value of all.
+    fn second(values: &[f64]) -> f64 {
+        values.iter().map(|value| *value).fold(f64::MIN, f64::max)
+    }
+    total + first(values[0]) + second(values)
+}
+""",
+}
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("path", NESTED)
+def test_a_function_is_without_what_is_said_of_those_inside(path: str, ends: str) -> None:
+    """The outer one held the queries of the others word for word."""
+    found = docstrings.extract(File(path, NESTED[path].replace("\n", ends), "pkg 1.0", "MIT"))
+    queries = ["Sort out the values of each row.", "Take the logarithm of one value.", "Give the largest value of all."]
+    assert [pair.query for pair in found.pairs] == queries
+    outer, *others = (pair.positives[0] for pair in found.pairs)
+    for said in ("Sort out", "logarithm of", "largest", "of all"):
+        assert said not in outer
+    assert "kept" in outer and "also kept" in outer and "kept" in others[0]
+    assert not outer.startswith(" ") and all(line.startswith((" ", "}")) for line in outer.split("\n")[1:] if line)
+    assert others[1].split("\n")[-2].strip() in outer, "their code stays"
+
+
 def test_decorators_and_attributes_stay() -> None:
     for path, mark in {
         "a.py": "@staticmethod",

@@ -6,7 +6,8 @@ Knows the tree of `grammars.py` and the shapes of its grammars; no chunks and no
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import tree_sitter
@@ -30,7 +31,8 @@ class Function(NamedTuple):
     comment: str
     """As written: the comments right above with their marks, or the docstring with its quotes; "" for none."""
     code: str
-    """The function with its decorators or attributes and without `comment`, unindented."""
+    """The function with its decorators or attributes, without `comment` and those of the functions inside, unindented:
+    else it would hold, word for word, what one of these is asked for by."""
     first: int
     """The row where the code begins, 0-based."""
     last: int
@@ -40,6 +42,7 @@ class Function(NamedTuple):
 def functions(root: Part, source: bytes) -> Iterator[Function]:
     """The named functions with a body, those within others too, in the order of the source."""
     grammar = root._grammar
+    found, said = list[tuple[str, str, _Node, _Node]](), set[tuple[int, int]]()
     for node in _of_types(root._node, grammar.functions) if grammar.functions else ():
         body = node.child_by_field_name("body")
         if body is None:
@@ -47,14 +50,20 @@ def functions(root: Part, source: bytes) -> Iterator[Function]:
         outer, name = _bound_to(node, grammar)
         if not name:
             continue
-        if grammar.wheel == "tree_sitter_python":
-            comment, start = (_docstring(body) if body.named_child_count > 1 else ""), outer  # else there is no code
-            cut = first_child(body) if comment else None
-        else:
-            comment, start = _comment_above(outer, grammar, source)
-            cut = None
-        code = _cut(source, start, outer, cut)
-        yield Function(name, comment, code, start.start_point[0], _last_row(outer))
+        start, comment, parts = outer, "", list[_Node]()
+        if grammar.wheel != "tree_sitter_python":
+            parts, start = _comment_above(outer, grammar, source)
+            comment = "\n".join(_source(part).rstrip() for part in parts)
+        elif body.named_child_count > 1 and (comment := _docstring(body)):  # else there is no code
+            parts = [node for node in [first_child(body)] if node is not None]
+        if parts:
+            last = parts[-1].end_byte
+            said.add((parts[0].start_byte, last - (source[last - 1 : last] == b"\n")))
+        found.append((name, comment, start, outer))
+    cuts = sorted(said)
+    for name, comment, start, outer in found:
+        inside = cuts[bisect_left(cuts, (start.start_byte,)) : bisect_left(cuts, (outer.end_byte,))]
+        yield Function(name, comment, _cut(source, start, outer, inside), start.start_point[0], _last_row(outer))
 
 
 def _of_types(root: _Node, types: frozenset[str]) -> Iterator[_Node]:
@@ -96,12 +105,12 @@ def _docstring(body: _Node) -> str:
     return _source(inner) if inner is not None and inner.type == "string" else ""
 
 
-def _comment_above(node: _Node, grammar: Grammar, source: bytes) -> tuple[str, _Node]:
-    """The comment that ends on the row above a function, and the node that its code begins with.
+def _comment_above(node: _Node, grammar: Grammar, source: bytes) -> tuple[list[_Node], _Node]:
+    """The comment that ends on the row above a function, in its parts, and the node that its code begins with.
 
     A block comment is taken alone, comments to the end of the line as many as follow each other.
     """
-    start, comments = node, list[str]()
+    start, comments = node, list[_Node]()
     row = node.start_point[0]
     before = node.prev_sibling or (node.parent.prev_sibling if node.parent and node.parent.type in _BODIES else None)
     while before is not None and before.type in grammar.leads | _ATTRIBUTES:
@@ -116,11 +125,11 @@ def _comment_above(node: _Node, grammar: Grammar, source: bytes) -> tuple[str, _
             text = _source(before).rstrip()
             if comments and text.startswith("/*"):
                 break
-            comments.append(text)
+            comments.append(before)
             if text.startswith(("/*", "=begin")):
                 break
         row, before = first, before.prev_sibling
-    return "\n".join(reversed(comments)), start
+    return comments[::-1], start
 
 
 def _last_row(node: _Node) -> int:
@@ -128,18 +137,24 @@ def _last_row(node: _Node) -> int:
     return last - 1 if column == 0 and last > first else last
 
 
-def _cut(source: bytes, start: _Node, end: _Node, without: _Node | None) -> str:
-    """The rows from one node to another, unindented, less those of `without`."""
+def _cut(source: bytes, start: _Node, end: _Node, without: Sequence[tuple[int, int]]) -> str:
+    """The rows from one node to another, unindented, less those of parts of the source."""
     begin = start.start_byte - start.start_point[1]
     if source[begin : start.start_byte].strip():
         begin = start.start_byte
-    if without is None:
-        raw = source[begin : end.end_byte]
-    else:
-        behind = source.find(b"\n", without.end_byte, end.end_byte) + 1 or end.end_byte
-        if rest := source[without.end_byte : behind].strip(b"; \t\r\n"):  # a statement on the same row
-            behind = source.index(rest, without.end_byte)
-        raw = source[begin : without.start_byte].rstrip(b" \t") + source[behind : end.end_byte]
+    kept = list[bytes]()
+    for first, last in without:
+        if first < begin:
+            continue
+        behind = source.find(b"\n", last, end.end_byte) + 1 or end.end_byte
+        before = source[begin:first]
+        if rest := source[last:behind].strip(b"; \t\r\n"):  # a statement on the same row
+            behind = source.index(rest, last)
+        if not (rest and before.rpartition(b"\n")[2].isspace()):  # its indentation, without which none is taken off
+            before = before.rstrip(b" \t")
+        kept.append(before)
+        begin = behind
+    raw = b"".join([*kept, source[begin : end.end_byte]])
     # dedent takes a blank line that ends in a carriage return for one without indentation.
     text = raw.decode("utf-8", "replace").replace("\r\n", "\n")
     return textwrap.dedent(text).strip("\n").rstrip()
