@@ -277,8 +277,8 @@ def synthesize(
         wanted.setdefault(_key(kind, pair, writer.model), []).append(pair)
     journal = Journal(out.with_name(f"{out.name}.journal"))
     spent = Spent()
-    for entry in journal.entries.values():
-        _spend(spent, entry)
+    for before in journal.entries.values():
+        _spend(spent, before)
     for key, alike in wanted.items():  # journals were once without the model
         entry = journal.entries.get(_key(kind, alike[0]))
         if entry is not None and entry.reason not in NOTHING:
