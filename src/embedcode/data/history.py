@@ -210,7 +210,7 @@ class _Licences:
     def at(self, commit: str) -> tuple[str, tuple[str, ...]]:
         """Why the licence is not granted there, "" where it is or no file says, and the folders that have one out of
         the allow-list there or now."""
-        # Of one commit to the next few files change, so git finds out in 3 ms whether a licence does.
+        # Of one commit to the next few files change, so git finds out in 5 ms whether a licence does.
         if not (self._last and self._repository.same(self._last, commit, *_LICENCES)):
             entries = self._repository.files(commit)
             self._files = tuple(one for one in entries if licences.may_be(one.path) or licences.of_folder(one.path))
