@@ -15,7 +15,6 @@ from embedcode.data.history import Issues, Mined, message_reason, mine, read_iss
 from embedcode.engine.tokens import TextTokenizer
 from embedcode.errors import UsageError
 from embedcode.model.passage import passage
-from embedcode.model.spec import Spec
 from embedcode.types import Pair
 
 MIT = """Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
@@ -48,8 +47,7 @@ def outside(value):
 
 @pytest.fixture
 def tokenizer() -> TextTokenizer:
-    spec = Spec.read()
-    return TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
+    return history.tokenizer()
 
 
 def git(root: Path, *arguments: str) -> str:

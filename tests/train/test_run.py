@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 
 import embedcode
 from embedcode.cli import main
-from embedcode.engine import memory
+from embedcode.engine import memory, processor
 from embedcode.errors import EmbedcodeError, UsageError
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
@@ -513,8 +513,7 @@ def test_how_a_base_is_read_and_computed_is_said(
     recipe: Recipes, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scored without its own prompts and pooling a base is worse than it is, and the gain is not one."""
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(processor, "computes_bf16", lambda: False)
     theirs = replace(
         Checkpoint.read(world / "base"), causal=True, pooling=Pooling.LAST, instruction="find",
         prompts={Role.QUERY: "Task: {instruction}\n", Role.PASSAGE: ""},

@@ -21,7 +21,7 @@ from pathlib import Path
 from embedcode.data import archives, comments, licences, never
 from embedcode.data.docstrings import CRASHED, FAILED
 from embedcode.data.mine import FOREIGN_FOLDER, FOREIGN_HEADER, NEVER, UNKNOWN_LICENCE, names
-from embedcode.engine.tokens import TextTokenizer
+from embedcode.engine.tokens import TextTokenizer, of_export
 from embedcode.errors import UsageError
 from embedcode.index import git
 from embedcode.index.functions import functions
@@ -149,8 +149,7 @@ def read_issues(file: Path) -> tuple[Issues, list[str]]:
 
 def tokenizer() -> TextTokenizer:
     """That of the packaged model, by which chunks are cut."""
-    spec = Spec.read()
-    return TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
+    return of_export(Spec.read())
 
 
 def mine(

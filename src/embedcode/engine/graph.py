@@ -18,7 +18,7 @@ from typing import Any
 from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
 from embedcode.engine.packs import batches
 from embedcode.engine.pool import Pool
-from embedcode.engine.tokens import TextTokenizer
+from embedcode.engine.tokens import of_export
 from embedcode.errors import EncodeError, ModelError
 from embedcode.model.family import Pooling
 from embedcode.model.spec import DEFAULT, Spec
@@ -55,8 +55,7 @@ class GraphEncoder(LocalEncoder):
         self, spec: Spec, threads: int, device: str = "cpu", precision: str = "", stream: bool = False
     ) -> None:
         conditions = Conditions(spec.name, spec.dim, spec.max_tokens, spec.prompts, spec.instruction, spec.dimensions)
-        tokenizer = TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
-        super().__init__(conditions, tokenizer)
+        super().__init__(conditions, of_export(spec))
         self.spec = spec
         if spec.batched:
             self._block = SORTED

@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedcode.engine.given import number_of, truncate_of
 from embedcode.errors import ModelError, UsageError
 from embedcode.types import InputError, Tokens, Truncate
+
+if TYPE_CHECKING:
+    from embedcode.model.checkpoint import Checkpoint
+    from embedcode.model.spec import Spec
 
 WINDOW = 16
 """Characters a token of the limit that are read at first: code has 3 to 4, English 4 to 5."""
@@ -224,6 +228,14 @@ class TextTokenizer:
             return too_long(index, len(ids), limit)
         kept = tuple(ids[-limit:] if truncate is Truncate.START else ids[:limit])
         return Tokens(kept, len(ids), len(kept))
+
+
+def of_checkpoint(checkpoint: Checkpoint) -> TextTokenizer:
+    return TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos, checkpoint.rows)
+
+
+def of_export(spec: Spec) -> TextTokenizer:
+    return TextTokenizer(spec.folder / "tokenizer.json", spec.max_tokens, spec.eos)
 
 
 def without_rowless(path: Path, rows: int) -> str:

@@ -17,7 +17,7 @@ from embedcode.engine.ahead import Ahead
 from embedcode.engine.encoder import Check, Conditions, LocalEncoder, accepted
 from embedcode.engine.memory import CARD_PACK, PACK
 from embedcode.engine.precision import Choice, choose
-from embedcode.engine.tokens import TextTokenizer
+from embedcode.engine.tokens import of_checkpoint
 from embedcode.errors import ModelError
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
@@ -49,8 +49,7 @@ class TorchEncoder(LocalEncoder):
             checkpoint.instruction,
             checkpoint.dimensions,
         )
-        tokenizer = TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos, checkpoint.rows)
-        super().__init__(conditions, tokenizer)
+        super().__init__(conditions, of_checkpoint(checkpoint))
         self.checkpoint = checkpoint
         self.asked = precision
         """The precision that was asked for; "" leaves it to the trial."""

@@ -14,7 +14,6 @@ Knows no command line; progress goes to a function.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,13 +26,15 @@ import torch
 
 from embedcode.data import never
 from embedcode.data.overlap import Evaluations
-from embedcode.engine.tokens import TextTokenizer
+from embedcode.engine import processor
+from embedcode.engine.tokens import of_checkpoint
 from embedcode.errors import EmbedcodeError, UsageError
 from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import answerable
 from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.spec import sha256
+from embedcode.settings import cores
 from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, score
 from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
@@ -527,19 +528,19 @@ def device() -> str:
 
 def workers() -> int:
     """Processes that make batches: a card would wait for the tokenizer, a processor has nothing to spare."""
-    return max(1, min(8, len(os.sched_getaffinity(0)) - 2)) if device() == "cuda" else 0
+    return max(1, min(8, cores() - 2)) if device() == "cuda" else 0
 
 
 def precision(recipe: Recipe) -> str:
     """bf16 where the recipe asks for it and the processor computes it: emulated, it has a fraction of fp32's speed."""
     if recipe.precision == "bf16" and not torch.cuda.is_available():
-        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+        return "bf16" if processor.computes_bf16() else "fp32"
     return recipe.precision
 
 
 def texts(recipe: Recipe, checkpoint: Checkpoint) -> Texts:
     return Texts(
-        TextTokenizer(checkpoint.tokenizer, checkpoint.max_tokens, checkpoint.eos),
+        of_checkpoint(checkpoint),
         checkpoint.prompts[Role.QUERY],
         checkpoint.prompts[Role.PASSAGE],
         checkpoint.instruction,
