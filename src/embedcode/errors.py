@@ -42,6 +42,11 @@ class BusyError(StoreError):
     """Another process has been at the same work for longer than one was ready to wait; trying again later helps."""
 
 
+def line(error: BaseException) -> str:
+    """What a library says of a fault, for a place within a sentence."""
+    return " ".join(str(error).split())[:200]
+
+
 @contextmanager
 def extra(name: str) -> Iterator[None]:
     """Inside, UsageError for a package that is not installed, and that the extra of this name brings."""

@@ -28,6 +28,10 @@ class Encoder(LocalEncoder):
     def __init__(self) -> None:
         pass
 
+    @property
+    def _on_card(self) -> bool:
+        return False
+
     def checks(self) -> list[Any]:
         return []
 

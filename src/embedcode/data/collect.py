@@ -149,7 +149,9 @@ def collect(
                         record = _with(record, before, commits, documentation)
             shutil.rmtree(folder / source.file_name, ignore_errors=True)
             _forget(out, source, record)
-            _write(out / f"{source.file_name}.json", asdict(record) | {"seconds": round(time.monotonic() - began, 1)})
+            pairs.save_json(
+                out / f"{source.file_name}.json", asdict(record) | {"seconds": round(time.monotonic() - began, 1)}
+            )
             done, found = done + 1, found + record.pairs
             progress(Step(done, total, found, record))
     return done == total
@@ -250,11 +252,6 @@ def _forget(out: Path, source: Source, record: Record) -> None:
 
 def _nothing(source: Source, why: str) -> Record:
     return Record(source.id, source.registry, source.name, source.version, "", why, 0)
-
-
-def _write(file: Path, value: dict[str, Any]) -> None:
-    with pairs.saving(file) as save:
-        save(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def records(out: Path) -> list[Record]:

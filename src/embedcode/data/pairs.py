@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -116,10 +116,10 @@ def parse(line: bytes) -> Pair:
             raise ValueError(f"unknown field {name[:_SHOWN]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         if name in _LISTS:
             if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
-                raise ValueError(f"{name!r} must be a list of texts, not {_shown(value)}")
+                raise ValueError(f"{name!r} must be a list of texts, not {shown(value)}")
             values[name] = tuple(value)
         elif not isinstance(value, str):
-            raise ValueError(f"{name!r} must be text, not {_shown(value)}")
+            raise ValueError(f"{name!r} must be text, not {shown(value)}")
         else:
             values[name] = value
     if not values.get("query", "").strip():
@@ -158,6 +158,11 @@ def writing(path: Path) -> Iterator[Callable[[Pair], None]]:
         yield lambda pair: save(zipped.compress(line(pair)) if zipped else line(pair))
         if zipped:
             save(zipped.flush())
+
+
+def save_json(path: Path, value: Mapping[str, Any]) -> None:
+    with saving(path) as save:
+        save(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 @contextmanager
@@ -206,6 +211,7 @@ def _why(error: BaseException) -> str:
     return (getattr(error, "strerror", None) or str(error) or "cut short").lower()
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in a message."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

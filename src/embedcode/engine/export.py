@@ -24,7 +24,7 @@ from embedcode.engine.graph import GraphEncoder
 from embedcode.engine.samples import samples
 from embedcode.engine.tokens import without_rowless
 from embedcode.engine.torch_encoder import TorchEncoder
-from embedcode.errors import ModelError
+from embedcode.errors import ModelError, line
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.model.presets import licence
@@ -181,7 +181,7 @@ def _write(checkpoint: Checkpoint, path: Path, batched: bool) -> None:
                 dynamic_shapes=tuple(shape for _ in inputs),
             )
         except Exception as error:  # of many classes, with pages of advice to developers
-            what = " ".join(str(error.__cause__ or error).split())[:200]
+            what = line(error.__cause__ or error)
             raise ModelError(f"{checkpoint.name} gives no graph ({what}): run it on torch as it is.") from None
         assert program is not None
         for node in program.model.graph:

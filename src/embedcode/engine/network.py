@@ -21,7 +21,7 @@ from embedcode.engine import memory, packed
 from embedcode.engine.ahead import Ahead
 from embedcode.engine.linear import Codes, Int8Linear
 from embedcode.engine.pooling import LatentAttention
-from embedcode.errors import ModelError
+from embedcode.errors import ModelError, line
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.int8 import MOST, SCALE
 from embedcode.model.weights import Entry
@@ -132,7 +132,7 @@ def _stock(checkpoint: Checkpoint, layers: int) -> Any:
         config.use_cache = False
         network = AutoModel.from_config(config, attn_implementation=packed.NAME)  # type: ignore[no-untyped-call]
     except Exception as error:
-        what = " ".join(str(error).split())[:300]
+        what = line(error)
         raise ModelError(
             f"{checkpoint.folder / 'config.json'} gives no {kind.model_type} network ({what}): download it again."
         ) from None

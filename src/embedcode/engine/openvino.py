@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.engine.graph import Session
-from embedcode.errors import ModelError
+from embedcode.errors import ModelError, line
 from embedcode.model.spec import Spec
 from embedcode.types import Floats
 
@@ -42,7 +42,7 @@ def load(spec: Spec, threads: int, device: str, precision: str) -> Session:
     try:
         compiled = _core().compile_model(str(path), "CPU", options)
     except Exception as error:
-        what = " ".join(str(error).split())[:200]
+        what = line(error)
         raise ModelError(f"{path} cannot be loaded ({what}): {spec.cure}.") from None
     requests = threading.local()
 

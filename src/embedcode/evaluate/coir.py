@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from embedcode.errors import UsageError
+from embedcode.errors import UsageError, line
 from embedcode.evaluate.beir import Task
 from embedcode.evaluate.metrics import mean
 from embedcode.evaluate.rows import rows
@@ -140,7 +140,7 @@ def _downloaded(part: Part) -> Path:
         return Path(snapshot_download(part.hub, repo_type="dataset", revision=part.revision, allow_patterns=patterns))
     except Exception as error:  # of the network, the hub and the disk
         raise UsageError(
-            f"{part.hub} at {part.revision[:12]} cannot be had from the hub ({' '.join(str(error).split())[:200]}): "
+            f"{part.hub} at {part.revision[:12]} cannot be had from the hub ({line(error)}): "
             "check the network, or give --data DIR"
         ) from None
 

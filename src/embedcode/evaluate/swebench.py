@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedcode.errors import EmbedcodeError, ModelError, UsageError
+from embedcode.errors import EmbedcodeError, ModelError, UsageError, line
 from embedcode.evaluate import history, localise
 from embedcode.evaluate.bm25 import K1, B
 from embedcode.evaluate.cut import Cutting, Words
@@ -244,7 +244,7 @@ def fetched(split: str) -> tuple[Path, str]:
     except ImportError as error:
         raise UsageError(f"the hub needs {error.name}: install it, or give the rows with --instances.") from None
     except Exception as error:  # of the hub's client, of HTTP, of the disk
-        reason = " ".join(str(error).split())[:200]
+        reason = line(error)
         raise UsageError(f"{HUB} cannot be had ({reason}): give its rows with --instances.") from None
 
 

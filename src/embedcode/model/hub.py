@@ -10,7 +10,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from embedcode.errors import ModelError
+from embedcode.errors import ModelError, line
 from embedcode.files import is_folder
 
 FILES = ("*.json", "*.safetensors", "*/config.json", "*/*.safetensors")
@@ -97,5 +97,5 @@ def _downloaded(name: str) -> Path:
     except RepositoryNotFoundError:
         raise ModelError(f"{name} is not on the hub: check the name, or give a folder.") from None
     except Exception as error:  # requests, timeouts, disk: whatever it was, the cure is the same
-        what = " ".join(str(error).split())[:200]
+        what = line(error)
         raise ModelError(f"{name} cannot be downloaded ({what}): give the folder of a local copy.") from None

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer
 from transformers import TrainerCallback
 
-from embedcode.errors import UsageError
+from embedcode.errors import UsageError, line
 from embedcode.train.network import put_weights, trained_weights
 
 WEIGHTS = "weights.safetensors"
@@ -75,7 +75,7 @@ class Loop(SentenceTransformerTrainer):
             kept = f"{last.name} is whole" if last else "there is none before it"
             raise UsageError(
                 f"the checkpoint of step {self.state.global_step} cannot be written to {run} "
-                f"({' '.join(str(error).split())[:200]}); {kept}: free some space and go on with --resume."
+                f"({line(error)}); {kept}: free some space and go on with --resume."
             ) from error
         finally:
             shutil.rmtree(self._saving, ignore_errors=True)

@@ -99,7 +99,7 @@ def own(
     count = sum(1 for _ in pairs.read(out / "own.jsonl.gz"))
     folder = out / "model" if gain.low > 0 else None
     verdict = Verdict(folder, count, len(values[0]), before, after, gain, recipe.passage_tokens)
-    _note(out / "verdict.json", asdict(verdict) | {"folder": verdict.folder and str(verdict.folder)})
+    pairs.save_json(out / "verdict.json", asdict(verdict) | {"folder": verdict.folder and str(verdict.folder)})
     shutil.rmtree(out / "model", ignore_errors=True)
     if verdict.folder is None:
         shutil.rmtree(done.folder)
@@ -180,7 +180,7 @@ def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
     )
     _task(out / "steering", steering)
     _task(out / "held-out", held)
-    _note(out / OF, {"path": str(path.resolve())})
+    pairs.save_json(out / OF, {"path": str(path.resolve())})
     pairs.write(out / "own.jsonl.gz", trained)  # last: where it is, a run that goes on does not divide again
 
 
@@ -190,11 +190,6 @@ def _same(path: Path, out: Path) -> None:
         was = json.loads((out / OF).read_text("utf-8"))["path"]
         if was != str(path.resolve()):
             raise UsageError(f"{out} is of {was}, not of {path}: give another folder by --out.")
-
-
-def _note(file: Path, value: dict[str, Any]) -> None:
-    with pairs.saving(file) as save:
-        save(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _is_code(path: str, text: str) -> bool:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from embedcode import __version__
-from embedcode.errors import UsageError
+from embedcode.errors import UsageError, line
 from embedcode.model.checkpoint import SIZES, Checkpoint, tokenizer_config
 from embedcode.model.family import Pooling
 from embedcode.model.spec import Spec
@@ -179,7 +179,7 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        why = getattr(error, "strerror", None) or line(error)
         raise UsageError(
             f"{place} cannot be written ({why.lower()}): free some space, or make it writable, and go on with --resume."
         ) from None

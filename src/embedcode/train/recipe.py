@@ -15,7 +15,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from embedcode.errors import UsageError
+from embedcode.data.pairs import shown
+from embedcode.errors import UsageError, line
 from embedcode.files import read_small
 
 MOST_PARENTS = 8
@@ -24,8 +25,6 @@ LONGEST_NAME = 200
 """Bytes of a data set's name: a file's has at most 255, and a run's files put words around it."""
 UNFINISHED = (".part", ".journal")
 """Of files that a writer has beside its output: no pattern means them, and they hold no pairs."""
-_SHOWN = 60
-"""Characters of a wrong value in a message."""
 
 Precision = Literal["fp32", "bf16"]
 Regime = Literal["out-of-domain", "in-domain"]
@@ -254,7 +253,7 @@ def _yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
     # A date or a key that Python cannot have is YAML, and fails with whatever Python says of it.
     except (yaml.YAMLError, RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:
-        raise UsageError(f"{path} is not valid YAML ({' '.join(str(error).split())[:200]}): correct it.") from None
+        raise UsageError(f"{path} is not valid YAML ({line(error)}): correct it.") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is no recipe: write `key: value` lines, as those in recipes/.")
     return values
@@ -351,12 +350,6 @@ def _number(hint: Any, raw: Any, place: str, about: Mapping[str, Any]) -> int | 
 
 def _of(unit: str) -> str:
     return unit if unit.startswith("of ") else f"of {unit}"
-
-
-def shown(value: object) -> str:
-    """A value in a message."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def check(recipe: Recipe) -> None:

@@ -26,6 +26,7 @@ import torch
 
 from embedcode.data import never
 from embedcode.data.overlap import Evaluations
+from embedcode.data.pairs import shown
 from embedcode.engine import processor
 from embedcode.engine.tokens import of_checkpoint
 from embedcode.errors import EmbedcodeError, UsageError
@@ -38,7 +39,7 @@ from embedcode.settings import cores
 from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, score
 from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
-from embedcode.train.recipe import Data, Lora, Mining, Recipe, check, shown, undecayed
+from embedcode.train.recipe import Data, Lora, Mining, Recipe, check, undecayed
 from embedcode.types import Floats, Role, digest
 
 TRIAL = 2
