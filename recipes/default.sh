@@ -33,7 +33,7 @@ cd "$work"
 # Paths in a recipe are from its own folder: it and those that it inherits come here. What is wrong with them, and what of
 # the tasks and questions is not here, is found now and not after a night of mining.
 cp "$HELD_OUT" held_out.toml
-[ -e run/model ] || python3 - "$RECIPE" <<'END'
+[ -e run/model ] || python3 - "$RECIPE" "$COMMITS" <<'END'
 import shutil, sys
 from dataclasses import replace
 from pathlib import Path
@@ -41,19 +41,21 @@ from pathlib import Path
 import yaml
 from embedcode.data import holdout
 from embedcode.errors import EmbedcodeError
-from embedcode.train.recipe import check, read
+from embedcode.train.recipe import check, check_idle, read
 
 file, here = Path(sys.argv[1]), Path.cwd()
 try:
     recipe = replace(read(file), folder=here)
     check(recipe)
+    check_idle(recipe)
     parts = holdout.load(here / "held_out.toml").parts
 except EmbedcodeError as error:
     sys.exit(str(error))
 split = {f"{part}-{language}" for part, languages in parts.items() for language in languages}
 lost = [one for one in (*recipe.evaluate, *recipe.never) if "*" not in one and Path(one).name not in split]
 lost = [one for one in lost if not recipe.path(one).is_dir()]
-made = {"docstrings", "commits", *(one.name.partition(".")[0] for one in here.glob("questions/*.jsonl.gz"))}
+given = {one.name.partition(".")[0] for one in here.glob("questions/*.jsonl.gz")}
+made = {"docstrings", *(["commits"] if sys.argv[2] != "0" else []), *(given & {"wikisql", "tldr"})}
 files = [one for data in recipe.data for one in recipe.missing(data)]
 lost += [one for one in files if Path(one).name.partition(".")[0].rstrip("*") not in made]
 if lost:

@@ -417,7 +417,8 @@ def test_a_list_that_is_wrong_is_one_sentence(tmp_path: Path, text: str, said: s
 def test_names_and_versions_of_all_registries_are_read(tmp_path: Path) -> None:
     names = {
         "pypi": ["ruamel.yaml 0.18", "A_b 1!2.0+local"], "npm": ["@a/b-c 1.0.0-beta.1", "JSONStream"],
-        "debian": ["libstdc++-x 1:2.0~rc1-1+deb12u1"], "github": ["a-b/c.d_e 0123456789ab"],
+        "debian": ["libstdc++-x 1:2.0~rc1-1+deb12u1"],
+        "github": ["a-b/c.d_e 0123456789ab", "rails/rails refs/tags/v1.0^{}"],
     }  # fmt: skip
     (tmp_path / "l.toml").write_text("".join(f"[{name}]\nMIT = {json.dumps(some)}\n" for name, some in names.items()))
     assert [f"{one.name} {one.version}".strip() for one in sources.load(tmp_path / "l.toml")] == [

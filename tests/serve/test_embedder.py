@@ -353,17 +353,6 @@ def test_who_waited_for_an_engine_that_is_gone_is_told_of_that_and_pays_nothing(
     case.run(work())
 
 
-def test_what_is_too_large_by_its_length_alone_is_not_tokenised_first() -> None:
-    case = Case(timeout=0.01)  # 10 tokens, and 40 at most
-
-    async def work() -> None:
-        case.words.go_on.clear()  # who tokenises would wait
-        with pytest.raises(ProblemError, match=r"at least \d+ tokens, .* split it"):
-            await asyncio.wait_for(case.ask("a" * 400), 1.0)
-
-    case.run(work())
-
-
 def test_what_the_server_is_at_fault_for_costs_a_key_nothing_and_who_leaves_pays() -> None:
     key = Key("k", "", tokens_per_minute=100)
 

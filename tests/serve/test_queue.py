@@ -91,6 +91,7 @@ def test_what_the_engine_has_comes_before_a_request_too() -> None:
         line.check(Lane.PASSAGE, 200, 5.0, at_hand=400)  # 4 seconds, behind 4 that are left of 8
     assert (full.value.reason, full.value.retry_after) == ("deadline", 3)
     line.check(Lane.PASSAGE, 200, 9.0, at_hand=400)
+    line.check(Lane.PASSAGE, 10_000, 5.0, at_hand=400)  # in no time: then it is now or never
 
 
 def test_the_room_follows_the_measured_rate() -> None:

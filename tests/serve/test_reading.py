@@ -52,16 +52,26 @@ def test_who_takes_its_time_has_it_while_nobody_waits() -> None:
     assert asyncio.run(asking()) == [200, 200]
 
 
+def test_uploads_that_take_all_turns_have_their_time_while_nobody_waits() -> None:
+    async def asking() -> list[int]:
+        reading = Reading(4, 5.0, 0.2, 429)
+        uploads = [status(reading, after(0.6), f"10.0.0.{place}") for place in (1, 1, 2, 2)]
+        return await asyncio.gather(*uploads)
+
+    assert asyncio.run(asking()) == [200] * 4
+
+
 def test_all_addresses_hurry_where_all_turns_are_taken_and_one_where_its_own_are() -> None:
     async def asking() -> None:
         reading = Reading(4, 5.0, 0.3, 429)
         slow = asyncio.ensure_future(status(reading, after(0.8), "10.0.0.1"))
         silent = [status(reading, never(), "10.0.0.2") for _ in range(2)]
-        assert await asyncio.gather(*silent) == [408, 408]  # at the border of one share, not of all
+        waiting = status(reading, after(0.0), "10.0.0.2")  # for a turn of its address, not of all
+        assert await asyncio.gather(*silent, waiting) == [408, 408, 200]
         assert await slow == 200
         everyone = [status(reading, never(), f"10.0.0.{place}") for place in (1, 1, 2, 2)]
         since = time.monotonic()
-        assert await asyncio.gather(*everyone) == [408] * 4
+        assert await asyncio.gather(*everyone, status(reading, after(0.0), "10.0.0.3")) == [408] * 4 + [200]
         assert time.monotonic() - since < 2
 
     asyncio.run(asking())

@@ -135,9 +135,10 @@ def test_the_small_one_overrides_only_what_size_demands() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(path: Path) -> None:
-    from embedcode.train.recipe import check
+    from embedcode.train.recipe import check, check_idle
 
     check(read(path))
+    check_idle(read(path))
 
 
 def test_the_default_names_each_benchmark_that_it_is_reported_on() -> None:

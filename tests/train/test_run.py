@@ -513,7 +513,7 @@ def test_how_a_base_is_read_and_computed_is_said(
     recipe: Recipes, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scored without its own prompts and pooling a base is worse than it is, and the gain is not one."""
-    monkeypatch.setattr(processor, "computes_bf16", lambda: False)
+    monkeypatch.setattr(processor, "features", frozenset)
     theirs = replace(
         Checkpoint.read(world / "base"), causal=True, pooling=Pooling.LAST, instruction="find",
         prompts={Role.QUERY: "Task: {instruction}\n", Role.PASSAGE: ""},

@@ -97,7 +97,7 @@ _HEADER = re.compile(
     r"|creative\s?commons|\bCC[ -]BY\b|commons\s+clause|common\s+development\s+and\s+distribution|\bCeCILL\b"
     r"|\bMPL[ -/]?v?[12](?:\.[01])?\b|mozilla\.org/MPL|\bEPL[ -]v?[12]\.0\b|\bMs-[PR]L\b|\bEUPL\b|\bOSL[ -]v?[123]\b"
     r"|\b(?:GNU|under|under\s+the|terms\s+of\s+the)\s+[AL]?GPL|(?<!\bor )(?<!/)\b[AL]?GPL[ -]?v?[23]\b"
-    rf"|(?<!\bor )(?<!/){_GPL}(?![ -]compatible)"
+    rf"|(?<!\bor )(?<!/){_GPL}(?![ -]compatible| or (?:the )?(?:MIT|BSD|Apache))"
     # A field, as `__license__ = "gpl"` or `@license LGPL`.
     r"|licen[cs]es?(?:_|[^\w/|]){1,8}(?:[AL]?GPL|MPL|EPL|AFL|OSL|BSL|CDDL|CPL|SSPL|PSF|CC0|CC-|WTFPL|artistic)\b"
     r"|gnu\.org/(?:licen[cs]es|copyleft)|opensource\.org/licen[cs]es?/(?:[al]?gpl|mpl|epl|cpl|osl|afl|cddl|artistic)"
@@ -106,9 +106,11 @@ _HEADER = re.compile(
     r"|proprietary|all\s+rights\s+reserved\.?\s+(?:no\s+part|unauthori)",
     re.IGNORECASE,
 )
-_CHOICE = re.compile(r"\bdual\w*[ -]licen[cs]ed\b[^.]{0,40}\b(?:MIT|BSD|Apache)\b", re.IGNORECASE)
+_CHOICE = re.compile(
+    r"\bdual\w*[ -]licen[cs]ed\b[^.]{0,40}\b(?:MIT|BSD|Apache)\b(?:[^.]|\.(?!\s|$)){0,200}", re.IGNORECASE
+)
 """As of jQuery's plugins: "Dual licensed under the MIT and GPL licenses", with the addresses of both."""
-_CHOSEN_NOT = re.compile(rf"{_GPL}|\S*gnu\.org/\S*", re.IGNORECASE)
+_CHOSEN_NOT = re.compile(r"(?-i:\b[AL]?GPL(?:[ -]?v?[23][.\d]*)?\b)|\S*gnu\.org/\S*", re.IGNORECASE)
 _SPDX = re.compile(r"SPDX-License-Identifier:([^\n]*)", re.IGNORECASE)
 
 
@@ -267,8 +269,7 @@ def foreign_header(text: str) -> bool:
     head = "\n".join(text[:6000].split("\n", _HEADER_LINES)[:_HEADER_LINES])
     # A name may go on behind the comment's mark on the next line: "Mozilla Public\n * License".
     said = re.sub(r"\s*\n[\s*#/;%!'-]*", " ", _SPDX.sub("", head))
-    if _CHOICE.search(said):
-        said = _CHOSEN_NOT.sub(" ", said)
+    said = _CHOICE.sub(lambda choice: _CHOSEN_NOT.sub(" ", choice[0]), said)
     return _HEADER.search(said) is not None or not all(map(_may_be_chosen, _SPDX.findall(head)))
 
 

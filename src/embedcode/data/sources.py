@@ -107,6 +107,8 @@ _NAMES = {
 """Of all that clients take for a package: of a folder or an address pip and npm run the code."""
 _EXACT = r"\w[\w.!+~-]*"
 """A version; npm's may be an address too, and Debian's may have a colon."""
+_REVISION = r"\w[\w./@^{}+~-]*"
+"""As git takes it."""
 _LIKE = {"pypi": "numpy", "npm": "express or @babel/core", "debian": "guava-libraries", "github": "rails/rails"}
 
 
@@ -126,7 +128,7 @@ def _sources(file: Path, listed: dict[str, Any]) -> Iterator[Source]:
                 if not re.fullmatch(_NAMES[registry], name, re.ASCII):
                     raise UsageError(f"{file}: {name!r} is no name of {registry}: write one such as {_LIKE[registry]}.")
                 plain = version.replace(":", "", registry == "debian")
-                if version and not re.fullmatch(_EXACT, plain, re.ASCII):
+                if version and not re.fullmatch(_REVISION if registry == "github" else _EXACT, plain, re.ASCII):
                     raise UsageError(f"{file}: {version!r} is no version of {name}: write one such as 1.0, or none.")
                 if (registry, name) in seen:
                     raise UsageError(f"{file}: {registry} names {name!r} again: list each package once.")

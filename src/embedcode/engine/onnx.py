@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.engine.graph import Session
-from embedcode.errors import ModelError
+from embedcode.errors import ModelError, line
 from embedcode.files import make_private
 from embedcode.model.spec import DEFAULT, Spec
 from embedcode.types import Floats
@@ -30,7 +30,7 @@ _LIBRARIES = {
     "cuda": "CUDA and cuDNN (`pip install 'onnxruntime-gpu[cuda,cudnn]'`)",
 }
 _ELSE = "set device to cpu"
-_FULL = re.compile(r"failed to allocate memory|out ?of ?memory|bad_?alloc", re.IGNORECASE)
+_FULL = re.compile(r"failed to allocate memory|out ?of ?memory|bad_?alloc|alloc_failed", re.IGNORECASE)
 """What ONNX Runtime, CUDA and C++ say where there is no room."""
 
 
@@ -95,7 +95,7 @@ def _on_card(ort: Any, spec: Spec, wish: str, card: int, threads: int) -> Any:
         session = _opened(ort, spec, providers, threads)
         why = ""
     except Exception as error:
-        session, why = None, _line(error)
+        session, why = None, line(error)
     finally:
         ort.set_default_logger_severity(2)
     # A provider whose libraries are missing may also be left out, with no more than a line in the log.
@@ -136,11 +136,7 @@ def _session(ort: Any, spec: Spec, providers: list[Any], threads: int) -> Any:
     try:
         return _opened(ort, spec, providers, threads)
     except Exception as error:
-        raise ModelError(f"{spec.files[0]} cannot be loaded ({_line(error)}): {spec.cure}.") from None
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]
+        raise ModelError(f"{spec.files[0]} cannot be loaded ({line(error)}): {spec.cure}.") from None
 
 
 def _opened(ort: Any, spec: Spec, providers: list[Any], threads: int) -> Any:
@@ -157,7 +153,7 @@ def _runner(spec: Spec, session: Any) -> Any:
             states: Floats = session.run(None, given)[0]
         except Exception as error:
             if _FULL.search(str(error)):
-                raise MemoryError(_line(error)) from None
+                raise MemoryError(line(error)) from None
             raise
         return states
 

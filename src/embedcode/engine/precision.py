@@ -66,7 +66,8 @@ def choose(
     _check(checkpoint)
     kept = home / "precision.json"
     place = f"{platform.machine()} {_processor()} {torch.get_num_threads()} threads"
-    key = f"trials {checkpoint.space} {place} torch {torch.__version__}"
+    part = "whole" if _compared_whole(checkpoint) else "layer"  # where there is no room now there may be another time
+    key = f"trials {checkpoint.space} {place} {part} torch {torch.__version__}"
     known = noted(kept)
     if key not in known:
         known[key] = [asdict(trial) for trial in _measured(checkpoint, sample, states, whole)]

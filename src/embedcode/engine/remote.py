@@ -31,6 +31,9 @@ BATCH = 64
 """Texts of one request."""
 BATCH_BYTES = 256_000
 """Of their UTF-8; proxies commonly take a body of 1 MB."""
+USUAL_BYTES = 4_000
+"""Of a text on the mean, up to which a request is refused for the number of its texts: longer ones may be too large
+together, and of shorter ones as many as ever are taken."""
 IN_FLIGHT = 4
 """Requests at a time."""
 BULK_SECONDS = 10
@@ -311,7 +314,8 @@ class RemoteEncoder:
             half = len(batch) // 2
             halves = (batch[:half], first), (batch[half:], first + half)
             vectors = np.concatenate([self._vectors(served, part, at, call) for part, at in halves])
-            self._most = min(self._most, len(batch) - half)  # no text was the reason: it was their number
+            if sum(len(text.encode()) for text in texts) <= len(texts) * USUAL_BYTES:  # it was their number, then
+                self._most = min(self._most, len(batch) - half)
             return vectors
         rows = self._embeddings.rows(answer, len(batch))
         if rows.shape[1] != served.dim:

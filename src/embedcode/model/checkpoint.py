@@ -238,7 +238,10 @@ class Checkpoint:
             tokenizer = hashlib.sha256(self.tokenizer.read_bytes()).hexdigest()
         except OSError:
             raise ModelError(f"{self.tokenizer} is missing: download it too, or convert the tokenizer to it.") from None
-        conditions = (self.pooling, str(self.causal), str(self.masks_prompt), str(self.adds_eos))
+        ended = str(self.adds_eos)
+        if self.adds_eos and not tokenizer_config(self.tokenized).get("eos_token"):
+            ended += self.eos  # which was once left out where only another file names it
+        conditions = (self.pooling, str(self.causal), str(self.masks_prompt), ended)
         network = {name: value for name, value in self.config.items() if name not in _IDLE}  # the base of rotation, say
         parts += [dense.activation for dense in self.dense]
         parts.append(json.dumps([network, self.head], sort_keys=True))

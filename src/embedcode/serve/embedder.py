@@ -181,7 +181,6 @@ class Embedder:
             seconds = min(within, self.limits.timeout)
             try:
                 least = int(SURE * self._tokenisers.guess(asked))
-                self._check_size(least, self.limits.timeout)
                 self.queue.check(asked.lane, least, seconds, self._at_hand[asked.lane])
             except FullError as full:
                 raise self.full(full, within) from None
@@ -423,7 +422,8 @@ class Embedder:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            self._check_ready(lane)  # an engine that is gone is no overload, and none of its caller's doing
+            if self.stage is not Stage.DRAINING:
+                self._check_ready(lane)  # an engine that is gone is no overload, and none of its caller's doing
             self.metrics.refused.labels(reason).inc()
             wait = max(1, min(600, round(self.queue.tokens(lane) / self.queue.rate.value)))
             said = f"Not done within {seconds:g} seconds: send less, or come back in {wait} seconds."

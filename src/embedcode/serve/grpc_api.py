@@ -75,13 +75,15 @@ HEADER_BYTES = 16_384
 """Of the metadata of a call."""
 SPARE_CALLS = 64
 """That may be under way beside max_requests: what asks for health and metadata while all that is taken is computed."""
-PROBES_UNDER_WAY = SPARE_CALLS // 2
-"""Of those that ask for a model's health, which needs no key: who sends nothing would take all that is spare."""
+OTHERS_UNDER_WAY = SPARE_CALLS // 2
+"""Of those that ask for a model's health or metadata: who sends nothing, which needs no key, would take all that is
+spare."""
 READING = HELD // 2
 """Messages that are read at a time, each of which may be body_bytes. Those that are being answered may take as much
 again."""
 PROBED = 8
 """And of those that ask for a model's health, whose messages hold a name."""
+INFER = f"/{kserve.SERVICE}/ModelInfer"
 EMPTY = PROBES[:2]
 """Whose message says nothing, and is not waited for: who is to say whether the server lives waits behind nobody."""
 READ_BYTES = 1_000_000
@@ -129,7 +131,7 @@ class GrpcServer:
         self._reading = Reading(READING, options.body_seconds, HURRY_SECONDS, overload)
         self._probes = Reading(PROBED, HURRY_SECONDS, HURRY_SECONDS, overload)
         self._calls = {False: 0, True: 0}
-        """Under way: those with something to compute or to say, and those that ask for a model's health."""
+        """Under way: those with something to compute, and others."""
 
     async def start(self) -> str:
         """Listens; the address. UsageError where it cannot be had."""
@@ -250,14 +252,14 @@ class GrpcServer:
         if path in EMPTY:
             yield
             return
-        probe = path in PROBES
-        if self._calls[probe] >= (PROBES_UNDER_WAY if probe else self._options.max_requests):
+        large = path == INFER
+        if self._calls[large] >= (self._options.max_requests if large else OTHERS_UNDER_WAY):
             raise self._embedder.full(FullError(1, "requests"))
-        self._calls[probe] += 1
+        self._calls[large] += 1
         try:
             yield
         finally:
-            self._calls[probe] -= 1
+            self._calls[large] -= 1
 
     async def _parsed(self, name: str, content: bytes) -> Any:
         """A large one beside the event loop, after a look at how many fields it has."""

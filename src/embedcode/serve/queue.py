@@ -141,20 +141,19 @@ class Queue:
         """FullError where a request of `cost` new tokens has no room, or would not be done within `seconds`, behind
         what waits and half of what the engine has `at_hand` of this lane.
 
-        A lane that is empty takes any request, or a large one could never be answered.
+        A lane that is empty takes any request that is too large to be done in time, or it could never be answered.
         """
         if self.requests > self.most_requests:  # the one that asks is among them
             ahead = sum(self._tokens.values()) / self.most_requests
             raise FullError(ahead / self.rate.value, "requests")
         waiting = self._tokens[lane]
-        ahead = waiting + at_hand // 2
-        if not cost or not ahead:
+        if not cost or (not waiting and (not at_hand or cost > self.rate.value * seconds)):
             return
         room = self.room()
         over = waiting + max(cost, int(EQUAL * room)) - room
         if waiting and over > 0:
             raise FullError(min(over, waiting) / self.rate.value, "tokens")
-        late = (ahead + cost) / self.rate.value - seconds
+        late = (waiting + at_hand // 2 + cost) / self.rate.value - seconds
         if late > 0:
             raise FullError(late, "deadline")
 

@@ -18,14 +18,16 @@ from embedcode.serve.problem import ProblemError
 class _Peer:
     turns: asyncio.Semaphore
     calls: int = 0
+    line: int = 0
+    """Of these, those that wait for their turn."""
     coming: set[asyncio.Timeout] = field(default_factory=set)
     """Until when each message that is being read must have come."""
 
 
 class Reading:
     def __init__(self, slots: int, seconds: float, hurry: float, overload: int) -> None:
-        """A message has `seconds` from its call on, and `hurry` while none further can be read. Half of the `slots` are
-        for the calls of one address. `overload` is the status for who has had no turn."""
+        """A message has `seconds` from its call on, and `hurry` while another waits for its turn. Half of the `slots`
+        are for the calls of one address. `overload` is the status for who has had no turn."""
         self._share = max(1, slots // 2)
         self._turns = asyncio.Semaphore(slots)
         self._seconds = seconds
@@ -37,16 +39,20 @@ class Reading:
         """The one of a call. ProblemError for one that does not come; StopAsyncIteration where there is none."""
         peer = self._peers.setdefault(address, _Peer(asyncio.Semaphore(self._share)))
         peer.calls += 1
+        peer.line += 1
         turn = False
         try:
-            async with asyncio.timeout(self._seconds) as ending, peer.turns, self._turns:
-                turn = True
-                peer.coming.add(ending)
-                try:
-                    self._keep_moving(peer)
-                    return await anext(messages)
-                finally:
-                    peer.coming.remove(ending)
+            async with asyncio.timeout(self._seconds) as ending:
+                self._keep_moving()
+                async with peer.turns, self._turns:
+                    turn = True
+                    peer.line -= 1
+                    peer.coming.add(ending)
+                    try:
+                        self._keep_moving()
+                        return await anext(messages)
+                    finally:
+                        peer.coming.remove(ending)
         except TimeoutError:
             if not turn:
                 said = "The server reads all the messages that it has memory for: come back in a second."
@@ -55,13 +61,16 @@ class Reading:
             said = f"The message did not come within {self._seconds:g} seconds{hurried}: send it again."
             raise ProblemError(408, said) from None
         finally:
+            peer.line -= not turn
             peer.calls -= 1
             if not peer.calls:
                 del self._peers[address]
 
-    def _keep_moving(self, peer: _Peer) -> None:
-        slow = list(self._peers.values()) if self._turns.locked() else [peer] if peer.turns.locked() else []
+    def _keep_moving(self) -> None:
+        """Hurry those whose turn somebody waits for."""
+        peers = self._peers.values()
+        full = self._turns.locked() and any(peer.line for peer in peers)
         soon = asyncio.get_running_loop().time() + self._hurry
-        for ending in chain.from_iterable(one.coming for one in slow):
+        for ending in chain.from_iterable(peer.coming for peer in peers if full or (peer.line and peer.turns.locked())):
             if not ending.expired():
                 ending.reschedule(min(ending.when() or soon, soon))

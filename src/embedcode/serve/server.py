@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -285,7 +285,7 @@ class _Serving:
             inner = InnerEncoder(self._embedder, self._encoder, asyncio.get_running_loop())
             kept = {name: Kept(path, inner, self._journal.write) for name, path in options.index.items()}
             routes += [pages.route("/search", "index.html"), *search_api.routes(Indexes(kept), bodies)]
-            Thread(target=self._prepare, args=[kept.values()], daemon=True).start()
+            Thread(target=self._prepare, args=[kept], daemon=True).start()
         paths = frozenset(route.path for route in routes if isinstance(route, Route))
         if options.grpc_port is not None:
             from embedcode.serve.grpc_api import PATHS
@@ -295,16 +295,16 @@ class _Serving:
         guard = Guard(self._journal, self._metrics, names, paths, keys, self._audit, lately, self._telemetry, log_texts)
         return application(routes, guard, self._metrics), guard
 
-    def _prepare(self, kept: Collection[Kept]) -> None:
+    def _prepare(self, kept: Mapping[str, Kept]) -> None:
         """Read each repository, and give it the vectors it lacks, once there is an engine."""
         while not self._embedder.ready:
             time.sleep(0.1)
         for step in (Kept.warm, Kept.finish):
-            for one in kept:
+            for name, one in kept.items():
                 try:
                     step(one)
                 except Exception as error:  # one that fails costs the others nothing
-                    self._journal.write("index", "warning", root=str(one.index.root), trouble=type(error).__name__)
+                    self._journal.write("index", "warning", name=name, trouble=type(error).__name__)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()

@@ -20,7 +20,7 @@ from embedcode.evaluate import beir
 from embedcode.train import base, losses, mix, network, run
 from embedcode.train.batches import MixedBatches, steps_of
 from embedcode.train.mix import Mix, Set, key
-from embedcode.train.recipe import Recipe, check, undecayed
+from embedcode.train.recipe import Recipe, check, check_idle, undecayed
 from embedcode.types import Pair
 
 STEPS = 3
@@ -49,6 +49,7 @@ class Report:
 def dry(recipe: Recipe, tell: Callable[[str], None]) -> Report:
     """Check a recipe; UsageError for what is wrong with it."""
     check(recipe)
+    check_idle(recipe)
     mixed, here = _mix(recipe)
     sizes = _sizes(mixed, here)
     total = sum(sizes)

@@ -391,6 +391,16 @@ def check(recipe: Recipe) -> None:
             f"mining.kept {recipe.mining.kept} is fewer than the {recipe.negatives} negatives of a query: raise it, or "
             "leave it out."
         )
+    if not recipe.steps and not recipe.epochs:
+        raise UsageError("epochs 0 with steps 0 is no training: set one of them.")
+    if recipe.symmetric and not recipe.in_batch:
+        raise UsageError("symmetric compares queries across a batch, and in_batch is false: leave one out.")
+    if not recipe.data:
+        raise UsageError("the recipe has no data: name a data set with its files.")
+
+
+def check_idle(recipe: Recipe) -> None:
+    """UsageError for keys that would do nothing beside others."""
     if recipe.negatives_temperature and not recipe.negatives:
         raise UsageError("negatives_temperature draws negatives, and negatives is 0: set negatives, or leave it out.")
     if recipe.negatives_temperature and recipe.mining.rounds and recipe.mining.kept <= recipe.negatives:
@@ -405,12 +415,6 @@ def check(recipe: Recipe) -> None:
         )
     if recipe.evaluate_every and not recipe.evaluate:
         raise UsageError("evaluate_every has no task to score: set evaluate, or leave it out.")
-    if not recipe.steps and not recipe.epochs:
-        raise UsageError("epochs 0 with steps 0 is no training: set one of them.")
-    if recipe.symmetric and not recipe.in_batch:
-        raise UsageError("symmetric compares queries across a batch, and in_batch is false: leave one out.")
-    if not recipe.data:
-        raise UsageError("the recipe has no data: name a data set with its files.")
 
 
 def undecayed(recipe: Recipe, steps: int) -> str:

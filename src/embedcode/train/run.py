@@ -26,7 +26,6 @@ import torch
 
 from embedcode.data import never
 from embedcode.data.overlap import Evaluations
-from embedcode.data.pairs import shown
 from embedcode.engine import processor
 from embedcode.engine.tokens import of_checkpoint
 from embedcode.errors import EmbedcodeError, UsageError
@@ -39,7 +38,7 @@ from embedcode.settings import cores
 from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, score
 from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
-from embedcode.train.recipe import Data, Lora, Mining, Recipe, check, undecayed
+from embedcode.train.recipe import Data, Lora, Mining, Recipe, check, check_idle, undecayed
 from embedcode.types import Floats, Role, digest
 
 TRIAL = 2
@@ -104,6 +103,8 @@ class Run:
         before = {*out.glob("pairs-*"), *out.glob("base")}
         begun = self._claim(resume)
         try:
+            if begun:  # one that goes on could not be corrected
+                check_idle(recipe)
             self._checkpoint = base.open_base(recipe, out)
             self._begin_from(self._checkpoint.space)
             network.check(self._checkpoint, recipe.lora, precision(recipe))
@@ -142,7 +143,7 @@ class Run:
         files = [place / name for place in places for name in ("corpus.jsonl", "queries.jsonl")]
         files += [self.recipe.path(self.recipe.held_out)] if self.recipe.held_out else []
         said = (f"{file.parent.name}/{file.name} {sha256([file])}" for file in files if file.is_file())
-        return digest(never.text(), *said).hex()
+        return digest(never.text(), *sorted(set(said))).hex()
 
     def _forbidden(self) -> Evaluations:
         others = [beir.load(place) for place in self._places(self.recipe.never)]
@@ -375,10 +376,11 @@ class Run:
             self._plan = json.loads((self.out / "plan.json").read_text("utf-8"))
         if self._plan:
             begun = self._completed(self._plan["recipe"])
-            if odd := next((name for name in own if own[name] != begun[name]), None):
+            # What `never` names counts by its content (_against), however it is written.
+            if odd := next((name for name in own if own[name] != begun[name] and name != "never"), None):
                 odd, was, now = _odd(odd, begun[odd], own[odd])
                 raise UsageError(
-                    f"{self.out} has a run with another {odd}: {shown(was)}, not {shown(now)}. "
+                    f"{self.out} has a run with another {odd}: {was!r}, not {now!r}. "
                     "Go on with the recipe as it was, or give another folder by --out."
                 )
             return False
@@ -535,7 +537,7 @@ def workers() -> int:
 def precision(recipe: Recipe) -> str:
     """bf16 where the recipe asks for it and the processor computes it: emulated, it has a fraction of fp32's speed."""
     if recipe.precision == "bf16" and not torch.cuda.is_available():
-        return "bf16" if processor.computes_bf16() else "fp32"
+        return "bf16" if processor.features() & processor.BF16 else "fp32"  # one that is not known has none
     return recipe.precision
 
 
