@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.engine.graph import Session
-from embedcode.errors import ModelError, line
+from embedcode.errors import ModelError
 from embedcode.files import make_private
 from embedcode.model.spec import DEFAULT, Spec
 from embedcode.types import Floats
@@ -95,7 +95,7 @@ def _on_card(ort: Any, spec: Spec, wish: str, card: int, threads: int) -> Any:
         session = _opened(ort, spec, providers, threads)
         why = ""
     except Exception as error:
-        session, why = None, line(error)
+        session, why = None, _line(error)
     finally:
         ort.set_default_logger_severity(2)
     # A provider whose libraries are missing may also be left out, with no more than a line in the log.
@@ -136,7 +136,12 @@ def _session(ort: Any, spec: Spec, providers: list[Any], threads: int) -> Any:
     try:
         return _opened(ort, spec, providers, threads)
     except Exception as error:
-        raise ModelError(f"{spec.files[0]} cannot be loaded ({line(error)}): {spec.cure}.") from None
+        raise ModelError(f"{spec.files[0]} cannot be loaded ({_line(error)}): {spec.cure}.") from None
+
+
+def _line(error: Exception) -> str:
+    """The first: what follows is where in its sources."""
+    return str(error).splitlines()[0][:200]
 
 
 def _opened(ort: Any, spec: Spec, providers: list[Any], threads: int) -> Any:
@@ -153,7 +158,7 @@ def _runner(spec: Spec, session: Any) -> Any:
             states: Floats = session.run(None, given)[0]
         except Exception as error:
             if _FULL.search(str(error)):
-                raise MemoryError(line(error)) from None
+                raise MemoryError(_line(error)) from None
             raise
         return states
 
