@@ -205,12 +205,15 @@ class _Licences:
         """Whether a folder's licence is none of the allow-list, by its blob: to find out takes 2 to 15 ms."""
         self._last, self._files = "", tuple[git.Entry, ...]()
         self._said = "", tuple[str, ...]()
-        self._now = tuple[str, ...]()
-        self.refused, self._now = self.at("HEAD")
+        self.refused, self._now = self._there("HEAD")
 
     def at(self, commit: str) -> tuple[str, tuple[str, ...]]:
         """Why the licence is not granted there, "" where it is or no file says, and the folders that have one out of
         the allow-list there or now."""
+        refused, foreign = self._there(commit)
+        return refused, foreign + self._now
+
+    def _there(self, commit: str) -> tuple[str, tuple[str, ...]]:
         # Of one commit to the next few files change, so git finds out in 5 ms whether a licence does.
         if not (self._last and self._repository.same(self._last, commit, *_LICENCES)):
             entries = self._repository.files(commit)
@@ -218,8 +221,7 @@ class _Licences:
             if files != self._files:
                 self._files, self._said = files, self._read(files)
         self._last = commit
-        refused, foreign = self._said
-        return refused, foreign + self._now
+        return self._said
 
     def _read(self, files: Sequence[git.Entry]) -> tuple[str, tuple[str, ...]]:
         own, foreign = dict[str, str](), set[str]()

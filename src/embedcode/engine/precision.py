@@ -66,11 +66,12 @@ def choose(
     _check(checkpoint)
     kept = home / "precision.json"
     place = f"{platform.machine()} {_processor()} {torch.get_num_threads()} threads"
-    part = "whole" if _compared_whole(checkpoint) else "layer"  # where there is no room now there may be another time
+    compared = whole if _compared_whole(checkpoint) else None
+    part = "whole" if compared else "layer"  # where there is no room now there may be another time
     key = f"trials {checkpoint.space} {place} {part} torch {torch.__version__}"
     known = noted(kept)
     if key not in known:
-        known[key] = [asdict(trial) for trial in _measured(checkpoint, sample, states, whole)]
+        known[key] = [asdict(trial) for trial in _measured(checkpoint, sample, states, compared)]
         try:
             make_private(home)
             kept.write_text(json.dumps(known, indent=1), "utf-8")
@@ -83,7 +84,7 @@ def _measured(
     checkpoint: Checkpoint,
     sample: Sequence[Tokens],
     states: Callable[[Any, Sequence[Tokens]], Any],
-    whole: Callable[[], float],
+    whole: Callable[[], float] | None,
 ) -> list[Trial]:
     import torch
 
@@ -99,7 +100,7 @@ def _measured(
         exact = given if exact is None else exact
         cosine = float(torch.nn.functional.cosine_similarity(given, exact).mean())
         del layer  # or the next one would be built beside it
-        if precision == "int8" and cosine >= LEAST_COSINE and _compared_whole(checkpoint):
+        if precision == "int8" and cosine >= LEAST_COSINE and whole is not None:
             cosine = whole()
         found.append(Trial(precision, rate, cosine))
     return found

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from embedcode.engine.tokens import TextTokenizer
+from embedcode.evaluate.bm25 import stemmer, stop_words
 from embedcode.evaluate.postings import Counts
 from embedcode.index import exclude
 from embedcode.index.chunk import chunk, plain
@@ -40,8 +41,6 @@ class Words:
     """Whether Lucene's 33 English ones are left out."""
 
     def counts(self, text: str) -> Mapping[str, int]:
-        from embedcode.evaluate.bm25 import stemmer, stop_words
-
         found = Counter(joined(text).split())
         if self.stop_words:
             for word in stop_words():

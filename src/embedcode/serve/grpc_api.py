@@ -126,11 +126,11 @@ class GrpcServer:
         self._options = options
         self._names = {form: name for name in embedder.model.names for form in (mangled(name), name)}
         self._server: Any = None
-        self.bodies = Bodies(options.body_bytes * READING // HELD, overload=embedder.limits.overload)
         overload = embedder.limits.overload
+        self.bodies = Bodies(options.body_bytes * READING // HELD, overload=overload)
         self._reading = Reading(READING, options.body_seconds, HURRY_SECONDS, overload)
         self._probes = Reading(PROBED, HURRY_SECONDS, HURRY_SECONDS, overload)
-        self._calls = {False: 0, True: 0}
+        self._calls = {True: 0, False: 0}
         """Under way: those with something to compute, and others."""
 
     async def start(self) -> str:

@@ -17,9 +17,8 @@ from embedcode.serve.problem import ProblemError
 @dataclass(slots=True)
 class _Peer:
     turns: asyncio.Semaphore
-    calls: int = 0
     line: int = 0
-    """Of these, those that wait for their turn."""
+    """Calls that wait for their turn."""
     coming: set[asyncio.Timeout] = field(default_factory=set)
     """Until when each message that is being read must have come."""
 
@@ -38,7 +37,6 @@ class Reading:
     async def message(self, messages: AsyncIterator[bytes], address: str) -> bytes:
         """The one of a call. ProblemError for one that does not come; StopAsyncIteration where there is none."""
         peer = self._peers.setdefault(address, _Peer(asyncio.Semaphore(self._share)))
-        peer.calls += 1
         peer.line += 1
         turn = False
         try:
@@ -62,8 +60,7 @@ class Reading:
             raise ProblemError(408, said) from None
         finally:
             peer.line -= not turn
-            peer.calls -= 1
-            if not peer.calls:
+            if not peer.line and not peer.coming:
                 del self._peers[address]
 
     def _keep_moving(self) -> None:

@@ -143,7 +143,7 @@ class Run:
         files = [place / name for place in places for name in ("corpus.jsonl", "queries.jsonl")]
         files += [self.recipe.path(self.recipe.held_out)] if self.recipe.held_out else []
         said = (f"{file.parent.name}/{file.name} {sha256([file])}" for file in files if file.is_file())
-        return digest(never.text(), *sorted(set(said))).hex()
+        return digest(never.text(), *sorted(said)).hex()
 
     def _forbidden(self) -> Evaluations:
         others = [beir.load(place) for place in self._places(self.recipe.never)]
