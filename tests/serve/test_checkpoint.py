@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import MistralConfig, MistralModel
 
 from embedcode import Role, load
@@ -22,6 +24,7 @@ from embedcode.model.spec import DEFAULT
 from embedcode.serve import plan
 from embedcode.serve.golden import compare
 from embedcode.serve.options import Options
+from embedcode.settings import DERIVED
 
 from .serving import PATIENCE, Server, serving
 
@@ -114,7 +117,9 @@ def test_the_vector_of_a_known_text_is_kept_and_a_model_that_gives_another_is_ne
 ) -> None:
     assert server.ready()
     (path,) = (home / "golden").iterdir()
-    np.save(path, -np.load(path))  # as if it had been another one then
+    row = np.load(path)
+    row["vector"] *= -1  # as if it had been another one then
+    np.save(path, row)
     with serving(home, "--model", str(folder), ready=False, EMBEDCODE_PRECISION="fp32") as changed:
         assert changed.process.wait(PATIENCE) == 2
         assert "another vector" in changed.log.read_text()
@@ -122,7 +127,29 @@ def test_the_vector_of_a_known_text_is_kept_and_a_model_that_gives_another_is_ne
 
 def test_a_home_that_cannot_be_written_keeps_no_vector_and_is_no_trouble(exact: TorchEncoder, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert compare(exact, tmp_path / "file" / "home") == 1
+    for _ in range(2):
+        assert compare(exact, tmp_path / "file" / "home") is None
+
+
+def test_a_vector_is_compared_with_that_of_another_build_too(exact: TorchEncoder, tmp_path: Path) -> None:
+    """It was compared with nothing after each upgrade, and said to be the same."""
+    assert compare(exact, tmp_path) is None
+    assert compare(exact, tmp_path) == pytest.approx(1)
+    (path,) = (tmp_path / "golden").iterdir()
+    assert any(path.match(pattern) for pattern in DERIVED), "it is cleared with the rest"
+    row = np.load(path)
+    for sign in (-1, 1):
+        np.save(path, np.array([("another", sign * row["vector"][0])], row.dtype))
+        assert compare(exact, tmp_path) == pytest.approx(sign)
+    assert compare(exact, tmp_path) == pytest.approx(1)
+    assert np.load(path)["build"] == exact.build  # from then on it has to be the same
+    np.save(path, np.array([(exact.build, -row["vector"][0])], row.dtype))
+    with pytest.raises(ModelError, match=r"another vector than at its last start here \(cosine -1\.000\)"):
+        compare(exact, tmp_path)
+    for damaged in (b"", b"\x93NUMPY\x01\x00", np.ones(3).tobytes()):
+        path.write_bytes(damaged)
+        assert compare(exact, tmp_path) is None
+        assert compare(exact, tmp_path) == pytest.approx(1)
 
 
 def test_a_model_of_a_card_need_not_fit_in_the_machines_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,3 +160,13 @@ def test_a_model_of_a_card_need_not_fit_in_the_machines_memory(folder: Path, mon
     assert plan.check(card, Options()) < 2_000_000_000
     with pytest.raises(ModelError, match=r"needs 14\.0 GB of memory and 2\.0 GB are free"):
         plan.check(processor, Options())
+
+
+def test_a_server_whose_model_was_replaced_ends_where_its_engine_starts_again(server: Server, folder: Path) -> None:
+    """The last test of this server."""
+    path = folder / "model.safetensors"
+    save_file({name: values * 0.5 for name, values in load_file(path).items()}, folder / "other")
+    (folder / "other").replace(path)
+    os.kill(server.engine(), signal.SIGKILL)
+    assert server.process.wait(PATIENCE) == 2
+    assert "have changed since this server was started: start it anew" in server.log.read_text()

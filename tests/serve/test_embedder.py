@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
 from threading import Event
 from typing import Any, cast
 
@@ -13,30 +14,24 @@ import numpy as np
 import pytest
 
 import embedcode
-from embedcode.engine.encoder import LocalEncoder
 from embedcode.errors import UsageError
 from embedcode.serve import embedder as door
-from embedcode.serve.asked import Asked, Model
-from embedcode.serve.embedder import Embedder, Limits
+from embedcode.serve.asked import Asked
 from embedcode.serve.fatal import MINUTES
 from embedcode.serve.keys import Key
-from embedcode.serve.metrics import Metrics
+from embedcode.serve.limits import Limits
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import Lane
-from embedcode.serve.worker import Facts, Item, Load
+from embedcode.serve.worker import Item, Load
 from embedcode.types import Role, Tokens
 
+from . import doors
+
 KILLER = "kill"
-LOAD = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
 
 
-class Words:
-    """An encoder's tokenizer: a token for each letter. Waits where it is told to."""
-
-    space = "s"
-    max_tokens = 100
-    streams = 1
-    builds = False
+class Words(doors.Words):
+    """Waits where it is told to."""
 
     def __init__(self) -> None:
         self.marks: tuple[int, ...] = ()
@@ -46,32 +41,20 @@ class Words:
     def tokenize(self, texts: Sequence[str], role: Role, *_: Any) -> list[Tokens]:
         if role is Role.PASSAGE and texts != ["ready"]:
             self.go_on.wait(10)
-        found = [(*map(ord, text), *self.marks) for text in texts]
-        return [Tokens(ids, len(ids), len(ids)) for ids in found]
+        return super().tokenize([text + "".join(map(chr, self.marks)) for text in texts], role)
 
 
-class Engine:
-    """In the place of an EngineProcess. Keeps what it is sent, until `answer` or `die`."""
+class Engine(doors.Engine):
+    """Keeps what it is sent, until `answer`."""
 
-    pid = None
-
-    def __init__(self, _: Load, told: Callable[..., None]) -> None:
-        self.told = told
+    def __init__(self, load: Load, told: Callable[..., None]) -> None:
+        super().__init__(load, told)
         self.sent: list[list[str]] = []
         self.has: list[Item] = []
-
-    def start(self) -> None:
-        self.told("ready", (Facts(4, "b", 1000.0, 0.1, 1.0),))
 
     def send(self, lane: Lane, items: Sequence[Item]) -> None:
         self.sent.append([text(item) for item in items])
         self.has += items
-
-    def forget(self, numbers: Sequence[int]) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
 
     def answer(self, deadly: str = KILLER) -> None:
         """All that it has, or it dies of it."""
@@ -89,9 +72,8 @@ def text(item: Item) -> str:
 
 class Case:
     def __init__(self, prompt: str = "", **limits: Any) -> None:
-        model = Model("m", 4, (), dict.fromkeys(Role, prompt))
         self.words = Words()
-        self.embedder = Embedder(cast(LocalEncoder, self.words), LOAD, model, Limits(**limits), Metrics())
+        self.embedder = doors.embedder(self.words, Limits(**limits), doors.model(query=prompt, passage=prompt))
         self.engine = cast(Engine, self.embedder._engine)
 
     def ask(self, *texts: str, lane: Lane = Lane.PASSAGE) -> asyncio.Task[Any]:
@@ -123,9 +105,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_limit_that_leaves_no_room_for_a_text_is_refused_before_any_engine_starts() -> None:
-    model, limits = Model("m", 384, (), dict.fromkeys(Role, "")), Limits(max_tokens=2)
     with pytest.raises(UsageError, match=r"^max_tokens 2 leaves no room for a text: give at least 3\.$"):
-        Embedder(cast(LocalEncoder, embedcode.load()), LOAD, model, limits, Metrics())
+        doors.embedder(embedcode.load(), Limits(max_tokens=2))
 
 
 def test_one_request_may_be_under_way_where_one_may_be() -> None:
@@ -601,5 +582,75 @@ def test_a_part_of_a_file_without_a_token_is_told_by_its_place() -> None:
         with pytest.raises(ProblemError) as caught:
             await task
         assert (caught.value.status, caught.value.index) == (400, 1)
+
+    case.run(work())
+
+
+@pytest.mark.parametrize("other", [{"space": "t"}, {"dim": 5}])
+def test_an_engine_that_comes_back_with_another_model_is_never_ready_and_ends_the_server(other: dict[str, Any]) -> None:
+    """Its folder was replaced under the server, which told and kept its vectors as those of the old space."""
+    case = Case()
+
+    async def work() -> None:
+        ended = case.embedder.unusable
+        assert ended is not None
+        waiting = case.ask("a")
+        await case.until(lambda: case.engine.has)
+        case.engine.facts = replace(doors.FACTS, **other)
+        case.engine.answer(deadly="a")
+        said = await asyncio.wait_for(ended, 5)
+        assert said == "the files of m have changed since this server was started: start it anew."
+        assert (case.embedder.ready, case.embedder.facts) == (False, doors.FACTS)
+        with pytest.raises(ProblemError) as caught:
+            await waiting  # for an engine that does not come
+        assert (caught.value.status, caught.value.code) == (503, "draining")
+
+    case.run(work())
+
+
+def test_another_build_that_gives_other_vectors_is_ready_and_said() -> None:
+    case = Case()
+    noted: list[tuple[str, Any]] = []
+    case.embedder.note = lambda event, level="info", **fields: noted.append((event, fields.get("golden_cosine")))
+
+    async def work() -> None:
+        for cosine in (None, 0.99, 0.95):
+            case.engine.told("ready", (replace(doors.FACTS, cosine=cosine),))
+            assert case.embedder.ready
+
+    case.run(work())
+    assert [one for one in noted if one[0] == "other vectors"] == [("other vectors", 0.95)]
+
+
+@pytest.mark.parametrize(
+    ("moves", "killed"), [(itertools.repeat(7), True), (itertools.count(), False), (itertools.repeat(None), False)]
+)
+def test_an_engine_that_does_nothing_at_all_as_it_loads_is_killed_and_one_that_takes_its_time_is_not(
+    monkeypatch: pytest.MonkeyPatch, moves: Iterator[int | None], killed: bool
+) -> None:
+    """The server answered 503 for ever, and said that it lives. Where nothing is known it has half an hour."""
+    for name in ("LOAD_SECONDS", "HANG_SECONDS"):
+        monkeypatch.setattr(door, name, 0.1)
+    monkeypatch.setattr(door, "HANG_TIMES", 1)
+    monkeypatch.setattr(door, "LOOK_SECONDS", 0.02)
+    kills: list[int] = []
+    for name, does in (
+        ("start", lambda _: None), ("kill", lambda _: kills.append(1)), ("moved", property(lambda _: next(moves)))
+    ):  # fmt: skip
+        monkeypatch.setattr(Engine, name, does)
+    case = Case()
+    case.run(asyncio.sleep(0.5))
+    assert bool(kills) is killed
+
+
+def test_a_mistake_of_the_server_costs_a_key_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    key, case = Key("k", "", tokens_per_minute=100), Case()
+
+    async def work() -> None:
+        monkeypatch.setattr(case.embedder, "_pump", None)  # by which its tokens are counted already
+        asked = Asked("m", ("a" * 60,), Role.PASSAGE, Lane.PASSAGE)
+        with pytest.raises(TypeError):
+            await case.embedder.embed(asked, lambda tokens: key.spend(tokens, 1.0))
+        assert key.left == 100
 
     case.run(work())

@@ -8,9 +8,9 @@ import multiprocessing
 import os
 import re
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -27,12 +27,13 @@ from embedcode.serve.queue import Lane
 from embedcode.serve.worker import Load
 from embedcode.types import Role
 
+from .doors import LOAD
 from .serving import PATIENCE
 
-LOAD = Load("none", "auto", "cpu", False, 1, Path("/nowhere"), 100)
+NONE = replace(LOAD, model="none")
 
 
-def told(load: Load = LOAD) -> list[tuple[str, tuple[Any, ...]]]:
+def told(load: Load = NONE) -> list[tuple[str, tuple[Any, ...]]]:
     """What a start comes to."""
     found: list[tuple[str, tuple[Any, ...]]] = []
 
@@ -65,7 +66,7 @@ def test_what_is_stopped_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(engine_process, "Thread", None)
 
     async def run() -> None:
-        engine = EngineProcess(LOAD, lambda what, rest: None)
+        engine = EngineProcess(NONE, lambda what, rest: None)
         engine.stop()
         engine.start()
 
@@ -92,7 +93,7 @@ def test_a_thread_that_cannot_be_had_is_an_engine_that_has_died(monkeypatch: pyt
 
 
 def test_whatever_goes_wrong_while_it_loads_is_told(capfd: pytest.CaptureFixture[str]) -> None:
-    unusable, died = told(replace(LOAD, model=cast(str, None), precision=""))
+    unusable, died = told(replace(NONE, model=cast(str, None), precision=""))
     assert unusable[0] == "unusable"
     assert re.fullmatch(r".* cannot be loaded \(TypeError at __init__\.py:\d+: .*", unusable[1][0])
     assert died == ("died", (0,))
@@ -159,3 +160,14 @@ def test_an_engine_that_hangs_is_another_one_soon_and_its_work_is_done(monkeypat
         assert answer.vectors.shape == (1, embedder.model.dim)
 
     assert noted_while(asking, monkeypatch) == ["engine hangs", "engine ended", "engine started again"]
+
+
+def test_an_engine_that_computes_or_reads_is_seen_to() -> None:
+    engine = EngineProcess(NONE, lambda what, rest: None)
+    assert engine.moved is None
+    engine._process = multiprocessing.current_process()
+    before, end = engine.moved, time.process_time() + 0.05
+    assert before is not None
+    while time.process_time() < end:
+        pass
+    assert (engine.moved or 0) > before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +16,7 @@ from starlette.routing import Route
 
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.serve import keys, model_api, openapi, search_api, status_api
-from embedcode.serve.asked import Model
 from embedcode.serve.body import Bodies
-from embedcode.serve.embedder import Embedder, Limits
 from embedcode.serve.guard import Guard
 from embedcode.serve.indexes import Indexes
 from embedcode.serve.inner import InnerEncoder
@@ -28,17 +27,11 @@ from embedcode.serve.metrics import Metrics
 from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
 from embedcode.serve.server import application, hosts
-from embedcode.serve.worker import Load
-from embedcode.types import Role
 
+from . import doors
 from .asgi import ask
 
 SECRET = "def steal(everything)"
-
-
-class Words:
-    space = "s"
-    max_tokens = 100
 
 
 class Lost:
@@ -54,11 +47,8 @@ class Lost:
 
 
 def serving(options: Options, given: keys.Keys | None = None) -> Any:
-    model = Model("m", 4, (), dict.fromkeys(Role, ""))
-    load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
-    embedder = Embedder(cast(LocalEncoder, Words()), load, model, Limits(), Metrics())
-    lately, names = Lately(), list(options.index)
-    inner = InnerEncoder(embedder, cast(LocalEncoder, Words()), cast(asyncio.AbstractEventLoop, None))
+    embedder, lately, names = doors.embedder(), Lately(), list(options.index)
+    inner = InnerEncoder(embedder, cast(LocalEncoder, doors.Words()), cast(asyncio.AbstractEventLoop, None))
     kept = {name: cast(Kept, Lost(inner)) for name in names}
 
     def yes(_: Request) -> JSONResponse:
@@ -68,7 +58,7 @@ def serving(options: Options, given: keys.Keys | None = None) -> Any:
         Route("/v1/health/ready", yes),
         Route("/v1/metrics", yes),
         status_api.route(embedder, lately, names),
-        openapi.route(model, names, given is not None),
+        openapi.route(embedder.model, names, given is not None),
         *search_api.routes(Indexes(kept), Bodies(1_000_000)),
     ]
     guard = Guard(
@@ -103,9 +93,7 @@ def test_a_server_that_others_reach_answers_its_names_and_the_local_ones() -> No
 
 
 def test_a_model_is_looked_up_in_any_case_and_counted_under_one_path() -> None:
-    model = Model("nvidia/m", 4, (), dict.fromkeys(Role, ""))
-    load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
-    embedder = Embedder(cast(LocalEncoder, Words()), load, model, Limits(), Metrics())
+    embedder = doors.embedder(made=replace(doors.model(), name="nvidia/m"))
     routes = model_api.routes(embedder, About("", ()))
     guard = Guard(
         Journal("error", True, io.StringIO()), embedder.metrics, frozenset(), frozenset(route.path for route in routes)

@@ -5,30 +5,21 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from embedcode.engine.encoder import LocalEncoder
 from embedcode.serve import keys, openapi, status_api
-from embedcode.serve.asked import Model
-from embedcode.serve.embedder import Embedder, Limits
 from embedcode.serve.guard import Guard
 from embedcode.serve.journal import Journal
 from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.server import application
-from embedcode.serve.worker import Load
-from embedcode.types import Role
 
+from . import doors
 from .asgi import ask
 
 SCOPES: dict[str, tuple[str, ...]] = {"person": ("embed", "search"), "indexer": ("embed",), "prometheus": ()}
-
-
-class Words:
-    space = "s"
-    max_tokens = 100
 
 
 @pytest.fixture
@@ -36,16 +27,13 @@ def app(tmp_path: Path) -> tuple[Any, dict[str, str]]:
     """A server of the index shop, of which errors were told to two keys, and a header of each key."""
     path = tmp_path / "keys.toml"
     made = {name: f"Bearer {keys.add(path, name, scopes)}" for name, scopes in SCOPES.items()}
-    model = Model("m", 4, (), dict.fromkeys(Role, ""))
-    load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
-    embedder = Embedder(cast(LocalEncoder, Words()), load, model, Limits(), Metrics())
-    lately = Lately()
+    embedder, lately = doors.embedder(), Lately()
     for name in ("person", "indexer"):
         lately.answered("/v1/search/file", 404, 0.1, {"key": name}, "id", f"of {name}: till/cash.py is not in shop")
     guard = Guard(
         Journal("error", True, io.StringIO()), Metrics(), frozenset(), frozenset(), keys.Keys(path), lately=lately
     )
-    routes = [status_api.route(embedder, lately, ["shop"]), openapi.route(model, ["shop"], True)]
+    routes = [status_api.route(embedder, lately, ["shop"]), openapi.route(embedder.model, ["shop"], True)]
     return application(list(routes), guard, Metrics()), made
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
 from typing import Any, cast
@@ -15,10 +14,11 @@ import pytest
 from embedcode import engine
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.serve.queue import Lane
-from embedcode.serve.worker import Item, Load, Worker
+from embedcode.serve.worker import Item, Worker
 from embedcode.types import Floats, Tokens
 
-LOAD = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
+from .doors import LOAD
+
 TOKENS = Tokens((1,), 1, 1)
 
 

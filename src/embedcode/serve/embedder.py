@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from embedcode.engine.encoder import LocalEncoder
+from embedcode.engine.graph import GOLDEN_COSINE
 from embedcode.errors import UsageError
 from embedcode.serve import fatal, recent
 from embedcode.serve.answer import Answer
@@ -49,6 +50,8 @@ BUILD_SECONDS = 1800.0
 HANG_TIMES = 20
 """And times what a batch of each thread, or its work, should take: it may be slower than it was, be alone with a long
 text, or read all weights for a short one."""
+LOAD_SECONDS = 300.0
+"""After which an engine that loads for the first time is killed, if it has neither computed nor read anything since."""
 LOOK_SECONDS = 3.0
 """Between two looks at that."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -99,7 +102,7 @@ class Embedder:
         """Is told what happens to the engine: an event, a level, and fields."""
         self.telemetry = Telemetry()
         self.unusable: asyncio.Future[str] | None = None
-        """Is set to what keeps the model from ever being ready, before it was so once."""
+        """Is set to what keeps the model from ever being ready, or from being so again."""
         self.queue = Queue(time.monotonic, load.budget, limits.batch_texts, limits.most_requests, limits.most_tokens)
         self._encoder = encoder
         self._budget = load.budget
@@ -114,6 +117,8 @@ class Embedder:
         self._silent = 0.0
         """Seconds in which the engine had work and said nothing, by looks: time in which this process stood still too
         does not count."""
+        self._moved: int | None = None
+        """What the engine had done at the last look, before it was ready for the first time."""
         self._deaths = 0
         self._pause_ends = 0.0
         self._dropped = 0
@@ -161,10 +166,13 @@ class Embedder:
     async def drain(self) -> None:
         """Take no more passages, refuse those that wait, and finish the queries."""
         self._to(Stage.DRAINING)
-        for work in self.queue.clear(Lane.PASSAGE):
+        self._turn_away(Lane.PASSAGE)
+        await self._idle.wait()
+
+    def _turn_away(self, lane: Lane) -> None:
+        for work in self.queue.clear(lane):
             if flight := self._flights.pop(work.key, None):
                 flight.outcome.set_result(leaving())
-        await self._idle.wait()
 
     def stop(self) -> None:
         """Ends the engine; blocks for a moment."""
@@ -213,6 +221,10 @@ class Embedder:
         except UsageError:
             said = f"instruction leaves no room for a text in {self.max_tokens} tokens: shorten it."
             problem = ProblemError(400, said, "instruction")
+        except Exception:  # a mistake of ours
+            if spent and spend is not None:
+                spend(-spent)
+            raise
         finally:
             self._open(-1)
         left = problem.code == "deadline" and problem.reason == PATIENCE
@@ -464,10 +476,16 @@ class Embedder:
     def _look(self) -> None:
         """Kill an engine that hangs, its pipe open, at work or as it loads: it is then one that died."""
         work = sum(self._at_hand.values())
-        loads = self.facts if not self._connected and time.monotonic() > self._pause_ends else None
-        self._silent = self._silent + LOOK_SECONDS if work or loads else 0.0
+        loads = not self._connected and time.monotonic() > self._pause_ends
         least = BUILD_SECONDS if self._encoder.builds else HANG_SECONDS
-        should = loads.seconds if loads else self._encoder.streams * max(work, self._budget) / self.queue.rate.value
+        should = self._encoder.streams * max(work, self._budget) / self.queue.rate.value
+        if loads and self.facts is not None:
+            should = self.facts.seconds
+        elif loads:  # a large model from a slow disk may take any time, and does something all of it
+            before, self._moved = self._moved, self._engine.moved
+            least, should = max(least, LOAD_SECONDS) if self._moved is not None else BUILD_SECONDS, 0.0
+            loads = before == self._moved
+        self._silent = self._silent + LOOK_SECONDS if work or loads else 0.0
         if self._silent > max(least, HANG_TIMES * should):
             self.note("engine hangs", "error", seconds=round(self._silent), tokens=work)
             self._silent = 0.0
@@ -491,13 +509,18 @@ class Embedder:
                         self.queue.dropped += 1
             case "broken" | "unusable":
                 self.trouble = rest[0]
-                if what == "unusable" and self.facts is None and self.unusable and not self.unusable.done():
-                    self.unusable.set_result(rest[0])
+                if what == "unusable" and self.facts is None:
+                    self._end(rest[0])
             case _:
                 self._died(rest[0])
         self._pump()
 
     def _is_ready(self, facts: Facts) -> None:
+        if (facts.space, facts.dim) != (self.space, self.model.dim):  # and it would be told as vectors of this one
+            self._end(f"the files of {self.model.name} have changed since this server was started: start it anew.")
+            return
+        if facts.cosine is not None and facts.cosine < GOLDEN_COSINE:
+            self.note("other vectors", "warning", build=facts.build, golden_cosine=round(facts.cosine, 4))
         if self.facts is None:
             self.queue.rate.seed(facts.rate)
         else:
@@ -508,6 +531,13 @@ class Embedder:
         self._connected = True
         if self.stage is not Stage.DRAINING:
             self._to(Stage.READY)
+
+    def _end(self, said: str) -> None:
+        """No engine will be ready any more."""
+        if self.unusable and not self.unusable.done():
+            self.unusable.set_result(said)
+        for lane in Lane:
+            self._turn_away(lane)
 
     def _rows(self, numbers: Sequence[int], rows: Floats, seconds: float, repaired: int, padding: float) -> None:
         self.metrics.seconds.labels("compute").observe(seconds)

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -23,6 +24,8 @@ from embedcode.serve.worker import Item, Load
 
 STOP_SECONDS = 2.0
 """How long an engine may take to end before it is killed."""
+MOVES = (9, 11, 12)
+"""Of /proc/PID/stat, behind the name: pages read from a disk, and processor time of its own and for it."""
 
 
 class EngineProcess:
@@ -38,6 +41,15 @@ class EngineProcess:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
+
+    @property
+    def moved(self) -> int | None:
+        """Grows as it computes or reads its files; None where the system does not tell."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            return sum(int(fields[place]) for place in MOVES)
+        except (OSError, IndexError, ValueError):
+            return None
 
     def start(self) -> None:
         """Returns at once; what the last process was still to say is not told any more. Nothing after stop(), which a

@@ -149,6 +149,7 @@ def embedder(options: Options, settings: Settings, encoder: LocalEncoder, metric
         default_role=Role(options.default_input_type) if options.default_input_type else None,
         accept_ids=options.accept_token_ids,
         most_inputs=options.max_inputs,
+        max_tokens=min(encoder.max_tokens, options.max_tokens or encoder.max_tokens),
     )
     limits = Limits(
         timeout=options.timeout,
@@ -409,7 +410,7 @@ class _Serving:
             build=facts.build,
             tokens_per_second=round(facts.rate),
             load_seconds=round(facts.seconds, 2),
-            golden_cosine=round(facts.cosine, 4),
+            golden_cosine=None if facts.cosine is None else round(facts.cosine, 4),
         )
 
     def _audit_failed(self, said: str) -> None:

@@ -46,13 +46,14 @@ class Facts:
     """What an engine says of itself once it is ready."""
 
     dim: int
+    space: str
     build: str
     rate: float
     """Tokens a second, measured on texts of code."""
     seconds: float
     """From the start of the process to here."""
-    cosine: float
-    """Of the golden text's vector to the stored one."""
+    cosine: float | None
+    """Of the golden text's vector to the stored one, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ class Worker:
         cosine = compare(self._encoder, self._load.home)
         rate = self._measure()
         encoder = self._encoder
-        self._send("ready", Facts(encoder.dim, encoder.build, rate, time.monotonic() - self._since, cosine))
+        seconds = time.monotonic() - self._since
+        self._send("ready", Facts(encoder.dim, encoder.space, encoder.build, rate, seconds, cosine))
         threads = [Thread(target=self._work, daemon=True) for _ in range(encoder.streams - 1)]
         for thread in threads:
             thread.start()
