@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -17,49 +16,39 @@ from embedcode.engine.encoder import LocalEncoder
 from embedcode.errors import ModelError
 from embedcode.serve import embedder as door
 from embedcode.serve import plan
-from embedcode.serve.asked import Model
-from embedcode.serve.embedder import Embedder, Limits
-from embedcode.serve.metrics import Metrics
+from embedcode.serve.limits import Limits
 from embedcode.serve.options import Options
 from embedcode.serve.queue import Lane
-from embedcode.serve.worker import Facts, Item, Load
+from embedcode.serve.worker import Item
 from embedcode.types import Role, Tokens
 
+from . import doors
 
-class Words:
-    space = "s"
+
+class Words(doors.Words):
     max_tokens = 20
 
     def tokenize(self, texts: Sequence[str], role: Role, *_: Any) -> list[Tokens]:
         return [Tokens(tuple(map(ord, text[:20])), 20, 20) for text in texts]
 
 
-class Engine:
+class Engine(doors.Engine):
     """Answers each batch after `seconds`; dies while it is loaded, at its first `deaths` starts, or of each batch."""
 
-    pid = None
     seconds = 0.0
     deaths = 0
     computes = True
     starts = 0
 
-    def __init__(self, _: Load, told: Callable[..., None]) -> None:
-        self.told = told
-
     def start(self) -> None:
         type(self).starts += 1
-        facts = Facts(4, "b", 1000.0, 0.1, 1.0)
-        told = ("ready", (facts,)) if self.starts > self.deaths else ("died", (-9,))
+        told = ("ready", (self.facts,)) if self.starts > self.deaths else ("died", (-9,))
         asyncio.get_running_loop().call_soon(self.told, *told)
 
-    def send(self, _: Lane, items: Sequence[Item]) -> None:
+    def send(self, lane: Lane, items: Sequence[Item]) -> None:
         rows = ([item.number for item in items], np.ones((len(items), 4), np.float32), 0.01, 0, 0.0)
         told = ("rows", rows) if self.computes else ("died", (-9,))
         asyncio.get_running_loop().call_later(self.seconds, self.told, *told)
-
-    def forget(self, _: Sequence[int]) -> None: ...
-
-    def stop(self) -> None: ...
 
 
 def made(monkeypatch: pytest.MonkeyPatch, limits: Limits, **engine: Any) -> plan.Plan:
@@ -67,9 +56,7 @@ def made(monkeypatch: pytest.MonkeyPatch, limits: Limits, **engine: Any) -> plan
     monkeypatch.setattr(door, "RESTART_SECONDS", (0.0,))
     monkeypatch.setattr(plan, "SECONDS", 0.3)
     monkeypatch.setattr(plan, "QUERIES", 2)
-    model = Model("m", 4, (), dict.fromkeys(Role, ""))
-    load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
-    return plan.make(Embedder(cast(LocalEncoder, Words()), load, model, limits, Metrics()), 1, 0)
+    return plan.make(doors.embedder(Words(), limits), 1, 0)
 
 
 def test_a_model_slower_than_the_server_would_wait_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +65,7 @@ def test_a_model_slower_than_the_server_would_wait_is_measured_too(monkeypatch: 
 
 def test_a_server_of_few_requests_and_tokens_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
     found = made(monkeypatch, Limits(most_requests=1, most_tokens=50), seconds=0.01)
-    assert found.queue_tokens == 50
+    assert (found.queue_tokens, found.request_tokens) == (50, 25)
     assert found.tokens_per_second > 0
 
 
@@ -112,7 +99,7 @@ def test_a_server_as_it_comes_fits_where_2_gb_are_free(packaged: LocalEncoder, o
         (Options(cache_mb=64_000), "64.7", "CACHE_MB"),
         (Options(body_bytes=200_000_000), "3.5", "BODY_BYTES"),
         (Options(body_bytes=60_000_000, grpc_port=0), "2.2", "BODY_BYTES"),
-        (Options(max_queue_tokens=100_000_000), "8.8", "MAX_QUEUE_TOKENS"),
+        (Options(max_queue_tokens=100_000_000), "12.8", "MAX_QUEUE_TOKENS"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_with_the_one_to_lower(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from embedcode.serve.problem import overloaded
 from embedcode.serve.queue import (
     LEAST_TOKENS,
     QUEUE_SECONDS,
@@ -261,3 +262,23 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_request_larger_than_a_lane_comes_in_while_it_is_half_empty_and_is_told_to_be_split() -> None:
+    """It had to find the lane empty, which others who keep coming never leave it, and was told to wait a second."""
+    line = queue(most_tokens=1000)
+    line.rate.seed(10.0)
+    line.add([work(500)])
+    for cost in (700, 5000):
+        line.check(Lane.PASSAGE, cost, 1000)
+    line.add([work(1)])
+    said = "The request has at least 5,000 tokens, and those of more than 500 wait for a half-empty queue: split it."
+    for more, seconds in ((0, 1), (300, 31), (5000, 531)):  # until half of the room is free; the last is such a one
+        line.add([work(more)])
+        with pytest.raises(FullError) as full:
+            line.check(Lane.PASSAGE, 5000, 1000)
+        assert (full.value.reason, full.value.retry_after) == ("tokens", seconds)
+        assert overloaded(full.value, 429).message.endswith(f"come back in {seconds} seconds. {said}")
+    with pytest.raises(FullError) as full:
+        line.check(Lane.PASSAGE, 500, 1000)
+    assert full.value.cure == ""

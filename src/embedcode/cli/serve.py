@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def serve(
     model: LocalModel = None,
     host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="Listen on this address.  [default: 127.0.0.1]")
+        str | None, typer.Option(metavar="HOST", help="Listen on this address, for gRPC too.  [default: 127.0.0.1]")
     ] = None,
     port: Annotated[
         int | None,
@@ -147,6 +147,7 @@ def _plan(options: Options, configured: Settings, as_json: bool) -> None:
         ("a query", f"{found.query_ms:.0f} ms; {found.query_beside_ms:.0f} ms (p95) beside passages"),
         ("a batch", f"{found.batch_tokens:,} tokens"),
         ("a lane holds", f"{found.queue_tokens:,} tokens, then 429"),
+        ("a request", f"{found.request_tokens:,} tokens at most, or it waits for a lane that is half empty"),
     )
     for name, value in rows:
         output.put(f"{name + ':':<14} {value}")

@@ -22,7 +22,7 @@ from embedcode.serve.body import HELD
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.options import OWN, Options
 from embedcode.serve.problem import ProblemError
-from embedcode.serve.queue import LEAST_TOKENS, QUEUE_SECONDS, Lane
+from embedcode.serve.queue import HALF, LEAST_TOKENS, QUEUE_SECONDS, TOKEN, Lane
 from embedcode.types import Role, Truncate
 
 PATIENCE = 3600.0
@@ -32,8 +32,6 @@ SECONDS = 10.0
 QUERIES = 20
 REQUESTS = 3
 """Under way at a time: two of passages and a query."""
-TOKEN = 40
-"""Bytes of a token that waits: a number of Python's, and its place in a tuple."""
 FULL_SECONDS = 0.05
 """Until passages that found no room are sent again."""
 
@@ -59,6 +57,8 @@ class Plan:
     batch_tokens: int
     queue_tokens: int
     """That a lane may hold."""
+    request_tokens: int
+    """That a request should have at most: a larger one has to find a lane half empty."""
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,7 +71,7 @@ def check(encoder: LocalEncoder, options: Options) -> int:
     beside = {
         "cache_mb": options.cache_mb * 1_000_000,
         "body_bytes": HELD * fronts * options.body_bytes,
-        "max_queue_tokens": TOKEN * len(Lane) * (options.max_queue_tokens or LEAST_TOKENS),
+        "max_queue_tokens": int(TOKEN * len(Lane) * (1 + HALF) * (options.max_queue_tokens or LEAST_TOKENS)),
     }
     need, free = model + sum(beside.values()), memory.available()
     streams = isinstance(encoder, TorchEncoder) and encoder.streams_layers  # so that the model need not fit
@@ -150,6 +150,7 @@ async def _measure(embedder: Embedder, threads: int, need: int) -> Plan:
         beside = await _queries(embedder, texts, working.done)
         done = await working
         seconds = time.monotonic() - since
+        room = embedder.queue.most_tokens or max(LEAST_TOKENS, int(QUEUE_SECONDS * done / seconds))
         return Plan(
             model=embedder.model.name,
             build=facts.build,
@@ -163,7 +164,8 @@ async def _measure(embedder: Embedder, threads: int, need: int) -> Plan:
             query_ms=round(1000 * idle[len(idle) // 2], 1),
             query_beside_ms=round(1000 * beside[len(beside) * 95 // 100], 1),
             batch_tokens=embedder.queue.budget,
-            queue_tokens=embedder.queue.most_tokens or max(LEAST_TOKENS, int(QUEUE_SECONDS * done / seconds)),
+            queue_tokens=room,
+            request_tokens=int(HALF * room),
         )
     finally:
         await asyncio.to_thread(embedder.stop)

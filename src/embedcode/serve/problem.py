@@ -58,7 +58,7 @@ def overloaded(full: FullError, status: int) -> ProblemError:
     what = "This key has used up its tokens" if full.reason == "quota" else "The server has all the work it can take"
     return ProblemError(
         status,
-        f"{what}: come back in {full.retry_after} seconds.",
+        f"{what}: come back in {full.retry_after} seconds. {full.cure}".rstrip(),
         code="overloaded",
         retry_after=full.retry_after,
         reason=full.reason,

@@ -25,6 +25,11 @@ LEAST_TOKENS = 16_384
 EQUAL = 0.1
 """Of a lane's room, what a smaller request needs too: else only small ones find some in an overload (500 tokens in the
 mean, of 875 that were asked), each costs the server as much, and those of average size are hardly ever answered."""
+HALF = 0.5
+"""And the most that any needs: a larger one comes in while the lane is half empty, one at a time. If it needed all of
+its size, one that is larger than the room would be refused for ever as long as others keep coming."""
+TOKEN = 40
+"""Bytes of a token that waits: a number of Python's, and its place in a tuple."""
 MEMORY_SECONDS = 30.0
 """After so long at work a measurement of the rate counts for 1/e."""
 OVERTAKEN = 2
@@ -65,11 +70,13 @@ class Work:
 class FullError(Exception):
     """There is no room for a request now."""
 
-    def __init__(self, seconds: float, reason: str) -> None:
+    def __init__(self, seconds: float, reason: str, cure: str = "") -> None:
         super().__init__(reason)
         self.retry_after = max(1, min(math.ceil(seconds), 600))
         """Whole seconds, as the header takes them."""
         self.reason = reason
+        self.cure = cure
+        """What else to do than to come back, as a sentence."""
 
 
 @dataclass(slots=True)
@@ -134,7 +141,7 @@ class Queue:
         return self._tokens[lane]
 
     def room(self) -> int:
-        """Tokens that a lane may hold."""
+        """Tokens that a lane may hold, and half as many more with one large request."""
         return self.most_tokens or max(LEAST_TOKENS, int(QUEUE_SECONDS * self.rate.value))
 
     def check(self, lane: Lane, cost: int, seconds: float, at_hand: int = 0) -> None:
@@ -150,12 +157,15 @@ class Queue:
         if not cost or (not waiting and (not at_hand or cost > self.rate.value * seconds)):
             return
         room = self.room()
-        over = waiting + max(cost, int(EQUAL * room)) - room
-        if waiting and over > 0:
-            raise FullError(min(over, waiting) / self.rate.value, "tokens")
+        half = int(HALF * room)
+        said = f"The request has at least {cost:,} tokens, and those of more than {half:,} wait for a half-empty queue"
+        cure = f"{said}: split it." if cost > half else ""
+        over = waiting + min(max(cost, int(EQUAL * room)), half) - room
+        if over > 0:
+            raise FullError(over / self.rate.value, "tokens", cure)
         late = (waiting + at_hand // 2 + cost) / self.rate.value - seconds
         if late > 0:
-            raise FullError(late, "deadline")
+            raise FullError(late, "deadline", cure)
 
     def add(self, works: Iterable[Work]) -> None:
         for work in works:
