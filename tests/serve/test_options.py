@@ -143,3 +143,33 @@ def test_every_option_is_in_the_docs() -> None:
     table = (Path(__file__).parents[2] / "docs" / "serve.md").read_text("utf-8").partition("## Options")[2]
     named = set(re.findall(r"`(?:EMBEDCODE_SERVE)?_(\w+)`", table.partition("\n## ")[0]))
     assert {name.upper() for name in Options.__dataclass_fields__} <= named
+
+
+@pytest.mark.parametrize(
+    ("given", "host", "port"),
+    [
+        ("::", "::", 8000),
+        ("::1", "::1", 8000),
+        ("fd00::1:2", "fd00::1:2", 8000),
+        ("[::1]", "::1", 8000),
+        ("[::1]:81", "::1", 81),
+        (":81", "0.0.0.0", 81),
+        ("host", "host", 8000),
+        ("host:81", "host", 81),
+    ],
+)
+def test_an_address_may_be_of_ipv6(monkeypatch: pytest.MonkeyPatch, given: str, host: str, port: int) -> None:
+    monkeypatch.setenv("NIM_SERVER_BIND_ADDR", given)
+    found = options.load({})
+    assert (found.host, found.port) == (host, port)
+    monkeypatch.setenv("NIM_SERVER_GRPC_BIND_ADDR", given)
+    found = options.load({})
+    assert (found.grpc_host, found.grpc_port) == (host, port if port != 8000 else options.GRPC_PORT)
+
+
+def test_grpc_listens_where_http_does_unless_it_is_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --host 0.0.0.0 it was on 127.0.0.1, and nothing said so."""
+    assert options.load({"host": "0.0.0.0"}).grpc_host == "0.0.0.0"
+    assert options.load({"host": "[::1]"}).grpc_host == "::1"
+    monkeypatch.setenv("EMBEDCODE_SERVE_GRPC_HOST", "10.1.2.3")
+    assert options.load({"host": "0.0.0.0"}).grpc_host == "10.1.2.3"

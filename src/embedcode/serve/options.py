@@ -102,6 +102,8 @@ def load(flags: Mapping[str, Any]) -> Options:
     for name, value in flags.items():
         if value is not None:
             values.update(_read(name, value, _FLAGS.get(name, f"--{name.replace('_', '-')}")))
+    if "host" in values:  # or gRPC alone would not be reached, and nothing would say so
+        values.setdefault("grpc_host", values["host"])
     options = Options(**values)
     if (options.tls_cert is None) != (options.tls_key is None):
         raise UsageError("TLS needs both files: give tls_cert (the certificate) and tls_key (its key).")
@@ -140,11 +142,11 @@ def nim_settings() -> dict[str, str]:
 
 
 def _read(name: str, raw: Any, place: str, nim: bool = False) -> dict[str, Any]:
-    if nim and name in ("host", "grpc_host") and ":" in str(raw).removeprefix("[").rpartition("]")[2]:
-        host, _, port = str(raw).rpartition(":")  # as in 0.0.0.0:8000
-        return {name: host.strip("[]") or "0.0.0.0", **_read(name.replace("host", "port"), port, place)}
+    if nim and name in ("host", "grpc_host") and (str(raw).count(":") == 1 or "]:" in str(raw)):
+        host, _, port = str(raw).rpartition(":")  # as in 0.0.0.0:8000, and not in ::1
+        return {name: _host(host) or "0.0.0.0", **_read(name.replace("host", "port"), port, place)}
     if nim and name == "grpc_host":
-        return {name: str(raw), "grpc_port": GRPC_PORT}
+        return {name: _host(raw), "grpc_port": GRPC_PORT}
     try:
         return {name: _READERS[name](raw)}
     except (ValueError, TypeError) as error:
@@ -185,6 +187,11 @@ def _path(raw: Any) -> Path:
     return Path(raw).expanduser().absolute()
 
 
+def _host(raw: Any) -> str:
+    """An address of IPv6 may stand in brackets."""
+    return str(raw).strip("[]")
+
+
 def _hosts(raw: Any) -> tuple[str, ...]:
     """Without a port, as requests are judged: of what could never match one would notice only that all are refused."""
     found = []
@@ -219,9 +226,9 @@ def _role(raw: Any) -> str:
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "host": str,
+    "host": _host,
     "port": _whole(0, 65535),
-    "grpc_host": str,
+    "grpc_host": _host,
     "grpc_port": _whole(0, 65535),
     "api_keys": _path,
     "insecure_bind": _switch,
