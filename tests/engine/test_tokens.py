@@ -129,3 +129,7 @@ def test_long_token_ids(encoder: GraphEncoder) -> None:
     assert one(encoder, ids, Truncate.END).ids == tuple(ids[:512])
     start = one(encoder, ids, Truncate.START)
     assert (start.ids, start.original, start.used) == (tuple(ids[-512:]), 600, 512)
+    ids[560:] = [10**12] * 40  # of millions none are looked at but those that are kept
+    (error,) = refused(encoder, [ids])
+    assert error.message.startswith("Input length 600 exceeds maximum allowed token size 512")
+    assert one(encoder, ids, Truncate.END).used == 512

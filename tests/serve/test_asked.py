@@ -68,7 +68,7 @@ def test_the_role_and_the_lane() -> None:
     assert lane(MODEL, "a", "NVIDIA/NV-EmbedCode-7b-v1-passage") == (Role.PASSAGE, Lane.PASSAGE)
     assert lane(PLAIN, "one text") == (Role.PASSAGE, Lane.QUERY)
     assert lane(PLAIN, ["two", "texts"]) == (Role.PASSAGE, Lane.PASSAGE)
-    usual = Model("m", 4, (), PROMPTS, default_role=Role.QUERY)
+    usual = replace(MODEL, default_role=Role.QUERY)
     assert lane(usual, ["a"]) == (Role.QUERY, Lane.QUERY)
     with pytest.raises(ProblemError, match=re.escape(NO_ROLE)):
         lane(MODEL, "a")
@@ -149,3 +149,17 @@ def test_a_prompt_is_found_whatever_its_instruction() -> None:
         assert not words.sure(text)  # nobody can tell
     assert PromptGuard({Role.QUERY: "Represent this query: ", Role.PASSAGE: ""}).sure("Represent this query: a")
     assert not PromptGuard(dict.fromkeys(Role, ""))("anything")
+
+
+def test_ids_are_no_more_than_those_of_as_many_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body of 32 MB holds 16 million, each of which took 40 bytes and a look."""
+    model = replace(PLAIN, accept_ids=True, most_inputs=2, max_tokens=3)
+    for ids in ([1] * 6, [[1] * 3] * 2, [[1] * 6]):
+        assert check({"model": "plain", "input": ids}, model).ids
+    for ids in ([1] * 7, [[1] * 3, [1] * 4]):
+        with pytest.raises(ProblemError, match="input has 7 token ids, and at most 6 are taken: split") as caught:
+            check({"model": "plain", "input": ids}, model)
+        assert (caught.value.status, caught.value.param) == (400, "input")
+    monkeypatch.setattr(asked, "orjson", None)
+    with pytest.raises(ProblemError, match="more values than 2 inputs need: split the request"):
+        read(b'{"model":"plain","input":[' + b"1," * 200_000 + b"1]}", model)

@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from embedcode.serve import embeddings_api
 from embedcode.serve.answer import Answer
-from embedcode.serve.asked import Asked, Model
+from embedcode.serve.asked import Asked
 from embedcode.serve.body import HELD, Bodies
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.guard import Guard
@@ -26,7 +26,9 @@ from embedcode.serve.metrics import Metrics
 from embedcode.serve.patience import Patient
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.server import application
-from embedcode.types import Role, Tokens
+from embedcode.types import Tokens
+
+from . import doors
 
 DIM, TEXTS = 384, 256
 HELD_BYTES = 1_600_000
@@ -36,7 +38,7 @@ HELD_BYTES = 1_600_000
 class Door:
     """An embedder without an engine."""
 
-    model = Model("m", DIM, (), dict.fromkeys(Role, ""))
+    model = doors.model(DIM)
     space = "s"
     computed = 0
 

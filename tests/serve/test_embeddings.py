@@ -93,6 +93,8 @@ def test_receipts_of_what_is_cut(server: Server) -> None:
         )
         answer = json.loads(content)
         assert (status, headers["x-embedcode-truncated"]) == (200, "1")
+        assert headers["x-embedcode-space"] == answer["embedcode"]["space"]
+        assert "x-embedcode-prompt-twice" not in headers
         short, long = answer["embedcode"]["inputs"]
         assert short == {"index": 0, "tokens": 3, "used": 3, "truncated": False}
         assert (long["index"], long["used"], long["truncated"]) == (1, 512, True)

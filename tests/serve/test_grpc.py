@@ -24,11 +24,10 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from embedcode.serve import keys, kserve
-from embedcode.serve.asked import Model
 from embedcode.serve.grpc_api import mangled, read
 from embedcode.serve.problem import ProblemError
-from embedcode.types import Role
 
+from .doors import model
 from .serving import MODEL, PATIENCE, Server, environment, prompted, serving
 
 NAME = "embedcode_small"
@@ -125,6 +124,7 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
         ("embeddings", "FP32", ["-1", "384"]),
         ("original_token_count", "INT32", ["-1"]),
         ("truncated", "BOOL", ["-1"]),
+        ("estimated", "BOOL", ["-1"]),
         ("index", "INT32", ["-1"]),
         ("error_index", "INT32", ["-1"]),
         ("error_message", "BYTES", ["-1"]),
@@ -192,13 +192,16 @@ def test_partial_success_says_which_input_is_bad(server: Server, client: triton.
 
 
 def test_receipts_of_each_input_for_who_asks_for_them(server: Server, client: triton.InferenceServerClient) -> None:
-    texts = ["word " * 600, "a session"]
-    asked = [triton.InferRequestedOutput(name) for name in ("original_token_count", "token_count", "truncated")]
+    texts = ["word " * 600, "a session", "word " * 20_000]
+    names = ("original_token_count", "token_count", "truncated", "estimated")
+    asked = [triton.InferRequestedOutput(name) for name in names]
     found = ask(client, texts, parameters={"truncate": "END"}, outputs=asked)
     receipts = server.embed(texts, truncate="END")[1]["embedcode"]["inputs"]
     for output, name in (("original_token_count", "tokens"), ("token_count", "used"), ("truncated", "truncated")):
         assert found.as_numpy(output).tolist() == [receipt[name] for receipt in receipts]
-    assert found.as_numpy("truncated").tolist() == [True, False]
+    assert found.as_numpy("truncated").tolist() == [True, False, True]
+    guessed = [receipt.get("estimated", False) for receipt in receipts]
+    assert found.as_numpy("estimated").tolist() == guessed == [False, False, True]
     assert found.as_numpy("embeddings") is None
 
 
@@ -431,8 +434,8 @@ def test_a_call_is_counted_and_logged_with_its_id_and_without_its_text(server: S
 
 
 def test_prompts_and_dimensions(tmp_path: Path) -> None:
-    model = prompted(tmp_path / "model")
-    with serving(tmp_path / "home", "--model", str(model), "--grpc-port", "0") as server:
+    folder = prompted(tmp_path / "model")
+    with serving(tmp_path / "home", "--model", str(folder), "--grpc-port", "0") as server:
         with triton.InferenceServerClient(address(server)) as client:
             plain = ask(client, ["a session"], name="tiny_prompted", parameters={"dimensions": 64})
             as_query = ask(client, ["a session"], name="tiny_prompted_query", parameters={"dimensions": 64})
@@ -558,4 +561,4 @@ def test_a_tensor_of_too_many_texts_is_refused_before_they_are_made() -> None:
     tensor = {"name": "text", "datatype": "BYTES", "shape": [5_000_000, 1]}
     request = kserve.message("ModelInferRequest", inputs=[tensor], raw_input_contents=[bytes(8)])
     with pytest.raises(ProblemError, match="5,000,000 entries and at most 2,048"):
-        read(request, "m", Model("m", 4, (), dict.fromkeys(Role, "")))
+        read(request, "m", model())

@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,14 +25,16 @@ from embedcode.serve.answer import Answer
 from embedcode.serve.answering import patience
 from embedcode.serve.asked import Asked, Model
 from embedcode.serve.body import Bodies
-from embedcode.serve.embedder import Embedder, Limits
+from embedcode.serve.embedder import Embedder
 from embedcode.serve.grpc_api import GrpcServer
 from embedcode.serve.guard import Guard
 from embedcode.serve.journal import Journal
+from embedcode.serve.limits import Limits
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.options import Options
-from embedcode.serve.worker import Load
 from embedcode.types import Role, Tokens
+
+from . import doors
 
 PATIENCE = 20.0
 
@@ -40,9 +43,7 @@ class Door(Embedder):
     """Without an engine: each text's vector is there at once."""
 
     def __init__(self, dim: int = 4) -> None:
-        model = Model("m", dim, (), dict.fromkeys(Role, ""))
-        load = Load("m", "auto", "cpu", False, 1, Path("/nowhere"), 100)
-        super().__init__(cast(LocalEncoder, None), load, model, Limits(), Metrics())
+        super().__init__(cast(LocalEncoder, doors.Words()), doors.LOAD, doors.model(dim), Limits(), Metrics())
         self.within: list[float] = []
 
     def check(self, asked: Asked, within: float) -> None:
@@ -276,11 +277,11 @@ def test_a_role_that_is_not_given() -> None:
         found = grpc_api.read(request, "m", model)
         return found.role, found.lane
 
-    prompts = {Role.QUERY: "query: ", Role.PASSAGE: ""}
-    assert asked(Model("m", 4, (), prompts), 1) == (Role.QUERY, Role.QUERY)
-    assert asked(Model("m", 4, (), prompts), 3) == (Role.QUERY, Role.PASSAGE)  # NVIDIA's default, and bulk
-    assert asked(Model("m", 4, (), prompts, default_role=Role.PASSAGE), 1) == (Role.PASSAGE, Role.PASSAGE)
-    assert asked(Model("m", 4, (), dict.fromkeys(Role, "")), 3)[1] is Role.PASSAGE
+    prompted = doors.model(query="query: ")
+    assert asked(prompted, 1) == (Role.QUERY, Role.QUERY)
+    assert asked(prompted, 3) == (Role.QUERY, Role.PASSAGE)  # NVIDIA's default, and bulk
+    assert asked(replace(prompted, default_role=Role.PASSAGE), 1) == (Role.PASSAGE, Role.PASSAGE)
+    assert asked(doors.model(), 3)[1] is Role.PASSAGE
 
 
 def test_nodes_client_says_whole_seconds_of_what_it_waits() -> None:
@@ -429,3 +430,17 @@ def test_a_connection_that_ends_with_its_answer_unread_holds_nothing_and_is_no_m
         assert [(line["event"], line["status"]) for line in lines] == [("request", 499), ("request", 200)]
 
     run(Options(grpc_port=port, body_bytes=250_000), asking, embedder=Door(dim=1000), log=log)
+
+
+def test_the_space_of_vectors_and_prompts_that_came_along_are_in_the_trailer() -> None:
+    class Doubled(Door):
+        async def embed(self, *arguments: Any) -> Answer:
+            return replace(await super().embed(*arguments), doubled=(0, 1))
+
+    async def asking(channel: Any) -> None:
+        call = channel.unary_unary(f"/{kserve.SERVICE}/ModelInfer")(infer(2))
+        await call
+        told = dict(await call.trailing_metadata())
+        assert (told["x-embedcode-space"], told["x-embedcode-prompt-twice"]) == (doors.FACTS.space, "2")
+
+    run(Options(grpc_port=0), asking, embedder=Doubled())

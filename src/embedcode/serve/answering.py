@@ -14,11 +14,13 @@ from embedcode.serve.asked import Asked
 from embedcode.serve.body import Holding
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.keys import Key
+from embedcode.serve.queue import TOKEN
 
 LARGE_ANSWER = 20_000
 """Numbers, from which on an answer is written beside the event loop."""
 NUMBER = 16
-"""Bytes of a number in an answer, at most: there is room for all of them before any is computed."""
+"""Bytes of a number in an answer, at most: there is room for all of them, and for ids that came, before any is
+computed."""
 
 WAITS = {"x-stainless-read-timeout": 1.0, "x-stainless-timeout": 1.0, "x-envoy-expected-rq-timeout-ms": 0.001}
 """Headers by which OpenAI's clients in Python and in Node, and Envoy, say how long they wait for an answer, and their
@@ -69,7 +71,7 @@ async def answered(
     call.note.update(asked.note)
     embedder.check(asked, call.patience)  # which embed() does too, and this before there are tasks and room for it
     spend = (lambda tokens: key.spend(tokens, loop.time())) if key is not None else None
-    room = NUMBER * embedder.model.dim * len(asked.inputs)
+    room = NUMBER * embedder.model.dim * len(asked.inputs) + TOKEN * sum(map(len, asked.ids))
     call.holding(room)
     answer = await wait(embedder.embed(asked, spend, call.patience))
     written = loop.time()
@@ -79,9 +81,14 @@ async def answered(
         content = write(answer)
     call.holding(-room)  # all of the content is counted from here on
     call.note.update(tokens=answer.used, truncated=answer.truncated, cached=answer.cached)
-    counts = {"x-embedcode-truncated": answer.truncated, "x-embedcode-errors": len(answer.errors)}
+    counts = {
+        "x-embedcode-truncated": answer.truncated,
+        "x-embedcode-prompt-twice": len(answer.doubled),
+        "x-embedcode-errors": len(answer.errors),
+    }
     now = loop.time()
     embedder.metrics.seconds.labels("respond").observe(now - written)
     embedder.metrics.seconds.labels("total").observe(now - call.since)
     embedder.metrics.latency.labels(asked.lane.value).observe(now - call.since)
-    return content, {header: str(count) for header, count in counts.items() if count}
+    told = {header: str(count) for header, count in counts.items() if count}
+    return content, {"x-embedcode-space": embedder.space} | told

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import orjson
@@ -110,6 +110,13 @@ class Model:
     """What an input_type that is not given stands for, where the model needs one."""
     accept_ids: bool = False
     most_inputs: int = 2048
+    max_tokens: int = 512
+    """Of a text."""
+
+    @property
+    def most_ids(self) -> int:
+        """Of a request, where they are taken."""
+        return self.most_inputs * self.max_tokens if self.accept_ids else 0
 
     @property
     def needs_role(self) -> bool:
@@ -138,15 +145,13 @@ def _check_values(body: bytes, model: Model) -> None:
     """ProblemError for far more values than a request has, before a parser makes them all: ten million empty lists, in
     30 MB, take it seven seconds, in which nothing else is done, and 700 MB."""
     most = 4 * (model.most_inputs + len(FIELDS))  # strings and commas, of inputs and of their modalities
-    marks = (b"[", b"{") if model.accept_ids else (b"[", b"{", b",")
-    count = at = 0
-    for string in _STRING.finditer(body):
-        count += 1 + sum(body.count(mark, at, string.start()) for mark in marks)
-        at = string.end()
-        if count > most:
-            break
-    count += sum(body.count(mark, at) for mark in marks)
-    if count > most:
+    values = commas = at = 0
+    for start, end in chain((one.span() for one in _STRING.finditer(body)), [(len(body), len(body))]):
+        values += (start < end) + body.count(b"[", at, start) + body.count(b"{", at, start)
+        commas += body.count(b",", at, start)
+        at = end
+        if values <= most and values + commas <= most + model.most_ids:
+            continue
         raise ProblemError(
             400,
             f"The body has more values than {model.most_inputs:,} inputs need: split the request"
@@ -273,6 +278,12 @@ def _inputs(
                 400,
                 "input holds token ids, which are of another model's tokenizer unless you made them with this one's: "
                 + SEND_TEXT,
+                "input",
+            )
+        if (count := sum(map(len, value))) > model.most_ids:
+            raise ProblemError(
+                400,
+                f"input has {count:,} token ids, and at most {model.most_ids:,} are taken: split the request.",
                 "input",
             )
         return (), tuple(tuple(one) for one in value), {}

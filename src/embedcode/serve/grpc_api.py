@@ -54,8 +54,9 @@ PARAMETERS = (
     TIMEOUT,
 )
 OUTPUTS = ("token_count", "embeddings")
-RECEIPTS = ("original_token_count", "truncated")
-"""Outputs beside them for who asks for them by name: tokens of each whole text, and whether it was cut."""
+RECEIPTS = ("original_token_count", "truncated", "estimated")
+"""Outputs beside them for who asks for them by name: tokens of each whole text, whether it was cut, and whether the
+first is an estimate, since a long text is not read to its end."""
 PARTIAL = ("index", "error_index", "error_message")
 """Outputs beside them with on_error=partial: which input each row is of, and which are bad, and why."""
 FIELDS = 200
@@ -317,6 +318,7 @@ class GrpcServer:
                 {"name": "embeddings", "datatype": "FP32", "shape": [-1, self._embedder.model.dim]},
                 {"name": "original_token_count", "datatype": "INT32", "shape": [-1]},
                 {"name": "truncated", "datatype": "BOOL", "shape": [-1]},
+                {"name": "estimated", "datatype": "BOOL", "shape": [-1]},
                 {"name": "index", "datatype": "INT32", "shape": [-1]},
                 {"name": "error_index", "datatype": "INT32", "shape": [-1]},
                 {"name": "error_message", "datatype": "BYTES", "shape": [-1]},
@@ -430,6 +432,7 @@ def render(answer: Answer, asked: Asked, request: Any, wanted: list[str]) -> Any
         "embeddings": (DATATYPES[asked.kind], answer.packed(asked)),
         "original_token_count": ("INT32", np.array([entry.original for entry in answer.tokens], np.int32)),
         "truncated": ("BOOL", np.array([entry.truncated for entry in answer.tokens], np.bool_)),
+        "estimated": ("BOOL", np.array([entry.estimated for entry in answer.tokens], np.bool_)),
         "index": ("INT32", np.array(answer.places, np.int32)),
         "error_index": ("INT32", np.array([error.index for error in answer.errors], np.int32)),
     }

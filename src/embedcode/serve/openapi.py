@@ -169,12 +169,16 @@ def _schemas(model: Model) -> Schema:
         )
     error = {"message": TEXT, "type": TEXT, "param": {"type": ["string", "null"]}, "code": {"type": ["string", "null"]}}
     receipt = {"index": WHOLE, "tokens": WHOLE, "used": WHOLE, "truncated": {"type": "boolean"}}
+    always = tuple(receipt)
+    receipt["estimated"] = {"const": True, "description": "`tokens` is an estimate: the text was not read to its end."}
+    receipt["prompt_twice"] = {"const": True, "description": "It began with the model's prompt."}
     vector = {"anyOf": [_list({"type": "number"}, None), TEXT | {"description": "base64"}]}
     row = {"object": {"const": "embedding"}, "index": WHOLE, "embedding": vector}
     hit = {"path": TEXT, "start_line": WHOLE, "end_line": WHOLE, "symbol": TEXT, "language": TEXT}
     hit |= {"score": {"type": "number"}, "why": _list(TEXT, None)}
     lines = _list(_list(_list(TEXT, None), None), None)  # runs of (text, classes)
-    own = {"request_id": TEXT, "space": TEXT, "inputs": _list(_object(receipt), None)}
+    own = {"request_id": TEXT, "space": TEXT, "inputs": _list(_object(receipt, *always), None)}
+    refused = _object({"index": WHOLE, "message": TEXT})
     return {
         "EmbeddingRequest": _object(request, "model", "input") | {"additionalProperties": False},
         "Embeddings": _object(
@@ -183,7 +187,7 @@ def _schemas(model: Model) -> Schema:
                 "data": _list(_object(row), None),
                 "model": TEXT,
                 "usage": _object({"prompt_tokens": WHOLE, "total_tokens": WHOLE}),
-                "embedcode": _object(own),
+                "embedcode": _object(own | {"errors": _list(refused, None)}, *own),
             }
         ),
         "Error": _object(
