@@ -99,9 +99,9 @@ async def sized(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": said})
 
 
-def talk(with_server: Talk, app: Any = sized) -> None:
+def talk(with_server: Talk, app: Any = sized, **options: Any) -> None:
     async def run() -> None:
-        server = await listening(app)
+        server = await listening(app, **options)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
         async with asyncio.timeout(20):
             await with_server(reader, writer)
@@ -333,3 +333,59 @@ def test_a_uvicorn_that_has_no_place_for_it_is_refused_at_the_start(monkeypatch:
     monkeypatch.setattr(patience, "PRIVATE", ("_gone_tomorrow",))
     with pytest.raises(UsageError, match=r"has no _gone_tomorrow, .* install 'uvicorn<="):
         patience.check()
+
+
+async def refusing(scope: Any, receive: Any, send: Any) -> None:
+    """Before there is a body."""
+    await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+
+
+def test_a_connection_whose_refused_body_comes_late_is_kept_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that had its next request on the way lost it, after 15 seconds in place of 120."""
+    monkeypatch.setattr(Patient, "head_seconds", 0.1)
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(POST % 6)
+        assert (await answered(reader))[1] == b"no"
+        for part in (b"abc", b"def"):
+            await asyncio.sleep(0.3)
+            writer.write(part)
+        await asyncio.sleep(0.6)  # more than is left of a second from the first answer on
+        writer.write(POST % 3 + b"abc")
+        assert (await answered(reader))[1] == b"no"
+
+    talk(late, refusing, timeout_keep_alive=1)
+
+
+def test_a_refused_body_that_comes_drop_by_drop_holds_no_connection() -> None:
+    async def drops(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(POST % 1000)
+        await answered(reader)
+        since = time.monotonic()
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b"a")
+                await asyncio.sleep(0.05)
+        assert time.monotonic() - since < 3
+
+    talk(drops, refusing, timeout_keep_alive=1)
+
+
+def test_an_answer_that_takes_longer_than_connections_are_kept_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a request whose head began to come while the one before it was answered."""
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.2 if scope["path"] == "/" else 1.3)
+        await sized(scope, receive, send)
+
+    async def halves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(POST % 3 + b"abcPOST /slow HT")
+        assert (await answered(reader))[1] == b"3"
+        writer.write(b"TP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab")
+        assert (await answered(reader))[1] == b"2"
+
+    talk(halves, slow, timeout_keep_alive=1)

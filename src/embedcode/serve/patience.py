@@ -27,7 +27,7 @@ _BARE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 """A whole URL without a path, which some proxies send."""
 TRIED = "0.54"
 """uvicorn's newest that this was tested with."""
-PRIVATE = ("_start_asgi_task", "_unset_keepalive_if_required")
+PRIVATE = ("_start_asgi_task", "_unset_keepalive_if_required", "timeout_keep_alive_handler")
 """What is taken over of uvicorn's protocol and is no promise of it, beside what asyncio and httptools call."""
 PIPELINED = 8
 """Requests of a connection that may wait for the one before them: each that is answered lets another 256 KB of what the
@@ -54,7 +54,8 @@ class Patient(HttpToolsProtocol):
         self._head: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._undone = 0
-        self._in_head = False
+        self._in_head = True
+        """One is awaited, or has begun."""
         self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -64,7 +65,6 @@ class Patient(HttpToolsProtocol):
         self._head = self.loop.call_later(self.head_seconds, self._give_up)
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         self._undone += len(data)
         try:
             self._feed(data)
@@ -74,10 +74,11 @@ class Patient(HttpToolsProtocol):
             if self._undone > HEAD:
                 self._refuse(431, f"A request's head, or what follows its body, is longer than {HEAD:,} bytes.")
         at_work = self.cycle is not None and not self.cycle.response_complete
-        if at_work and self._head is not None:
+        awaited = self._in_head and not at_work
+        if not awaited and self._head is not None:
             self._head.cancel()
             self._head = None
-        elif not at_work and self._head is None and not self.transport.is_closing():
+        elif awaited and self._head is None and not self.transport.is_closing():
             self._head = self.loop.call_later(self.head_seconds, self._give_up)
 
     def _feed(self, data: bytes) -> None:
@@ -95,6 +96,7 @@ class Patient(HttpToolsProtocol):
             self._feed(b"\r\n".join([*lines, b"", data[offer.args[0] :]]))
 
     def on_message_begin(self) -> None:
+        self._unset_keepalive_if_required()
         self._in_head = True
         super().on_message_begin()
 
@@ -103,6 +105,7 @@ class Patient(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        self._unset_keepalive_if_required()
         self._undone = 0
         self._in_head = False
         if len(self.pipeline) == PIPELINED:
@@ -120,6 +123,11 @@ class Patient(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._undone = 0
+        if self.timeout_keep_alive_task is not None:  # it was refused before this body came, and is idle from here on
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
