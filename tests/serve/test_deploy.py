@@ -67,6 +67,13 @@ def test_texts_that_are_cut_are_a_share_of_all_that_are_answered() -> None:
     assert set(re.findall(r"embedcode_\w+", answered)) == wanted
 
 
+def test_searches_that_find_no_turn_are_among_what_is_refused() -> None:
+    """As they are among what is asked."""
+    (rule,) = [rule for rule in rules() if rule["alert"] == "EmbedcodeRefuses"]
+    refused, asked = rule["expr"].split("/ sum")
+    assert "searches" in refused and "/v1/search" in asked
+
+
 def test_every_alert_is_in_the_docs() -> None:
     told = (DEPLOY.parent / "docs" / "operate.md").read_text()
     for name in re.findall(r"alert: (\w+)", (DEPLOY / "alerts.yml").read_text()):
@@ -94,6 +101,8 @@ def test_the_image_has_keys_and_sets_options_that_there_are() -> None:
         ({"NIM_SERVER_GRPC_BIND_ADDR": "127.0.0.1:9001"}, ("0.0.0.0", 8000), ("127.0.0.1", 9001)),
         ({"EMBEDCODE_SERVE_PORT": "9000", "NIM_HTTP_API_PORT": "9002"}, ("0.0.0.0", 9000), ("0.0.0.0", 8001)),
         ({"EMBEDCODE_SERVE_GRPC_PORT": "9001"}, ("0.0.0.0", 8000), ("0.0.0.0", 9001)),
+        ({"NIM_SERVER_BIND_ADDR": "::"}, ("::", 8000), ("0.0.0.0", 8001)),
+        ({"NIM_SERVER_BIND_ADDR": "[::]:9000"}, ("::", 9000), ("0.0.0.0", 8001)),
     ],
 )
 def test_the_image_listens_where_it_is_told_by_either_name(

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from embedcode.index.index import WORDS_ALONE
 from embedcode.serve import keys, search_api
 from embedcode.serve.body import HELD, Bodies
 from embedcode.serve.guard import Guard
@@ -73,3 +74,23 @@ def test_an_answer_that_finds_no_room_costs_its_key_nothing(tmp_path: Path, monk
             assert "memory" in answer["message"]
     assert ask(app, "/v1/search", {"query": "x"}, **made)[0] == 200
     assert ask(app, "/v1/search", {"query": "x"}, **made)[0] == 429
+
+
+def test_a_search_by_words_alone_or_by_mistake_costs_its_key_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, metrics = tmp_path / "keys.toml", Metrics()
+    made = {"authorization": f"Bearer {keys.add(path, 'reader', tokens_per_minute=10)}"}
+    known = keys.Keys(path)
+    kept = cast(Kept, SimpleNamespace(index=SimpleNamespace(encoder=Ten()), search=lambda *_: None))
+    guard = Guard(Journal("error", True, io.StringIO()), metrics, frozenset(), frozenset(), known)
+    app = application(list(search_api.routes(Indexes({"shop": kept}), Bodies(1000))), guard, metrics)
+    by_words = {"hits": [], "notes": [f"{WORDS_ALONE}, since the model cannot be used: it is being loaded"]}
+
+    def broken(*_: Any) -> Any:
+        raise KeyError
+
+    for record, status in ((lambda *_: by_words, 200), (broken, 500), (lambda *_: {"notes": ["one"]}, 200)):
+        monkeypatch.setattr(search_api, "_record", record)
+        assert ask(app, "/v1/search", {"query": "x"}, **made)[0] == status
+    assert ask(app, "/v1/search", {"query": "x"}, **made)[0] == 429  # the last one took all of it

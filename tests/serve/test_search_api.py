@@ -6,7 +6,7 @@ import asyncio
 import io
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,48 +15,38 @@ import pytest
 from embedcode import Index, load
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.errors import BusyError
+from embedcode.index.index import WORDS_ALONE
 from embedcode.serve import embedder as door
 from embedcode.serve import inner, search_api
-from embedcode.serve.asked import Model
 from embedcode.serve.body import HELD, Bodies
-from embedcode.serve.embedder import Embedder, Limits
+from embedcode.serve.embedder import Embedder
 from embedcode.serve.guard import Guard
 from embedcode.serve.indexes import Indexes
 from embedcode.serve.inner import InnerEncoder
 from embedcode.serve.journal import Journal
 from embedcode.serve.kept import Kept
+from embedcode.serve.limits import Limits
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import Lane
 from embedcode.serve.server import application
-from embedcode.serve.worker import Facts, Item, Load
-from embedcode.types import Role, Tokens
+from embedcode.types import Tokens
 
+from . import doors
 from .asgi import answered, ask
 
 WAITING = 200
 """Tokens that a lane may hold."""
 
 
-class Engine:
-    """In the place of an EngineProcess: takes what comes, and answers nothing."""
-
-    pid = None
-
-    def __init__(self, _: Load, told: Any) -> None:
-        self.told = told
-
+class Engine(doors.Engine):
     def start(self) -> None:
-        self.told("ready", (Facts(384, load().build, 1e6, 0.1, 1.0),))
-
-    def send(self, lane: Lane, items: Sequence[Item]) -> None:
-        pass
+        packaged = cast(LocalEncoder, load())
+        facts = replace(doors.FACTS, dim=packaged.dim, space=packaged.space, build=packaged.build, rate=1e6)
+        self.told("ready", (facts,))
 
     def forget(self, numbers: Sequence[int]) -> None:
         self.told("gone", (numbers,))
-
-    def stop(self) -> None:
-        pass
 
 
 def served(kept: Any, bodies: Bodies | None = None) -> Any:
@@ -89,8 +79,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     local = cast(LocalEncoder, load())
     with Index.open(root, local) as index:
         index.update()
-    model, limits = Model("m", 384, (), dict.fromkeys(Role, "")), Limits(most_tokens=WAITING)
-    made = Embedder(local, Load("m", "auto", "cpu", False, 1, tmp_path, 100), model, limits, Metrics())
+    made = doors.embedder(local, Limits(most_tokens=WAITING), doors.model(local.dim))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -157,7 +146,7 @@ def test_a_query_without_a_vector_is_none_of_our_mistakes(shop: Shop, monkeypatc
     assert (status, answer["error"]["param"]) == (400, "query")
     status, _, answer = ask(shop.app, "/v1/search", {"query": "visitor"})
     assert (status, len(answer["hits"])) == (200, 1)
-    assert "no finite vector" in " ".join(answer["notes"])
+    assert any(note.startswith(WORDS_ALONE) and "no finite vector" in note for note in answer["notes"])
 
 
 class Slow:

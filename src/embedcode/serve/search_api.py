@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from embedcode.engine.encoder import accepted
 from embedcode.errors import BusyError, EmbedcodeError, EncodeError, UsageError
+from embedcode.index.index import WORDS_ALONE
 from embedcode.index.records import answer_record, hit_record, status_record
 from embedcode.search.excerpt import telling
 from embedcode.search.forms import with_forms
@@ -129,18 +130,30 @@ def _answering(
 
     async def answer(kept: Kept, asked: Values, texts: list[str], key: Key | None, holding: Holding) -> Response:
         spent = 0
+
+        def give_back() -> None:
+            if key is not None and spent:
+                key.spend(-spent, time.monotonic())
+
+        def worked() -> tuple[Response, bool]:
+            record = work(kept, asked)
+            return _json(record), any(note.startswith(WORDS_ALONE) for note in record.get("notes", ()))
+
         try:
             if key is not None and key.tokens_per_minute and texts and asked["mode"] != Mode.LEXICAL:
                 cost = await run_in_threadpool(_cost, kept, texts)
                 _spend(key, cost, bodies.overload)
                 spent = cost
-            found = await run_in_threadpool(lambda: _json(work(kept, asked)))
+            found, by_words = await run_in_threadpool(worked)
             holding(len(found.body))
-            return found
-        except (EmbedcodeError, ProblemError) as error:
-            if key is not None and spent:
-                key.spend(-spent, time.monotonic())  # there was no answer for it
-            raise _problem(error) if isinstance(error, EmbedcodeError) else error from None
+        except Exception as error:
+            give_back()  # there was no answer for it
+            if isinstance(error, EmbedcodeError):
+                raise _problem(error) from None
+            raise
+        if by_words:  # which cost nothing
+            give_back()
+        return found
 
     return Held(bodies, endpoint)
 
