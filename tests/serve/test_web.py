@@ -311,7 +311,7 @@ def test_it_listens_on_the_loopback_address_alone_and_on_the_port_it_is_given(sh
         command = [sys.executable, "-m", "embedcode", "web", str(shop[0]), "--port", str(port)]
         done = subprocess.run(command, env=environment(shop[1]), capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"embedcode: port {port} cannot be used (")
+    assert done.stderr.startswith(f"embedcode: 127.0.0.1 port {port} cannot be used (")
     assert done.stderr.count("\n") == 1
     web = started(*shop, "--port", str(port))
     try:

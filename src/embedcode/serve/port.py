@@ -6,12 +6,14 @@ import resource
 import socket
 from contextlib import suppress
 
+from embedcode.errors import UsageError
+
 WAITING = 2048
 """Connections that may wait, in the system, to be accepted."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket whose connections send at once; port 0 is a free one. OSError where it cannot be had.
+    """A listening socket whose connections send at once; port 0 is a free one. UsageError where it cannot be had.
 
     asyncio turns Nagle's algorithm off only for sockets that name their protocol, which those of create_server() do
     not. With it a client on a connection that it keeps waits 40 ms for each answer, until its system acknowledges the
@@ -19,7 +21,13 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = host == "::" and socket.has_dualstack_ipv6()  # all addresses are those of IPv4 too
-    listener = socket.create_server((host, port), family=family, backlog=WAITING, dualstack_ipv6=both)
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=WAITING, dualstack_ipv6=both)
+    except OSError as error:
+        raise UsageError(
+            f"{host} port {port} cannot be used ({(error.strerror or str(error)).lower()}): give another --port, or 0 "
+            "for a free one"
+        ) from None
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones have it from here
     return listener
 

@@ -97,7 +97,7 @@ def serve(options: Options, settings: Settings, announce: Callable[[str], None])
     memory.one_heap()
     encoder = local(settings)
     plan.check(encoder, options)
-    listener = listening(options.host, options.port)
+    listener = listen(options.host, options.port)
     journal = Journal(settings.log_level if settings.sources["log_level"] != "default" else "info", options.json_logs)
     logging.basicConfig(level=logging.WARNING, handlers=[Lines(journal)], force=True)
     if (files := raise_limit()) < options.max_requests + OWN_FILES:
@@ -125,16 +125,6 @@ def check_bind(options: Options) -> None:
             f"to listen on {host}, where others reach it, the server wants keys: give --api-keys FILE, or "
             "--insecure-bind if all who reach it may use it"
         )
-
-
-def listening(host: str, port: int) -> socket.socket:
-    try:
-        return listen(host, port)
-    except OSError as error:
-        raise UsageError(
-            f"{host} port {port} cannot be used ({(error.strerror or str(error)).lower()}): give another --port, or 0 "
-            "for a free one"
-        ) from None
 
 
 def embedder(options: Options, settings: Settings, encoder: LocalEncoder, metrics: Metrics) -> Embedder:

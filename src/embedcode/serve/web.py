@@ -23,7 +23,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from embedcode.errors import UsageError
 from embedcode.serve import pages, search_api
 from embedcode.serve.body import Bodies
 from embedcode.serve.indexes import Indexes
@@ -46,13 +45,7 @@ def serve(path: Path, port: int, announce: Callable[[str, str], None]) -> None:
     to another program where others can see it. UsageError for a path that is none, and for a port that is taken.
     """
     kept = Kept(path)
-    try:
-        listener = listen(HOST, port)
-    except OSError as error:
-        raise UsageError(
-            f"port {port} cannot be used ({(error.strerror or str(error)).lower()}): "
-            "give another one, or leave --port out for a free one"
-        ) from None
+    listener = listen(HOST, port)
     port = listener.getsockname()[1]
     guard = Guard(port)
     config = uvicorn.Config(
