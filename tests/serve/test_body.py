@@ -92,10 +92,11 @@ def readers(port: int, count: int) -> Iterator[list[Reader]]:
             one.line.close()
 
 
-def run(door: Door, bodies: Bodies, asking: Callable[[int], Awaitable[None]]) -> None:
+def run(door: Door, bodies: Bodies, asking: Callable[[int], Awaitable[None]], overload: int = 429) -> None:
     async def running() -> None:
-        guard = Guard(Journal("error", True, io.StringIO()), door.metrics, frozenset(), frozenset())
-        app = application([embeddings_api.route(cast(Embedder, door), bodies)], guard, door.metrics)
+        journal = Journal("error", True, io.StringIO())
+        guard = Guard(journal, door.metrics, frozenset(), frozenset(), overload=overload)
+        app = application([embeddings_api.route(cast(Embedder, door), bodies)], guard)
         config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none")
         config.load()
         loop = asyncio.get_running_loop()
@@ -123,7 +124,7 @@ def test_answers_that_nobody_reads_take_no_more_than_the_bound_and_the_next_ones
             assert len(json.loads(await first.rest())["data"]) == TEXTS
             assert await last.ask(TEXTS) == 200
 
-    run(door, Bodies(HELD_BYTES // HELD, overload=overload), asking)
+    run(door, Bodies(HELD_BYTES // HELD), asking, overload)
 
 
 def test_callers_who_leave_with_their_answers_unread_hold_nothing_any_more() -> None:

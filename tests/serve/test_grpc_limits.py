@@ -65,8 +65,9 @@ def run(
 ) -> None:
     async def running() -> None:
         journal = Journal("info", True, log or io.StringIO())
-        guard = Guard(journal, Metrics(), frozenset(), frozenset(), given)
-        server = GrpcServer(embedder or Door(), guard, options)
+        door = embedder or Door()
+        guard = Guard(journal, door.metrics, frozenset(), frozenset(), given)
+        server = GrpcServer(door, guard, options)
         address = await server.start()
         try:
             still = [("grpc.http2.bdp_probe", 0)]  # takes no more than 64 KB of what is not read

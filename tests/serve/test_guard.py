@@ -69,7 +69,7 @@ def serving(options: Options, given: keys.Keys | None = None) -> Any:
         given,
         lately=lately,
     )
-    return application(list(routes), guard, Metrics())
+    return application(list(routes), guard)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_model_is_looked_up_in_any_case_and_counted_under_one_path() -> None:
     guard = Guard(
         Journal("error", True, io.StringIO()), embedder.metrics, frozenset(), frozenset(route.path for route in routes)
     )
-    app = application(list(routes), guard, embedder.metrics)
+    app = application(list(routes), guard)
     for name in ("nvidia/m", "NVIDIA/M-Query"):
         assert ask(app, f"/v1/models/{name}")[2]["id"] == name.lower()
     assert ask(app, "/v1/models/another")[0] == 404

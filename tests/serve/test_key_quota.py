@@ -40,11 +40,12 @@ def test_a_search_that_is_refused_has_the_status_of_an_overload(
     known = keys.Keys(path)
     cast(keys.Key, known.find(made["authorization"][7:])).spend(10, time.monotonic())
     kept = cast(Kept, SimpleNamespace(index=SimpleNamespace(encoder=Ten())))
-    guard = Guard(Journal("error", True, io.StringIO()), metrics, frozenset(), frozenset(), known)
+    journal = Journal("error", True, io.StringIO())
+    guard = Guard(journal, metrics, frozenset(), frozenset(), known, overload=overload)
 
     def asked() -> tuple[int, dict[str, str], Any]:
-        routes = search_api.routes(Indexes({"shop": kept}), Bodies(1000, overload=overload))
-        return ask(application(list(routes), guard, metrics), "/v1/search", {"query": "x"}, **made)
+        routes = search_api.routes(Indexes({"shop": kept}), Bodies(1000))
+        return ask(application(list(routes), guard), "/v1/search", {"query": "x"}, **made)
 
     status, headers, answer = asked()
     assert (status, answer["error"]["code"]) == (overload, "overloaded")
@@ -65,7 +66,7 @@ def test_an_answer_that_finds_no_room_costs_its_key_nothing(tmp_path: Path, monk
     kept = cast(Kept, SimpleNamespace(index=SimpleNamespace(encoder=Ten()), search=lambda *_: None))
     monkeypatch.setattr(search_api, "_record", lambda *_: {"hits": "x" * 500})
     guard = Guard(Journal("error", True, io.StringIO()), metrics, frozenset(), frozenset(), known)
-    app = application(list(search_api.routes(Indexes({"shop": kept}), bodies)), guard, metrics)
+    app = application(list(search_api.routes(Indexes({"shop": kept}), bodies)), guard)
     with bodies.open() as other:
         other(HELD * 1000 - 100)
         for _ in range(2):  # for ten tokens of ten
@@ -84,7 +85,7 @@ def test_a_search_by_words_alone_or_by_mistake_costs_its_key_nothing(
     known = keys.Keys(path)
     kept = cast(Kept, SimpleNamespace(index=SimpleNamespace(encoder=Ten()), search=lambda *_: None))
     guard = Guard(Journal("error", True, io.StringIO()), metrics, frozenset(), frozenset(), known)
-    app = application(list(search_api.routes(Indexes({"shop": kept}), Bodies(1000))), guard, metrics)
+    app = application(list(search_api.routes(Indexes({"shop": kept}), Bodies(1000))), guard)
     by_words = {"hits": [], "notes": [f"{WORDS_ALONE}, since the model cannot be used: it is being loaded"]}
 
     def broken(*_: Any) -> Any:

@@ -278,7 +278,7 @@ def test_a_request_larger_than_a_lane_comes_in_while_it_is_half_empty_and_is_tol
         with pytest.raises(FullError) as full:
             line.check(Lane.PASSAGE, 5000, 1000)
         assert (full.value.reason, full.value.retry_after) == ("tokens", seconds)
-        assert overloaded(full.value, 429).message.endswith(f"come back in {seconds} seconds. {said}")
+        assert overloaded(full.value).message.endswith(f"come back in {seconds} seconds. {said}")
     with pytest.raises(FullError) as full:
         line.check(Lane.PASSAGE, 500, 1000)
     assert full.value.cure == ""

@@ -52,7 +52,7 @@ class Engine(doors.Engine):
 def served(kept: Any, bodies: Bodies | None = None) -> Any:
     routes = search_api.routes(Indexes({"shop": kept}), bodies or Bodies(1_000_000))
     guard = Guard(Journal("error", True, io.StringIO()), Metrics(), frozenset(), frozenset())
-    return application(list(routes), guard, Metrics())
+    return application(list(routes), guard)
 
 
 @dataclass

@@ -34,7 +34,7 @@ def app(tmp_path: Path) -> tuple[Any, dict[str, str]]:
         Journal("error", True, io.StringIO()), Metrics(), frozenset(), frozenset(), keys.Keys(path), lately=lately
     )
     routes = [status_api.route(embedder, lately, ["shop"]), openapi.route(embedder.model, ["shop"], True)]
-    return application(list(routes), guard, Metrics()), made
+    return application(list(routes), guard), made
 
 
 def test_a_key_that_is_for_no_search_is_told_of_no_index(app: tuple[Any, dict[str, str]]) -> None:

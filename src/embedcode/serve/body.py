@@ -32,9 +32,8 @@ Holding = Callable[[int], None]
 class Bodies:
     """Those that are being read or answered: many large ones must not take all the memory."""
 
-    def __init__(self, most: int, seconds: float = SECONDS, overload: int = 429) -> None:
-        """`most` bytes and `seconds` of one. `overload` is the status where there is no room; 503 is NIM's."""
-        self.overload = overload
+    def __init__(self, most: int, seconds: float = SECONDS) -> None:
+        """`most` bytes and `seconds` of one."""
         self._most = most
         self._seconds = seconds
         self._bytes = 0
@@ -66,7 +65,7 @@ class Bodies:
             nonlocal mine
             if self._bytes > mine and self._bytes + size > HELD * self._most:
                 raise ProblemError(
-                    self.overload,
+                    429,
                     "The server holds all the requests it has memory for: come back in a second.",
                     code="overloaded",
                     retry_after=1,

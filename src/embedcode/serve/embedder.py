@@ -412,7 +412,7 @@ class Embedder:
         if full.reason == "deadline" and within < self.limits.timeout:
             full.reason = PATIENCE
         self.metrics.refused.labels(full.reason).inc()
-        return overloaded(full, self.limits.overload)
+        return overloaded(full)
 
     def _check_size(self, cost: int, seconds: float) -> None:
         """What would not be done in time even by an engine with nothing else to do is no overload."""
@@ -439,7 +439,7 @@ class Embedder:
             self.metrics.refused.labels(reason).inc()
             wait = max(1, min(600, round(self.queue.tokens(lane) / self.queue.rate.value)))
             said = f"Not done within {seconds:g} seconds: send less, or come back in {wait} seconds."
-            raise ProblemError(self.limits.overload, said, code="deadline", retry_after=wait, reason=reason) from None
+            raise ProblemError(429, said, code="deadline", retry_after=wait, reason=reason) from None
 
     # ---- the engine --------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from embedcode.serve.embedder import Embedder
 from embedcode.serve.guard import PROBES, Guard
 from embedcode.serve.kserve import MalformedError
 from embedcode.serve.options import Options
-from embedcode.serve.problem import COUNTED, ProblemError
+from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import FullError, Lane
 from embedcode.serve.reading import Reading
 from embedcode.serve.tls import Renewed
@@ -127,10 +127,9 @@ class GrpcServer:
         self._options = options
         self._names = {form: name for name in embedder.model.names for form in (mangled(name), name)}
         self._server: Any = None
-        overload = embedder.limits.overload
-        self.bodies = Bodies(options.body_bytes * READING // HELD, overload=overload)
-        self._reading = Reading(READING, options.body_seconds, HURRY_SECONDS, overload)
-        self._probes = Reading(PROBED, HURRY_SECONDS, HURRY_SECONDS, overload)
+        self.bodies = Bodies(options.body_bytes * READING // HELD)
+        self._reading = Reading(READING, options.body_seconds, HURRY_SECONDS)
+        self._probes = Reading(PROBED, HURRY_SECONDS, HURRY_SECONDS)
         self._calls = {True: 0, False: 0}
         """Under way: those with something to compute, and others."""
 
@@ -205,10 +204,7 @@ class GrpcServer:
         ) -> None:
             request_id, since = state["id"], time.monotonic()
             try:
-                key = self._guard.authorise(METHODS[name], headers.get("authorization", ""))
-                if key is not None:
-                    state["key"] = key
-                    state["note"]["key"] = key.name
+                self._guard.admit(METHODS[name], headers.get("authorization", ""), state)
                 with self._room(path), self.bodies.open() as holding:
                     state["holding"] = holding
                     content = await self._message(path, messages, state["client"])
@@ -222,15 +218,10 @@ class GrpcServer:
                 self._count(path, GONE, since, state)
                 raise
             except Exception as error:
-                problem = self._problem(error, path, request_id)
+                problem = self._guard.refused(self._problem(error, path, request_id), state["note"])
             else:
                 self._count(path, 200, since, state)
                 return
-            state["note"]["error"] = problem.message
-            if problem.key:
-                state["note"]["key"] = problem.key
-            if problem.reason in COUNTED:
-                self._embedder.metrics.refused.labels(problem.reason).inc()
             self._count(path, problem.status, since, state)
             await context.abort(_code(problem), problem.message, _trailing(problem, request_id))
 
@@ -282,8 +273,7 @@ class GrpcServer:
             return error
         if isinstance(error, MalformedError):
             return ProblemError(400, f"The request cannot be read: {error}.")
-        self._guard.report(error, request_id, path)
-        return ProblemError(500, "The server made a mistake; its log has more under this request id.")
+        return self._guard.mistake(error, request_id, path)
 
     def _count(self, path: str, status: int, since: float, state: dict[str, Any]) -> None:
         scope = {"path": path, "method": "gRPC", "client": (state["client"],)}

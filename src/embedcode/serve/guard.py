@@ -19,11 +19,11 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedcode.serve.journal import Journal
-from embedcode.serve.keys import Key, Keys
+from embedcode.serve.keys import Keys
 from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.pages import ASSETS, HEADERS
-from embedcode.serve.problem import ProblemError, encodable, respond
+from embedcode.serve.problem import COUNTED, ProblemError, encodable, respond
 from embedcode.serve.telemetry import Telemetry
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -68,9 +68,11 @@ class Guard:
         lately: Lately | None = None,
         telemetry: Telemetry | None = None,
         log_texts: bool = False,
+        overload: int = 429,
     ) -> None:
         """`hosts` without their port; empty lets every one in. `paths` are those counted by their name. `log_texts`
-        puts the beginning of what was sent into the journal, and nowhere else."""
+        puts the beginning of what was sent into the journal, and nowhere else. `overload` is answered for 429: NIM's
+        is 503."""
         self._journal = journal
         self._metrics = metrics
         self._hosts = hosts
@@ -80,6 +82,7 @@ class Guard:
         self._lately = lately
         self._telemetry = telemetry or Telemetry()
         self._log_texts = log_texts
+        self._overload = overload
         self._trouble = ""
         for path in (*paths, "other"):  # the first mistake is a rise too, for who watches the counter
             metrics.requests.labels(path, "500")
@@ -108,16 +111,10 @@ class Guard:
             with self.traced(scope["method"], scope["path"], headers, state["note"]):
                 try:
                     self._check(scope["path"], headers)
-                    key = self.authorise(scope["path"], headers.get("authorization", ""))
-                    if key is not None:
-                        state["key"] = key
-                        state["note"]["key"] = key.name
+                    self.admit(scope["path"], headers.get("authorization", ""), state)
                     await app(scope, receive, sending)
                 except ProblemError as problem:
-                    state["note"]["error"] = problem.message
-                    if problem.key:
-                        state["note"]["key"] = problem.key
-                    answer = respond(problem, request_id)
+                    answer = respond(self.refused(problem, state["note"]), request_id)
                     if problem.status == 401 and scope["path"] in PAGES:
                         answer.headers["WWW-Authenticate"] = 'Basic realm="embedcode: any name, and the key"'
                     await answer(scope, receive, sending)
@@ -125,9 +122,8 @@ class Guard:
                     status = status or 499
                     raise
                 except Exception as error:
-                    self.report(error, request_id, scope["path"])
+                    ours = self.refused(self.mistake(error, request_id, scope["path"]), state["note"])
                     if not status:
-                        ours = ProblemError(500, "The server made a mistake; its log has more under this request id.")
                         await respond(ours, request_id)(scope, receive, sending)
                 finally:
                     self.count(scope, status, time.monotonic() - since, request_id, state["note"])
@@ -165,32 +161,45 @@ class Guard:
         if origin is not None and _bare(origin.partition("://")[2]) not in (self._hosts or {_bare(host)}):
             raise ProblemError(403, f"Requests from pages of {origin[:100]!r} are not answered.", code="origin")
 
-    def authorise(self, path: str, authorization: str) -> Key | None:
-        """The key of a request, by its header; None where no key is needed. ProblemError 401 without one, 403 for a key
-        that is not for this. Which indexes it is for, is known where the request has been read."""
+    def admit(self, path: str, authorization: str, state: dict[str, Any]) -> None:
+        """Put the key of a request, by its header, into its `state` and its note; none where none is needed.
+
+        ProblemError 401 without one, 403 for a key that is not for this. Which indexes it is for, is known where the
+        request has been read.
+        """
         if self._keys is None or path.startswith(OPEN):
-            return None
+            return
         key = self._keys.find(_secret(authorization))
         if self._keys.trouble != self._trouble:
             self._trouble = self._keys.trouble
             self._journal.write("keys", "error" if self._trouble else "info", trouble=self._trouble)
         if key is None:
-            self._metrics.refused.labels("key").inc()
-            raise ProblemError(401, "This server needs a key: send Authorization: Bearer KEY.", code="invalid_api_key")
+            said = "This server needs a key: send Authorization: Bearer KEY."
+            raise ProblemError(401, said, code="invalid_api_key", reason="key")
+        state["note"]["key"] = key.name
         scope = next((scope for start, scope in SCOPES.items() if path.startswith(start)), None)
         if scope is not None and scope not in key.scopes:
-            self._metrics.refused.labels("scope").inc()
-            refusal = ProblemError(403, f"The key {key.name} is not for {scope}: use one that is.", code="scope")
-            refusal.key = key.name
-            raise refusal
-        return key
+            said = f"The key {key.name} is not for {scope}: use one that is."
+            raise ProblemError(403, said, code="scope", reason="scope")
+        state["key"] = key
 
-    def report(self, error: Exception, request_id: str, path: str) -> None:
+    def refused(self, problem: ProblemError, note: dict[str, Any]) -> ProblemError:
+        """What a request is to be told, once it is noted and counted."""
+        note["error"] = problem.message
+        if problem.reason in COUNTED:
+            self._metrics.refused.labels(problem.reason).inc()
+        if problem.status == 429:
+            problem.status = self._overload
+        return problem
+
+    def mistake(self, error: Exception, request_id: str, path: str) -> ProblemError:
+        """Of ours, which the journal is told of."""
         # Without the message, which may hold what was sent.
         frames = [
             f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
         ]
         self._journal.write("mistake", "error", id=request_id, path=path, type=type(error).__name__, frames=frames)
+        return ProblemError(500, "The server made a mistake; its log has more under this request id.")
 
     def unreadable(self, client: tuple[str, int] | None, status: int) -> None:
         """What came is no HTTP: TLS on a port without, two lengths, a head without end. Nothing of it is told."""

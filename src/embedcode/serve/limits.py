@@ -17,5 +17,3 @@ class Limits:
     cache_bytes: int = 64_000_000
     double_prompts: bool = False
     """Answer a text that brings the model's prompt with it, and only report it."""
-    overload: int = 429
-    """Status of an overload; 503 is NIM's."""

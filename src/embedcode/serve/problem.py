@@ -16,8 +16,8 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 """Type of an error by its status; the others are the request's, below 500, or the server's."""
 
 
-COUNTED = ("role", "memory", "scope", "draining")
-"""Reasons that who answers counts; the embedder counts its own, and the guard."""
+COUNTED = ("role", "memory", "key", "scope", "draining", "search_quota", "searches")
+"""Reasons that the guard counts where a request is answered; the embedder counts its own."""
 
 
 class ProblemError(Exception):
@@ -43,8 +43,6 @@ class ProblemError(Exception):
         self.retry_after = retry_after
         self.reason = reason
         """Under which it is counted."""
-        self.key = ""
-        """Name of the key that was not for this."""
         self.headers: dict[str, str] = {}
         """Of the answer."""
 
@@ -54,10 +52,10 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def overloaded(full: FullError, status: int) -> ProblemError:
+def overloaded(full: FullError) -> ProblemError:
     what = "This key has used up its tokens" if full.reason == "quota" else "The server has all the work it can take"
     return ProblemError(
-        status,
+        429,
         f"{what}: come back in {full.retry_after} seconds. {full.cure}".rstrip(),
         code="overloaded",
         retry_after=full.retry_after,

@@ -24,14 +24,13 @@ class _Peer:
 
 
 class Reading:
-    def __init__(self, slots: int, seconds: float, hurry: float, overload: int) -> None:
+    def __init__(self, slots: int, seconds: float, hurry: float) -> None:
         """A message has `seconds` from its call on, and `hurry` while another waits for its turn. Half of the `slots`
-        are for the calls of one address. `overload` is the status for who has had no turn."""
+        are for the calls of one address."""
         self._share = max(1, slots // 2)
         self._turns = asyncio.Semaphore(slots)
         self._seconds = seconds
         self._hurry = hurry
-        self._overload = overload
         self._peers: dict[str, _Peer] = {}
 
     async def message(self, messages: AsyncIterator[bytes], address: str) -> bytes:
@@ -54,7 +53,7 @@ class Reading:
         except TimeoutError:
             if not turn:
                 said = "The server reads all the messages that it has memory for: come back in a second."
-                raise ProblemError(self._overload, said, code="overloaded", retry_after=1, reason="memory") from None
+                raise ProblemError(429, said, code="overloaded", retry_after=1, reason="memory") from None
             hurried = f", or {self._hurry:g} while many are read" if self._hurry < self._seconds else ""
             said = f"The message did not come within {self._seconds:g} seconds{hurried}: send it again."
             raise ProblemError(408, said) from None

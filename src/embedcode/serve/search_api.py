@@ -53,8 +53,6 @@ FILE: Values = {"index": "", "path": "", "query": ""}
 
 ASKED = ("query", "code")
 """What of a search becomes vectors, and counts against its key's tokens."""
-QUOTA, SEARCHES = "search_quota", "searches"
-"""Under which a search that its key's tokens do not reach for, or that others at work leave no room, is counted."""
 
 
 class NotShownError(UsageError):
@@ -123,7 +121,7 @@ def _answering(
         texts = [asked[name] for name in ASKED if asked[name]] if fields is SEARCH else []
         if (note := getattr(request.state, "note", None)) is not None:
             note["texts"] = texts
-        async with _turn(turns, bodies.overload):
+        async with _turn(turns):
             if await request.is_disconnected():
                 return Response(status_code=GONE)
             return await answer(kept, asked, texts, key, holding)
@@ -142,7 +140,7 @@ def _answering(
         try:
             if key is not None and key.tokens_per_minute and texts and asked["mode"] != Mode.LEXICAL:
                 cost = await run_in_threadpool(_cost, kept, texts)
-                _spend(key, cost, bodies.overload)
+                _spend(key, cost)
                 spent = cost
             found, by_words = await run_in_threadpool(worked)
             holding(len(found.body))
@@ -159,13 +157,13 @@ def _answering(
 
 
 @asynccontextmanager
-async def _turn(turns: asyncio.Semaphore, overload: int) -> AsyncIterator[None]:
+async def _turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
     """ProblemError where it does not come while an answer would be waited for."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             await turns.acquire()
     except TimeoutError:
-        raise overloaded(FullError(RETRY_SECONDS, SEARCHES), overload) from None
+        raise overloaded(FullError(RETRY_SECONDS, "searches")) from None
     try:
         yield
     finally:
@@ -177,13 +175,13 @@ def _cost(kept: Kept, texts: list[str]) -> int:
     return sum(entry.used for entry in accepted(kept.index.encoder.tokenize(texts, Role.QUERY, truncate=Truncate.END)))
 
 
-def _spend(key: Key, cost: int, overload: int) -> None:
+def _spend(key: Key, cost: int) -> None:
     """ProblemError where the key has used up its tokens."""
     try:
         key.spend(cost, time.monotonic())
     except FullError as full:
-        problem = overloaded(full, overload)
-        problem.reason = QUOTA
+        problem = overloaded(full)
+        problem.reason = "search_quota"
         raise problem from None
 
 

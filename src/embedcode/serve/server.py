@@ -57,7 +57,7 @@ from embedcode.serve.metrics import Metrics
 from embedcode.serve.model_api import About
 from embedcode.serve.options import Options
 from embedcode.serve.port import WAITING, listen, raise_limit
-from embedcode.serve.problem import COUNTED, ProblemError, raised, respond
+from embedcode.serve.problem import ProblemError, raised, respond
 from embedcode.serve.worker import Load
 from embedcode.settings import Settings
 from embedcode.types import Role
@@ -149,7 +149,6 @@ def embedder(options: Options, settings: Settings, encoder: LocalEncoder, metric
         batch_texts=options.batch_texts,
         cache_bytes=options.cache_mb * 1_000_000,
         double_prompts=options.double_prompts,
-        overload=503 if options.strict_nim else 429,
     )
     load = Load(
         settings.model,
@@ -198,13 +197,9 @@ def hosts(options: Options) -> frozenset[str]:
     return frozenset()
 
 
-def application(routes: list[BaseRoute], guard: Guard, metrics: Metrics) -> Starlette:
+def application(routes: list[BaseRoute], guard: Guard) -> Starlette:
     async def refused(request: Request, error: Exception) -> Response:
-        problem = raised(request, error)
-        request.state.note["error"] = problem.message
-        if problem.reason in (*COUNTED, search_api.QUOTA, search_api.SEARCHES):
-            metrics.refused.labels(problem.reason).inc()
-        return respond(problem, request.state.id)
+        return respond(guard.refused(raised(request, error), request.state.note), request.state.id)
 
     app = Starlette(
         routes=routes,
@@ -257,7 +252,7 @@ class _Serving:
         self._hung_up = False
         self._grpc: GrpcServer | None = None
         self._grpc_address = ""
-        self._bodies = Bodies(options.body_bytes, options.body_seconds, self._embedder.limits.overload)
+        self._bodies = Bodies(options.body_bytes, options.body_seconds)
 
     def _application(self) -> tuple[Starlette, Guard]:
         options, lately = self._options, Lately()
@@ -282,9 +277,19 @@ class _Serving:
             from embedcode.serve.grpc_api import PATHS
 
             paths |= PATHS
-        names, log_texts = hosts(options), options.log_texts
-        guard = Guard(self._journal, self._metrics, names, paths, keys, self._audit, lately, self._telemetry, log_texts)
-        return application(routes, guard, self._metrics), guard
+        guard = Guard(
+            self._journal,
+            self._metrics,
+            hosts(options),
+            paths,
+            keys,
+            self._audit,
+            lately,
+            self._telemetry,
+            options.log_texts,
+            overload=503 if options.strict_nim else 429,
+        )
+        return application(routes, guard), guard
 
     def _prepare(self, kept: Mapping[str, Kept]) -> None:
         """Read each repository, and give it the vectors it lacks, once there is an engine."""
