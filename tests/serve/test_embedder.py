@@ -16,6 +16,7 @@ import pytest
 import embedcode
 from embedcode.errors import UsageError
 from embedcode.serve import embedder as door
+from embedcode.serve import silence
 from embedcode.serve.asked import Asked
 from embedcode.serve.fatal import MINUTES
 from embedcode.serve.keys import Key
@@ -539,9 +540,9 @@ def test_an_engine_that_may_take_long_is_not_held_to_hang(
     monkeypatch: pytest.MonkeyPatch, builds: bool, streams: int, silent: bool
 ) -> None:
     """The rate is 1,000 tokens a second, and a batch 100."""
-    monkeypatch.setattr(door, "HANG_SECONDS", 0.2)
-    monkeypatch.setattr(door, "HANG_TIMES", 1)
-    monkeypatch.setattr(door, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(silence, "HANG_SECONDS", 0.2)
+    monkeypatch.setattr(silence, "HANG_TIMES", 1)
+    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(Words, "builds", builds)
     monkeypatch.setattr(Words, "streams", streams)
     case = Case()
@@ -630,9 +631,9 @@ def test_an_engine_that_does_nothing_at_all_as_it_loads_is_killed_and_one_that_t
 ) -> None:
     """The server answered 503 for ever, and said that it lives. Where nothing is known it has half an hour."""
     for name in ("LOAD_SECONDS", "HANG_SECONDS"):
-        monkeypatch.setattr(door, name, 0.1)
-    monkeypatch.setattr(door, "HANG_TIMES", 1)
-    monkeypatch.setattr(door, "LOOK_SECONDS", 0.02)
+        monkeypatch.setattr(silence, name, 0.1)
+    monkeypatch.setattr(silence, "HANG_TIMES", 1)
+    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.02)
     kills: list[int] = []
     for name, does in (
         ("start", lambda _: None), ("kill", lambda _: kills.append(1)), ("moved", property(lambda _: next(moves)))

@@ -16,8 +16,7 @@ from typing import Any, cast
 import pytest
 
 from embedcode import settings
-from embedcode.serve import embedder as door
-from embedcode.serve import engine_process, server
+from embedcode.serve import engine_process, server, silence
 from embedcode.serve.asked import Asked
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.engine_process import EngineProcess
@@ -102,8 +101,8 @@ def test_whatever_goes_wrong_while_it_loads_is_told(capfd: pytest.CaptureFixture
 
 def noted_while(asking: Callable[[Embedder, list[str]], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Events of an embedder that looks often whether its engine hangs, which `asking` gets when it is ready."""
-    monkeypatch.setattr(door, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(door, "HANG_TIMES", 5)
+    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(silence, "HANG_TIMES", 5)
     configured = settings.load({"threads": 1})
     embedder = server.embedder(Options(), configured, server.local(configured), Metrics())
     noted: list[str] = []
@@ -129,7 +128,7 @@ async def ready(embedder: Embedder) -> None:
 
 def test_an_engine_that_hangs_as_it_loads_is_another_one_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     async def asking(embedder: Embedder, noted: list[str]) -> None:
-        monkeypatch.setattr(door, "HANG_SECONDS", 0.5)
+        monkeypatch.setattr(silence, "HANG_SECONDS", 0.5)
         assert embedder.facts is not None
         embedder.facts = replace(embedder.facts, seconds=0.0)  # so that the stopped one is late soon
         first = embedder.engine_pid
@@ -142,7 +141,7 @@ def test_an_engine_that_hangs_as_it_loads_is_another_one_soon(monkeypatch: pytes
         os.kill(second, signal.SIGSTOP)
         while "engine hangs" not in noted:
             await asyncio.sleep(0.02)
-        monkeypatch.setattr(door, "HANG_SECONDS", 60.0)
+        monkeypatch.setattr(silence, "HANG_SECONDS", 60.0)
         await ready(embedder)
         assert embedder.engine_pid not in (first, second)
 
@@ -151,7 +150,7 @@ def test_an_engine_that_hangs_as_it_loads_is_another_one_soon(monkeypatch: pytes
 
 
 def test_an_engine_that_hangs_is_another_one_soon_and_its_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "HANG_SECONDS", 0.5)
+    monkeypatch.setattr(silence, "HANG_SECONDS", 0.5)
 
     async def asking(embedder: Embedder, _: list[str]) -> None:
         assert embedder.engine_pid is not None

@@ -20,7 +20,7 @@ from typing import Any
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.engine.graph import GOLDEN_COSINE
 from embedcode.errors import UsageError
-from embedcode.serve import fatal, recent
+from embedcode.serve import fatal, recent, silence
 from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, Model, PromptGuard
 from embedcode.serve.engine_process import EngineProcess
@@ -31,6 +31,7 @@ from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError, at, leaving, overloaded
 from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
 from embedcode.serve.recent import Recent
+from embedcode.serve.silence import Silence
 from embedcode.serve.telemetry import Telemetry
 from embedcode.serve.tokenisers import Tokenisers
 from embedcode.serve.worker import Facts, Item, Load
@@ -43,17 +44,6 @@ PATIENCE = "patience"
 """Why a request is refused whose caller waits less long than the server would."""
 SURE = 0.9
 """Of the tokens a request seems to have, those it is refused by before they are counted."""
-HANG_SECONDS = 30.0
-"""After which an engine that has work and says nothing is killed, at the least."""
-BUILD_SECONDS = 1800.0
-"""The same of one that may build itself anew for texts of another length: TensorRT takes minutes, once each."""
-HANG_TIMES = 20
-"""And times what a batch of each thread, or its work, should take: it may be slower than it was, be alone with a long
-text, or read all weights for a short one."""
-LOAD_SECONDS = 300.0
-"""After which an engine that loads for the first time is killed, if it has neither computed nor read anything since."""
-LOOK_SECONDS = 3.0
-"""Between two looks at that."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before an engine that died is started again, by how often it died before it was ready."""
 WAIT_SECONDS = 0.5
@@ -114,11 +104,7 @@ class Embedder:
         self._sent: dict[int, _Flight] = {}
         self._at_hand: dict[Lane, int] = dict.fromkeys(Lane, 0)
         self._busy_since = 0.0
-        self._silent = 0.0
-        """Seconds in which the engine had work and said nothing, by looks: time in which this process stood still too
-        does not count."""
-        self._moved: int | None = None
-        """What the engine had done at the last look, before it was ready for the first time."""
+        self._silence = Silence(encoder.builds)
         self._deaths = 0
         self._pause_ends = 0.0
         self._dropped = 0
@@ -135,7 +121,7 @@ class Embedder:
         self.unusable = asyncio.get_running_loop().create_future()
         self._engine.start()
         self._tokenisers.start()
-        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        asyncio.get_running_loop().call_later(silence.LOOK_SECONDS, self._look)
 
     @cached_property
     def space(self) -> str:
@@ -477,23 +463,23 @@ class Embedder:
         """Kill an engine that hangs, its pipe open, at work or as it loads: it is then one that died."""
         work = sum(self._at_hand.values())
         loads = not self._connected and time.monotonic() > self._pause_ends
-        least = BUILD_SECONDS if self._encoder.builds else HANG_SECONDS
-        should = self._encoder.streams * max(work, self._budget) / self.queue.rate.value
-        if loads and self.facts is not None:
-            should = self.facts.seconds
-        elif loads:  # a large model from a slow disk may take any time, and does something all of it
-            before, self._moved = self._moved, self._engine.moved
-            least, should = max(least, LOAD_SECONDS) if self._moved is not None else BUILD_SECONDS, 0.0
-            loads = before == self._moved
-        self._silent = self._silent + LOOK_SECONDS if work or loads else 0.0
-        if self._silent > max(least, HANG_TIMES * should):
-            self.note("engine hangs", "error", seconds=round(self._silent), tokens=work)
-            self._silent = 0.0
+        if loads and self.facts is None:
+            hangs = self._silence.hangs_at_first(self._engine.moved)
+        elif loads and self.facts is not None:
+            hangs = self._silence.hangs(self.facts.seconds)
+        elif work:
+            hangs = self._silence.hangs(self._encoder.streams * max(work, self._budget) / self.queue.rate.value)
+        else:
+            hangs = False
+            self._silence.end()
+        if hangs:
+            self.note("engine hangs", "error", seconds=round(self._silence.seconds), tokens=work)
+            self._silence.end()
             self._engine.kill()
-        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        asyncio.get_running_loop().call_later(silence.LOOK_SECONDS, self._look)
 
     def _told(self, what: str, rest: tuple[Any, ...]) -> None:
-        self._silent = 0.0
+        self._silence.end()
         match what:
             case "ready":
                 self._is_ready(rest[0])
