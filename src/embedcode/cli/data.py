@@ -81,7 +81,7 @@ def _mine(
 
     for source in sources:
         if not source.exists() or not is_source(source):
-            raise UsageError(f"{output.printable(str(source))} is no folder and no source archive: check the path")
+            raise UsageError(f"{source} is no folder and no source archive: check the path")
     names = called(sources)
     repeats, dropped, left = Repeats(), Counter[str](), Counter[str]()
     refused: dict[str, str] = {}
@@ -315,7 +315,7 @@ def synthesize(
 
     chosen = next((one for one in writing.KINDS if one == kind), None)
     if chosen is None:
-        raise UsageError(f"--kind {output.printable(kind)} is none of {', '.join(writing.KINDS)}")
+        raise UsageError(f"--kind {kind} is none of {', '.join(writing.KINDS)}")
     if rate is not None and not rate > 0:
         raise UsageError(f"--rate {rate:g} asks nothing: give how often a minute, such as 20")
     if dollars is not None and price is None:
@@ -323,7 +323,7 @@ def synthesize(
     try:
         price_in, price_out = map(float, (price or "0,0").split(","))
     except ValueError:
-        raise UsageError(f"--price {output.printable(price or '')} is not IN,OUT, such as 0.3,1.2") from None
+        raise UsageError(f"--price {price} is not IN,OUT, such as 0.3,1.2") from None
     writer = writing.Writer(url)
     given, bad = _all(files)
     bounds = writing.Bounds(answers, tokens, dollars, price_in, price_out, rate)

@@ -100,11 +100,11 @@ def embed(
     A run that was interrupted goes on where it stopped when the same command is given again.
     """
     if texts and file is not None:
-        raise UsageError(f"give either {output.printable(file)} or --text, not both")
+        raise UsageError(f"give either {file} or --text, not both")
     if out is not None:
         _check_out(out, None if texts else file or "-")
     if packing not in PACKINGS:
-        raise UsageError(f"--type {output.printable(packing)} is none of {', '.join(PACKINGS)}")
+        raise UsageError(f"--type {packing} is none of {', '.join(PACKINGS)}")
     wanted = _given(texts) if texts else _read(file or "-", lines)
     if not wanted:
         raise UsageError("there is nothing to embed; give JSON lines, or --text")
@@ -139,16 +139,15 @@ def embed(
 def _check_out(out: str, source: str | None) -> None:
     """UsageError where nothing can be written to `out`, or the texts that are read from `source` would be lost."""
     if Path(out).suffix not in (".npy", ".jsonl"):
-        raise UsageError(f"-o {output.printable(out)}: the name must end in .npy or .jsonl")
+        raise UsageError(f"-o {out}: the name must end in .npy or .jsonl")
     folder = Path(out).parent
     if is_folder(out):
-        raise UsageError(f"-o {output.printable(out)} is a folder: give the name of a file")
+        raise UsageError(f"-o {out} is a folder: give the name of a file")
     if not is_folder(folder):
-        there = output.printable(str(folder))
-        raise UsageError(f"{output.printable(out)} cannot be written: there is no folder {there}")
+        raise UsageError(f"{out} cannot be written: there is no folder {folder}")
     with suppress(OSError):  # one that is not there is not the same
         if source is not None and os.path.samefile(0 if source == "-" else source, out):  # noqa: PTH121
-            raise UsageError(f"-o {output.printable(out)} is the file that is read: give another name")
+            raise UsageError(f"-o {out} is the file that is read: give another name")
 
 
 def _worded(message: str, index: int = -1) -> str:
@@ -180,8 +179,8 @@ def _read(file: str, lines: bool) -> list[Text]:
     try:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise UsageError(f"{output.printable(file)} cannot be read: {error.strerror}") from None
-    name = "stdin" if file == "-" else output.printable(file)
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+    name = "stdin" if file == "-" else file
     raw = raw.removeprefix(codecs.BOM_UTF8)  # as Excel and PowerShell write; it is no part of the first text
     rows = raw.removesuffix(b"\n").split(b"\n") if raw else []
     found = []

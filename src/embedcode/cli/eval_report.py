@@ -144,7 +144,7 @@ def _explain(a: tuple[Path, Result], b: tuple[Path, Result], query: str, folder:
     sides: list[dict[str, Any]] = []
     for path, result in (a, b):
         if all(query not in values for values in result.values.values()):
-            raise UsageError(f"{output.printable(query)!r} is no query of {result.task} with a figure: give its id")
+            raise UsageError(f"{query!r} is no query of {result.task} with a figure: give its id")
         found = ranking(path.with_suffix(".run"), query)
         figures = {name: values[query] for name, values in result.values.items() if query in values}
         sides.append({"system": result.system, "figures": figures, "found": found[:FIRST]})
@@ -178,7 +178,7 @@ def _draw(path: Path, points: dict[str, tuple[float, float]]) -> None:
         with replacing(path) as file:
             file.write(svg(points, "texts a second, all stages", "mean figure of the tasks they share").encode())
     except OSError as error:
-        raise UsageError(f"{output.printable(str(path))} cannot be written ({error.strerror or error})") from None
+        raise UsageError(f"{path} cannot be written ({error.strerror or error})") from None
 
 
 def _line(one: Result, metric: str, beside: Sequence[Result]) -> tuple[str, ...]:

@@ -49,12 +49,11 @@ def repo_search(
     not fetched. It takes an hour or more the first time.
     """
     if half not in ("tuning", "reported", "all"):
-        raise UsageError(f"--half {output.printable(half)} is none of tuning, reported, all")
+        raise UsageError(f"--half {half} is none of tuning, reported, all")
     root = clone or Path(__file__).parents[3]
     if not is_file(root / SCRIPTS / "run.py"):
         raise UsageError(
-            f"{output.printable(str(root))} holds no {SCRIPTS}: the benchmark is in the clone and not in the package; "
-            "give --clone DIR"
+            f"{root} holds no {SCRIPTS}: the benchmark is in the clone and not in the package; give --clone DIR"
         )
     archives, repos, out = folder / "archives", folder / "repositories", folder / f"{half}.json"
     _run(root, "prepare.py", "--archives", str(archives), "--repos", str(repos))

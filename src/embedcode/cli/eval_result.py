@@ -79,7 +79,7 @@ def save(done: Measured, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         done.result.write(path, done.run)
     except OSError as error:
-        raise UsageError(f"{output.printable(str(path))} cannot be written ({error.strerror or error})") from None
+        raise UsageError(f"{path} cannot be written ({error.strerror or error})") from None
 
 
 def record(result: Result, path: Path | None = None, failed: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -84,9 +84,7 @@ def beir(
     from embedcode.evaluate import beir as reader
 
     if not is_folder(folder):
-        raise UsageError(
-            f"{output.printable(str(folder))} is no folder: give one with corpus.jsonl, queries.jsonl, qrels.tsv"
-        )
+        raise UsageError(f"{folder} is no folder: give one with corpus.jsonl, queries.jsonl, qrels.tsv")
     task = reader.load(folder)
     system = named(name, settings_of(precision, threads), instruction)
     done, path = measured(system, task, {"text": "title and text, joined by a line break"}, out)

@@ -94,7 +94,7 @@ def uninstall(
     assistant = named(name)
     place = _place(assistant, path, user)
     if place.project is None and path is not None:
-        raise UsageError(f"{place.file} has one entry for all projects: leave {output.printable(path)} out")
+        raise UsageError(f"{place.file} has one entry for all projects: leave {path} out")
     configuration = Configuration(place)
     if configuration.entry is None:
         _put_settled(configuration.file, assistant, "is not installed", as_json)
@@ -109,7 +109,7 @@ def _place(assistant: Assistant, path: str | None, user: bool) -> Place:
     if path is not None:
         check(path)
         if not is_folder(path):
-            raise UsageError(f"{output.printable(path)} is no folder: give a project's folder")
+            raise UsageError(f"{path} is no folder: give a project's folder")
     if user and not assistant.user_file:
         raise UsageError(
             f"{assistant.title} starts a server of your own configuration in your home folder, without saying which "

@@ -129,7 +129,7 @@ def export(
     with _making(out) as folder, extra("torch"):
         source = find(_asked(model))
         if is_export(source):
-            raise UsageError(f"{output.printable(model)} is an export already: give its checkpoint")
+            raise UsageError(f"{model} is an export already: give its checkpoint")
         checkpoint = Checkpoint.read(source, own_name(model))
         from embedcode.engine import export  # after what needs no torch: a typo is no reason to install it
 
@@ -179,7 +179,7 @@ def _asked(model: str) -> str:
     if model == "":
         raise UsageError(EMPTY_MODEL)
     if model.lower().startswith(("http://", "https://")):
-        raise UsageError(f"{output.printable(model)} is a server, which has no files here: give its checkpoint")
+        raise UsageError(f"{model} is a server, which has no files here: give its checkpoint")
     return model
 
 
@@ -230,7 +230,7 @@ def _found(model: str | None) -> Spec | Checkpoint | Preset:
             return preset
         if copy is None:
             raise ModelError(
-                f"{output.printable(model)} is no folder, no name of `embedcode models list` and not on this machine: "
+                f"{model} is no folder, no name of `embedcode models list` and not on this machine: "
                 "give a folder, or download it with `hf download`."
             )
         folder = copy
@@ -337,7 +337,7 @@ def _millions(count: int) -> str:
 def _making(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place when all has gone well, and leaves nothing when not; exact_of() it is
     gone in either case."""
-    said, named = output.printable(str(out)), bool(out.name)
+    said, named = out, bool(out.name)
     out = Path(os.path.realpath(out))  # a link to an empty folder stays one
     try:
         mounted = out.is_mount()  # nothing can take its place: what is in the folder is moved up

@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedcode.cli import output
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def check(path: str, hint: str = "") -> None:
 def cannot(path: str, error: OSError, hint: str = "") -> UsageError:
     """For a path that cannot be looked at."""
     shown = path if len(path) <= 200 else f"{path[:200]}…"
-    return UsageError(f"{output.printable(shown)}: {(error.strerror or 'unusable').lower()}{hint}")
+    return UsageError(f"{shown}: {(error.strerror or 'unusable').lower()}{hint}")
 
 
 def set_logging(level: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
@@ -17,20 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from embedcode.errors import UsageError
+from embedcode.printable import UNSAFE, printable
 
 if TYPE_CHECKING:
     from embedcode.types import Chunk, Hit
 
 BACKGROUND = "embedding the rest in the background: `embedcode status` shows it, `embedcode index --stop` ends it"
-
-# C0 and C1 controls but tab, and the bidirectional controls, which make code read as what it is not.
-_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def printable(text: str) -> str:
-    """One line that cannot drive a terminal: controls as \\n, \\x1b or \\u202e, undecodable bytes as \\udcff."""
-    text = _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text)
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -62,7 +53,7 @@ def put_json(value: Any) -> None:
     So does a lone surrogate, since put() writes it as \\udcff.
     """
     line = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    put(_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line))
+    put(UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", line))
 
 
 @contextmanager

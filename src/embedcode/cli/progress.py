@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from embedcode.cli import output
+from embedcode.printable import printable
 
 if TYPE_CHECKING:
     from embedcode.index.report import Step
@@ -41,7 +42,7 @@ class ProgressLine:
         if self._live and now - self._drawn >= REDRAW_SECONDS:
             self._drawn = now
             width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write(CLEAR_LINE + output.printable(text)[:width])
+            sys.stderr.write(CLEAR_LINE + printable(text)[:width])
             sys.stderr.flush()
 
     def wipe(self) -> None:

@@ -160,6 +160,6 @@ def _add_key(path: Path | None, name: str, scopes: list[str], quota: int, indexe
         raise UsageError("a key is kept in a file: give --api-keys FILE")
     for scope in scopes:
         if scope not in keys.SCOPES:
-            raise UsageError(f"scope {output.printable(scope)} is none of {', '.join(keys.SCOPES)}")
+            raise UsageError(f"scope {scope} is none of {', '.join(keys.SCOPES)}")
     output.put(keys.add(path, name, tuple(scopes) or keys.SCOPES, quota, tuple(indexes)))
     output.note(f"{path} has its hash: this is the only time the key is shown")

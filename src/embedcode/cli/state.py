@@ -218,7 +218,7 @@ def clean(
     What else --all takes: clones that `eval` made, TensorRT's engines, and what was learned of models and servers; with
     --vectors also the vectors of `eval`.
     """
-    given = [*([output.printable(path)] if path is not None else []), *["--all"] * everything, *["--gone"] * gone]
+    given = [*([path] if path is not None else []), *["--all"] * everything, *["--gone"] * gone]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other; give one of them")
     if path == "":
@@ -237,7 +237,7 @@ def clean(
         output.put_json({"dry_run": dry_run, "bytes": total, "items": [one._asdict() for one in freed], **mistake})
     else:
         for one in freed:
-            of = f"  of {output.printable(one.root)}" if one.root else ""
+            of = f"  of {one.root}" if one.root else ""
             kept = f"  ({one.kept})" if one.kept else ""
             output.put(f"{output.megabytes(one.bytes):>12}  {one.what}{of}{kept}")
         output.put(f"{output.megabytes(total):>12}  {'would be freed' if dry_run else 'freed'}")
