@@ -7,6 +7,7 @@ answered from the first millisecond and `import embedcode.cli` costs nothing.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -23,6 +24,8 @@ WHOLE = {"models": (), "data": ("collect", "synthesize", "filter", "negatives")}
 def main() -> None:
     """The `embedcode` command. Never shows a traceback, unless EMBEDCODE_DEBUG=1."""
     arguments = sys.argv[1:] or ["--help"]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal that is not UTF-8 cannot show is spelled out there
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _run(arguments)
     except KeyboardInterrupt:
