@@ -108,6 +108,12 @@ def test_a_relative_cache_folder_is_ignored(monkeypatch: pytest.MonkeyPatch) -> 
         ('home = "a\\u0000b"', ["home", "folder"]),
         ('home = "~nobody-of-this-name/x"', ["home", "folder"]),
         ("threads = ", ["not valid TOML"]),
+        ("ignore = " + "[" * 5000, ["not valid TOML"]),
+        ("max_file_bytes = " + "9" * 5000, ["not valid TOML"]),
+        ("max_file_bytes = 0x" + "f" * 5000, ["max_file_bytes = 'int too large to show'"]),
+        ("ignore = [0x" + "f" * 5000 + "]", ["ignore", "list of gitignore patterns"]),
+        ("background = 0x" + "f" * 5000, ["background", "true or false"]),
+        (".".join("a" * 1500) + " = 1", ["'a'"]),
     ],
 )
 def test_a_wrong_setting_names_file_key_and_value(tmp_path: Path, text: str, named: list[str]) -> None:
@@ -119,7 +125,10 @@ def test_a_wrong_setting_names_file_key_and_value(tmp_path: Path, text: str, nam
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ['home = "/elsewhere"', "background = true", 'model = "https://example.org/v1"'])
+@pytest.mark.parametrize(
+    "text",
+    ['home = "/elsewhere"', "background = true", 'model = "https://example.org/v1"', "threads = 0x" + "f" * 5000],
+)
 def test_a_repository_cannot_redirect_code_or_files(tmp_path: Path, text: str) -> None:
     root = repository_file(tmp_path, text)
     with pytest.raises(UsageError, match="may not be set by a repository"):

@@ -112,7 +112,7 @@ def _given(flags: Mapping[str, Any], root: Path | None) -> Iterator[tuple[str, s
         for where, name, raw in _file(path):
             if name not in REPOSITORY_SETTINGS:
                 raise UsageError(
-                    f"{path}: {name} = {raw!r} may not be set by a repository; "
+                    f"{path}: {name} = {_shown(raw)!r} may not be set by a repository; "
                     f"set it in your own config.toml or as EMBEDCODE_{name.upper()}"
                 )
             yield where, name, raw
@@ -139,7 +139,7 @@ def _file(path: Path) -> Iterator[tuple[str, str, Any]]:
 
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of numbers and nesting beyond Python's limits, too
         raise UsageError(f"{path} is not valid TOML: {error}") from None
     for name, raw in table.items():
         _known(name, str(path), raw)
@@ -174,7 +174,10 @@ def _default_home() -> Path:
 
 
 def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    try:
+        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    except (ValueError, RecursionError):  # 0xf... of more digits than Python writes out, or a.a.a... without end
+        return f"{type(value).__name__} too large to show"
 
 
 def _text(raw: Any, place: str) -> str:
@@ -225,7 +228,7 @@ def _one_of(raw: Any, place: str, choices: tuple[str, ...]) -> str:
 
 
 def _switch(raw: Any, place: str) -> bool:
-    value = {"1": True, "true": True, "0": False, "false": False}.get(str(raw).lower())
+    value = {"1": True, "true": True, "0": False, "false": False}.get(_shown(raw).lower())
     if value is None:
         raise UsageError(f"{place} must be true or false")
     return value
