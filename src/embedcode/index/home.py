@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,13 @@ from embedcode.index import locks
 from embedcode.index.locks import Lock
 from embedcode.store.faults import explained
 from embedcode.types import digest
+
+_NAMED = re.compile("-[0-9a-f]{12}$")
+"""Which home_of() gives a folder."""
+_HELD = ("index.sqlite", "root", "updated", "background.log", "lexical", "dense")
+"""One of which is in it, or a lock, also where not all could be deleted."""
+_CACHED = re.compile(r"[0-9a-f]{32}\.(sqlite(-wal|-shm)?|damaged|lock)")
+"""The files of `store/cache.py`."""
 
 
 class Freed(NamedTuple):
@@ -33,7 +41,8 @@ def clean(path: Path | None, vectors: bool, dry_run: bool, gone: bool = False) -
     cache. With `gone` and no path: the indexes alone of roots that are no longer there."""
     settings = configuration.load()
     if path is None:
-        folders = sorted(settings.indexes.iterdir()) if settings.indexes.is_dir() else []
+        found = sorted(settings.indexes.iterdir()) if settings.indexes.is_dir() else []
+        folders = [folder for folder in found if _is_index(folder)]
     else:
         place = path.resolve()
         # The index of a repository that was itself deleted is known by the path it had.
@@ -48,20 +57,35 @@ def clean(path: Path | None, vectors: bool, dry_run: bool, gone: bool = False) -
     elif path is None:
         kept = configuration.DERIVED + (configuration.DERIVED_VECTORS if vectors else ())
         folders += [place for pattern in kept for place in sorted(settings.home.glob(pattern))]
+    going = {folder: [folder] for folder in folders}
     if vectors and settings.vectors.is_dir():
-        folders.append(settings.vectors)
+        cached = sorted(place for place in settings.vectors.iterdir() if _CACHED.fullmatch(place.name))
+        going |= {settings.vectors: cached} if cached else {}
     freed = []
-    for folder in folders:
-        before, why = size(folder), ""
+    for folder, places in going.items():
+        before, why = sum(map(size, places)), ""
         root = noted_root(folder) if folder.parent == settings.indexes else ""
         if not dry_run:
             if folder.parent == settings.indexes:
                 with suppress(StoreError):  # nobody may look who is at it: then it is hardly ours to delete, either
                     locks.stop_background(Lock(folder, "background"))
-            why = _delete(folder)
-            before -= size(folder)
+            why = next(filter(None, [_delete(place) for place in places]), "")
+            before -= sum(map(size, places))
+            if folder == settings.vectors:
+                with suppress(OSError):  # others have put something there
+                    folder.rmdir()
         freed.append(Freed(str(folder), before, root, why))
     return freed
+
+
+def _is_index(folder: Path) -> bool:
+    """Whether it is a folder of ours: in the home that was chosen there may be others."""
+    if not _NAMED.search(folder.name):
+        return False
+    try:
+        return any(place.name in _HELD or place.suffix == ".lock" for place in folder.iterdir())
+    except OSError as error:
+        return isinstance(error, PermissionError)  # which then keeps it from being deleted, and that is said
 
 
 def _delete(place: Path) -> str:
