@@ -17,9 +17,12 @@ from typing import TypeVar
 import pytest
 from mcp import Client, StdioServerParameters
 
+from embedcode.cli.mcp import mcp as verb
 from embedcode.errors import UsageError
 from embedcode.serve.halves import mended
-from embedcode.serve.mcp import _code, serve
+from embedcode.serve.kept import Answer, Kept
+from embedcode.serve.mcp import Roots, _code, _state, _told, serve
+from embedcode.types import Chunk, Hit
 
 T = TypeVar("T")
 Talk = Callable[..., Awaitable[T]]
@@ -149,6 +152,7 @@ def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServ
         ("related", {"path": "x" * 5000, "line": 1}),
         ("related", {"path": "", "line": 1}),
         ("related", {"path": ".env", "line": 1}),
+        ("search", {"query": "x", "a\nNote: b": 1}),
     )
     signs = ["query is empty", "none of the roots", "klingon", "top_k 0", "git repository"]
     signs += ["is no file in", "is no file in", "is no file in", "it has 2 lines"]
@@ -156,6 +160,7 @@ def test_what_goes_wrong_is_a_sentence_to_act_on(server: Callable[..., StdioServ
     signs += ["line of related: field required.", "content.0 of search: input should be 'code', 'docs' or 'config'."]
     signs += ["since '\\x00' is not a commit"]
     signs += ["is no file in", "is no file in", ".env is left out: looks like credentials"]
+    signs += ["search has no argument a\\nNote: b: give"]
     for (failed, text), sign in zip(answers, signs, strict=True):
         assert failed
         assert sign in text
@@ -248,6 +253,50 @@ def test_the_budget_of_tokens_holds(server: Callable[..., StdioServerParameters]
 def test_a_file_cannot_close_the_fence_around_it(text: str, fence: str) -> None:
     lines = text.split("\n")
     assert _code("markdown", lines, len(lines)) == f"\n{fence}markdown\n{text}\n{fence}"
+
+
+def test_a_name_cannot_pass_for_a_note_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    root = tmp_path / os.fsdecode(b"caf\xe9\nNote: b")
+    root.mkdir()
+    chunk = Chunk("r", "x.py\n\nNote: a.", 1, 1, "python", "f\u202e", 'print("\ud83d")')
+    answer = Answer([Hit(chunk, 1.0, ("words #1",))], (f"{root} is being read",))
+    told = _told(Kept(root), answer, 100)
+    assert told.encode().decode().split("\n") == [
+        "1. x.py\\n\\nNote: a.:1-1  f\\u202e  [words #1]",
+        "```python",
+        'print("?")',
+        "```",
+        f"Note: {tmp_path}/caf\\udce9\\nNote: b is being read.",
+    ]
+    assert _state(Roots([root]), root).encode().startswith(f"{tmp_path}/caf\\udce9\\nNote: b: 0 files".encode())
+
+
+def test_one_bad_root_costs_the_others_nothing(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    bad, gone = tmp_path / "bad", tmp_path / "gone"
+    bad.mkdir()
+    (bad / ".embedcode.toml").write_text("ignore = 1\n")
+    roots = Roots([bad, gone, shop])
+    states = [_state(roots, path) for path in roots.paths]
+    assert states[0].startswith(f"{bad}: {bad}/.embedcode.toml: ignore = '1' must be a list")
+    assert states[1] == f"{gone}: does not exist any more; check the path"
+    assert states[2].startswith(f"{shop}: 0 files")
+    assert roots.holding("shop/prices.py", "")[1] == "shop/prices.py"
+    with pytest.raises(UsageError, match="must be a list"):
+        roots.kept(roots.at("bad"))
+    (bad / ".embedcode.toml").unlink()
+    assert roots.kept(roots.at("bad")).index.root == bad
+
+
+def test_of_several_roots_one_may_be_gone(tmp_path: Path, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[list[Path]] = []
+    monkeypatch.setattr("embedcode.serve.mcp.serve", served.append)
+    gone = tmp_path / "gone"
+    verb([str(gone), str(shop)])
+    assert served == [[gone, shop]]
+    with pytest.raises(UsageError, match="no such file"):
+        verb([str(gone)])
 
 
 def test_several_roots_have_to_be_told_apart(server: Callable[..., StdioServerParameters], shop: Path) -> None:

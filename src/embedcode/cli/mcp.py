@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from embedcode.cli import output
 from embedcode.cli.opening import check
+from embedcode.errors import UsageError
 
 
 def mcp(
@@ -25,7 +27,12 @@ def mcp(
     # Claude Code names the project so, and may start a server elsewhere; the other assistants start it there, or say.
     paths = roots or [os.environ.get("CLAUDE_PROJECT_DIR") or "."]
     for path in paths:
-        check(path)
+        try:
+            check(path)
+        except UsageError as error:  # as of a worktree that was removed: it costs the others nothing
+            if not path or len(paths) == 1:
+                raise
+            output.note(str(error))
     from embedcode.serve.mcp import serve
 
     serve([Path(path) for path in paths])

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from inspect import cleandoc
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 from embedcode import __version__
 from embedcode.errors import EmbedcodeError, ModelError, UsageError, extra
-from embedcode.files import is_folder
+from embedcode.files import is_file, is_folder
+from embedcode.index.report import Status
+from embedcode.printable import printable
 from embedcode.serve.halves import mend_stdin
 from embedcode.serve.kept import Answer, Kept, Task
 from embedcode.types import Content, Filter, Hit, Query, Role, Tokens, Truncate
@@ -36,19 +38,33 @@ INSTRUCTIONS = (
 
 
 class Roots:
-    """The repositories that may be asked about."""
+    """The repositories that may be asked about. Each is opened when it is first asked: what is wrong with one, such as
+    its settings, costs the others nothing, and is over once it is mended."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.kept = {path.resolve(): Kept(path) for path in paths}
+        self.paths = list(dict.fromkeys(path.resolve() for path in paths))
+        self._kept: dict[Path, Kept] = {}
+        self._opening = Lock()
 
-    def at(self, root: str) -> Kept:
+    def kept(self, path: Path) -> Kept:
+        """Of one of `paths`; UsageError where it cannot be opened."""
+        with self._opening:
+            if path not in self._kept:
+                self._kept[path] = Kept(path)
+            return self._kept[path]
+
+    def warm(self, path: Path) -> None:
+        with suppress(EmbedcodeError):
+            self.kept(path).warm()
+
+    def at(self, root: str) -> Path:
         """The one that was named: its path, or the name of its folder; UsageError where that is none or several."""
         if not root:
-            if len(self.kept) == 1:
-                return next(iter(self.kept.values()))
+            if len(self.paths) == 1:
+                return self.paths[0]
             raise UsageError(f"there are several roots: give `root`, one of {self._names()}.")
         named = Path(root)  # without the slash at its end
-        found = [kept for path, kept in self.kept.items() if named == path or str(named) == path.name]
+        found = [path for path in self.paths if named == path or str(named) == path.name]
         if len(found) != 1:
             what = "the name of several" if found else "none of the"
             raise UsageError(f"{root!r} is {what} roots of this server: give one of {self._names()}.")
@@ -57,10 +73,12 @@ class Roots:
     def holding(self, path: str, root: str) -> tuple[Kept, str]:
         """The root that holds a file, and the file's path in the repository."""
         place = Path(path)
-        choices = [(p, k) for p, k in self.kept.items() if not root or k is self.at(root)]
+        tops = [self.at(root)] if root else self.paths
         found: dict[Path, tuple[Path, Kept]] = {}
-        for top, kept in sorted(choices, key=lambda choice: len(choice[0].parts)):  # the innermost comes last
-            with suppress(OSError):  # a name too long for any file
+        for top in sorted(tops, key=lambda top: len(top.parts)):  # the innermost comes last
+            # A name too long for any file; and of several roots one may be unusable.
+            with suppress(OSError, *[EmbedcodeError] * (len(tops) > 1)):
+                kept = self.kept(top)
                 file = Path(os.path.normpath(place if place.is_absolute() else top / place))
                 if not file.exists() and not place.is_absolute():
                     file = Path(os.path.normpath(kept.index.root / place))  # as hits name it
@@ -74,7 +92,7 @@ class Roots:
         return kept, relative.as_posix()
 
     def _names(self) -> str:
-        return ", ".join(map(str, self.kept))
+        return ", ".join(map(str, self.paths))
 
 
 def serve(paths: Sequence[Path]) -> None:
@@ -85,8 +103,8 @@ def serve(paths: Sequence[Path]) -> None:
         from mcp.types import ToolAnnotations
         from pydantic import ValidationError
     roots = Roots(paths)
-    for kept in roots.kept.values():
-        Thread(target=kept.warm, daemon=True).start()
+    for path in roots.paths:
+        Thread(target=roots.warm, args=[path], daemon=True).start()
 
     class Server(MCPServer[Any]):
         """Says in a sentence that can be acted on what is wrong with a call: the SDK passes over an argument that it
@@ -106,7 +124,8 @@ def serve(paths: Sequence[Path]) -> None:
             takes = {tool.name: tool.input_schema["properties"] for tool in await self.list_tools()}.get(name)
             if takes is not None:
                 if unknown := arguments.keys() - takes:
-                    raise ToolError(f"{name} has no argument {', '.join(sorted(unknown))}: give {', '.join(takes)}.")
+                    said = f"{name} has no argument {', '.join(sorted(unknown))}: give {', '.join(takes)}."
+                    raise ToolError(printable(said))
                 given = {key: value for key, value in arguments.items() if value is not None}
                 arguments = {key: _listed(value, takes[key]) for key, value in given.items()}
             try:
@@ -119,7 +138,7 @@ def serve(paths: Sequence[Path]) -> None:
                     said = str(error.__cause__)
                 else:
                     raise
-                raise ToolError(said) from None
+                raise ToolError(printable(said)) from None
 
     # Without these a client has to take a tool for one that deletes things, and asks before each call.
     looks = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -144,7 +163,7 @@ def serve(paths: Sequence[Path]) -> None:
         the one that is searched. since: only files changed since this git revision. top_k: how many hits, at most 100.
         max_tokens: of code in the answer, at most 50000. root: which repository, where the server has several.
         """
-        kept = roots.at(root)
+        kept = roots.kept(roots.at(root))
         where = Filter(tuple(paths), tuple(languages), tuple(repos), tuple(content))
         answer = kept.search(Query(query, code, where, _between(top_k, "top_k", MOST_HITS)), since)
         return _told(kept, answer, _between(max_tokens, "max_tokens", MOST_TOKENS))
@@ -160,8 +179,7 @@ def serve(paths: Sequence[Path]) -> None:
 
     def status(root: str = "") -> str:
         """Say which repositories can be searched, and how far their indexes are."""
-        chosen = [roots.at(root)] if root else list(roots.kept.values())
-        return "\n".join(map(_state, chosen))
+        return "\n".join(_state(roots, path) for path in ([roots.at(root)] if root else roots.paths))
 
     for function in (search, related, status):
         about = cleandoc(function.__doc__ or "")
@@ -190,10 +208,17 @@ def _between(value: int, name: str, most: int) -> int:
     return value
 
 
-def _state(kept: Kept) -> str:
-    found = kept.status()
-    if not is_folder(found.root):
-        return f"{found.root}: does not exist any more; check the path"
+def _state(roots: Roots, path: Path) -> str:
+    """One line, whatever is wrong with the root."""
+    if not (is_folder(path) or is_file(path)):
+        return printable(f"{path}: does not exist any more; check the path")
+    try:
+        return printable(_described(roots.kept(path).status()))
+    except EmbedcodeError as error:
+        return printable(f"{path}: {error}")
+
+
+def _described(found: Status) -> str:
     rest = ""
     if found.running:
         rest = f", process {found.running.pid} is making vectors"
@@ -222,13 +247,15 @@ def _told(kept: Kept, answer: Answer, budget: int) -> str:
         shown = len(lines) if whole <= budget else len(lines) * budget // whole
         budget = max(0, budget - whole)
         parts.append(f"{rank}. {_place(hit)}{_code(hit.chunk.language, lines, shown)}")
-    return "\n".join([*parts, *(f"Note: {note}." for note in answer.notes)])
+    told = "\n".join([*parts, *(printable(f"Note: {note}.") for note in answer.notes)])
+    return told.encode("utf-8", "replace").decode()  # a notebook may spell half a surrogate pair, which has no UTF-8
 
 
 def _place(hit: Hit) -> str:
+    """One line, or a file's name could end it and go on in words that look like ours."""
     chunk = hit.chunk
     symbol = f"  {chunk.symbol}" if chunk.symbol else ""
-    return f"{chunk.path}:{chunk.start_line}-{chunk.end_line}{symbol}  [{', '.join(hit.why)}]"
+    return printable(f"{chunk.path}:{chunk.start_line}-{chunk.end_line}{symbol}  [{', '.join(hit.why)}]")
 
 
 def _code(language: str, lines: Sequence[str], shown: int) -> str:
