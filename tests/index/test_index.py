@@ -504,6 +504,18 @@ def test_status_of_a_folder_names_what_is_in_it_or_around_it(shop: Path, opened:
     assert set(opened(shop / "web" / "out").status().skipped) == {"web/out/"}
 
 
+def test_repositories_beside_the_folder_are_not_named(shop: Path, opened: Open, git: Git) -> None:
+    for place in (".", "tools"):
+        git(shop / place, "init", "-q")
+    with opened(shop) as index:
+        index.update(vectors=False)
+        assert set(index.status().repos) == {"shop", "tools"}
+    inside = opened(shop / "web")
+    assert inside.status().repos == {"shop": 1}
+    with pytest.raises(UsageError, match=r"there is no repository tools in .*: give one of shop\."):
+        inside.search(Query("session", mode=Mode.LEXICAL, where=Filter(repos=("tools",))))
+
+
 def test_a_folder_that_goes_while_it_is_measured(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     index = opened(shop)
     index.update()

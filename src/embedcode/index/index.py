@@ -363,7 +363,7 @@ class Index:
             skipped=told(json.loads(meta.manifest.get("skipped", "{}"))),
             running=self._lock("background").holder(),
             content=Counter(file.content for file in files),
-            repos=Counter(file.repo for file in files),
+            repos=Counter(file.repo for file in files if scope.holds(file.path)),
             failed=told(unparsed | unembedded),
             trouble=self.trouble() if self.missing else "",
         )

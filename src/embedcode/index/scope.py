@@ -63,7 +63,7 @@ class Scope:
         """What read() gives, within the folder. UsageError for a repository that there is not, too."""
         where = self.read(where, folder)
         if where.repos:
-            known = {file.repo for file in self.files().values()}
+            known = {file.repo for file in self.files().values() if self.holds(file.path)}
             if known and (unknown := set(where.repos) - known):
                 raise UsageError(
                     f"there is no repository {' or '.join(sorted(unknown))} in the index of {self.root}: "
