@@ -646,6 +646,22 @@ def test_an_answer_in_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "gives no answer in time" in failure(load(serve(delay=1.0).url))
 
 
+def test_who_took_long_to_give_no_answer_is_left_alone_for_a_while(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search asked up to three times in a row, of which each may take 10 seconds to connect, or 120."""
+    for name, seconds in (("ANSWER_SECONDS", 0.2), ("QUICK", 0.1), ("REST", 0.5)):
+        monkeypatch.setattr(endpoint, name, seconds)
+    server = serve(delay=1.0)
+    encoder = load(server.url)
+    first, count = failure(encoder), len(server.asked)
+    server.delay = 0.0
+    assert failure(encoder) == first
+    assert len(server.asked) == count
+    time.sleep(0.5)
+    assert encoder.encode(["x"], Role.QUERY).shape == (1, 64)
+
+
 @pytest.mark.parametrize(
     ("reply", "part"),
     [

@@ -235,6 +235,8 @@ def test_what_keeps_vectors_from_being_made_is_said_and_not_tried_at_each_answer
     assert noted == ([("index", "the disk is full: make room.")] if own else [])  # else its own log has it
     monkeypatch.setattr(kept, "AGAIN_SECONDS", 0.0)
     asked.search(query)
+    assert asked._making is not None
+    asked._making.join()
     assert len(attempts) == 2
     asked.index.close()
 
@@ -337,3 +339,87 @@ def test_a_reading_that_is_just_beginning_is_waited_for(repository: Path, monkey
     time.sleep(0.1)
     asked.finish()
     asking.join()
+
+
+def test_a_model_that_takes_longer_than_an_answer_leaves_the_words_and_its_vector_is_kept(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question was told to ask again in a few seconds, for ever, and paid for its vector anew."""
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    asked = Kept(repository)
+    asked.index.update()
+    go_on, begun, vector = threading.Event(), [], asked.index.vector
+
+    def slow(*arguments: Any) -> Any:
+        begun.append(1)
+        go_on.wait(30)
+        return vector(*arguments)
+
+    monkeypatch.setattr(asked.index, "vector", slow)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(kept, "WORDS_SECONDS", 19.9)
+        for _ in range(2):
+            answer = asked.search(Query("refresh tokens"))
+            assert (answer.ready, answer.hits[0].chunk.path) == (True, "tokens.py")
+            assert answer.notes[0].startswith("this answer is by words alone") and "ask again soon" in answer.notes[0]
+    go_on.set()
+    answer = asked.search(Query("refresh tokens"))
+    assert answer.notes == () and any(why.startswith("vector") for why in answer.hits[0].why)
+    assert len(begun) == 1
+    asked.index.close()
+
+
+def test_vectors_that_are_waited_for_are_no_more_than_there_may_be(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "WORDS_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "MOST_VECTORS", 2)
+    asked, go_on = Kept(repository), threading.Event()
+    asked.index.update()
+    monkeypatch.setattr(asked.index, "vector", lambda *_: go_on.wait(30))
+    before = threading.active_count()
+    assert all(asked.search(Query(f"tokens {number}"), update=False).hits for number in range(5))
+    assert threading.active_count() <= before + 2
+    go_on.set()
+    asked.index.close()
+
+
+def test_a_disk_that_is_full_takes_no_finished_index_away(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    asked = Kept(repository)
+    query = Query("refresh tokens")
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreError("no space left: free some.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asked.index, "update", full)
+        with pytest.raises(StoreError, match="no space left"):  # nothing was ever read
+            asked.search(query)
+    asked.index.update()
+    monkeypatch.setattr(asked.index, "update", full)
+    monkeypatch.setattr(asked.index, "embed", full)
+    answer = asked.search(query)
+    assert answer.hits[0].chunk.path == "tokens.py"
+    assert answer.notes == (
+        "no vectors are made (no space left: free some)",
+        f"no space left: free some; {kept.SO_FAR}",
+    )
+    asked.index.close()
+
+
+def test_no_answer_waits_for_the_process_that_makes_the_rest(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+    asked, go_on = Kept(repository), threading.Event()
+    asked.index.update(vectors=False)
+    monkeypatch.setattr(asked.index, "start_background", lambda: go_on.wait(30))
+    start = time.monotonic()
+    answer = asked.search(Query("refresh tokens", mode=Mode.LEXICAL))
+    assert time.monotonic() - start < 10
+    go_on.set()
+    assert answer.notes == ("0 % of the index has vectors so far, the rest is being made in the background",)
+    asked.index.close()

@@ -34,6 +34,9 @@ PATIENCE = 60.0
 """Seconds in which an overloaded server is asked again: rate limits are counted by the minute."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
 """Seconds before asking again, doubled each time, where the server names none (Retry-After)."""
+QUICK, REST = 1.0, 30.0
+"""A request without an answer that took more than so many seconds is followed by none for so many: who waits for each
+of several, as before an answer to a search, would wait for nothing."""
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 120.0
 """What NIM gives a request by itself."""
@@ -106,23 +109,28 @@ class Endpoint:
         self._kept: dict[int, deque[http.client.HTTPConnection]] = {os.getpid(): deque()}
         self._answers: bool | None = None
         """Whether it did when it was last asked; None before."""
+        self._rest: tuple[float, ModelError] | None = None
+        """Until when it is not asked, and why."""
         weakref.finalize(self, _close, self._kept)
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None, call: Call | None = None) -> Answer:
         """The answer to a GET, or to a POST of `body`.
 
         Overload (RETRIED) is waited for within PATIENCE, a lost connection too if the server has answered before; a
-        server that was waited for in vain is then asked once only, until it answers. ModelError where no answer comes.
-        What another status means, or any of one input, is the caller's; a redirect is not followed, since it would take
-        the texts along.
+        server that was waited for in vain is then asked once only, until it answers, and one that took long to give no
+        answer at all not before REST is over. ModelError where none comes. What another status means, or any of one
+        input, is the caller's; a redirect is not followed, since it would take the texts along.
         """
         call = call or Call()
+        if (rest := self._rest) is not None and time.monotonic() < rest[0]:
+            raise ModelError(str(rest[1]))
         # Code may hold lone surrogates, which are no UTF-8.
         data = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         until = time.monotonic() + (0.0 if self._answers is False else PATIENCE)
         pause = FIRST_PAUSE
         while True:
             told: float | None = None
+            begun, silent = time.monotonic(), False
             try:
                 status, headers, raw = self._exchange(path, data, call)
             except (OSError, http.client.HTTPException) as error:
@@ -130,10 +138,11 @@ class Endpoint:
                     raise ModelError(f"the request to {self.address.url} was interrupted.") from None
                 problem = self._unreachable(error)
                 worthwhile = self._answers is True and isinstance(error, ConnectionError | http.client.HTTPException)
+                silent = time.monotonic() > begun + QUICK
             else:
                 answer = self._answer(status, headers, raw)
                 if status not in RETRIED or answer.of_an_input:
-                    self._answers = True
+                    self._answers, self._rest = True, None
                     return answer
                 told = _retry_after(headers.get("Retry-After"))
                 problem = self._overloaded(answer, told)
@@ -142,6 +151,8 @@ class Endpoint:
             pause = min(2 * pause, LONGEST_PAUSE)
             if not worthwhile or time.monotonic() + wait > until:
                 self._answers = False
+                if silent:
+                    self._rest = time.monotonic() + REST, problem
                 raise problem
             call.pause(wait)
             if call.ended:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from embedcode.index.walk import Source
     from embedcode.store.cache import VectorCache
     from embedcode.store.sqlite import SqliteStore
+    from embedcode.types import Floats
 
 MAX_QUERY = 1_000_000
 """Characters; a pasted issue with its logs is a tenth of it."""
@@ -187,12 +188,19 @@ class Index:
         self._maintain(MAINTAIN_COMMITS)
         return done.encoded + done.cached
 
-    def embed_best(self, query: Query | None = None, seconds: float = EMBED_SECONDS, others: bool = True) -> None:
+    def embed_best(
+        self,
+        query: Query | None = None,
+        seconds: float = EMBED_SECONDS,
+        others: bool = True,
+        told: Callable[[str], None] = _log.warning,
+    ) -> None:
         """Embed what `query` needs most: its best candidates by words that lack a vector, then any if those are few.
 
         At most CANDIDATES, for at most `seconds`. With `others` any fill up the number: where nobody makes the rest,
         each search is to get further, whatever it asks for.
-        Where the model cannot be used nothing is made: search() then answers by words and says so, or fails itself.
+        Where the model cannot be used nothing is made: search() then answers by words and says so, or fails itself. Nor
+        where a vector cannot be kept, as on a full disk, which `told` is told, else the log.
         """
         best = self.lexical(query, CANDIDATES) if query else []
         held = set(self.store.vectors(best)[0])
@@ -200,13 +208,16 @@ class Index:
         if others or self.missing <= FEW:
             known = refused(self.store)
             chosen += (one.id for one in self.store.pending(CANDIDATES + len(known)) if one.key not in known)
-        with suppress(ModelError):
-            self.embed(seconds, list(dict.fromkeys(chosen))[:CANDIDATES])
+        try:
+            with suppress(ModelError):
+                self.embed(seconds, list(dict.fromkeys(chosen))[:CANDIDATES])
+        except StoreError as error:
+            told(f"no vectors are made ({str(error).rstrip('.')})")
 
-    def embed_few(self, seconds: float = EMBED_SECONDS) -> bool:
+    def embed_few(self, seconds: float = EMBED_SECONDS, told: Callable[[str], None] = _log.warning) -> bool:
         """Embed what lacks a vector if that is few, as after an edit; returns whether any chunk still lacks one."""
         if 0 < self.missing <= FEW:
-            self.embed_best(seconds=seconds)
+            self.embed_best(seconds=seconds, told=told)
         return self.missing > 0
 
     @property
@@ -215,31 +226,41 @@ class Index:
         meta = self.store.meta()
         return meta.chunks - meta.embedded - sum(one.chunks for one in refused(self.store).values())
 
-    def search(self, query: Query, told: Callable[[str], None] = _log.warning) -> list[Hit]:
+    def search(
+        self,
+        query: Query,
+        told: Callable[[str], None] = _log.warning,
+        vector: Callable[[Query, Callable[[str], None]], Floats] | None = None,
+    ) -> list[Hit]:
         """The best chunks for a query, best first. UsageError for an empty or an absurdly long one, and where nothing
         was ever indexed: no hits would say that there is no such code.
 
         A hybrid query is answered by words where the model cannot be used, and a long one has the vector of its
-        beginning; `told` is then told so, else the log.
+        beginning; `told` is then told so, else the log. `vector` is asked in place of vector(), as by who cannot wait.
         """
         from embedcode.search.search import Signals, search
 
         text = _checked(query)
         if not self.exists and "store" not in self.__dict__:  # of one that is open the store says that it was deleted
             raise UsageError(f"{self.root} has no index yet: call update() first.")
-        vector = None
+        made = None
         if query.mode is not Mode.LEXICAL:
             try:
-                self._check_build()
-                if len(text) > self.encoder.max_tokens:
-                    self._remark_cut(text, told)
-                vector = self.encoder.encode([text], Role.QUERY, truncate=Truncate.END)[0]
+                made = (vector or self.vector)(query, told)
             except (EncodeError, ModelError) as error:
                 if query.mode is Mode.DENSE:
                     raise
                 told(f"{WORDS_ALONE}, since the model cannot be used: {error}")
-        signals = Signals("" if query.mode is Mode.DENSE else text, vector, query.text)
+        signals = Signals("" if query.mode is Mode.DENSE else text, made, query.text)
         return search(self.store, signals, query.top_k, self._scope.limited(query.where))
+
+    def vector(self, query: Query, told: Callable[[str], None] = _log.warning) -> Floats:
+        """Of a query; EncodeError or ModelError where there is none. As long as the model takes."""
+        text = _checked(query)
+        self._check_build()
+        if len(text) > self.encoder.max_tokens:
+            self._remark_cut(text, told)
+        return self.encoder.encode([text], Role.QUERY, truncate=Truncate.END)[0]
 
     def _remark_cut(self, text: str, told: Callable[[str], None]) -> None:
         (entry,) = self.encoder.tokenize([text], Role.QUERY, truncate=Truncate.END)
@@ -333,12 +354,17 @@ class Index:
         """Whether anything was ever indexed here."""
         return holds_index(self.home)
 
+    @property
+    def updated(self) -> float:
+        """When it was last brought up to date, as Unix time; 0 before."""
+        updated = self.home / "updated"
+        return updated.stat().st_mtime if updated.exists() else 0.0
+
     def status(self) -> Status:
         """Of the whole index; but only paths in the folder that was opened, or around it, are named."""
         if not self.exists:
             return Status(self.root, self.home, "", self.encoder.space, 0, 0, 0, 0.0, 0, {}, {}, None)
         meta = self.store.meta()
-        updated = self.home / "updated"
         files = self.store.files().values()
 
         scope = self._scope
@@ -357,7 +383,7 @@ class Index:
             files=meta.files,
             chunks=meta.chunks,
             embedded=meta.embedded,
-            updated=updated.stat().st_mtime if updated.exists() else 0.0,
+            updated=self.updated,
             bytes=size(self.home),
             languages=Counter(file.language for file in files),
             skipped=told(json.loads(meta.manifest.get("skipped", "{}"))),

@@ -111,7 +111,7 @@ def start_background(root: Path, lock: Lock, log: Path) -> bool:
     if lock.holder():
         return False
     environment = os.environ | {BACKGROUND: "1"}
-    with log.open("wb") as out:
+    with explained(log.parent), log.open("wb") as out:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "embedcode", "index", str(root), "--wait", "--yes"],
             stdin=subprocess.DEVNULL,

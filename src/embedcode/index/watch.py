@@ -99,7 +99,7 @@ def _refreshed(index: Index, changes: Changes, seen: int, progress: Progress | N
     """`seen` is the generation of the store that the last report was about."""
     start = time.monotonic()
     report = index.update(vectors=False, progress=progress, yes=yes, patience=PATIENCE)
-    lacking = index.embed_few()
+    lacking = index.embed_few(told=lambda _: None)  # the update below raises the same
     meta = index.store.meta()
     if report.changed or report.removed or meta.generation != seen:
         yield replace(report, embedded=meta.embedded, seconds=time.monotonic() - start)

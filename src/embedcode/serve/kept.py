@@ -15,10 +15,10 @@ from shlex import quote
 from threading import Lock, Semaphore, Thread
 from typing import Any, Generic, TypeVar
 
-from embedcode.errors import BusyError, EmbedcodeError, UsageError
+from embedcode.errors import BusyError, EmbedcodeError, ModelError, StoreError, UsageError
 from embedcode.index.index import Index
 from embedcode.index.report import Report, Status, Step
-from embedcode.types import Encoder, Filter, Hit, Mode, Query
+from embedcode.types import Encoder, Filter, Floats, Hit, Mode, Query
 
 READ_SECONDS = 0.8
 """How long an answer waits for what has changed to be read: enough for a repository that is indexed already."""
@@ -29,6 +29,10 @@ BATCH_SECONDS = 0.1
 ANSWER_SECONDS = 1.9
 """After so long an answer says that it has none yet. A coding assistant waits two seconds for a tool without noticing;
 while a large repository is read for the first time, what it is searched in takes a few seconds to catch up."""
+WORDS_SECONDS = 0.4
+"""Of which so much is left for an answer by words, where the model has made no vector of the query until then."""
+MOST_VECTORS = 32
+"""Of queries that are kept for who asks again, those that are being made among them: each is a thread."""
 MOST_ANSWERS = 32
 """Answers that are being made at a time, those that nobody waits for any more among them: each is a thread."""
 AGAIN_SECONDS = 60.0
@@ -37,6 +41,7 @@ SO_FAR = "this answer is from what is in the index so far"
 NOTHING_READ = Step("read", 0, 0, 0, 0, 0.0)
 
 T = TypeVar("T")
+Told = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +68,15 @@ class Kept:
         self._given = encoder
         self._journal = note
         self._index = Index.open(path, encoder)
-        self._making: Task[Report] | None = None
+        self._making: Task[Any] | None = None
+        """All vectors that lack, or the start of the process that makes them."""
         self._tried = False
         self._failed = 0.0
         self._mutex = Lock()
         self._embedding = Lock()
         self._places = Semaphore(MOST_ANSWERS)
+        self._vectors: dict[tuple[Index, str], Task[tuple[Floats, list[str]]]] = {}
+        """Of queries, the last one last, with what is to be said of each."""
         self._reading: Task[Report] | None = None
         self._step = NOTHING_READ
 
@@ -87,27 +95,31 @@ class Kept:
 
         Without `update` nothing is read or embedded first: for a query that is still being typed.
         """
+        # What cannot be asked is said at once: the answer may take longer than anybody waits, and who is then told to
+        # ask again does so for ever.
+        self.index.check(query, since)
+        vector = self._vector(query) if query.mode is not Mode.LEXICAL else None
 
         def answer() -> Answer:
             changed = replace(query.where, only=self.index.since(since)) if since else query.where
             asked = replace(query, where=changed)
-            if update and query.mode is not Mode.LEXICAL:
-                self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others=self._forbidden))
             notes: list[str] = []
-            found = self._remarked(self._hits(asked, notes.append), changed)
+            if update and query.mode is not Mode.LEXICAL:
+                others = self._forbidden
+                self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others, notes.append))
+            found = self._remarked(self._hits(asked, notes.append, vector), changed)
             return replace(found, notes=(*found.notes, *notes))
 
-        # What cannot be asked is said at once: the answer may take longer than anybody waits, and who is then told to
-        # ask again does so for ever.
-        self.index.check(query, since)
         return self._answer(answer, update)
 
     def related(self, path: str, line: int, k: int, where: Filter | None = None) -> Answer:
         """Chunks most like the one at path:line, a path relative to the root."""
 
         def answer() -> Answer:
-            self._embed(lambda: self.index.embed_few(EMBED_SECONDS))
-            return self._remarked(self.index.related(path, line, k, where), where or Filter(), words=False)
+            notes: list[str] = []
+            self._embed(lambda: self.index.embed_few(EMBED_SECONDS, notes.append))
+            found = self._remarked(self.index.related(path, line, k, where), where or Filter(), words=False)
+            return replace(found, notes=(*found.notes, *notes))
 
         return self._answer(answer)
 
@@ -132,17 +144,62 @@ class Kept:
         """How far the reading of what has changed is, while there is any."""
         return self._step if self._reading is not None and self._reading.is_alive() else None
 
-    def _hits(self, query: Query, told: Callable[[str], None]) -> list[Hit]:
+    def _hits(self, query: Query, told: Told, vector: Callable[[Query, Told], Floats] | None = None) -> list[Hit]:
         """Of what was read so far, which may be nothing yet."""
         self.index.store.meta()  # makes the index where it is not there
-        return self.index.search(query, told)
+        return self.index.search(query, told, vector)
+
+    def _vector(self, query: Query) -> Callable[[Query, Told], Floats]:
+        """Begins to make it, beside all else; what is returned waits for it, as Index.search asks for it.
+
+        A model may take longer than an answer, and its server for ever: the answer is then one by words, and who asks
+        again has the vector that was made meanwhile.
+        """
+        # Without it there is no answer to a dense query, which _answer() says.
+        seconds = 2 * ANSWER_SECONDS if query.mode is Mode.DENSE else ANSWER_SECONDS - WORDS_SECONDS
+        until = time.monotonic() + seconds
+        task = self._encoding(query)
+
+        def waited(_: Query, told: Told) -> Floats:
+            if task is not None:
+                task.join(max(0.0, until - time.monotonic()))
+            if task is None or task.is_alive():
+                raise ModelError("no vector of the query came in time, ask again soon")
+            vector, remarks = task.outcome()
+            for remark in remarks:
+                told(remark)
+            return vector
+
+        return waited
+
+    def _encoding(self, query: Query) -> Task[tuple[Floats, list[str]]] | None:
+        """What makes a query's vector, or has made it; None where there is no room for one more."""
+        index = self.index
+        key = index, query.joined
+        with self._mutex:
+            task = self._vectors.pop(key, None)
+            if task is None or task.error is not None:
+                ended = [key for key, other in self._vectors.items() if not other.is_alive()]
+                if len(self._vectors) >= MOST_VECTORS:
+                    if not ended:
+                        return None
+                    del self._vectors[ended[0]]
+                remarks: list[str] = []
+                task = Task(lambda: (index.vector(query, remarks.append), remarks))
+                try:
+                    task.start()
+                except RuntimeError:  # no room for one more thread
+                    return None
+            self._vectors[key] = task
+            return task
 
     def _embed(self, work: Callable[[], object]) -> None:
         """Make a few vectors first, where that takes no more than a moment: they may come late, behind bulk work or
         those of another question, and each who asks again would wait in one thread more. Nothing where all are being
         made by this process: its batches come before these."""
         until = time.monotonic() + EMBED_SECONDS
-        if (self._making is not None and self._making.is_alive()) or not self._embedding.acquire(timeout=EMBED_SECONDS):
+        making = self._given is not None and self._making is not None and self._making.is_alive()
+        if making or not self._embedding.acquire(timeout=EMBED_SECONDS):
             return
 
         def made() -> None:
@@ -215,6 +272,10 @@ class Kept:
             reading.outcome()
         except BusyError as busy:
             return [*notes, f"{str(busy).partition(':')[0]}; {SO_FAR}"]
+        except StoreError as error:  # such as a full disk, which takes no finished index away
+            if not index.updated:
+                raise
+            return [*notes, f"{str(error).rstrip('.')}; {SO_FAR}"]
         return notes
 
     @property
@@ -248,12 +309,11 @@ class Kept:
         self._tried, self._failed = True, 0.0
         if self._forbidden:
             return f"the setting background is false, so `embedcode index --wait {quote(str(index.root))}` makes it"
-        if self._given is None:
-            index.start_background()
-            return self._trouble()
         with self._mutex:
             if self._making is None or not self._making.is_alive():
-                self._making = Task(lambda: self._update(index))
+                # That a process has begun is waited for, which may take longer than an answer.
+                own = self._given is not None
+                self._making = Task(lambda: self._update(index) if own else index.start_background())
                 self._making.start()
         return ""
 
@@ -273,9 +333,11 @@ class Kept:
 
     def _trouble(self) -> str:
         """What ended the last attempt to make the rest, if it failed and none is under way."""
-        if self._given is None:
-            return self.index.trouble()
-        return str(self._making.error or "") if self._making is not None and not self._making.is_alive() else ""
+        if self._making is None or self._making.is_alive():
+            return ""
+        if self._making.error is not None:
+            return str(self._making.error)
+        return self.index.trouble() if self._given is None else ""
 
 
 class Task(Thread, Generic[T]):
