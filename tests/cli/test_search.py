@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from embedcode import Index
+from embedcode.errors import StoreError
 from embedcode.index.locks import Lock
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -348,6 +351,36 @@ def test_without_an_index_or_with_wait_another_process_is_waited_for(
     assert json.loads(out)["hits"][0]["path"] == "shop/prices.py"
 
 
+def test_a_disk_that_is_full_takes_no_finished_index_away(
+    call: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("index", cwd=shop)
+    (shop / "new.py").write_text("def cheapest_price(prices):\n    return min(prices)\n")
+    call("search", "price", "--mode", "lexical", cwd=shop)  # which makes no vector
+    trouble = "no space left for the index: free some and run again"
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreError(trouble)
+
+    monkeypatch.setattr(Index, "embed", full)
+    found = answer(call("search", "cheapest price", "--no-update", "--json", cwd=shop))
+    assert found["hits"][0]["path"] == "new.py"
+    assert found["notes"][0] == f"no vectors are made ({trouble})"
+    assert len(found["notes"]) == 2  # the other says how much has vectors
+    monkeypatch.setattr(Index, "update", full)
+    found = answer(call("search", "cheapest price", "--json", cwd=shop))
+    assert found["hits"][0]["path"] == "new.py"
+    assert found["notes"][0] == f"{trouble}; this answer is from before"
+    failed = call("search", "cheapest price", "--wait", cwd=shop)
+    assert (failed.returncode, failed.stderr.decode()) == (2, f"embedcode: {trouble}\n")
+
+
+def test_code_without_end_is_not_read_to_it(call: Run, shop: Path) -> None:
+    done = call("search", "--code", "/dev/zero", cwd=shop)
+    sentence = "embedcode: --code /dev/zero has more than 4,000,000 bytes: give the telling part of it\n"
+    assert (done.returncode, done.stderr.decode()) == (2, sentence)
+
+
 def test_names_and_ignore_rules_cannot_drive_the_terminal(call: Run, shop: Path) -> None:
     """A stranger's rule with a title sequence, and a name that forges a line of ours."""
     rule = "\x1b]0;title\x07\u202e\x9b31m*.txt"
@@ -473,8 +506,11 @@ def test_clean_of_all_takes_what_can_be_made_again_and_nothing_of_the_user_s(cal
     home, name = tmp_path / "home", "0123456789abcdef"
     ours = {f"compiled/{name}/engine": b"xx", f"outputs/{name * 2}.lock": b"", "precision.json": b"{}"}
     ours |= {"clones/django__django.git/HEAD": b"x", f"golden/{name * 2}.npy": b"x", f"servers/{name * 2}.json": b"{}"}
-    vectors = {f"evaluate/{name * 2}/keys": b"xxx"}
+    ours |= {"indexes/shop-0123456789ab/update.lock": b"", "indexes/root-0123456789ab/lexical/x": b"x"}
+    vectors = {f"evaluate/{name * 2}/keys": b"xxx", f"vectors/{name * 2}.sqlite": b"xx"}
     theirs = {"clones/mine/HEAD": b"x", "evaluate/notes.md": b"x", "golden/mine.npy": b"x", "keys.json": b"{}"}
+    theirs |= {"indexes/2024/names.txt": b"x", "indexes/run-0123456789ab/log": b"x", "indexes/a.lock": b""}
+    theirs |= {"vectors/mine.npy": b"x", f"vectors/{name * 2}.npy": b"x"}
     for path, content in (ours | vectors | theirs).items():
         (home / path).parent.mkdir(parents=True, exist_ok=True)
         (home / path).write_bytes(content)
@@ -487,7 +523,7 @@ def test_clean_of_all_takes_what_can_be_made_again_and_nothing_of_the_user_s(cal
     assert left() == (ours | vectors | theirs).keys()
     assert answer(call("clean", "--all", "--json"))["bytes"] == size
     assert left() == (vectors | theirs).keys()
-    assert answer(call("clean", "--all", "--vectors", "--json"))["bytes"] == 3
+    assert answer(call("clean", "--all", "--vectors", "--json"))["bytes"] == 5
     assert left() == theirs.keys()
 
 
@@ -560,6 +596,22 @@ def test_two_phases_on_a_terminal_then_the_rest_in_the_background(
     assert code == 0
     assert "By words alone" not in shown
     assert shown.count("part7.py:") == 1
+
+
+def test_what_a_terminal_cannot_show_is_spelled_out(call: Run, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one that is not UTF-8 a search ended as our mistake, in the middle of its hits."""
+
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    (shop / "arrows.py").write_text("def follow_arrows(path):\n    return path  # first → last, é\n")
+    call("index", cwd=shop)
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal(raw := io.BytesIO(), encoding="latin-1"))
+    done = call("search", "follow arrows", "-k", "1", cwd=shop)
+    terminal.flush()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "# first \\u2192 last, é" in raw.getvalue().decode("latin-1")
 
 
 def test_a_pipe_gets_one_list_and_leaves_nothing_running(call: Run, large: Path) -> None:

@@ -18,9 +18,12 @@ from typing import IO, Any
 
 import pytest
 
-from embedcode import Index
+from embedcode import Hit, Index, Query
+from embedcode.cli import watch as watching
 from embedcode.index.build import bring_up_to_date
 from embedcode.index.locks import Lock
+from embedcode.index.report import Report
+from embedcode.types import Chunk
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 FILES = {
@@ -450,3 +453,17 @@ def test_what_a_person_mistypes_is_said_with_the_cure(
     assert done.returncode == 2
     assert sentence in done.stderr.decode()
     assert done.stderr.count(b"\n") == 1
+
+
+def test_what_keeps_an_answer_from_being_whole_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Words:
+        def search(self, query: Query, told: Callable[[str], None]) -> list[Hit]:
+            told("by words alone")
+            return []
+
+    report = Report(1, 1, 0, 1, 0, 0, 0, 0, 0.0, {}, {})
+    monkeypatch.setattr(watching, "_reports", lambda *_: [report])
+    shown = [Hit(Chunk("r", "a.py", 1, 1, "python", "", "x"), 1.0, ())]
+    answers: list[Any] = []
+    watching.keep_answering(Words(), False, True, shown, lambda: Query("x"), lambda *given: answers.append(given))  # type: ignore[arg-type]
+    assert answers == [(Query("x"), [], ["by words alone"])]

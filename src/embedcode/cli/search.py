@@ -17,7 +17,7 @@ from embedcode.cli import output
 from embedcode.cli.opening import opened
 from embedcode.cli.options import Threads
 from embedcode.cli.watch import keep_answering, keep_fresh, until_stopped
-from embedcode.errors import BusyError, UsageError
+from embedcode.errors import BusyError, StoreError, UsageError
 from embedcode.files import is_folder
 from embedcode.types import Content, Filter, Hit, Mode, Query
 
@@ -146,7 +146,7 @@ def search(
         _check_scope(index)
         hits = _answer(index, now(), form, remarks)
         if watch:
-            keep_answering(index, yes, as_json, hits, now, lambda query, hits: _put(index, form, hits, query))
+            keep_answering(index, yes, as_json, hits, now, lambda *answer: _put(index, form, *answer))
         elif not hits:
             raise typer.Exit(1)
 
@@ -181,10 +181,10 @@ def related(
         file = Path(name).absolute()
         index.scope = ""  # or only the file itself would be searched
         remarks = _bring_up_to_date(index, update=True, wait=False, yes=yes)
-        index.embed_few()
+        index.embed_few(told=remarks.append)
         resolved = file.parent.resolve() / file.name
         if not resolved.is_relative_to(index.root):
-            raise UsageError(f"{output.printable(name)} leads out of its repository; give the file it leads to")
+            raise UsageError(f"{name} leads out of its repository; give the file it leads to")
         relative = resolved.relative_to(index.root).as_posix()
         folder = ""
         with suppress(OSError):  # the current folder is gone
@@ -192,7 +192,7 @@ def related(
             if here != index.root and here.is_relative_to(index.root):
                 folder = here.relative_to(index.root).as_posix()
         hits = index.related(relative, line, top_k, where, folder)
-        _put(index, _Form(place, "", why, as_json), hits, Query(where=also_from(folder, where)), remarks)
+        _put(index, _Form(place, "", why, as_json), Query(where=also_from(folder, where)), hits, remarks)
         if not hits:
             raise typer.Exit(1)
 
@@ -201,15 +201,21 @@ def _file_and_line(place: str) -> tuple[str, int]:
     """Of FILE:LINE, or of FILE:FIRST-LAST, the way hits are printed: its first line."""
     found = re.fullmatch(r"(.+):([0-9]{1,9})(?:-([0-9]{1,9}))?", place, re.DOTALL)
     if found is None or int(found[2]) < 1 or int(found[3] or found[2]) < int(found[2]):
-        raise UsageError(f"{output.printable(place)} is not FILE:LINE; write it like src/app.py:42 or src/app.py:42-60")
+        raise UsageError(f"{place} is not FILE:LINE; write it like src/app.py:42 or src/app.py:42-60")
     return found[1], int(found[2])
 
 
 def _code(source: str) -> str:
+    from embedcode.index.index import MAX_QUERY
+
+    most = 4 * MAX_QUERY  # bytes of so many characters: of what is longer, or has no end, the rest is not even read
     try:
-        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        with nullcontext(sys.stdin.buffer) if source == "-" else Path(source).open("rb") as file:
+            raw = file.read(most + 1)
     except OSError as error:
-        raise UsageError(f"--code {output.printable(source)} cannot be read: {error.strerror}") from None
+        raise UsageError(f"--code {source} cannot be read: {error.strerror}") from None
+    if len(raw) > most:
+        raise UsageError(f"--code {source} has more than {most:,} bytes: give the telling part of it")
     return raw.decode("utf-8", "replace")
 
 
@@ -254,11 +260,14 @@ def _bring_up_to_date(index: Index, update: bool, wait: bool, yes: bool) -> list
         output.note(f"{index.root} is indexed for the first time")
     try:
         report = updated(patience=PATIENCE)
-    except BusyError as busy:
-        who = str(busy).rpartition(":")[0]  # without its advice to wait
+    except StoreError as error:  # another process, or a full disk, takes no finished index away
+        busy = isinstance(error, BusyError)
+        why = str(error).rpartition(":")[0] if busy else str(error).rstrip(".")  # without advice to wait
         if index.status().updated and not wait:
-            return [f"{who}; this answer is from before"]
-        output.note(f"{who}: waiting for it")
+            return [f"{why}; this answer is from before"]
+        if not busy:
+            raise
+        output.note(f"{why}: waiting for it")
         report = updated()
     failed = len(report.failed)
     return [f"{failed:,} files failed, the rest is whole; `embedcode status -v` lists them"] if failed else []
@@ -280,35 +289,39 @@ def _check_scope(index: Index) -> None:
         raise UsageError(f"{index.root / index.scope}: {explain_nothing(left_out)}")
 
 
-def _answer(index: Index, query: Query, form: _Form, remarks: Sequence[str]) -> list[Hit]:
+def _answer(index: Index, query: Query, form: _Form, remarks: list[str]) -> list[Hit]:
     """Search and print. Where vectors are missing: by words, and again when those that matter most have been made."""
     heading = ""
-    if query.mode is not Mode.LEXICAL and index.embed_few():
+    if query.mode is not Mode.LEXICAL and index.embed_few(told=remarks.append):
         if output.interactive(form.as_json):
             heading = "Ranked again with vectors:"
             if query.mode is Mode.HYBRID and (first := index.search(replace(query, mode=Mode.LEXICAL))):
                 output.put("By words alone, while the best candidates get vectors:")
                 output.put_places(first, index.root)
                 output.put("")
-        index.embed_best(query)
-    hits = index.search(query)
+        index.embed_best(query, told=remarks.append)
+    hits = index.search(query, remarks.append)
     if heading and hits:
         output.put(heading)
-    _put(index, form, hits, query, remarks)
+    _put(index, form, query, hits, remarks)
     return hits
 
 
-def _put(index: Index, form: _Form, hits: list[Hit], query: Query, remarks: Sequence[str] = ()) -> None:
+def _put(index: Index, form: _Form, query: Query, hits: list[Hit], remarks: Sequence[str]) -> None:
     """Print the answer; where vectors are missing, say how many, and for a person start making them."""
     meta = index.store.meta()
     if not form.as_json:
         output.put_hits(hits, index.root, form.why, form.words)
-    notes = [*remarks] if hits else [*remarks, index.no_hits(query.where, bool(query.text or query.code))]
+    notes = [*dict.fromkeys(remarks)]  # what keeps one vector from being made may keep others
+    if not hits:
+        notes.append(index.no_hits(query.where, bool(query.text or query.code)))
     if query.mode is not Mode.LEXICAL and index.missing:
-        rest = f"`embedcode index --wait {quote(str(index.root))}` makes the rest"
+        rest, started = f"`embedcode index --wait {quote(str(index.root))}` makes the rest", False
+        with suppress(StoreError):  # the answer is there, and what is wrong with the disk was said
+            started = output.interactive(form.as_json) and not form.watch and index.start_background()
         if form.watch:
             rest = "the rest is being made"
-        elif (output.interactive(form.as_json) and index.start_background()) or index.status().running:
+        elif started or index.status().running:
             rest = output.BACKGROUND
         notes.append(f"{output.share(meta.embedded, meta.chunks)} of the index has vectors; {rest}")
     if form.as_json:

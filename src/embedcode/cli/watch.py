@@ -51,20 +51,22 @@ def keep_answering(
     as_json: bool,
     shown: list[Hit],
     now: Callable[[], Query],
-    put: Callable[[Query, list[Hit]], None],
+    put: Callable[[Query, list[Hit], list[str]], None],
 ) -> None:
-    """Search again after each update, and put() the hits under what has changed, unless they are those `shown`."""
+    """Search again after each update, and put() the hits under what has changed, with remarks on them, unless they are
+    those `shown`."""
     for report in _reports(index, yes):
+        remarks: list[str] = []
         try:
             query = now()
-            hits = index.search(query)
+            hits = index.search(query, remarks.append)
         except EmbedcodeError as error:  # such as a filter that fits nothing any more
             output.note(str(error))
             continue
         if [hit.chunk for hit in hits] != [hit.chunk for hit in shown]:
             if not as_json:
                 output.put(f"{_clock()}  {_done(report) or 'another process has read changes'}:")
-            put(query, hits)
+            put(query, hits, remarks)
             shown = hits
 
 
