@@ -260,7 +260,8 @@ class Index:
         self._check_build()
         if len(text) > self.encoder.max_tokens:
             self._remark_cut(text, told)
-        return self.encoder.encode([text], Role.QUERY, truncate=Truncate.END)[0]
+        made: Floats = self.encoder.encode([text], Role.QUERY, truncate=Truncate.END)[0]
+        return made
 
     def _remark_cut(self, text: str, told: Callable[[str], None]) -> None:
         (entry,) = self.encoder.tokenize([text], Role.QUERY, truncate=Truncate.END)
