@@ -114,6 +114,49 @@ def test_a_folder_deleted_under_an_open_store(folder: Path, side: str) -> None:
         assert [len(rounded(found)) for found in answers(store)] == [40, 40]
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_a_kill_before_the_stamp_is_written_doubles_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    """A process that has the data open does not look at them again before it adds to them."""
+    query = np.full(DIM, DIM**-0.5, np.float32)
+
+    def ids(store: SqliteStore) -> list[int]:
+        found = store.lexical({"shared": 1.0}, 100) if side == "lexical" else store.dense(query, 100)
+        return sorted(one.id for one in found)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with SqliteStore.open(folder, DIM) as store, SqliteStore.open(folder, DIM) as killed:
+        ids(store)
+        write(killed, 70, "first")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(derived.Derived, "_finish", die)
+            ids(killed)
+        assert len(set(ids(store))) == len(ids(store)) == 41
+
+
+def test_a_stamp_that_another_process_reads_is_replaced_a_moment_later(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where a file that is open cannot be replaced."""
+    tries: list[int] = []
+    replacing = Path.replace
+
+    def held(path: Path, target: Path) -> Path:
+        tries.append(1)
+        if len(tries) < 3:
+            raise PermissionError(13, "in use")
+        return replacing(path, target)
+
+    monkeypatch.setattr(Path, "replace", held)
+    monkeypatch.setattr(derived, "REPLACE_PAUSE", 0.0)
+    with SqliteStore.open(folder, DIM) as store:
+        write(store, 71, "first")
+        assert len(rounded(answers(store)[0])) == 41
+
+
 def test_old_data_catch_up(folder: Path) -> None:
     old = folder.parent / "old"
     shutil.copytree(folder, old)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -27,6 +28,10 @@ from embedcode.store.faults import explained
 
 LOCK_SECONDS = 600.0
 """How long to wait for another process that is rebuilding the same data."""
+
+REPLACE_TRIES = 5
+REPLACE_PAUSE = 0.02
+"""Seconds between them."""
 
 DEAD_SHARE = 0.1
 """Share of deleted rows above which data are rebuilt: they cost time, and lexical statistics still count them."""
@@ -160,7 +165,14 @@ class Derived(ABC, Generic[View]):
         temporary = self._folder / "stamp.tmp"
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(asdict(stamp), file)
-        temporary.replace(self._folder / "stamp.json")
+        for left in reversed(range(REPLACE_TRIES)):
+            try:
+                temporary.replace(self._folder / "stamp.json")
+                break
+            except PermissionError:  # on Windows, while another process reads it
+                if not left:
+                    raise
+                time.sleep(REPLACE_PAUSE)
         return stamp
 
     def _read_stamp(self) -> Stamp | None:

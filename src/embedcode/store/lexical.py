@@ -18,7 +18,7 @@ from tantivy import Occur, Query
 
 from embedcode.store.contract import Scored
 from embedcode.store.database import Database, Mark, Snapshot
-from embedcode.store.derived import Derived, Stamp, UnusableError, checksums
+from embedcode.store.derived import Derived, Stamp, UnusableError, checksums, verify
 from embedcode.store.faults import full
 from embedcode.store.fields import BOOSTS
 from embedcode.store.terms import joined, searchable
@@ -86,6 +86,9 @@ class Lexical(Derived[Terms]):
         first = next(added, None)
         if first is None and not gone and stamp.files:
             return stamp
+        # Who was killed before the stamp was written may have added the same already, which no reader would see: the
+        # lists of segments tell, as they are written with each commit.
+        verify(folder, replace(stamp, files={name: sum for name, sum in (stamp.files or {}).items() if _lists(name)}))
         rows = stamp.rows
         with self._plainly(folder):
             index = tantivy.Index(_SCHEMA, path=str(folder))
@@ -104,9 +107,8 @@ class Lexical(Derived[Terms]):
             writer.commit()
             writer.wait_merging_threads()
         names = sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
-        # tantivy writes the files of a segment once, and only its two lists in JSON anew.
         known = stamp.files or {}
-        sums = {name: known[name] for name in names if name in known and not name.endswith(".json")}
+        sums = {name: known[name] for name in names if name in known and not _lists(name)}
         sums |= checksums(folder, (name for name in names if name not in sums))
         return replace(stamp, rows=rows, dead=stamp.dead + len(gone), files=sums)
 
@@ -122,6 +124,11 @@ class Lexical(Derived[Terms]):
             if any(sign in str(error) for sign in ("os error 28", "os error 27", "StorageFull", "FileTooLarge")):
                 raise full(self._home) from error
             raise UnusableError(f"{folder.name}: {error}") from error
+
+
+def _lists(name: str) -> bool:
+    """Whether it is one of tantivy's two lists, which it writes anew; the files of a segment it writes once."""
+    return name.endswith(".json")
 
 
 @lru_cache(maxsize=1024)
