@@ -410,6 +410,20 @@ def test_index_in_a_pipe_does_everything_and_then_nothing(call: Run, shop: Path)
     assert again["failed"] == {}
 
 
+def test_index_goes_on_after_one_that_fails(call: Run, shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    other = write(tmp_path / "other", {"a.py": "a = 1\n"})
+    given = [str(shop), str(tmp_path / "empty"), str(other)]
+    done = call("index", *given, "--json")
+    records = json.loads(done.stdout)["indexes"]
+    assert (done.returncode, [record["root"] for record in records]) == (2, given)
+    assert [record.get("files") for record in records] == [len(FILES), None, 1]
+    assert records[1]["error"].startswith("No file to index")
+    done = call("index", *given)
+    assert (done.returncode, done.stdout.count(b"\n")) == (2, 2)
+    assert done.stderr.decode().startswith(f"embedcode: {given[1]}: No file to index")
+
+
 def test_index_refuses_what_would_read_the_whole_computer(
     call: Run, shop: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ import typer
 from embedcode.cli import output
 from embedcode.cli.opening import check, opened
 from embedcode.cli.options import Model, Threads
-from embedcode.errors import UsageError
+from embedcode.errors import EmbedcodeError, UsageError
 
 if TYPE_CHECKING:
     from embedcode.index.report import Report
@@ -45,11 +46,20 @@ def index(
     paths = paths or ["."]
     for path in paths:  # all of them, before hours of work on the first
         check(path)
-    records = [
-        _stop(path, as_json) if stop else _index(path, model, threads, wait, yes, verbose, as_json) for path in paths
-    ]
+    records = []
+    for path in paths:
+        try:
+            records.append(_stop(path, as_json) if stop else _index(path, model, threads, wait, yes, verbose, as_json))
+        except EmbedcodeError as error:
+            if len(paths) == 1:
+                raise
+            records.append({"root": str(Path(path).absolute()), "error": str(error)})
+            if not as_json:
+                output.note(f"embedcode: {path}: {error}")
     if as_json:
         output.put_json({"indexes": records})
+    if any("error" in record for record in records):
+        raise typer.Exit(2)
 
 
 def _stop(path: str, as_json: bool) -> dict[str, Any]:
