@@ -119,11 +119,11 @@ def _is_gone(root: str) -> bool:
 
 
 def root_of(place: Path, indexes: Path) -> Path:
-    """The nearest ancestor with .git, else with an index, else the folder itself.
+    """The nearest ancestor with .git, else with an index of all that is in it, else the folder itself.
 
     Never the user's home folder or / on the way to something inside.
     """
-    indexed = (folder for folder in upwards(place) if holds_index(home_of(indexes, folder)))
+    indexed = (folder for folder in upwards(place) if _is_whole(home_of(indexes, folder)))
     return checkout(place) or next(indexed, None) or (place if place.is_dir() else place.parent)
 
 
@@ -135,6 +135,13 @@ def holds_index(home: Path) -> bool:
     """StoreError where nobody may look, as in a home that a run by root has left."""
     with explained(home):
         return (home / "index.sqlite").exists()
+
+
+def _is_whole(home: Path) -> bool:
+    """Whether an update has ended there; the index of a folder that was refused or interrupted is not. StoreError as
+    above."""
+    with explained(home):
+        return (home / "updated").exists()
 
 
 def size(folder: Path) -> int:
