@@ -32,6 +32,23 @@ with Lock(Path(sys.argv[1]), sys.argv[2]).held(5, "testing"):
 """
 
 
+def test_a_note_that_cannot_be_deleted_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, while another process reads it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    lock = Lock(tmp_path, "update")
+    assert lock.try_acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        lock.release()
+    other = Lock(tmp_path, "update")
+    assert other.holder() is None
+    assert other.try_acquire()
+    other.release()
+
+
 @contextmanager
 def holding(folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lock."""

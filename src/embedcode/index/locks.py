@@ -74,7 +74,10 @@ class Lock:
         return True
 
     def release(self) -> None:
-        self._note.unlink(missing_ok=True)  # before the lock goes: a note without its process would name another
+        # The note before the lock goes: one without its process would name another. On Windows it stays while another
+        # process reads it, which then finds the lock free.
+        with suppress(OSError):
+            self._note.unlink()
         self._lock.release()
 
     def holder(self) -> Running | None:
