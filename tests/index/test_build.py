@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +16,10 @@ import pytest
 
 from embedcode import Index, Mode, Query
 from embedcode.errors import UsageError
-from embedcode.index import build, exclude, prepare
+from embedcode.index import build, exclude, prepare, workers
+from embedcode.index.prepare import Job, Prepared
 from embedcode.index.report import Step
+from embedcode.index.walk import Found, Source
 
 Open = Callable[..., Index]
 Write = Callable[[Path, dict[str, str]], Path]
@@ -216,6 +222,65 @@ def test_a_repository_emptied_later(shop: Path, opened: Open, write: Write) -> N
     assert index.update().files == 6
 
 
+@pytest.mark.parametrize("fault", [errno.EMFILE, errno.EIO])
+def test_a_fault_of_the_system_costs_no_file(
+    shop: Path, opened: Open, write: Write, monkeypatch: pytest.MonkeyPatch, fault: int
+) -> None:
+    index = opened(shop)
+    index.update(vectors=False)
+    write(shop, {"README.md": "# Shop\n\nQuokkas are welcome here.\n", "new.md": "# Wombats\n"})
+    opening = os.open
+
+    def fail(path: Any, *args: Any, **kwargs: Any) -> int:
+        if Path(path).suffix == ".md":
+            raise OSError(fault, os.strerror(fault))
+        return opening(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        report = index.update(vectors=False)
+    reason = f"cannot be read: {os.strerror(fault).lower()}"
+    assert (report.files, report.removed) == (6, 0)
+    assert dict(report.skipped) == {"README.md": reason, "new.md": reason}
+    assert found(index, "install") == ["README.md"]
+    assert index.update(vectors=False).changed == 2
+    assert (found(index, "install"), found(index, "quokkas")) == ([], ["README.md"])
+
+
+def test_a_folder_that_cannot_be_listed_for_a_moment_costs_nothing_in_it(
+    shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened(shop)
+    index.update(vectors=False)
+    listing = os.scandir
+
+    def fail(path: Any) -> Any:
+        if Path(path).name == "shop" and Path(path) != shop:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return listing(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", fail)
+        report = index.update(vectors=False)
+    assert (report.files, report.removed, list(report.skipped)) == (6, 0, ["shop/"])
+    assert found(index, "session")
+    assert index.update(vectors=False).changed == 0
+
+
+def test_a_drive_that_is_away_empties_no_index(shop: Path, opened: Open) -> None:
+    index = opened(shop)
+    index.update(vectors=False)
+    drive = shop.rename(shop.parent / "drive")
+    shop.mkdir()
+    with pytest.raises(UsageError, match=r"the folder is empty; .* what is indexed of it is kept"):
+        index.update(vectors=False)
+    assert found(index, "session")
+    shop.rmdir()
+    drive.rename(shop)
+    report = index.update(vectors=False)
+    assert (report.files, report.changed) == (6, 0)
+
+
 FUNCTIONS = {
     name: f"def {name}(value):\n" + "".join(f"    value = {name}_step_{line}(value, {line})\n" for line in range(30))
     for name in ("alpha", "beta", "gamma")
@@ -247,6 +312,23 @@ def test_a_new_chunker_cuts_everything_again(
     assert (report.changed, report.encoded, report.embedded) == (6, 0, report.chunks)
     assert "session.py" in set(reads)
     assert index.update().changed == 0
+
+
+def test_an_interrupted_update_to_a_new_chunker_goes_on_where_it_ended(
+    shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(step: Step) -> None:
+        if step.done == 4:
+            raise KeyboardInterrupt
+
+    index = opened(shop)
+    index.update(vectors=False)
+    monkeypatch.setattr(build, "CHUNKER_VERSION", "another")
+    with pytest.raises(KeyboardInterrupt):
+        index.update(vectors=False, progress=interrupt)
+    assert found(index, "session")
+    assert index.update(vectors=False).changed == 2
+    assert index.update(vectors=False).changed == 0
 
 
 def test_new_rules_on_content_read_everything_again_and_cut_nothing(
@@ -313,6 +395,39 @@ def test_a_parser_that_fails_on_one_file_costs_that_file(
     assert found(index, "gross price") == ["shop/prices.py"]
 
 
+@pytest.mark.parametrize("fault", [MemoryError, ImportError, OSError])
+def test_what_failed_for_want_of_the_process_is_cut_again(
+    shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    index = opened(shop)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "chunk", fail)
+        assert len(index.update(vectors=False).failed) == 6
+    assert found(index, "gross price") == ["shop/prices.py"]
+    report = index.update(vectors=False)
+    assert (report.changed, dict(report.failed)) == (6, {})
+    assert index.store.chunks_of("shop/prices.py")[0][1].symbol == "gross_price"
+    assert index.update(vectors=False).changed == 0
+
+
+def test_times_of_whole_seconds_tell_of_no_edit_within_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As HFS+ and ext3 keep them: within a second a file may change twice under one time."""
+    second = 1_700_000_000_000_000_000
+
+    def stamp(changed: int) -> int:
+        monkeypatch.setattr(prepare, "read", lambda *_, **__: Source("x = 1\n", b"", 6, 7, changed))
+        file = prepare.prepare(Job(Found("a.py", Path("a.py"), 6, 7, "r"), None, 100, "")).file
+        assert file is not None
+        return file.stamp
+
+    monkeypatch.setattr(time, "time_ns", lambda: second + 1_900_000_000)
+    assert stamp(second) == stamp(second + 1_899_000_001) == 0
+    assert stamp(second - 1_000_000_000) == stamp(second + 1) == 7
+
+
 def test_a_file_that_fails_is_forgotten_when_it_goes(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "chunk", lambda *_: 1 / 0)
     index = opened(shop)
@@ -343,18 +458,23 @@ def test_failures_before_an_interrupt_are_remembered(shop: Path, opened: Open, m
     assert set(opened(shop).update(vectors=False).failed) == kept
 
 
+def deadly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsers are native code. Here every other process than this one crashes as it opens a file of this name."""
+    hook = (
+        "import signal, sys\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).endswith('deadly.py'):\n"
+        "        signal.raise_signal(signal.SIGSEGV)\n"
+        "sys.addaudithook(hook)\n"
+    )
+    (folder / "sitecustomize.py").write_text(hook)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
+
+
 def test_a_parser_that_kills_its_process_costs_one_file(
     tmp_path: Path, write: Write, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parsers are native code. Here every other process than this one dies as it opens the file."""
-    deadly = (
-        "import os, sys\n"
-        "def hook(event, arguments):\n"
-        "    if event == 'open' and str(arguments[0]).endswith('deadly.py'):\n"
-        "        os.kill(os.getpid(), 9)\n"
-        "sys.addaudithook(hook)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(write(tmp_path / "path", {"sitecustomize.py": deadly})))
+    deadly(tmp_path, monkeypatch)
     monkeypatch.setenv("EMBEDCODE_THREADS", "2")
     files = {f"part{number}.py": f"word{number} = {number}\n" for number in range(130)}
     index = opened(write(tmp_path / "r", files | {"deadly.py": "x = 1\n"}))
@@ -363,6 +483,56 @@ def test_a_parser_that_kills_its_process_costs_one_file(
     assert index.update(vectors=False).failed == index.status().failed == report.failed
     assert set(index.store.files()) == set(files)
     assert found(index, "word129")[0] == "part129.py"
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_parser_that_kills_the_process_of_a_search_does_so_once(
+    shop: Path, tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
+    """Few files are cut in the process itself; where that died at it, the next has another one try."""
+    index = opened(shop)
+    index.update(vectors=False)
+    (shop / "deadly.py").write_text("x = 1\n")
+    (shop / "README.md").write_text("# Quokka\n")
+    code = (
+        "import signal, sys\n"
+        "from embedcode import Index\n"
+        "from embedcode.index import prepare\n"
+        "prepare.chunk = lambda *_: signal.raise_signal(signal.SIGSEGV)\n"
+        "Index.open(sys.argv[1]).update(vectors=False)\n"
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(shop)], capture_output=True, check=False)
+    assert died.returncode == -signal.SIGSEGV, died.stderr
+    deadly(tmp_path, monkeypatch)
+    monkeypatch.setenv("EMBEDCODE_THREADS", threads)
+    index = opened(shop)
+    assert dict(index.update(vectors=False).failed) == {"deadly.py": "the parser crashed on it"}
+    assert found(index, "quokka") == ["README.md"]
+    assert index.update(vectors=False).changed == 0
+    assert not index.store.meta().manifest["cutting"]
+
+
+def test_files_at_which_a_process_was_ended_are_tried_again_by_another(
+    shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where memory runs out: a process may be killed for what another one does."""
+
+    def ended(job: Job, *_: object) -> Prepared:
+        return prepare.lost(job, workers.ENDED)
+
+    started: list[bool] = []
+    monkeypatch.setattr(workers.Workers, "start", lambda self, certain=False: started.append(certain))
+    index = opened(shop)
+    with monkeypatch.context() as patch, pytest.raises(UsageError, match='6 left out as "cannot be read"'):
+        patch.setattr(build, "prepare", ended)
+        index.update(vectors=False)
+    assert not started
+    assert index.update(vectors=False).files == 6
+    assert set(started) == {True}
+    started.clear()
+    (shop / "README.md").write_text("# Quokka\n")
+    assert index.update(vectors=False).changed == 1
+    assert not started
 
 
 def test_progress_counts_every_file(shop: Path, opened: Open) -> None:

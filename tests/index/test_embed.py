@@ -22,6 +22,7 @@ from embedcode.index import embed
 from embedcode.index import index as index_module
 from embedcode.index.prepare import embedded_text
 from embedcode.index.report import Step
+from embedcode.store.cache import VectorCache
 from embedcode.types import Floats, Tokens
 
 Open = Callable[..., Index]
@@ -47,6 +48,24 @@ def test_a_chunk_s_vector_is_the_encoder_s_vector_of_its_passage(shop: Path, ope
     expected = encoder.encode(passages, Role.PASSAGE, truncate=Truncate.END)
     assert (vectors * expected).sum(1).min() > 0.999
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+
+
+def test_an_update_looks_for_the_vectors_of_what_it_has_cut_alone(
+    shop: Path, many: Path, opened: Open, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While others are still to be made: to look for those too takes seconds, at each edit of a large repository."""
+    opened(shop).update()  # else there is no vector to look for
+    asked: list[int] = []
+    get = VectorCache.get
+    monkeypatch.setattr(VectorCache, "get", lambda self, keys: asked.append(len(keys)) or get(self, keys))
+    write(many, {"README.md": (shop / "README.md").read_text()})
+    index = opened(many)
+    report = index.update(vectors=False)
+    assert (asked, report.embedded) == ([report.chunks], 1)
+    asked.clear()
+    write(many, {"part0.py": "def quokka(value):\n    return 0\n"})
+    assert index.update(vectors=False).changed == 1
+    assert asked == [1]
 
 
 def test_a_second_worktree_embeds_nothing_twice(shop: Path, opened: Open, write: Write, git: Git) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,13 @@ import pytest
 from embedcode import Index, settings
 from embedcode.errors import UsageError
 from embedcode.files import LIMIT
+from embedcode.index import build
 from embedcode.index.changes import changed_since
 from embedcode.index.chunk import chunk
 from embedcode.index.languages import language_of
-from embedcode.index.prepare import RACY_NS, Job, Prepared, prepare
+from embedcode.index.prepare import RACY_NS, Job, Prepared, lost, prepare
 from embedcode.index.walk import Found, walk
-from embedcode.index.workers import Workers
+from embedcode.index.workers import CRASHED
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -147,7 +148,7 @@ def test_a_notebook_of_many_cells_is_cut_in_time(tmp_path: Path) -> None:
 
 
 def test_a_file_that_crashes_the_parser_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first run has workers to lose; a later one with few changes would lose the process itself."""
+    """A later one with few changes would lose the process itself."""
     monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
     root = tmp_path / "r"
     root.mkdir()
@@ -155,14 +156,12 @@ def test_a_file_that_crashes_the_parser_is_not_tried_again(tmp_path: Path, monke
         (root / f"part_{number}.py").write_text(f"part_{number} = 1\n")
     time.sleep(2 * RACY_NS / 1e9)  # one just written is read twice
 
-    def crash_on_0(self: Workers, jobs: Sequence[Job]) -> Iterator[Prepared]:
-        for job in jobs:
-            tried.append(job.found.path)
-            crashed = Prepared(job.found, failed="the parser crashed on it")
-            yield crashed if job.found.path == "part_0.py" else prepare(job)
+    def crash_on_0(job: Job, cutting: Callable[[], None]) -> Prepared:
+        tried.append(job.found.path)
+        return lost(job, CRASHED) if job.found.path == "part_0.py" else prepare(job, cutting)
 
     tried: list[str] = []
-    monkeypatch.setattr(Workers, "done", crash_on_0)
+    monkeypatch.setattr(build, "prepare", crash_on_0)
     with Index.open(root) as index:
         assert dict(index.update(vectors=False).failed) == {"part_0.py": "the parser crashed on it"}
         assert sorted(tried) == ["part_0.py", "part_1.py"]
@@ -194,6 +193,20 @@ def test_a_folder_within_an_index_without_git_uses_that_index(tmp_path: Path, mo
         index.update(vectors=False)
     with Index.open(tmp_path / "r" / "inner") as index:
         assert (index.root, index.scope) == (tmp_path / "r", "inner")
+
+
+def test_a_folder_that_was_refused_is_no_root_of_what_lies_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(build, "MANY_FILES", 1)
+    (tmp_path / "r" / "inner").mkdir(parents=True)
+    for name in ("inner/a.py", "b.py"):
+        (tmp_path / "r" / name).write_text("a = 1\n")
+    with Index.open(tmp_path / "r") as index, pytest.raises(UsageError, match="more than 1 files"):
+        index.update(vectors=False)
+    with Index.open(tmp_path / "r" / "inner") as index:
+        assert (index.root, index.update(vectors=False).files) == (tmp_path / "r" / "inner", 1)
 
 
 def test_status_of_what_was_never_indexed_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ def test_a_user_without_a_home_folder(shop: Path, opened: Open, monkeypatch: pyt
 
 def test_very_many_files_need_a_yes(shop: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "MANY_FILES", 5)
-    with pytest.raises(UsageError, match=r"more than 5 files: .*\.embedcodeignore, or run `embedcode index --yes`"):
+    with pytest.raises(UsageError, match=r"more than 5 files: .*\.embedcodeignore, or run `embedcode index --yes /"):
         opened(shop).update(vectors=False)
     index = opened(shop)
     assert index.update(vectors=False, yes=True).files == 6
@@ -143,7 +143,9 @@ def test_very_many_files_need_a_yes(shop: Path, opened: Open, monkeypatch: pytes
     clean(shop, vectors=False, dry_run=False)
     assert opened(shop).update(vectors=False, yes=True).files == 6
     monkeypatch.setattr(build, "MANY_FILES", 5)
-    with pytest.raises(UsageError, match="or run `embedcode index --yes`"):  # where it was not needed it does not count
+    with pytest.raises(
+        UsageError, match="or run `embedcode index --yes /"
+    ):  # where it was not needed it does not count
         opened(shop).update(vectors=False)
 
 

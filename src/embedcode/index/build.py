@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from shlex import quote
 from typing import Any, Self
 
 from embedcode.errors import UsageError
 from embedcode.index.chunk import CHUNKER_VERSION
 from embedcode.index.exclude import RULES_VERSION
-from embedcode.index.prepare import Job, Prepared, lost, prepare
+from embedcode.index.prepare import STALE, Job, Prepared, lost, prepare
 from embedcode.index.report import Progress, Step
-from embedcode.index.walk import CHANGING, DENIED, GONE, Found, Skipped, explain_nothing, walk
-from embedcode.index.workers import FEW, Workers
+from embedcode.index.walk import CHANGING, DENIED, GONE, UNREADABLE, Found, Skipped, explain_nothing, walk
+from embedcode.index.workers import ENDED, FEW, Workers
 from embedcode.model.passage import FORMAT
 from embedcode.settings import Settings
 from embedcode.store.contract import Store
@@ -30,9 +31,12 @@ COMMIT_SECONDS = 2.0
 """What a kill can lose."""
 FIRST_SECONDS = 0.3
 """Until the first commit: who may not wait for the reading can then search what has been read."""
-PASSING = frozenset({DENIED, GONE, CHANGING})
-"""Reasons that size and stamp do not show to be over: such a file is opened again at the next update. One that kept
-changing stays in the index as it was."""
+KEPT = (CHANGING, UNREADABLE)
+"""Reasons, as they begin, that tell nothing of what a file or folder holds: what is indexed of it stays as it was."""
+PASSING = (*KEPT, DENIED, GONE)
+"""Those that size and stamp do not show to be over: such a file is opened again at the next update."""
+CUTTING = "cutting"
+"""In the manifest: a process that cut files itself has died at it, or one that was to."""
 Unreadable = list[Any]
 """[reason, size, stamp, wanted] of a file that its content left out: it is not opened again until these change."""
 
@@ -46,6 +50,22 @@ class Changes:
     removed: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    keys: list[bytes] = field(default_factory=list)
+    """Of the chunks of what changed."""
+
+
+class Caution:
+    """Notes before the first file is cut in this process that it is: should a parser take the process with it, the
+    next has another one cut, in which that costs the file."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.noted = False
+
+    def __call__(self) -> None:
+        if not self.noted:
+            note(self._store, {CUTTING: "yes"})
+            self.noted = True
 
 
 class Refresher:
@@ -77,15 +97,21 @@ def bring_up_to_date(
     """Walk `root`, and write what is new, changed or gone into `store`, a batch every few seconds."""
     version = f"{CHUNKER_VERSION}/{FORMAT}/{space}"
     manifest = store.meta().manifest
+    if manifest.get("version") != version:
+        # At once, so that a run that is interrupted goes on where it ended.
+        anew = {"version": version, "rules": RULES_VERSION, "unreadable": "{}", "failed": "{}"}
+        with store.begin() as transaction:
+            for file in store.files().values():
+                transaction.touch(replace(file, stamp=STALE))
+            transaction.set_manifest(anew)
+            transaction.commit()
+        manifest = {**manifest, **anew}
     known = store.files()
-    if not known:
-        # At once, so that an interrupted first run goes on where it ended.
-        manifest = {**manifest, "version": version, "rules": RULES_VERSION}
-        note(store, manifest)
-    fresh = manifest.get("version") == version
     judged = manifest.get("rules") == RULES_VERSION
-    unreadable: dict[str, Unreadable] = json.loads(manifest.get("unreadable", "{}")) if fresh else {}
-    changes = Changes(failed=json.loads(manifest.get("failed", "{}")) if fresh else {})
+    unreadable: dict[str, Unreadable] = json.loads(manifest.get("unreadable", "{}"))
+    changes = Changes(failed=json.loads(manifest.get("failed", "{}")))
+    caution = Caution(store)
+    died, ended = bool(manifest.get(CUTTING)), False
     present: set[str] = set()
     still: dict[str, Unreadable] = {}
     passing: dict[str, str] = {}
@@ -95,7 +121,7 @@ def bring_up_to_date(
     with Workers(settings.threads, prepare, lost) as workers:
         for found in _files(root, settings, changes, yes or "many" in manifest):
             present.add(found.path)
-            before, reason = known.get(found.path) if fresh else None, unreadable.get(found.path)
+            before, reason = known.get(found.path), unreadable.get(found.path)
             if found.wanted:
                 wanted.append(found.path)
             seen = before and (before.size, before.stamp, before.repo) == (found.size, found.stamp, found.repo)
@@ -106,26 +132,37 @@ def bring_up_to_date(
             if standing and reason and reason[1:] == [found.size, found.stamp, found.wanted]:
                 still[found.path] = reason
                 continue
-            same = before.digest if before and before.repo == found.repo else None
+            same = before.digest if before and before.repo == found.repo and before.stamp != STALE else None
             jobs.append(Job(found, same, settings.max_file_bytes, space))
-            if len(jobs) > FEW:
-                workers.start()  # they come up while the walk goes on
+            if len(jobs) > FEW or died:
+                workers.start(certain=died)  # they come up while the walk goes on
         if len(present) > MANY_FILES and "many" not in manifest:
             note(store, {"many": "yes"})
-        changes.failed = {path: failure for path, failure in changes.failed.items() if path in present}
-        for item in _written(store, workers.done(jobs), len(jobs), progress, changes.failed):
+        away = _away(changes.skipped)
+        changes.failed = {
+            path: failure for path, failure in changes.failed.items() if path in present or _within(path, away)
+        }
+        items = workers.done(jobs) if workers.apart() else (prepare(job, caution) for job in jobs)
+        for item in _written(store, items, len(jobs), progress, changes.failed, caution):
             if item.failed and item.file is None:  # not tried again until it changes: it would crash this process
                 still[item.found.path] = [item.failed, item.found.size, item.found.stamp, item.found.wanted]
-            elif item.skipped in PASSING:
+            elif item.skipped.startswith(PASSING):
                 passing[item.found.path] = item.skipped
+                ended |= item.skipped.endswith(ENDED)
             elif item.skipped:
                 still[item.found.path] = [item.skipped, item.found.size, item.found.stamp, item.found.wanted]
             changes.changed += item.chunks is not None
+            changes.keys += item.keys or ()
     changes.skipped |= {path: str(reason[0]) for path, reason in still.items()} | passing
-    present -= still.keys() | {path for path, reason in passing.items() if reason != CHANGING or path not in known}
-    changes.files = len(present)
-    gone = [path for path in known if path not in present]
+    present -= still.keys() | passing.keys()
+    away |= _away(passing)
+    absent = [path for path in known if path not in present]
+    gone = [path for path in absent if not _within(path, away)]
+    changes.files = len(present) + len(absent) - len(gone)
     changes.removed = len(gone)
+    if gone and not changes.files and all(reason.startswith(PASSING) for reason in changes.skipped.values()):
+        # Nothing is deleted: as a rule a drive is away, or a ticket for it has expired.
+        raise UsageError(f"{explain_nothing(changes.skipped).rstrip('.')}; what is indexed of it is kept.")
     if gone:
         with store.begin() as transaction:
             transaction.delete(gone)
@@ -137,6 +174,7 @@ def bring_up_to_date(
         "unreadable": json.dumps(still),
         "skipped": json.dumps(changes.skipped),
         "wanted": json.dumps(wanted),
+        CUTTING: "yes" if ended else "",
     }
     if any(manifest.get(name) != value for name, value in notes.items()):
         note(store, notes)
@@ -146,7 +184,12 @@ def bring_up_to_date(
 
 
 def _written(
-    store: Store, items: Iterator[Prepared], total: int, progress: Progress | None, failed: dict[str, str]
+    store: Store,
+    items: Iterator[Prepared],
+    total: int,
+    progress: Progress | None,
+    failed: dict[str, str],
+    caution: Caution,
 ) -> Iterator[Prepared]:
     """The same items, written in batches; what lexical search needs is derived while the next are prepared.
 
@@ -162,19 +205,19 @@ def _written(
                 batch.append(item)
                 if item.failed:
                     failed[item.found.path] = item.failed
-                elif item.chunks is not None or item.skipped:
+                elif item.chunks is not None or (item.skipped and not item.skipped.startswith(KEPT)):
                     failed.pop(item.found.path, None)
                 chunks += len(item.chunks or ())
                 now = time.monotonic()
                 if now - last > pause:
-                    _write(store, batch, failed)
+                    _write(store, batch, {"failed": json.dumps(failed)})
                     refresher.again()
                     last, pause = time.monotonic(), COMMIT_SECONDS
                 if progress is not None:
                     progress(Step("read", done, total, chunks, 0, now - start))
                 yield item
         finally:  # also when interrupted
-            _write(store, batch, failed)
+            _write(store, batch, {"failed": json.dumps(failed)} | ({CUTTING: ""} if caution.noted else {}))
 
 
 def _files(root: Path, settings: Settings, changes: Changes, yes: bool) -> Iterator[Found]:
@@ -188,21 +231,30 @@ def _files(root: Path, settings: Settings, changes: Changes, yes: bool) -> Itera
         if count > MANY_FILES and not yes:
             raise UsageError(
                 f"{root} holds more than {MANY_FILES:,} files: give the repository's own folder, "
-                "ignore what is data in .embedcodeignore, or run `embedcode index --yes` there."
+                f"ignore what is data in .embedcodeignore, or run `embedcode index --yes {quote(str(root))}`."
             )
         yield item
 
 
-def _write(store: Store, batch: list[Prepared], failed: Mapping[str, str]) -> None:
-    """Commit what was prepared, and empty the batch."""
-    if any(item.file for item in batch):
+def _away(skipped: Mapping[str, str]) -> set[str]:
+    """The files and folders that may be as they were, for all that is known."""
+    return {path.rstrip("/") for path, reason in skipped.items() if reason.startswith(KEPT)}
+
+
+def _within(path: str, places: Set[str]) -> bool:
+    return bool(places) and (path in places or any(str(folder) in places for folder in PurePosixPath(path).parents))
+
+
+def _write(store: Store, batch: list[Prepared], notes: Mapping[str, str]) -> None:
+    """Commit what was prepared, with the notes that go with it, and empty the batch."""
+    if CUTTING in notes or any(item.file for item in batch):
         with store.begin() as transaction:
             for item in batch:
                 if item.file is not None and item.chunks is not None and item.keys is not None:
                     transaction.upsert(item.file, item.chunks, item.keys)
                 elif item.file is not None:
                     transaction.touch(item.file)
-            transaction.set_manifest({"failed": json.dumps(failed)})  # at once: who is killed does not cut them again
+            transaction.set_manifest(notes)  # at once: who is killed does not cut again what has failed
             transaction.commit()
     batch.clear()
 

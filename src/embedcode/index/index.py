@@ -148,8 +148,10 @@ class Index:
             changes = bring_up_to_date(self.store, self.root, self._made[0], self.settings, progress, yes)
         with explained(self.home):
             (self.home / "updated").touch()
-        if changes.changed and not vectors:
-            take_cached(self.store, self._cache)  # another checkout may have made them; what is missing is then little
+        if changes.keys and not vectors:
+            take_cached(
+                self.store, self._cache, changes.keys
+            )  # another checkout may have made them; what is missing is then little
         done = self._embed(progress) if vectors else Embedded()
         self._maintain(MAINTAIN_COMMITS)
         meta = self.store.meta()

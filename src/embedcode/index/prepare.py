@@ -6,17 +6,23 @@ Pure work on one file, so it can run in another process (`workers`). Knows no st
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from embedcode.index.chunk import chunk, plain
 from embedcode.index.languages import TEXT, language_of
-from embedcode.index.walk import Found, Skipped, read
+from embedcode.index.walk import UNREADABLE, Found, Skipped, read
+from embedcode.index.workers import CRASHED
 from embedcode.model.passage import passage, vector_key
 from embedcode.store.terms import searchable
 from embedcode.types import Chunk, File
 
 RACY_NS = 20_000_000
 """A file written this shortly before it was read may change again within the same time stamp (kernels tick in 4 ms)."""
+COARSE_NS = 2_000_000_000
+"""The same where times are whole seconds, as HFS+, ext3 and FAT keep them, FAT every other one alone."""
+STALE = -1
+"""Stamp of a file that is to be cut again whatever its content: none on a disk has it, as no hash of Python is -1."""
 _HEAD = 4096
 
 
@@ -48,13 +54,15 @@ def embedded_text(chunk: Chunk) -> str:
     return passage(chunk.path, chunk.symbol, searchable(chunk.text))
 
 
-def prepare(job: Job) -> Prepared:
+def prepare(job: Job, cutting: Callable[[], None] | None = None) -> Prepared:
+    """`cutting` is called before a parser is given the text."""
     found = job.found
     source = read(found, max_bytes=job.max_bytes)
     if isinstance(source, Skipped):
         return Prepared(found, skipped=source.reason)
     language = language_of(found.path, source.text[:_HEAD].encode("utf-8", "replace")) or TEXT
-    racy = abs(time.time_ns() - source.changed_ns) < RACY_NS  # far ahead it is of a clock that was set back since
+    tick = RACY_NS if source.changed_ns % 1_000_000_000 else COARSE_NS
+    racy = abs(time.time_ns() - source.changed_ns) < tick  # far ahead it is of a clock that was set back since
     file = File(
         path=found.path,
         repo=found.repo,
@@ -66,16 +74,24 @@ def prepare(job: Job) -> Prepared:
     )
     if source.digest == job.digest:
         return Prepared(found, file=file)
+    if cutting is not None:
+        cutting()
     failed = ""
     try:
         chunks = chunk(found.path, source.text, language, found.repo)
     except Exception as error:  # what fails at one file's syntax must cost neither the others nor its text
         failed = f"cut at lines, since its syntax failed ({type(error).__name__}: {error})"
         chunks = plain(found.path, source.text, language, found.repo)
+        if isinstance(error, MemoryError | ImportError | OSError):  # of this process, not of the file
+            file = replace(file, stamp=STALE)
     keys = [vector_key(embedded_text(c), job.space) for c in chunks]
     return Prepared(found, failed=failed, file=file, chunks=chunks, keys=keys)
 
 
 def lost(job: Job, reason: str) -> Prepared:
     """In place of what prepare() would have given."""
-    return Prepared(job.found, failed=reason)
+    return (
+        Prepared(job.found, failed=reason)
+        if reason == CRASHED
+        else Prepared(job.found, skipped=f"{UNREADABLE}: {reason}")
+    )

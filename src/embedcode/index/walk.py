@@ -51,6 +51,8 @@ BAD_NAME = "file name is not valid UTF-8"
 DENIED = "permission denied"
 GONE = "disappeared while it was read"
 CHANGING = "kept changing while it was read"
+UNREADABLE = "cannot be read"
+"""By a fault of the system, such as a drive that is away, which says nothing of the file."""
 BINARY = "binary content"
 OURS = "index or cache of embedcode"
 WORKTREE = "another worktree of this repository"
@@ -216,7 +218,8 @@ def _top(root: Path) -> _Folder:
     except NotADirectoryError as error:
         raise UsageError(f"{root} is not a folder; give the folder that holds the code.") from error
     except OSError as error:
-        raise UsageError(f"{root} cannot be read ({_io_reason(error)}); check who may read it.") from error
+        reason = _io_reason(error).removeprefix(f"{UNREADABLE}: ")
+        raise UsageError(f"{root} cannot be read ({reason}); check who may read it.") from error
 
 
 def _enter(
@@ -252,7 +255,7 @@ def _enter(
 def _visit(folder: _Folder, entry: os.DirEntry[str], options: _Options) -> Found | Skipped | _Folder:
     path = folder.prefix + entry.name
     try:
-        if entry.is_symlink():
+        if entry.is_symlink() or _is_junction(entry):
             return Skipped(_printable(path), LINK)
         is_dir = entry.is_dir(follow_symlinks=False)
         if is_dir:
@@ -278,6 +281,14 @@ def _visit(folder: _Folder, entry: os.DirEntry[str], options: _Options) -> Found
     if status.st_size > options.max_bytes:
         return Skipped(path, _too_large(options.max_bytes))
     return Found(path, Path(entry.path), status.st_size, _stamp(status), folder.repo, wanted)
+
+
+def _is_junction(entry: os.DirEntry[str]) -> bool:
+    """What leads to another folder on Windows, and is no symbolic link to it."""
+    if os.name != "nt":
+        return False
+    tag: int = getattr(entry.stat(follow_symlinks=False), "st_reparse_tag", 0)
+    return tag == getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)
 
 
 def _name_reason(folder: _Folder, name: str, is_dir: bool, options: _Options) -> tuple[str | None, bool]:
@@ -381,6 +392,8 @@ def _cure(reason: str, path: str) -> str | None:
         return "drop the extra pattern"
     if reason == DENIED:
         return f"let this user read {path}"
+    if reason == UNREADABLE:
+        return f"run again when {path} can be read"
     if reason == LINK:
         return f"give the folder that {path} leads to"
     if reason.startswith(IGNORED) and reason.endswith(f"/{OWN_IGNORE}"):  # it stands above the one at the top
@@ -411,7 +424,7 @@ def _io_reason(error: OSError) -> str:
         return LINK
     if error.errno == errno.ENXIO:
         return SPECIAL
-    return (error.strerror or "cannot be read").lower()
+    return f"{UNREADABLE}: {(error.strerror or type(error).__name__).lower()}"
 
 
 def _is_utf8(name: str) -> bool:

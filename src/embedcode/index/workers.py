@@ -1,7 +1,8 @@
 """Do one kind of work many times on all cores, in processes of our own. Knows nothing of the work.
 
 Not multiprocessing: its workers run the caller's main script again, which breaks `Index.update()` in a plain script,
-and one that dies takes the pool with it. Here a parser that crashes on a file costs that file.
+and one that dies takes the pool with it. Here a parser that crashes on a file costs that file, and where no other
+process can do the work this one does.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from queue import SimpleQueue
 from typing import IO, Any, Generic, Self, TypeVar
+
+from embedcode.errors import UsageError
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -28,6 +32,16 @@ PARCEL = 16
 """Jobs sent at a time."""
 AHEAD = 4
 """Parcels for each process that may be done before the first is taken: the memory that a slow file can cost."""
+CRASHED = "the parser crashed on it"
+ENDED = "the process that read it was ended"
+"""From outside, as by who ran out of memory: that says nothing of the file."""
+_FAULTS = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"})
+_CRASHES = {-sign for sign in signal.Signals if sign.name in _FAULTS} | {
+    *(0xC0000005, 0xC000001D, 0xC0000094, 0xC00000FD, 0xC0000374, 0xC0000409)  # the same, on Windows
+}
+"""Codes with which a process ends that its own doing has ended."""
+_DEATH_SECONDS = 5.0
+"""From when its pipes close to when a process has ended."""
 _SIZE = struct.Struct("<Q")
 
 
@@ -37,7 +51,8 @@ class Workers(Generic[J, R]):
     def __init__(
         self, cores: int, work: Callable[[J], R], lost: Callable[[J, str], R], parcel: int = PARCEL, least: int = 2
     ) -> None:
-        """`work` is a function of a module; `lost` gives a result for a job at which a process died, and why."""
+        """`work` is a function of a module; `lost` gives a result for a job at which a process died twice, and why:
+        CRASHED or ENDED."""
         self._cores = cores
         self._least = least
         self._work = work
@@ -46,16 +61,27 @@ class Workers(Generic[J, R]):
         self._idle: SimpleQueue[_Worker[J, R]] = SimpleQueue()
         self._all: list[_Worker[J, R]] = []
 
-    def start(self) -> None:
-        """Start them, if they are not running."""
-        if not self._all and self._cores >= self._least:
-            self._all = [_Worker(self._work, self._lost) for _ in range(self._cores)]
-            for worker in self._all:
-                self._idle.put(worker)
+    def start(self, certain: bool = False) -> None:
+        """Start them, if they are not running; where it is `certain` that they are needed, whatever `least` says."""
+        if self._all or (self._cores < self._least and not certain):
+            return
+        if getattr(sys, "frozen", False) or not sys.executable:  # there is no Python to start, but an application
+            return
+        with suppress(OSError):  # no room for one more process: those that there are do it
+            while len(self._all) < self._cores:
+                self._all.append(_Worker(self._work, self._lost))
+                self._idle.put(self._all[-1])
+
+    def apart(self) -> bool:
+        """Whether other processes do the work. Where one has not even come up, as where it does not find the package
+        that this one was told the place of, they end, and the work is done here."""
+        if not all(worker.is_up() for worker in self._all):
+            self.close()
+        return bool(self._all)
 
     def done(self, jobs: Iterable[J]) -> Iterator[R]:
         """Every job's result, in order, as it is done; jobs are taken some parcels ahead, and the processes stay."""
-        if not self._all:
+        if not self.apart():
             yield from map(self._work, jobs)
             return
         left = iter(jobs)
@@ -102,7 +128,14 @@ class _Worker(Generic[J, R]):
         self._work = work
         self._lost = lost
         self._process = self._start()
+        self._up = False
         self._closed = False
+
+    def is_up(self) -> bool:
+        """Whether it has imported what its work needs; waits until that is known."""
+        with suppress(OSError, EOFError):
+            self._greeted()
+        return self._up
 
     def ask(self, parcel: Sequence[J]) -> list[R]:
         try:
@@ -118,42 +151,75 @@ class _Worker(Generic[J, R]):
 
     def _alone(self, job: J) -> R:
         if self._closed:
-            return self._lost(job, "interrupted")
+            return self._lost(job, ENDED)
         try:
             return self._exchange([job])[0]
         except (OSError, EOFError):
-            self._renew()
-            return self._lost(job, "the parser crashed on it")
+            return self._lost(job, CRASHED if self._renew() in _CRASHES else ENDED)
 
-    def _renew(self) -> None:
-        """Another process after a failure. The old one may have closed its pipes and not quite be dead yet."""
-        if not self._closed:
-            self._process.kill()
-            self._process.communicate()
+    def _renew(self) -> int:
+        """Another process after a failure; returns the code with which the old one has ended. It may have closed its
+        pipes and not quite be dead yet."""
+        if self._closed:
+            return 0
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_DEATH_SECONDS)
+        self._process.kill()
+        self._process.communicate()
+        code = self._process.returncode
+        try:
             self._process = self._start()
+        except OSError as error:
+            raise UsageError(f"no process can be started to read files ({error.strerror}): run again later.") from None
+        self._up = False
+        return code
 
     def _exchange(self, parcel: Sequence[J]) -> list[R]:
+        self._greeted()
         assert self._process.stdin is not None and self._process.stdout is not None
-        _send(self._process.stdin, (self._work, list(parcel)))
+        _send(self._process.stdin, list(parcel))
         results: list[R] = _receive(self._process.stdout)
         return results
 
+    def _greeted(self) -> None:
+        """EOFError where it could not come up."""
+        if not self._up:
+            assert self._process.stdout is not None
+            self._up = _receive(self._process.stdout)
+
     def _start(self) -> subprocess.Popen[bytes]:
         # -P: or Python would import from the folder the user stands in, which may be a stranger's repository.
-        command = [sys.executable, "-P", "-c", "from embedcode.index.workers import serve; serve()"]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        command = [sys.executable, "-P", "-c", _SERVE]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None
+        with suppress(OSError):  # it is gone already, which is_up() finds
+            _send(process.stdin, self._work)
+        return process
+
+
+_SERVE = """try:
+    from embedcode.index.workers import serve
+except ImportError:  # that it is not up says so
+    raise SystemExit(1) from None
+serve()
+"""
 
 
 def serve() -> None:
-    """The worker's side: parcels from stdin, results to stdout, until stdin ends."""
+    """The worker's side: from stdin the work, which has what it needs imported, then parcels, until stdin ends; to
+    stdout that it is up, then results."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    try:
+        work = _receive(sys.stdin.buffer)
+    except (EOFError, ImportError):
+        return
+    answer: object = True
     while True:
         try:
-            work, jobs = _receive(sys.stdin.buffer)
+            _send(sys.stdout.buffer, answer)
+            answer = [work(job) for job in _receive(sys.stdin.buffer)]
         except EOFError:
             return
-        try:
-            _send(sys.stdout.buffer, [work(job) for job in jobs])
         except BrokenPipeError:  # who asked was killed: its end says so, and a traceback of ours says nothing
             os._exit(1)  # what is still in the buffer would raise again at a usual end
 
