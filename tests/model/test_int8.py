@@ -109,6 +109,22 @@ def test_a_streamed_one_and_one_in_fp32_and_bf16(folder: Callable[[str], Path], 
         assert (found * whole).sum(1).min() > 0.99
 
 
+@RANGES
+def test_a_build_says_of_which_codes_it_is(
+    folder: Callable[[str], Path], tmp_path: Path, features: set[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or vectors that are kept of the original, by space and build, would be taken for those of its codes."""
+    if features is not None:
+        monkeypatch.setattr(processor, "features", lambda: features)
+    most = processor.int8_range()
+    compress(folder("nv-embedcode"), tmp_path / "small")
+    for precision, more in (("fp32", ""), ("bf16", ""), ("int8", f", codes to {most}")):
+        whole, small = loaded(folder("nv-embedcode"), precision), loaded(tmp_path / "small", precision)
+        assert whole.build.partition(",")[1:] == more.partition(",")[1:]
+        assert (small.space, small.build) == (whole.space, f"{whole.build}, of int8 codes to {most}")
+        assert small.build.startswith(f"{precision} cpu ")
+
+
 def test_an_adapter_is_merged(folder: Callable[[str], Path], tmp_path: Path) -> None:
     write_adapter(folder("nv-embedcode"), tmp_path / "adapter", LAYOUTS["nv-embedcode"].shapes)
     compress(tmp_path / "adapter", tmp_path / "small")

@@ -84,8 +84,13 @@ class TorchEncoder(LocalEncoder):
     def build(self) -> str:
         from importlib.metadata import version
 
-        chosen = self.choice.precision
-        return f"{chosen} {self._device} torch {version('torch')} transformers {version('transformers')}"
+        chosen, stored = self.choice.precision, self.checkpoint.stored
+        parts = [f"{chosen} {self._device} torch {version('torch')} transformers {version('transformers')}"]
+        if chosen == "int8":
+            parts.append(f"codes to {processor.int8_range()}")
+        if stored is not None:  # of the space of what it was made of, in any precision
+            parts.append(f"of int8 codes to {stored.most}")
+        return ", ".join(parts)
 
     @cached_property
     def _device(self) -> str:
