@@ -88,6 +88,18 @@ def write(path: Path, record: dict[str, Any]) -> None:
     path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
+def begun(path: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that an earlier call left; SystemExit where it measured something else, whose rows would be taken for
+    those of `about`."""
+    if not path.exists():
+        return []
+    there: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if differ := [f"{name} {there.get(name)!r}, now {now!r}" for name, now in about.items() if there.get(name) != now]:
+        raise SystemExit(f"{path} has rows of another run ({'; '.join(differ)}): give another --out")
+    rows: list[dict[str, Any]] = there["rows"]
+    return rows
+
+
 def peak_mb(pid: int | str = "self") -> float:
     """Most memory that a process and the processes it now has below it have held, in MB, mapped files included.
 

