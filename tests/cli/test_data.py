@@ -312,7 +312,7 @@ def test_overlap_says_which_pairs_copy_an_evaluation_set(evaluation: Path, tmp_p
     import typer
     from typer.testing import CliRunner
 
-    from embedcode.cli.eval_overlap import overlap
+    from embedcode.cli.overlap import overlap
 
     app = typer.Typer()
     app.command()(overlap)

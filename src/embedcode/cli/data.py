@@ -10,8 +10,9 @@ import typer
 
 from embedcode.cli import output
 from embedcode.cli.alone import alone
-from embedcode.cli.data_split import check, hold_out, split
+from embedcode.cli.data_split import hold_out, split
 from embedcode.cli.options import Json, Model, Threads, threads_of
+from embedcode.cli.overlap import check
 from embedcode.cli.pairs import Out, Pairs, put_record, tell
 from embedcode.cli.progress import ProgressLine
 from embedcode.errors import UsageError

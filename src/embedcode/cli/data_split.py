@@ -1,4 +1,4 @@
-"""`data hold-out`, `split` and `check`: what is kept for evaluation and may not be trained on. Thin over data/."""
+"""`data hold-out` and `split`: what is kept for evaluation and may not be trained on. Thin over data/."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedcode.cli import output
 from embedcode.cli.options import Json
 from embedcode.cli.pairs import Out, Pairs, put_record, tell
 from embedcode.cli.progress import ProgressLine
@@ -95,50 +94,3 @@ def split(
             beir.write(holdout.task(name, of, queries if part == "reported" else max(1, queries // 2)), tasks / name)
     tell(bad)
     put_record({**counts, "bad_lines": bad.lines, "tasks": made}, as_json)
-
-
-def check(
-    files: Pairs,
-    evaluations: Annotated[
-        list[Path] | None,
-        typer.Option("--eval", metavar="FOLDER", help="An evaluation set in BEIR layout; may be given again."),
-    ] = None,
-    held: Annotated[
-        Path | None, typer.Option("--held-out", metavar="FILE.toml", help="Sources that are kept for evaluation.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the pairs that may be trained on.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say which pairs may not be trained on: licence, never.toml, copies of evaluation sets.
-
-    Exit code 1 when there are any and no --out to drop them.
-    """
-    from contextlib import nullcontext
-
-    from embedcode.cli.eval_overlap import described, put
-    from embedcode.data import holdout, licences, pairs
-    from embedcode.data.overlap import Evaluations, Report, allowed
-    from embedcode.evaluate import beir
-
-    sources = holdout.load(held).entries() if held else ()
-    known = Evaluations([beir.load(folder) for folder in evaluations or ()], sources)
-    report, bad, unlicensed = Report(), pairs.Bad(), 0
-    with ProgressLine() as line, nullcontext() if out is None else pairs.writing(out) as keep:
-        for pair in allowed(pairs.read_all(files, bad), known, report):
-            if not licences.allowed(pair.licence):
-                unlicensed += 1
-            elif keep is not None:
-                keep(pair)
-            if not report.pairs % 1000:
-                line.draw(f"{report.pairs:,} pairs read, {report.forbidden:,} overlap")
-    tell(bad)
-    if as_json:
-        output.put_json(described(report, known) | {"unlicensed": unlicensed, "bad_lines": bad.lines})
-    else:
-        put(report, known)
-        if unlicensed:
-            output.put(f"{unlicensed:,} pairs without a licence of the allow-list")
-    if (report.forbidden or unlicensed) and out is None:
-        raise typer.Exit(1)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import output
-from embedcode.cli.eval_overlap import overlap
 from embedcode.cli.eval_report import compare, report
 from embedcode.cli.eval_repositories import repo_search
 from embedcode.cli.eval_result import (
@@ -28,6 +27,7 @@ from embedcode.cli.eval_result import (
 )
 from embedcode.cli.eval_swebench import swebench_lite
 from embedcode.cli.options import Json, Threads
+from embedcode.cli.overlap import overlap
 from embedcode.errors import UsageError
 from embedcode.files import is_folder
 
