@@ -51,28 +51,48 @@ def measure(
     answered = {query: gains for query, gains in judged.items() if query not in failed}
     if not answered:
         raise UsageError(f"{system.name} answers no query of {task.name}: {next(iter(failed.values()))}")
-    values = figures(ranked.run, answered)
-    intervals = {}
-    if len(answered) > 1:
-        for name, each in values.items():
-            interval = bootstrap(each)
-            intervals[name] = (interval.low, interval.high)
-    result = Result(
+    result = summed(
+        ranked.run,
+        answered,
         task=task.name,
         system=system.name,
         conditions={**(conditions or {}), **system.conditions, "depth": DEPTH},
-        queries=len(answered),
         documents=len(task.corpus),
-        metrics={name: mean(each) for name, each in values.items()},
-        intervals=intervals,
-        values=values,
         command=command,
-        seconds={name: round(spent, 3) for name, spent in ranked.seconds.items()},
-        peak_mb=round(peak_mb(), 1),
-        made=made() | ({"kept": dict(ranked.kept)} if ranked.kept else {}),
+        seconds=ranked.seconds,
+        more={"kept": dict(ranked.kept)} if ranked.kept else {},
         partial=bool(failed),
     )
     return Measured(result, ranked.run, failed)
+
+
+def summed(
+    run: Run,
+    qrels: Qrels,
+    *,
+    seconds: Mapping[str, float],
+    more: Mapping[str, Any],
+    clusters: Mapping[str, str] | None = None,
+    **named: Any,
+) -> Result:
+    """The result of a run over the queries of `qrels`, with `more` of how it was made; `named` are its other fields."""
+    values = figures(run, qrels)
+    intervals = {}
+    if len({clusters[query] for query in qrels} if clusters else qrels) > 1:
+        for name, each in values.items():
+            interval = bootstrap(each, clusters=clusters)
+            intervals[name] = (interval.low, interval.high)
+    return Result(
+        queries=len(qrels),
+        metrics={name: mean(each) for name, each in values.items()},
+        intervals=intervals,
+        values=values,
+        seconds={name: round(spent, 3) for name, spent in seconds.items()},
+        peak_mb=round(peak_mb(), 1),
+        made={**made(), **more},
+        clusters=clusters or {},
+        **named,
+    )
 
 
 def figures(run: Run, qrels: Qrels) -> dict[str, dict[str, float]]:

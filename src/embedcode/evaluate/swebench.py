@@ -23,10 +23,7 @@ from embedcode.evaluate.bm25 import K1, B
 from embedcode.evaluate.cut import Cutting, Words
 from embedcode.evaluate.history import Files
 from embedcode.evaluate.instances import Instance
-from embedcode.evaluate.made import made, peak_mb
-from embedcode.evaluate.measure import Measured, figures
-from embedcode.evaluate.metrics import bootstrap, mean
-from embedcode.evaluate.result import Result
+from embedcode.evaluate.measure import Measured, summed
 from embedcode.evaluate.systems import PACKAGED, asked_now, conditions_of, parsed
 from embedcode.evaluate.vectors import Moment, Progress
 from embedcode.files import is_file, is_folder
@@ -198,14 +195,9 @@ def measure(
     if not answered:
         raise UsageError(f"{setup.name} answers no instance: {next(iter(failed.values()))}")
     qrels = {one.id: dict.fromkeys(one.gold, 1) for one in answered}
-    values = figures(run, qrels)
-    intervals = {}
-    clusters = {one.id: one.repo for one in answered}
-    if len(set(clusters.values())) > 1:
-        for name, each in values.items():
-            interval = bootstrap(each, clusters=clusters)
-            intervals[name] = (interval.low, interval.high)
-    result = Result(
+    result = summed(
+        run,
+        qrels,
         task=setup.task,
         system=setup.name,
         conditions={
@@ -218,16 +210,11 @@ def measure(
             "answers outside the files": outside,
             "intervals": "repositories drawn whole",
         },
-        queries=len(answered),
         documents=counts["files"],
-        metrics={name: mean(each) for name, each in values.items()},
-        intervals=intervals,
-        values=values,
         command=command,
-        seconds={name: round(spent, 3) for name, spent in seconds.items()},
-        peak_mb=round(peak_mb(), 1),
-        made=made() | ({"kept": dict(kept)} if (kept := setup.system.kept) else {}),
-        clusters=clusters,
+        seconds=seconds,
+        more={"kept": dict(kept)} if (kept := setup.system.kept) else {},
+        clusters={one.id: one.repo for one in answered},
         partial=bool(failed),
     )
     return Measured(result, run, failed)
