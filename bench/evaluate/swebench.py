@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import corpus
 import record
 from embedcode.evaluate import clones, history, instances, swebench
+from embedcode.evaluate.choices import Protocol
 from embedcode.settings import cores
 
 ROWS: dict[str, tuple[str, ...]] = {
@@ -117,7 +118,7 @@ def embedded_twice(args: argparse.Namespace) -> dict[str, Any]:
     counting: Any = Counting()
     held = distinct = 0
     with tempfile.TemporaryDirectory() as home:
-        setup = swebench.system("counting", swebench.ProtocolName.SEARCH, lambda name: counting, Path(home))
+        setup = swebench.system("counting", Protocol.SEARCH, lambda name: counting, Path(home))
         for repo, some in groups.items():
             found = history.read(
                 clones.local(repo, args.repos, some), repo, some, setup.cutting, setup.files, True, cores()

@@ -14,7 +14,8 @@ import pytest
 from embedcode.data import never
 from embedcode.errors import UsageError
 from embedcode.evaluate import coir
-from embedcode.evaluate.coir import PARTS, Convention, Part
+from embedcode.evaluate.choices import Convention
+from embedcode.evaluate.coir import PARTS, Part
 
 LAYOUTS = ("mteb", "coir-eval", "jsonl")
 PARTS_OF_ALL = [part for parts in PARTS.values() for part in parts]

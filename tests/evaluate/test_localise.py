@@ -15,8 +15,8 @@ from embedcode import Index, Mode, Query, Role, Truncate, load
 from embedcode.errors import EncodeError, UsageError
 from embedcode.evaluate import history, localise
 from embedcode.evaluate.bm25 import BM25
+from embedcode.evaluate.choices import Files
 from embedcode.evaluate.cut import Cutting, Words
-from embedcode.evaluate.history import Files
 from embedcode.evaluate.instances import Instance
 from embedcode.evaluate.postings import in_a_byte
 from embedcode.index.git import Repository

@@ -15,8 +15,7 @@ import pytest
 from embedcode import Encoder, load
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.evaluate import clones, metrics, result, swebench
-from embedcode.evaluate.history import Files
-from embedcode.evaluate.swebench import ProtocolName
+from embedcode.evaluate.choices import Files, Protocol
 from embedcode.model.spec import DEFAULT
 
 
@@ -26,7 +25,7 @@ def encoder() -> Encoder:
 
 
 def setup(name: str, protocol: str, home: Path, encoder: Any = None, **options: Any) -> swebench.Setup:
-    return swebench.system(name, ProtocolName(protocol), lambda model: encoder, home, **options)
+    return swebench.system(name, Protocol(protocol), lambda model: encoder, home, **options)
 
 
 def measured(made: Any, chosen: swebench.Setup) -> Any:
@@ -79,7 +78,7 @@ def test_a_model_is_named_by_what_is_loaded(tmp_path: Path, encoder: Encoder) ->
     ):
         chosen = swebench.system(
             name,
-            ProtocolName.SEARCH,
+            Protocol.SEARCH,
             lambda model: loaded.append(model) or encoder,  # type: ignore[func-returns-value]
             tmp_path,
             configured="owner/other",
@@ -101,7 +100,7 @@ def test_an_answer_that_was_left_out_is_named(made: Any, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["bm25", "bm25:chunks", "lexical"])
-@pytest.mark.parametrize("protocol", list(ProtocolName))
+@pytest.mark.parametrize("protocol", list(Protocol))
 def test_only_indexed_files_are_judged_as_an_index_does(tmp_path: Path, name: str, protocol: str) -> None:
     for files in Files:
         assert setup(name, protocol, tmp_path, files=files).cutting.judged is (files is Files.INDEXED)

@@ -35,6 +35,24 @@ Precision = Annotated[
 ]
 
 
+def _checked(name: str | None) -> str | None:
+    if name == "":
+        raise UsageError("the model is empty, as from a variable that is not set: name one, or leave it out")
+    return name
+
+
+def system(bm25: str) -> Any:
+    """The option that names a system, of which a task knows its own kinds of BM25."""
+    return typer.Option(
+        "--model",
+        "--system",
+        metavar="NAME",
+        callback=_checked,
+        help=f"{bm25}, lexical, hybrid (hybrid:MODEL), or a model: a folder, a name on the hub, a server's URL; that "
+        "of the settings if none.",
+    )
+
+
 def settings_of(precision: str | None, threads: str | None) -> Settings:
     from embedcode import settings
 

@@ -12,6 +12,7 @@ import typer
 from embedcode.cli import eval_result, output
 from embedcode.cli.options import Json, Threads
 from embedcode.errors import UsageError
+from embedcode.evaluate.choices import Files, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,32 +23,12 @@ if TYPE_CHECKING:
     from embedcode.settings import Settings
 
 
-class Protocol(StrEnum):
-    PUBLISHED = "published"
-    SEARCH = "search"
-
-
-class Files(StrEnum):
-    ALL = "all"
-    INDEXED = "indexed"
-    PYTHON = "py"
-
-
 class Split(StrEnum):
     TEST = "test"
     DEV = "dev"
 
 
-Name = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "--system",
-        metavar="NAME",
-        help="bm25 (bm25:chunks,paths,stem,stop), lexical, hybrid (hybrid:MODEL), or a model: a folder, a name on the "
-        "hub, a server's URL; that of the settings if none.",
-    ),
-]
+Name = Annotated[str | None, eval_result.system("bm25 (bm25:chunks,paths,stem,stop)")]
 
 
 def swebench_lite(
@@ -92,11 +73,8 @@ def swebench_lite(
     from embedcode.engine import configured
     from embedcode.evaluate import instances as reader
     from embedcode.evaluate import swebench
-    from embedcode.evaluate.history import Files as Chosen
     from embedcode.model.presets import task
 
-    if name == "":
-        raise UsageError("the model is empty, as from a variable that is not set: name one, or leave it out")
     if summarise is not None and summaries is None:
         raise UsageError("--summarise needs a file to write into: give one with --summaries")
     chosen = eval_result.settings_of(precision, threads)
@@ -107,11 +85,11 @@ def swebench_lite(
         rows, form = _asked(rows, summaries, summarise, progress)
         setup = swebench.system(
             name or "",
-            swebench.ProtocolName(protocol),
+            protocol,
             partial(configured, chosen),
             chosen.home,
             configured=chosen.model,
-            files=Chosen(files) if files else None,
+            files=files,
             tests=tests,
             tokenizer=tokenizer,
             instruction=instruction and task(instruction),

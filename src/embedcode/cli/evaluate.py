@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,10 +24,12 @@ from embedcode.cli.eval_result import (
     shown,
     watching,
 )
+from embedcode.cli.eval_result import system as system_option
 from embedcode.cli.eval_swebench import swebench_lite
 from embedcode.cli.options import Json, Threads
 from embedcode.cli.overlap import overlap
 from embedcode.errors import UsageError
+from embedcode.evaluate.choices import Convention
 from embedcode.files import is_folder
 
 if TYPE_CHECKING:
@@ -38,23 +39,7 @@ if TYPE_CHECKING:
     from embedcode.settings import Settings
 
 
-class Convention(StrEnum):
-    """As evaluate/coir.py, which reads a table that help does not wait for."""
-
-    MTEB = "mteb"
-    COIR_EVAL = "coir-eval"
-
-
-Name = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "--system",
-        metavar="NAME",
-        help="bm25 (bm25:stem,stop), lexical, hybrid (hybrid:MODEL), or a model: a folder, a name on the hub, a "
-        "server's URL; that of the settings if none.",
-    ),
-]
+Name = Annotated[str | None, system_option("bm25 (bm25:stem,stop)")]
 eval = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
@@ -128,7 +113,7 @@ def coir(
     for part in parts:
         with watching() as progress:
             progress(Moment(f"reading {part.name}", len(found), len(parts), None))
-            task = tasks_of.load(part, data, tasks_of.Convention(convention))
+            task = tasks_of.load(part, data, convention)
         other = tasks_of.differs(part, task)
         conditions = {"convention": str(convention), "data": str(data.name) if data else f"{part.hub}@{part.revision}"}
         done, path = measured(system, task, conditions | ({"size": other} if other else {}), out)
@@ -165,8 +150,6 @@ def named(name: str | None, chosen: Settings, instruction: str | None, default: 
     from embedcode.evaluate.systems import named as found
     from embedcode.model.presets import task
 
-    if name == "":
-        raise UsageError("the model is empty, as from a variable that is not set: name one, or leave it out")
     return found(name or "", chosen, instruction and task(instruction), default)
 
 

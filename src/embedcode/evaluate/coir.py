@@ -10,25 +10,16 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from embedcode.errors import UsageError, line
 from embedcode.evaluate.beir import Task
+from embedcode.evaluate.choices import Convention
 from embedcode.evaluate.metrics import mean
 from embedcode.evaluate.rows import rows
 from embedcode.files import is_folder
-
-
-class Convention(StrEnum):
-    """What of a document is its text; the two harnesses differ, and figures with them."""
-
-    MTEB = "mteb"
-    """Title and text, joined by a blank, without white space around."""
-    COIR_EVAL = "coir-eval"
-    """The text alone."""
 
 
 @dataclass(frozen=True, slots=True)

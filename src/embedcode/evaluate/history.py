@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedcode.errors import UsageError
+from embedcode.evaluate.choices import Files
 from embedcode.evaluate.cut import Cut, Cutting, Field, Job, cut, lost
 from embedcode.evaluate.instances import Instance
 from embedcode.evaluate.postings import Postings
@@ -30,16 +30,6 @@ PARCEL = 4
 
 Told = Callable[[int, int], None]
 """How many of how many versions are read."""
-
-
-class Files(StrEnum):
-    """Which files of a commit are ranked. Symbolic links and submodules never are."""
-
-    ALL = "all"
-    """Every text."""
-    INDEXED = "indexed"
-    """What an index of the tree would hold: no locks, data, generated or minified code, vendored folders, secrets."""
-    PYTHON = "py"
 
 
 @dataclass(slots=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from embedcode.errors import EmbedcodeError, ModelError, UsageError, line
 from embedcode.evaluate import history, localise
 from embedcode.evaluate.bm25 import K1, B
+from embedcode.evaluate.choices import Files, Protocol
 from embedcode.evaluate.cut import Cutting, Words
-from embedcode.evaluate.history import Files
 from embedcode.evaluate.instances import Instance
 from embedcode.evaluate.measure import Measured, summed
 from embedcode.evaluate.systems import PACKAGED, asked_now, conditions_of, parsed
@@ -37,11 +36,6 @@ TOKENS = 450
 """Of a published chunk."""
 SWITCHES = {"bm25": ("chunks", "paths", "stem", "stop"), "lexical": ()}
 HUB = "princeton-nlp/SWE-bench_Lite"
-
-
-class ProtocolName(StrEnum):
-    PUBLISHED = "published"
-    SEARCH = "search"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +57,7 @@ class Setup:
 
 def system(
     name: str,
-    protocol: ProtocolName,
+    protocol: Protocol,
     encoder: Callable[[str], Encoder],
     home: Path,
     *,
@@ -111,11 +105,11 @@ def system(
             found, ranking = localise.Dense(model), "the best chunk's cosine"
     prefix = "full path, for words as a field of its own" if isinstance(found, localise.Searched) else "full path"
     if files is None:
-        files = Files.ALL if protocol is ProtocolName.PUBLISHED else Files.INDEXED
+        files = Files.ALL if protocol is Protocol.PUBLISHED else Files.INDEXED
     judged = files is Files.INDEXED
     if whole:
         base, chunking = Cutting("file", judged=judged), "none, whole files"
-    elif protocol is ProtocolName.SEARCH:
+    elif protocol is Protocol.SEARCH:
         base, chunking = Cutting("chunk", judged=judged), "embedcode's own, by syntax"
     else:
         file = _tokenizer(tokenizer, model)
