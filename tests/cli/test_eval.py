@@ -186,6 +186,22 @@ class TestServer:
         assert other.asked and after["conditions"]["space"] != before["conditions"]["space"]
         assert "second at " in after["conditions"]["served"]
 
+    def test_new_weights_under_the_same_name_are_known_by_their_vectors(
+        self, call: Run, serve: Any, task: Path, tmp_path: Path
+    ) -> None:
+        server = serve("openai")
+        told = [measured(call, "beir", str(task), "--model", server.url) for _ in range(2)]
+        assert told[1]["made"]["kept"] == {"documents": 5, "queries": 4}
+        server.vector = lambda text, role: np.sin(np.arange(server.dim) * (1 + len(text)))
+        done = call("eval", "beir", str(task), "--model", server.url)
+        assert done.returncode == 2 and b"holds a result that differs in weights" in done.stderr
+        trained = measured(call, "beir", str(task), "--model", server.url, "--out", str(tmp_path / "new"))
+        assert trained["made"]["kept"] == {"documents": 0, "queries": 0}
+        assert trained["conditions"]["weights"] == "number 2 of those seen behind the address"
+        del server.vector
+        before = measured(call, "beir", str(task), "--model", server.url)
+        assert (before["made"]["kept"], before["ndcg@10"]) == (told[1]["made"]["kept"], told[0]["ndcg@10"])
+
     def test_another_dimension_is_never_compared(self, call: Run, serve: Any, task: Path) -> None:
         server = serve("nim")
         port = int(server.url.rpartition(":")[2])
@@ -195,7 +211,6 @@ class TestServer:
         more = write(task.parent / "more", documents=DOCUMENTS | {"c5": "something new"})
         done = call("eval", "beir", str(more), "--model", other.url)
         assert done.returncode == 2
-        assert b"documents 'c5' to 'c5': " in done.stderr
         assert b"32 dimensions, and not the 64" in done.stderr
 
     def test_one_that_ends_among_the_queries_leaves_a_partial_result(

@@ -357,6 +357,28 @@ def test_another_model_at_the_same_address_gives_no_vector_in_the_old_space(
     assert after.space != before
 
 
+def test_models_that_tell_the_same_are_told_apart_by_their_vectors(serve: Serve, own_home: Path) -> None:
+    server = serve()
+
+    def seen() -> int:
+        encoder: Any = load(server.url)
+        return int(encoder.seen)
+
+    assert [seen(), seen()] == [1, 1]
+    usual = server.vector
+    server.vector = lambda text, role: (
+        usual(text, role) + np.linspace(0, 0.01, server.dim)
+    )  # as another batch size does
+    assert seen() == 1
+    server.vector = lambda text, role: usual(text, role)[::-1] if role == "query" else usual(text, role)
+    assert [seen(), seen()] == [2, 2], "of a role alone too"
+    del server.vector
+    assert seen() == 1
+    for file in (own_home / "servers").glob("*.npy"):
+        file.write_bytes(b"")
+    assert seen() == 1
+
+
 def test_a_limit_that_is_told_is_known(serve: Serve) -> None:
     server = serve()
     data = {"data": [{"id": "m", "max_model_len": 512}]}

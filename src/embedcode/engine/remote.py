@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from threading import Lock
@@ -23,6 +24,7 @@ from embedcode.engine.pool import Pool
 from embedcode.engine.served import NOT_TOLD, Served, keep, kept, told
 from embedcode.engine.tokens import printable, too_long
 from embedcode.errors import EncodeError, ModelError, UsageError
+from embedcode.files import make_private, replacing
 from embedcode.model.passage import FORMAT
 from embedcode.model.presets import task
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate, digest
@@ -120,10 +122,36 @@ class RemoteEncoder:
     def remarks(self) -> Sequence[str]:
         return [f"{self.address.url} computes as it was started: {choice} changes nothing" for choice in self._idle]
 
-    def ask(self) -> None:
+    def ask(self, tokens: Sequence[Tokens] = ()) -> None:
         """Learn what the server serves now, which is else taken from an earlier time until texts are sent. ModelError
-        where it does not say."""
-        self._ask(Call())
+        where it does not say, or would take no instruction that one of `tokens` has."""
+        served = self._ask(Call())
+        self._check_instructions(served, [entry for entry in tokens if isinstance(entry, RemoteTokens)])
+
+    @cached_property
+    def seen(self) -> int:
+        """Which it is of the models that were seen behind this address and told the same of themselves, from 1.
+
+        vLLM, TEI and llama.cpp tell a name: new weights under it are known only by the vectors of a text.
+        """
+        import numpy as np
+
+        call = Call()
+        served = self._ask(call)
+        now = np.stack([self._probe(served, role, call) for role in Role])
+        self._check_dim(served, now)
+        path = self._kept.with_name(f"{self._kept.stem}.{served.identity[:16]}.{served.dim}.npy")
+        try:
+            known = np.load(path, allow_pickle=False)
+            number = next((at for at, then in enumerate(known, 1) if (then * now).sum(1).min() >= SAME), 0)
+        except (OSError, ValueError, EOFError):
+            known, number = np.empty((0, *now.shape), np.float32), 0
+        if not number:
+            with suppress(OSError):  # nothing else is kept there either
+                make_private(path.parent)
+                with replacing(path, 0o600) as file:
+                    np.save(file, np.concatenate([known, now[None]]))
+        return number or len(known) + 1
 
     def tokenize(
         self,
@@ -242,7 +270,8 @@ class RemoteEncoder:
                 now = replace(now, dim=before.dim, refused=before.refused)
                 self._embeddings.refused |= set(before.refused)
             else:
-                now = replace(now, dim=self._probed(now, call), refused=tuple(sorted(self._embeddings.refused)))
+                dim = len(self._probe(now, Role.PASSAGE, call))
+                now = replace(now, dim=dim, refused=tuple(sorted(self._embeddings.refused)))
             if now != before:
                 keep(self._kept, now)
             if self._told and before is not None and before.same != now.same:
@@ -253,11 +282,24 @@ class RemoteEncoder:
             self._served, self._sure = now, True
             return now
 
-    def _probed(self, served: Served, call: Call) -> int:
-        answer = self._embeddings.post(served, [PROBE], Role.PASSAGE, Truncate.NONE, call)
+    def _check_dim(self, served: Served, rows: Floats) -> None:
+        if rows.shape[-1] != served.dim:
+            with suppress(OSError):  # a home that cannot be written
+                self._kept.unlink(missing_ok=True)
+            raise ModelError(
+                f"{self._name(served)} gives {rows.shape[-1]} dimensions, and not the {served.dim} that it gave "
+                "before: start again."
+            )
+
+    def _probe(self, served: Served, role: Role, call: Call) -> Floats:
+        """[dim] of a known text, without a prompt of ours."""
+        from embedcode.engine.vectors import unit
+
+        answer = self._embeddings.post(served, [PROBE], role, Truncate.NONE, call)
         if not answer.ok:
             raise self._failure(served, answer)
-        return int(self._embeddings.rows(answer, 1).shape[1])
+        vector: Floats = unit(self._embeddings.rows(answer, 1))[0]
+        return vector
 
     def _entry(
         self, index: int, text: object, prompt: str, role: Role, truncate: Truncate, instruction: str
@@ -318,13 +360,7 @@ class RemoteEncoder:
                 self._most = min(self._most, len(batch) - half)
             return vectors
         rows = self._embeddings.rows(answer, len(batch))
-        if rows.shape[1] != served.dim:
-            with suppress(OSError):  # a home that cannot be written
-                self._kept.unlink(missing_ok=True)
-            raise ModelError(
-                f"{self._name(served)} gives {rows.shape[1]} dimensions, and not the {served.dim} that it gave before: "
-                "start again."
-            )
+        self._check_dim(served, rows)
         vectors = unit(rows)
         # Of a row with nan, inf or only zeros the length is not 1.
         for at in map(int, np.flatnonzero(~(abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3))):

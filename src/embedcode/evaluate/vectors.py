@@ -179,6 +179,7 @@ class _Kept:
     """The two files of one way of embedding."""
 
     def __init__(self, home: Path, encoder: Encoder, role: Role, instruction: str | None) -> None:
+        seen = getattr(encoder, "seen", 0)  # first: a server is asked what it serves now
         conditions = getattr(encoder, "conditions", None)
         way = {
             "space": encoder.space,
@@ -188,6 +189,7 @@ class _Kept:
             "instruction": conditions.instruction if instruction is None and conditions else instruction,
             "max_tokens": encoder.max_tokens,
             "dim": encoder.dim,
+            **({"seen": seen} if seen else {}),
         }
         self._dim = encoder.dim
         described = json.dumps(way, indent=1, sort_keys=True)
