@@ -16,6 +16,7 @@ import pytest
 from ir_measures import RR, R, nDCG
 
 from embedcode.engine import endpoint
+from embedcode.evaluate.result import Result
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -267,6 +268,25 @@ class TestReports:
         assert "relevant (*): c3" in shown
         wrong = call("eval", "compare", *pair, "--explain", "q9")
         assert (wrong.returncode, b"'q9' is no query of toy" in wrong.stderr) == (2, True)
+
+    def test_a_verdict_needs_more_than_a_few_repositories(self, call: Run, tmp_path: Path) -> None:
+        def of(name: str, value: float, repositories: int) -> str:
+            ids = [f"q{number}" for number in range(24)]
+            values = {"ndcg@10": {id: value + number / 1000 for number, id in enumerate(ids)}}
+            clusters = {id: f"r{number % repositories}" for number, id in enumerate(ids)} if repositories else {}
+            one = Result("t", name, {}, 24, 9, {"ndcg@10": value}, {}, values, "", clusters=clusters)
+            one.write(tmp_path / name, {})
+            return str(tmp_path / f"{name}.json")
+
+        for repositories, says in (
+            (2, "p 0.5000: too few repositories (2) to say which is better; 2 clusters"),
+            (5, "p 0.0625: too few repositories (5)"),
+            (6, "p 0.0312: A is better; 6 clusters"),
+            (0, "p 0.0001: A is better\n"),
+        ):
+            pair = (of("a", 0.6, repositories), of("b", 0.5, repositories))
+            assert says in call("eval", "compare", *pair).stdout.decode()
+        assert b"B is better" in call("eval", "compare", *reversed(pair)).stdout
 
     def test_what_is_no_result_is_said(self, call: Run, task: Path) -> None:
         done = call("eval", "report", str(task / "corpus.jsonl"))

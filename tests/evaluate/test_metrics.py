@@ -150,6 +150,25 @@ def test_clusters_weigh_by_their_queries():
     assert (interval.mean, interval.low, interval.high) == (0.75, 0.0, 1.0)
 
 
+def test_p_is_that_of_the_signs_of_whole_units():
+    def p(*gains, each=4):
+        values = {f"{unit}-{at}": gain for unit, gain in enumerate(gains) for at in range(each)}
+        clusters = {query: query.partition("-")[0] for query in values}
+        return paired_bootstrap(values, dict.fromkeys(values, 0.0), clusters=clusters).p
+
+    assert p(0.2, 0.3) == 0.5, "two repositories, whatever the number of their queries"
+    assert p(0.3, 0.3, 0.3, 0.3, 0.3) == 2 / 32
+    assert p(0.3, 0.2, 0.1, -0.05) == 4 / 16, "as far are these signs and all four of one, either way round"
+    many = {str(i): 0.1 for i in range(20)}
+    assert paired_bootstrap(many, dict.fromkeys(many, 0.0)).p == pytest.approx(1 / 10_001)
+    rng = np.random.default_rng(5)
+    gains = {str(i): float(rng.normal(0.2, 0.5)) for i in range(15)}
+    zeros = dict.fromkeys(gains, 0.0)
+    exact = paired_bootstrap(gains, zeros).p
+    more = paired_bootstrap(gains | {"even": 0.0}, zeros | {"even": 0.0}).p
+    assert more == pytest.approx(exact, abs=0.02), "drawn, where there are too many to try"
+
+
 def test_bootstrap_refuses_what_it_cannot_judge():
     with pytest.raises(UsageError, match="Only one of the two results has query 'b'"):
         paired_bootstrap({"a": 1.0}, {"a": 1.0, "b": 0.0})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedcode.evaluate.metrics import Interval
+    from embedcode.evaluate.report import Comparison
     from embedcode.evaluate.result import Result
 
 LISTED = 5
@@ -24,6 +25,10 @@ FIRST = 10
 """Documents of a ranking that --explain shows."""
 COLUMNS = 100
 """Of a document's text."""
+LEVEL = 0.05
+"""Of p, from which on nothing is shown."""
+FEWEST = 6
+"""Repositories, or queries, that a verdict needs: of five, all of which are for one side, p is .06."""
 
 
 def report(
@@ -95,7 +100,7 @@ def compare(
 ) -> None:
     """Compare two results: the difference, its interval, queries won and lost.
 
-    The bootstrap is paired: both systems answer the same queries.
+    Interval and p are paired: both systems answer the same queries.
     """
     from embedcode.evaluate import report as reader
     from embedcode.evaluate.result import read
@@ -126,7 +131,7 @@ def compare(
     for letter, one in (("A", first), ("B", second)):
         output.put(f"  {letter} {one.metrics[found.metric]:.4f}  {_named(one, differing)}")
     drawn = f"; {found.clusters} clusters (repositories) of queries are drawn whole" if found.clusters else ""
-    output.put(f"  A - B {_interval(difference)}, p {difference.p:.4f}: {_verdict(difference)}{drawn}")
+    output.put(f"  A - B {_interval(difference)}, p {difference.p:.4f}: {_verdict(found)}{drawn}")
     output.put(f"  {len(found.won)} queries won, {len(found.lost)} lost, {found.equal} equal")
     for word, queries in (("won", found.won), ("lost", found.lost)):
         if queries:
@@ -214,10 +219,14 @@ def _interval(interval: Interval) -> str:
     return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
-def _verdict(interval: Interval) -> str:
-    if interval.low > 0:
-        return "A is better"
-    return "B is better" if interval.high < 0 else "nothing is shown"
+def _verdict(found: Comparison) -> str:
+    units = found.clusters or len(found.won) + len(found.lost) + found.equal
+    if units < FEWEST:
+        return f"too few {'repositories' if found.clusters else 'queries'} ({units}) to say which is better"
+    difference = found.difference
+    if difference.p is None or difference.p >= LEVEL or difference.low <= 0 <= difference.high:
+        return "nothing is shown"
+    return f"{'A' if difference.mean > 0 else 'B'} is better"
 
 
 def _short(text: str) -> str:

@@ -32,6 +32,9 @@ Qrels = Mapping[str, Mapping[str, int]]
 
 BLOCK = 1 << 21
 """Draws held in memory at once by a bootstrap: 16 MB of indices."""
+ENUMERATED = 15
+"""Units of which all 32,768 signs are tried."""
+Array = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def ndcg_at(k: int, run: Run, qrels: Qrels) -> dict[str, float]:
@@ -113,17 +116,20 @@ def paired_bootstrap(
 ) -> Interval:
     """The mean of a - b over the same queries, with interval and p; arguments as of `bootstrap`.
 
-    p is the percentile interval turned round: twice the smaller share of samples on either side of 0, samples at 0
-    on both, with one added to count and total so that it is never 0. Raises UsageError when the queries differ.
+    p is a permutation test's (Fisher, 1935): how often the mean is as far from 0 when each unit's difference may as
+    well have the other sign. Of up to ENUMERATED units all signs are tried, of more `samples`, with one added to count
+    and total so that it is never 0. Two units cannot have a p below .5, and five none below .06, where a percentile
+    interval of so few can leave 0 out. Raises UsageError when the queries differ.
     """
     if odd := sorted(a.keys() ^ b.keys()):
         raise UsageError(
             f"Only one of the two results has query {odd[0]!r} ({len(odd)} such); compare runs over the same queries."
         )
-    centre, means = _resample({query: a[query] - b[query] for query in a}, samples, seed, clusters)
+    differences = {query: a[query] - b[query] for query in a}
+    centre, means = _resample(differences, samples, seed, clusters)
     low, high = np.quantile(means, (0.025, 0.975))
-    side = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    return Interval(centre, float(low), float(high), min(1.0, 2 * (side + 1) / (samples + 1)))
+    totals, _ = _units(differences, clusters)
+    return Interval(centre, float(low), float(high), _sign_flips(totals, samples, seed))
 
 
 def _ranked(k: int, run: Run, qrels: Qrels) -> list[tuple[str, list[str]]]:
@@ -151,23 +157,42 @@ def _dcg(gains: list[int]) -> float:
     return sum(gain / log2(rank + 1) for rank, gain in enumerate(gains, 1) if gain > 0)
 
 
-def _resample(
-    values: Mapping[str, float], samples: int, seed: int, clusters: Mapping[str, Hashable] | None
-) -> tuple[float, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """The mean, and the means [samples] of as many samples of whole units drawn with replacement."""
+def _units(values: Mapping[str, float], clusters: Mapping[str, Hashable] | None) -> tuple[Array, Array]:
+    """Sum and size of each unit. UsageError for a query without a cluster."""
     if clusters is not None and (lost := sorted(values.keys() - clusters.keys())):
         raise UsageError(f"Query {lost[0]!r} has no cluster ({len(lost)} such); name one for every query.")
     units: dict[Hashable, list[float]] = {}
     for query, value in values.items():
         units.setdefault(query if clusters is None else clusters[query], []).append(value)
-    if len(units) < 2:
-        raise UsageError(f"An interval needs two or more independent units to draw from, not {len(units)}.")
-    totals = np.array([fsum(unit) for unit in units.values()])
-    sizes = np.array([len(unit) for unit in units.values()], dtype=np.float64)
+    return np.array([fsum(unit) for unit in units.values()]), np.array([len(unit) for unit in units.values()], float)
+
+
+def _sign_flips(totals: Array, samples: int, seed: int) -> float:
+    """How often the sum is as far from 0 when each unit has a sign of its own."""
+    count = len(totals)
+    far = abs(totals.sum()) - 1e-9 * np.abs(totals).sum()  # the same numbers added in another order are not farther
+    if count <= ENUMERATED:
+        flipped = np.arange(1 << count)[:, None] >> np.arange(count) & 1
+        return float(np.mean(np.abs((1 - 2 * flipped) @ totals) >= far))
+    rng = np.random.default_rng(seed)
+    found, rows = 1, max(1, BLOCK // count)
+    for start in range(0, samples, rows):
+        flipped = rng.integers(2, size=(min(rows, samples - start), count), dtype=np.int8)
+        found += int((np.abs((1 - 2 * flipped) @ totals) >= far).sum())
+    return found / (samples + 1)
+
+
+def _resample(
+    values: Mapping[str, float], samples: int, seed: int, clusters: Mapping[str, Hashable] | None
+) -> tuple[float, Array]:
+    """The mean, and the means [samples] of as many samples of whole units drawn with replacement."""
+    totals, sizes = _units(values, clusters)
+    if len(totals) < 2:
+        raise UsageError(f"An interval needs two or more independent units to draw from, not {len(totals)}.")
     rng = np.random.default_rng(seed)
     means = np.empty(samples)
-    rows = max(1, BLOCK // len(units))
+    rows = max(1, BLOCK // len(totals))
     for start in range(0, samples, rows):
-        drawn = rng.integers(len(units), size=(min(rows, samples - start), len(units)))
+        drawn = rng.integers(len(totals), size=(min(rows, samples - start), len(totals)))
         means[start : start + rows] = totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     return mean(values), means
