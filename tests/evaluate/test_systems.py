@@ -132,6 +132,27 @@ def test_names_that_are_none(tmp_path: Path) -> None:
         named("bm25", settings.load({"home": str(tmp_path)}), "find")
 
 
+def test_a_query_that_is_a_document_does_not_find_itself(tmp_path: Path) -> None:
+    """As in BEIR's ArguAna and Quora: nobody can judge it, and at rank 1 it would cost all others their place."""
+    texts = TEXTS | {"titled": "A title\nclose the mail"}
+    queries = {"doc 0": TEXTS["doc 0"], "titled": "close the mail ", "doc 1": TEXTS["doc 1"], "doc 2": "open a mail"}
+    qrels = {"doc 0": {"doc 1": 1}, "titled": {"doc 5": 1}, "doc 1": {"doc 1": 1}, "doc 2": {"doc 9": 1}}
+    task = Task("clones", texts, queries, qrels, {"titled": "close the mail"})
+    assert task.own == {"doc 0", "titled"}, "not where it is judged, and not another text of the same id"
+    done = measure(system("bm25", tmp_path), task, "again")
+    assert done.result.conditions["identical ids"] == "dropped"
+    assert [id in done.run[id] for id in queries] == [False, False, True, True]
+    assert done.result.values["mrr@10"]["titled"] == 1.0
+    many = {f"d{i}": f"word {'more ' * i}" for i in range(130)}
+    deep = measure(
+        system("bm25", tmp_path),
+        Task("n", many, {"d7": many["d7"], "q": "word"}, {"d7": {"d8": 1}, "q": {"d9": 1}}),
+        "",
+    )
+    assert [len(found) for found in deep.run.values()] == [100, 100]
+    assert "identical ids" not in measure(system("bm25", tmp_path), TASK, "again").result.conditions
+
+
 def test_a_task_of_one_query_has_figures_and_no_interval(tmp_path: Path) -> None:
     one = Task("one", TEXTS, {"a": "open a file"}, {"a": {"doc 0": 1}})
     done = measure(system("bm25", tmp_path), one, "again")

@@ -31,6 +31,18 @@ class Task:
     """The text alone of each document that has a title: what a copy of it elsewhere looks like."""
 
     @property
+    def own(self) -> set[str]:
+        """Queries that are documents themselves, by id and text, as in ArguAna and Quora, and are not judged so: to
+        find them is no merit and no mistake."""
+        return {
+            query
+            for query, text in self.queries.items()
+            if query in self.corpus
+            and query not in self.qrels.get(query, {})
+            and text.strip() in (self.corpus[query].strip(), self.bare.get(query, "").strip())
+        }
+
+    @property
     def content(self) -> str:
         """12 hex digits that two tasks share only where documents, queries and judgements are the same."""
         found = sha256()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 from embedcode.errors import UsageError
 from embedcode.evaluate.beir import Task
 from embedcode.evaluate.made import made, peak_mb
-from embedcode.evaluate.metrics import Qrels, Run, answerable, bootstrap, mean, mrr_at, ndcg_at, recall_at
+from embedcode.evaluate.metrics import Qrels, Run, answerable, bootstrap, first, mean, mrr_at, ndcg_at, recall_at
 from embedcode.evaluate.result import Result
 from embedcode.evaluate.systems import System
 from embedcode.evaluate.vectors import Progress
@@ -46,24 +46,28 @@ def measure(
         raise UsageError(f"{task.name} judges no document as relevant, so there is nothing to measure: check its qrels")
     failed = {query: f"query {query!r} of {task.name} has no text" for query in judged if not _has_text(task, query)}
     asked = {query: task.queries[query] for query in judged if query not in failed}
-    ranked = system.rank(replace(task, queries=asked), DEPTH, progress)
+    own = task.own & asked.keys()
+    ranked = system.rank(replace(task, queries=asked), DEPTH + bool(own), progress)
+    run = _without_itself(ranked.run, own) if own else ranked.run
     failed |= ranked.failed
     answered = {query: gains for query, gains in judged.items() if query not in failed}
     if not answered:
         raise UsageError(f"{system.name} answers no query of {task.name}: {next(iter(failed.values()))}")
+    more: dict[str, Any] = {"kept": dict(ranked.kept)} if ranked.kept else {}
+    counted: dict[str, Any] = {"identical ids": "dropped"} if own else {}
     result = summed(
-        ranked.run,
+        run,
         answered,
         task=task.name,
         system=system.name,
-        conditions={**(conditions or {}), **system.conditions, "depth": DEPTH},
+        conditions={**(conditions or {}), **system.conditions, "depth": DEPTH, **counted},
         documents=len(task.corpus),
         command=command,
         seconds=ranked.seconds,
-        more={"kept": dict(ranked.kept)} if ranked.kept else {},
+        more=more,
         partial=bool(failed),
     )
-    return Measured(result, ranked.run, failed)
+    return Measured(result, run, failed)
 
 
 def summed(
@@ -99,6 +103,15 @@ def figures(run: Run, qrels: Qrels) -> dict[str, dict[str, float]]:
     """{metric: {query: value}} of every metric that is reported."""
     recalls = {f"recall@{k}": recall_at(k, run, qrels) for k in RECALLS}
     return {"ndcg@10": ndcg_at(10, run, qrels), **recalls, "mrr@10": mrr_at(10, run, qrels)}
+
+
+def _without_itself(run: Run, own: Set[str]) -> dict[str, dict[str, float]]:
+    """The DEPTH first documents of each query, without the query itself where it is one of `own`."""
+    found = {}
+    for query, scores in run.items():
+        others = {id: score for id, score in scores.items() if query not in own or id != query}
+        found[query] = {id: others[id] for id in first(DEPTH, query, others)}
+    return found
 
 
 def _has_text(task: Task, query: str) -> bool:

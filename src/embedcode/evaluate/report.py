@@ -16,7 +16,7 @@ from embedcode.errors import UsageError
 from embedcode.evaluate import coir
 from embedcode.evaluate.measure import SATURATED
 from embedcode.evaluate.metrics import Interval, first, mean, paired_bootstrap
-from embedcode.evaluate.result import Result, read
+from embedcode.evaluate.result import COUNTED, Result, read
 from embedcode.files import is_folder
 
 COLUMNS: Mapping[str, str] = {
@@ -29,8 +29,8 @@ INSTANCES, REPOSITORIES = 300, 12
 """Of SWE-bench Lite's test split, which the published figures are of."""
 COMPARABLE = {"files": "all", "test files": "in"}
 """Conditions of those figures: fewer files to choose from make the task easier."""
-OF_A_TASK = {"data", "content", "file versions", "distinct units", "files left out", "answers outside the files"}
-"""Conditions that differ between tasks of one system, or that were counted and not chosen."""
+OF_A_TASK = {"data", "content", *COUNTED}
+"""Conditions that differ between tasks of one system."""
 TOLD = 40
 """Characters of a condition that a label shows."""
 

@@ -20,6 +20,10 @@ from embedcode.evaluate.metrics import Run, first
 from embedcode.files import replacing
 
 FORMAT = 1
+COUNTED = frozenset(
+    {"identical ids", "cut texts", "file versions", "distinct units", "files left out", "answers outside the files"}
+)
+"""Conditions that come of the work and are not chosen: known after it only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,9 @@ def refuse_another(path: Path, task: str, system: str, conditions: Mapping[str, 
     except UsageError:
         raise UsageError(f"{file} is there and no result that can be compared with the new one: {cure}") from None
     known = {"task": there.task, "system": there.system, **there.conditions}
-    conditions = {name: value for name, value in conditions.items() if name != "content" or name in there.conditions}
-    wanted = json.loads(json.dumps({"task": task, "system": system, **conditions}))
+    unknown = COUNTED if "content" in there.conditions else COUNTED | {"content"}
+    chosen = {name: value for name, value in conditions.items() if name not in unknown}
+    wanted = json.loads(json.dumps({"task": task, "system": system, **chosen}))
     if differ := [name for name, value in wanted.items() if known.get(name) != value]:
         raise UsageError(f"{file} holds a result that differs in {', '.join(differ)}: {cure}")
 
