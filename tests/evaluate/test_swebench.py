@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from embedcode import Encoder, load
+from embedcode import Encoder, Role, load
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.evaluate import clones, metrics, result, swebench
 from embedcode.evaluate.choices import Files, Protocol
 from embedcode.model.spec import DEFAULT
+from embedcode.types import Tokens
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +135,25 @@ def test_names_that_are_no_systems(tmp_path: Path, encoder: Encoder) -> None:
     class Server:
         dim, max_tokens, build, space = 4, 10, "remote", "s"
 
+        def tokenize(self, texts: list[str], role: Role, instruction: str | None) -> list[Tokens]:
+            return []
+
     with pytest.raises(UsageError, match="does not show its tokenizer"):
         setup("http://127.0.0.1:1", "published", tmp_path, Server())
     assert setup("http://127.0.0.1:1", "search", tmp_path, Server()).name == "http://127.0.0.1:1"
+
+
+def test_an_instruction_that_is_not_taken_is_told_before_anything_is_read(tmp_path: Path, encoder: Encoder) -> None:
+    for name in ("packaged", "hybrid"):
+        with pytest.raises(ModelError, match="knows no instruction for a query: leave the instruction out"):
+            setup(name, "search", tmp_path, encoder, instruction="find")
+
+
+def test_no_chunk_is_embedded_where_no_issue_has_a_vector(made: Any, tmp_path: Path, encoder: Encoder) -> None:
+    dead = Failing(encoder, made.instances[0].issue[:4], ModelError("the server takes no issue"))
+    with pytest.raises(UsageError, match=r"answers no instance: .*the server takes no issue"):
+        measured(made, setup("", "search", tmp_path, dead))
+    assert [(folder / "keys").stat().st_size for folder in (tmp_path / "evaluate").iterdir()] == [0], "of issues"
 
 
 class Failing:

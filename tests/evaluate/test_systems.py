@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import embedcode
 from embedcode import Role, settings
-from embedcode.errors import UsageError
+from embedcode.errors import ModelError, UsageError
 from embedcode.evaluate.beir import Task
 from embedcode.evaluate.bm25 import BM25
 from embedcode.evaluate.measure import measure
@@ -151,6 +152,19 @@ def test_a_query_that_is_a_document_does_not_find_itself(tmp_path: Path) -> None
     )
     assert [len(found) for found in deep.run.values()] == [100, 100]
     assert "identical ids" not in measure(system("bm25", tmp_path), TASK, "again").result.conditions
+
+
+def test_an_instruction_that_is_not_taken_is_told_before_anything_is_embedded(tmp_path: Path, serve: Any) -> None:
+    chosen = settings.load({"home": str(tmp_path), "threads": "1"})
+    server = serve("openai")
+    for name, says in (
+        ("packaged", "knows no instruction for a query"),
+        ("hybrid", "knows no instruction for a query"),
+        (server.url, "does not say that it takes an instruction for a query"),
+    ):
+        with pytest.raises(ModelError, match=says):
+            named(name, chosen, "find")
+    assert not (tmp_path / "evaluate").exists()
 
 
 def test_a_task_of_one_query_has_figures_and_no_interval(tmp_path: Path) -> None:

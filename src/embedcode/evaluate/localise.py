@@ -124,6 +124,8 @@ class Model:
             self.encoder, issues, Role.QUERY, self.home,
             what="issue", instruction=self.instruction, optional=True, progress=self.progress,
         )  # fmt: skip
+        if not len(queries):  # nobody asks for the chunks
+            return np.empty((history.units, 0), np.float32), {}, queries.failed
         texts = {
             f"{history.paths[path]} #{unit}": text
             for unit, (path, text) in enumerate(zip(history.path, history.texts, strict=True))

@@ -23,7 +23,7 @@ from embedcode.evaluate.choices import Files, Protocol
 from embedcode.evaluate.cut import Cutting, Words
 from embedcode.evaluate.instances import Instance
 from embedcode.evaluate.measure import Measured, summed
-from embedcode.evaluate.systems import PACKAGED, asked_now, conditions_of, parsed
+from embedcode.evaluate.systems import PACKAGED, asked_now, check, conditions_of, parsed
 from embedcode.evaluate.vectors import Moment, Progress
 from embedcode.files import is_file, is_folder
 from embedcode.index.git import Repository
@@ -96,6 +96,7 @@ def system(
         takes = told is not None and any("{instruction}" in prompt for prompt in told.prompts.values())
         if instruction is None and takes:
             instruction = INSTRUCTIONS["bug-summary" if summarised else "bug"]
+        check(loaded, instruction)
         model = localise.Model(loaded, home, instruction, progress)
         extra = conditions_of(asked.model, loaded, instruction)
         if asked.kind == "hybrid":

@@ -123,6 +123,7 @@ def named(name: str, chosen: Settings, instruction: str | None = None, default: 
     known = getattr(encoder, "conditions", None)
     if instruction is None and known and "{instruction}" in known.prompts.get(Role.QUERY, "") and not known.instruction:
         instruction = default or None
+    check(encoder, instruction)
     if asked.kind == "hybrid":
         return Product(asked.label, True, _Model(asked.model, encoder, chosen.home, instruction))
     return Dense(asked.model, encoder, chosen.home, instruction)
@@ -136,6 +137,16 @@ def asked_now(encoder: Encoder) -> Encoder:
     if isinstance(encoder, RemoteEncoder):
         encoder.ask()
     return encoder
+
+
+def check(encoder: Encoder, instruction: str | None) -> None:
+    """EmbedcodeError for an instruction that queries do not take: before hours of documents, and not after them."""
+    from embedcode.engine.encoder import accepted
+    from embedcode.engine.remote import RemoteEncoder
+
+    tokens = accepted(encoder.tokenize(["query"], Role.QUERY, instruction))
+    if isinstance(encoder, RemoteEncoder):
+        encoder.ask(tokens)
 
 
 def conditions_of(model: str, encoder: Encoder, instruction: str | None) -> dict[str, Any]:
