@@ -111,6 +111,7 @@ def test_a_second_run_says_what_it_found_made(made: Any, tmp_path: Path, encoder
     first, second = (measured(made, setup("", "search", tmp_path, encoder)).result for _ in range(2))
     assert first.made["kept"] == {"chunks": 0, "issues": 0}
     assert second.made["kept"] == {"chunks": second.conditions["distinct units"], "issues": 6}
+    assert first.conditions["cut texts"] == second.conditions["cut texts"] == {"chunks": 0, "issues": 0}
     assert first.clusters == dict.fromkeys(first.values["recall@1"], "acme/shop")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,35 @@ def test_an_instruction_that_is_not_taken_is_told_before_anything_is_embedded(tm
         with pytest.raises(ModelError, match=says):
             named(name, chosen, "find")
     assert not (tmp_path / "evaluate").exists()
+
+
+def test_a_result_says_how_many_texts_were_cut_and_what_a_server_does_not_tell(tmp_path: Path, serve: Any) -> None:
+    long = replace(TASK, corpus=TEXTS | {"long": "word " * 600})
+    for name in ("packaged", "hybrid", "packaged"):  # the last finds its vectors made
+        done = measure(system(name, tmp_path), long, "again").result
+        assert done.conditions["cut texts"] == {"documents": 1, "queries": 0}
+        assert done.conditions["max_tokens"] == 512
+    told = measure(system(serve("nim").url, tmp_path), TASK, "again").result.conditions
+    assert (told["max_tokens"], told["cut texts"]) == ("not told", {"documents": "not known", "queries": "not known"})
+    assert "cut texts" not in measure(system("bm25", tmp_path), long, "again").result.conditions
+
+
+def test_words_do_not_answer_for_a_model_that_has_no_vector_of_any_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hybrid = system("hybrid", tmp_path)
+    monkeypatch.setattr(hybrid._model.encoder, "encode", _no_query(hybrid._model.encoder.encode))  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"hybrid answers no query of toy: .*no query today"):
+        measure(hybrid, TASK, "again")
+
+
+def _no_query(encode: Any) -> Any:
+    def fails(texts: Any, role: Role, *rest: Any) -> Any:
+        if role is Role.QUERY:
+            raise ModelError("no query today")
+        return encode(texts, role, *rest)
+
+    return fails
 
 
 def test_a_task_of_one_query_has_figures_and_no_interval(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from embedcode.engine.vectors import unit
 from embedcode.errors import EmbedcodeError, EncodeError, ModelError, StoreError, UsageError
 from embedcode.evaluate import vectors as module
 from embedcode.evaluate.vectors import embed
-from embedcode.types import Role
+from embedcode.types import Role, Tokens
 
 DIM = 8
 
@@ -101,6 +101,25 @@ def test_optional_texts_after_a_servers_end_are_named(tmp_path: Path, monkeypatc
     assert list(found.ids) == ["d0", "d1"]
     assert list(found.failed) == ["d2", "d3", "d4"]
     assert "gives no answer in time" in found.failed["d4"]
+
+
+def test_texts_that_were_cut_are_counted_and_remembered(tmp_path: Path) -> None:
+    class Reads(Toy):
+        max_tokens = 5
+        tokenizer = "tokenizer.json"
+
+        def tokenize(self, texts: Sequence[str], *_: object) -> list[Tokens]:
+            counts = [len(text.split()) for text in texts]
+            return [Tokens((), count, min(count, self.max_tokens)) for count in counts]
+
+    given = {"short": "a b", "long": "a b c d e f", "again": "a b c d e f"}
+    for more in ({}, {"longer": "a " * 9}, {}):
+        found = embed(Reads(), given | more, Role.PASSAGE, tmp_path, what="document")
+        assert found.cut == 2 + len(more)
+    (folder,) = (tmp_path / "evaluate").iterdir()
+    assert embed(Toy(), given, Role.QUERY, tmp_path, what="query").cut is None, "as of a server"
+    (folder / "cut").unlink()
+    assert embed(Reads(), given, Role.PASSAGE, tmp_path, what="document").cut is None, "as of an earlier version"
 
 
 def test_another_dimension_is_an_error(tmp_path: Path) -> None:

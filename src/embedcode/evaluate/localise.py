@@ -20,7 +20,7 @@ from embedcode.evaluate.cut import Cutting, Field, Words
 from embedcode.evaluate.history import Commit, History
 from embedcode.evaluate.instances import Instance
 from embedcode.evaluate.postings import in_a_byte
-from embedcode.evaluate.vectors import Progress, embed
+from embedcode.evaluate.vectors import UNCOUNTED, Progress, Vectors, embed
 from embedcode.search.search import Signals, search
 from embedcode.store import fields
 from embedcode.store.contract import Scored
@@ -67,6 +67,11 @@ class System(Protocol):
         """Vectors that were there from an earlier run, so far."""
         ...
 
+    @property
+    def cut(self) -> Mapping[str, int | str]:
+        """Texts that a model read the beginning of only, so far."""
+        ...
+
     def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[Answer]:
         """The files of each instance's commit that it finds, at most KEPT."""
         ...
@@ -86,6 +91,7 @@ class Bm25:
     """Whether a unit's path gives terms too."""
     texts = False
     kept = MappingProxyType[str, int]({})
+    cut = MappingProxyType[str, int | str]({})
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -109,6 +115,8 @@ class Model:
     progress: Progress = lambda moment: None
     kept: dict[str, int] = field(default_factory=lambda: {"chunks": 0, "issues": 0})
     """Vectors that were there from an earlier run, so far."""
+    cut: dict[str, int | str] = field(default_factory=lambda: {"chunks": 0, "issues": 0})
+    """Texts that it read the beginning of only, so far."""
     _seen: set[bytes] = field(default_factory=set)
     """Chunks of repositories before: repositories share some, whose vectors are then of this run."""
 
@@ -124,6 +132,7 @@ class Model:
             self.encoder, issues, Role.QUERY, self.home,
             what="issue", instruction=self.instruction, optional=True, progress=self.progress,
         )  # fmt: skip
+        self._count("issues", queries)
         if not len(queries):  # nobody asks for the chunks
             return np.empty((history.units, 0), np.float32), {}, queries.failed
         texts = {
@@ -135,12 +144,17 @@ class Model:
         keys = [digest(text) for text in texts.values()]
         self.kept["chunks"] += units.kept - sum(key in self._seen for key in keys)
         self.kept["issues"] += queries.kept
+        self._count("chunks", units)
         self._seen.update(keys)
         asked = queries.block(0, len(queries))
         found = np.empty((len(units), len(queries)), np.float32)
         for start in range(0, len(units), BLOCK):
             found[start : start + BLOCK] = units.block(start, start + BLOCK) @ asked.T
         return found, {id: column for column, id in enumerate(queries.ids)}, queries.failed
+
+    def _count(self, name: str, some: Vectors) -> None:
+        so_far = self.cut[name]
+        self.cut[name] = UNCOUNTED if some.cut is None or isinstance(so_far, str) else so_far + some.cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +169,10 @@ class Dense:
     @property
     def kept(self) -> Mapping[str, int]:
         return self.model.kept
+
+    @property
+    def cut(self) -> Mapping[str, int | str]:
+        return self.model.cut
 
     def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[Answer]:
         cosines, columns, failed = self.model.cosines(history, instances)
@@ -183,6 +201,10 @@ class Searched:
     @property
     def kept(self) -> Mapping[str, int]:
         return self.model.kept if self.model else {}
+
+    @property
+    def cut(self) -> Mapping[str, int | str]:
+        return self.model.cut if self.model else {}
 
     def rankings(self, history: History, instances: Sequence[Instance]) -> Iterator[Answer]:
         cosines, columns, failed = self.model.cosines(history, instances) if self.model else (None, {}, {})

@@ -55,6 +55,8 @@ def measure(
         raise UsageError(f"{system.name} answers no query of {task.name}: {next(iter(failed.values()))}")
     more: dict[str, Any] = {"kept": dict(ranked.kept)} if ranked.kept else {}
     counted: dict[str, Any] = {"identical ids": "dropped"} if own else {}
+    if ranked.cut:
+        counted["cut texts"] = dict(ranked.cut)
     result = summed(
         run,
         answered,

@@ -203,6 +203,7 @@ def measure(
             "distinct units": counts["distinct units"],
             "files left out": left_out,
             "answers outside the files": outside,
+            **({"cut texts": dict(cut)} if (cut := setup.system.cut) else {}),
             "intervals": "repositories drawn whole",
         },
         documents=counts["files"],

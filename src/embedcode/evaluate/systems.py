@@ -23,7 +23,7 @@ from embedcode.errors import UsageError
 from embedcode.evaluate import dense
 from embedcode.evaluate.beir import Task
 from embedcode.evaluate.bm25 import BM25, K1, B
-from embedcode.evaluate.vectors import Moment, Progress, Vectors, embed
+from embedcode.evaluate.vectors import UNCOUNTED, Moment, Progress, Vectors, embed
 from embedcode.files import is_folder
 from embedcode.model.spec import DEFAULT
 from embedcode.types import Chunk, Encoder, File, Role, digest
@@ -50,6 +50,8 @@ class Ranked:
     """By query: why it has none."""
     kept: Mapping[str, int] = field(default_factory=dict)
     """Vectors that were there from an earlier run, of documents and of queries: their seconds are not in `seconds`."""
+    cut: Mapping[str, int | str] = field(default_factory=dict)
+    """Documents and queries that a model read the beginning of only."""
 
 
 class System(Protocol):
@@ -151,6 +153,8 @@ def check(encoder: Encoder, instruction: str | None) -> None:
 
 def conditions_of(model: str, encoder: Encoder, instruction: str | None) -> dict[str, Any]:
     """All of a model, by the name that results give it, that a figure depends on."""
+    from embedcode.engine.served import NOT_TOLD
+
     seen = getattr(encoder, "seen", 0)  # first: a server is asked what it serves now
     known = getattr(encoder, "conditions", None)
     prompts = {str(role): prompt for role, prompt in known.prompts.items()} if known else {}
@@ -163,7 +167,7 @@ def conditions_of(model: str, encoder: Encoder, instruction: str | None) -> dict
         **({"weights": f"number {seen} of those seen behind the address"} if seen else {}),
         "precision": encoder.build,
         "dimensions": encoder.dim,
-        "max_tokens": encoder.max_tokens,
+        "max_tokens": "not told" if encoder.max_tokens >= NOT_TOLD else encoder.max_tokens,
         "prompts": prompts,
         "instruction": default if instruction is None else instruction,
     }
@@ -203,8 +207,8 @@ class _Model:
     def conditions(self) -> dict[str, Any]:
         return conditions_of(self.name, self.encoder, self.instruction)
 
-    def embedded(self, task: Task, progress: Progress) -> tuple[Vectors, Vectors, dict[str, float], dict[str, int]]:
-        """Vectors of documents and queries, with seconds and what was kept from before."""
+    def embedded(self, task: Task, progress: Progress) -> tuple[Vectors, Vectors, dict[str, float]]:
+        """Vectors of documents and queries, with seconds."""
         begun = time.perf_counter()
         documents = embed(self.encoder, task.corpus, Role.PASSAGE, self.home, what="document", progress=progress)
         between = time.perf_counter()
@@ -213,8 +217,17 @@ class _Model:
             what="query", instruction=self.instruction, optional=True, progress=progress,
         )  # fmt: skip
         seconds = {"documents": between - begun, "queries": time.perf_counter() - between}
-        kept = {"documents": documents.kept, "queries": queries.kept}
-        return documents, queries, seconds, kept
+        return documents, queries, seconds
+
+
+def _told(documents: Vectors, queries: Vectors) -> dict[str, dict[str, Any]]:
+    """What a Ranked has of vectors."""
+    both = {"documents": documents, "queries": queries}
+    return {
+        "failed": dict(queries.failed),
+        "kept": {name: one.kept for name, one in both.items()},
+        "cut": {name: UNCOUNTED if one.cut is None else one.cut for name, one in both.items()},
+    }
 
 
 class Dense:
@@ -229,14 +242,14 @@ class Dense:
         return self._model.conditions | {"comparison": "exact, fp32"}
 
     def rank(self, task: Task, k: int, progress: Progress) -> Ranked:
-        documents, queries, seconds, kept = self._model.embedded(task, progress)
+        documents, queries, seconds = self._model.embedded(task, progress)
         begun = time.perf_counter()
         places, scores = dense.search(queries, documents, k, progress)
         run = {
             query: {documents.ids[place]: float(score) for place, score in zip(*row, strict=True)}
             for query, *row in zip(queries.ids, places, scores, strict=True)
         }
-        return Ranked(run, seconds | {"search": time.perf_counter() - begun}, queries.failed, kept)
+        return Ranked(run, seconds | {"search": time.perf_counter() - begun}, **_told(documents, queries))
 
 
 class Product:
@@ -258,10 +271,9 @@ class Product:
         from embedcode.store.sqlite import SqliteStore
 
         seconds: dict[str, float] = {}
-        kept: dict[str, int] = {}
         documents, queries = None, None
         if self._model:
-            documents, queries, seconds, kept = self._model.embedded(task, progress)
+            documents, queries, seconds = self._model.embedded(task, progress)
         begun = time.perf_counter()
         with ExitStack() as open:
             folder = open.enter_context(tempfile.TemporaryDirectory(prefix="embedcode-"))
@@ -270,16 +282,18 @@ class Product:
             seconds["index"] = time.perf_counter() - begun
             begun = time.perf_counter()
             names = list(task.corpus)
-            places = {query: at for at, query in enumerate(queries.ids)} if queries else {}
+            places = {query: at for at, query in enumerate(queries.ids)} if queries is not None else {}
             run = {}
             for query, text in _watched(task.queries, "asking", progress):
-                if queries and query not in places:
+                if queries is not None and query not in places:
                     continue
-                vector = queries.block(places[query], places[query] + 1)[0] if queries else None
+                vector = None if queries is None else queries.block(places[query], places[query] + 1)[0]
                 hits = search(store, Signals(text, vector, text), k, rules=ALL if self._rules else frozenset())
                 run[query] = {names[_number(hit.chunk.path)]: hit.score for hit in hits}
             seconds["search"] = time.perf_counter() - begun
-        return Ranked(run, seconds, queries.failed if queries else {}, kept)
+        if documents is None or queries is None:
+            return Ranked(run, seconds)
+        return Ranked(run, seconds, **_told(documents, queries))
 
 
 def _fill(store: SqliteStore, task: Task, documents: Vectors | None, progress: Progress) -> None:

@@ -1,15 +1,16 @@
 """Vectors of many texts, computed once and kept on disk, so that a run that was killed goes on where it was.
 
 One folder for each way of embedding (space, build, role, prompt, limit): `keys` has the 16 bytes of each text's hash,
-`vectors` the rows, float32. Both only grow, rows first, and what a killed process left over is cut off. Equal texts
-have one row. Knows no metric and no task. These are not the vectors of an index (store/cache.py): those are int8.
+`vectors` the rows, float32, `cut` the hashes of texts that were too long. All only grow, keys last, and what a killed
+process left over is cut off. Equal texts have one row. Knows no metric and no task. These are not the vectors of an
+index (store/cache.py): those are int8.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 from embedcode.errors import EmbedcodeError, EncodeError, ModelError, StoreError, UsageError
 from embedcode.files import make_private
-from embedcode.types import Encoder, Role, Truncate, digest
+from embedcode.types import Encoder, Role, Tokens, Truncate, digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +34,11 @@ KEY = 16
 """Bytes."""
 UNIT = 1e-3
 """How far a length may be from 1."""
+UNCOUNTED = "not known"
+"""How many texts were cut, where a server does it, or an earlier version did."""
+AROUND = 256
+"""Tokens that prompt, instruction and ends may take: a text of fewer bytes than a model reads tokens, less these, is
+not cut, and not tokenised a second time to see that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class Vectors:
     """Where they lie."""
     kept: int
     """Texts whose vector was there from an earlier run."""
+    cut: int | None
+    """Texts that were cut at their end; None where nobody counted, as of a server."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Texts without a vector by id, and why; `ids` does not have them."""
 
@@ -118,7 +126,8 @@ def embed(
             failed |= dict.fromkeys(order[start:], str(error))
             break
         failed |= problems
-        kept.append([keys[id] for id in part if id not in problems], found)
+        new = {keys[id]: texts[id] for id in part if id not in problems}
+        kept.append(list(new), found, set() if kept.cut is None else _cut(encoder, new, role, instruction))
         done += sum(sizes[start : start + BLOCK])
         seconds = time.monotonic() - begun
         progress(
@@ -130,7 +139,8 @@ def embed(
     ids = [id for id, key in keys.items() if key not in lost]
     rows = np.array([kept.rows[keys[id]] for id in ids], np.int64)
     failures = {id: lost[key] for id, key in keys.items() if key in lost}
-    return Vectors(ids, rows, kept.mapped(), kept.folder, known, failures)
+    cut = None if kept.cut is None else sum(keys[id] in kept.cut for id in ids)
+    return Vectors(ids, rows, kept.mapped(), kept.folder, known, cut, failures)
 
 
 def _block(
@@ -168,6 +178,14 @@ def _block(
     return np.empty((0, encoder.dim), np.float32), failed
 
 
+def _cut(encoder: Encoder, texts: Mapping[bytes, str], role: Role, instruction: str | None) -> set[bytes]:
+    """The keys of those that are longer than the encoder reads."""
+    least = encoder.max_tokens - AROUND
+    long = [key for key, text in texts.items() if len(text.encode("utf-8", "replace")) > least]
+    entries = encoder.tokenize([texts[key] for key in long], role, instruction, Truncate.END)
+    return {key for key, entry in zip(long, entries, strict=True) if isinstance(entry, Tokens) and entry.truncated}
+
+
 def _unusable(vectors: Floats) -> int | None:
     """The first row that is not finite or not of length 1."""
     with np.errstate(invalid="ignore", over="ignore"):
@@ -176,7 +194,7 @@ def _unusable(vectors: Floats) -> int | None:
 
 
 class _Kept:
-    """The two files of one way of embedding."""
+    """The files of one way of embedding."""
 
     def __init__(self, home: Path, encoder: Encoder, role: Role, instruction: str | None) -> None:
         seen = getattr(encoder, "seen", 0)  # first: a server is asked what it serves now
@@ -194,17 +212,22 @@ class _Kept:
         self._dim = encoder.dim
         described = json.dumps(way, indent=1, sort_keys=True)
         self.folder = home / "evaluate" / digest(described).hex()
-        self._keys, self._vectors = self.folder / "keys", self.folder / "vectors"
+        self._keys, self._vectors, self._cut = (self.folder / name for name in ("keys", "vectors", "cut"))
         with self._writing():
             (self.folder / "meta.json").write_text(described, "utf-8")
             count = min(self._size(self._keys) // KEY, self._size(self._vectors) // self._row)
             for path, size in ((self._keys, KEY), (self._vectors, self._row)):
                 with path.open("ab") as file:
                     file.truncate(count * size)
-            raw = self._keys.read_bytes()
-        self.rows = {raw[at * KEY : (at + 1) * KEY]: at for at in range(count)}
+            if not count:
+                self._cut.touch()
+            self.rows = {key: at for at, key in enumerate(_split(self._keys))}
+            # Not of a folder that is older than the file, nor of a server, which does not show its tokenizer.
+            counted = self._cut.exists() and getattr(encoder, "tokenizer", None) is not None
+            self.cut = set(_split(self._cut)) if counted else None
+            """Texts that were too long; None where nobody counts them."""
 
-    def append(self, keys: Sequence[bytes], vectors: Floats) -> None:
+    def append(self, keys: Sequence[bytes], vectors: Floats, cut: Set[bytes]) -> None:
         if not keys:
             return
         with self._writing():  # another process may have written since
@@ -213,8 +236,12 @@ class _Kept:
                 file.truncate(first * self._row)
                 file.seek(0, 2)
                 file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
-            with self._keys.open("ab") as file:
-                file.write(b"".join(keys))
+            for path, some in ((self._cut, cut), (self._keys, keys)):
+                if some:
+                    with path.open("ab") as file:
+                        file.write(b"".join(some))
+        if self.cut is not None:
+            self.cut |= cut
         self.rows |= {key: first + at for at, key in enumerate(keys)}
 
     def mapped(self) -> NDArray[np.float32]:
@@ -243,3 +270,9 @@ class _Kept:
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise UsageError(f"{self.folder} cannot be written ({why}): free some space, or take another.") from None
+
+
+def _split(file: Path) -> list[bytes]:
+    """The keys of a file; what a killed process left of one is none."""
+    raw = file.read_bytes()
+    return [raw[at : at + KEY] for at in range(0, len(raw) - KEY + 1, KEY)]
