@@ -320,7 +320,66 @@ def test_a_mean_is_of_whole_tasks_alone(call: Run, tmp_path: Path, monkeypatch: 
     found = measured(call, "coir", "--data", str(tmp_path / "data"), "--model", "bm25")
     assert len(found["results"]) == 20 and found["ndcg@10"].keys() == {"codesearchnet", "codesearchnet-ccr"}
     shown = call("eval", "coir", "--data", str(tmp_path / "data"), "--model", "bm25").stdout.decode()
-    assert "mean of codesearchnet " in shown and "mean of coir" not in shown
+    assert "mean of codesearchnet " in shown and "\nmean of coir" not in shown
+    assert "no mean of coir: apps (another size), cosqa (another size), " in shown
+
+
+@pytest.fixture
+def two_tasks(tmp_path: Path) -> tuple[str, ...]:
+    for name in ("apps", "cosqa"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        folder = write(tmp_path / "data" / name)
+        judged = [{"query-id": q, "corpus-id": d, "score": s} for q, row in QRELS.items() for d, s in row.items()]
+        (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in judged))
+    return "coir", "--tasks", "apps,cosqa", "--data", str(tmp_path / "data")
+
+
+def test_a_coir_run_that_was_ended_goes_on(
+    call: Run, two_tasks: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embedcode.evaluate import made
+
+    code = {"commit": "abc"}
+    monkeypatch.setattr(made, "commit", lambda: code["commit"])
+
+    def known(*more: str) -> list[bool]:
+        found = measured(call, *two_tasks, "--model", "bm25", *more)
+        return [one["already_measured"] for one in found["results"]]
+
+    assert known() == [False, False]
+    (tmp_path / "results" / "coir-cosqa--bm25.run").unlink()
+    seconds = (tmp_path / "results" / "coir-apps--bm25.json").read_bytes()
+    assert known() == [True, False]
+    assert (tmp_path / "results" / "coir-apps--bm25.json").read_bytes() == seconds
+    assert b"coir-apps--bm25.json, already measured" in call("eval", *two_tasks, "--model", "bm25").stdout
+    assert known("--again") == [False, False]
+    code["commit"] = "def"
+    assert known() == [False, False], "of other code"
+    assert known() == [True, True]
+    code["commit"] = "def+"
+    assert known() == [False, False] == known(), "files that differ from a commit are not known"
+
+
+def test_a_task_of_coir_may_have_an_instruction_of_its_own(
+    call: Run, two_tasks: tuple[str, ...], serve: Any, tmp_path: Path
+) -> None:
+    server = serve("nim")
+    entry = {"id": server.models[0], "instruction_roles": ["query"]}
+    listed = 200, {}, json.dumps({"data": [entry]}).encode()
+
+    def answer(asked: Any) -> Any:
+        if asked.path == "/v1/models":
+            return listed
+        asked.body.pop("instruction", None)
+        return None
+
+    server.answer = answer
+    given = ("--model", server.url, "--instruction", "find it", "--instruction", "apps=solve it")
+    found = measured(call, *two_tasks, *given)
+    assert [one["conditions"]["instruction"] for one in found["results"]] == ["solve it", "find it"]
+    assert sum(asked.path == "/v1/models" for asked in server.asked) == 1, "one model for both"
+    done = call("eval", *two_tasks, "--model", server.url, "--instruction", "aps=x")
+    assert done.returncode == 2 and b"'aps' is no task of CoIR" in done.stderr
 
 
 class TestRepoSearch:

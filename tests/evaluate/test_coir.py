@@ -124,6 +124,29 @@ def test_languages_are_one_task_and_a_mean_needs_all_of_it() -> None:
     assert "apps" in coir.means(values)
 
 
+def test_what_a_mean_lacks_is_told() -> None:
+    values = {part.name: 0.5 for part in PARTS_OF_ALL}
+    assert coir.lacking(values) == {}
+    del values["CodeSearchNet-ruby"], values["apps"]
+    assert coir.lacking(values, {"apps": "partial"}) == {
+        "codesearchnet": "CodeSearchNet-ruby (not measured)",
+        "coir": "apps (partial), CodeSearchNet-ruby (not measured)",
+    }
+    assert coir.lacking({})["coir"].endswith(" and 17 more")
+
+
+def test_an_instruction_is_for_all_or_for_a_task() -> None:
+    parts = coir.chosen(["apps", "codesearchnet"])
+    found = coir.instructions(["general", "apps=find a = b", "CodeSearchNet-go=bug"], parts)
+    assert (found["apps"], found["CodeSearchNet-go"], found["CodeSearchNet-php"]) == ("find a = b", "bug", "general")
+    assert coir.instructions(["where x = 1 is set"], parts)["apps"] == "where x = 1 is set"
+    with pytest.raises(UsageError, match="'aps' is no task of CoIR"):
+        coir.instructions(["aps=find"], parts)
+    for twice in (["a", "b"], ["apps=a", "apps=b"], ["codesearchnet=a", "CodeSearchNet-go=b"]):
+        with pytest.raises(UsageError, match="is given two instructions: give one"):
+            coir.instructions(twice, parts)
+
+
 @pytest.mark.parametrize(
     ("file", "row", "message"),
     [

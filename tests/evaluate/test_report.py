@@ -71,6 +71,23 @@ def test_coir_mixes_no_conditions_but_data() -> None:
         report.card([*of_coir(data="a"), *of_coir(data="b")[:1]])
 
 
+def test_a_mean_may_be_of_tasks_with_instructions_of_their_own() -> None:
+    own = [replace(one, conditions={**one.conditions, "instruction": one.task}) for one in of_coir(0.4)]
+    (row,) = measured(report.card(own))
+    assert (row.figures["coir"], row.note) == (pytest.approx(40), "convention: mteb, instructions differ by task")
+    two = measured(report.card([*of_coir(0.4, instruction="a"), *of_coir(0.6, instruction="b")]))
+    assert [row.note for row in two] == ["convention: mteb, instruction: a", "convention: mteb, instruction: b"]
+
+
+def test_why_a_mean_is_not_shown_is_told() -> None:
+    assert report.lacking([*of_coir(), result()]) == {}
+    found = [replace(of_coir()[0], partial=True), *of_coir()[2:]]
+    first, second = (one.task.removeprefix("coir/") for one in of_coir()[:2])
+    assert report.lacking(found) == {"m (convention: mteb)": f"{first} (partial), {second} (not measured)"}
+    cut = [replace(one, conditions={**one.conditions, "size": "another"}) for one in of_coir()[:1]]
+    assert report.lacking(cut)["m"].startswith(f"{first} (another size), {second} (not measured), ")
+
+
 def of_swebench(value: float, repositories: int = 12, **conditions: str) -> Result:
     ids = [f"i{number}" for number in range(300)]
     return result(

@@ -14,6 +14,7 @@ from embedcode import Role, settings
 from embedcode.errors import ModelError, UsageError
 from embedcode.evaluate.beir import Task
 from embedcode.evaluate.bm25 import BM25
+from embedcode.evaluate.made import peak_mb
 from embedcode.evaluate.measure import measure
 from embedcode.evaluate.systems import SWITCHES, named, parsed
 from embedcode.model.spec import DEFAULT
@@ -195,6 +196,16 @@ def _no_query(encode: Any) -> Any:
         return encode(texts, role, *rest)
 
     return fails
+
+
+def test_peak_memory_is_that_of_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = np.ones(25_000_000)  # 200 MB of a task before
+    before = peak_mb()
+    del held
+    told = measure(system("bm25", tmp_path), TASK, "again").result
+    assert told.made.get("peak") or told.peak_mb < before - 100
+    monkeypatch.setattr("embedcode.evaluate.measure.forget_peak", lambda: False)
+    assert measure(system("bm25", tmp_path), TASK, "again").result.made["peak"] == "of the process so far"
 
 
 def test_a_task_of_one_query_has_figures_and_no_interval(tmp_path: Path) -> None:

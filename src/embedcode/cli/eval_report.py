@@ -59,6 +59,7 @@ def report(
                 ],
                 "results": [record(one) for one in found],
                 "saturated": sorted(full),
+                "lacking": reader.lacking(found),
                 "speed": {name: {"texts/s": round(x, 2), "quality": round(y, 4)} for name, (x, y) in points.items()},
             }
         )
@@ -68,6 +69,8 @@ def report(
         figures = (f"{row.figures[name]:.2f}" if name in row.figures else "" for name in reader.COLUMNS)
         lines.append((row.system, row.kind, *figures, f"{row.where}{f' ({row.note})' if row.note else ''}"))
     _put_table(lines)
+    for name, why in reader.lacking(found).items():
+        output.put(f"no mean of CoIR for {name}: it lacks {why}")
     for task in dict.fromkeys(one.task for one in found):
         own = [one for one in found if one.task == task]
         metric = reader.main_metric(task)

@@ -7,6 +7,7 @@ have _id, title and text, or query-id, corpus-id and score. Knows no model.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,17 +44,36 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
     for name, row in _TABLE["tasks"].items()
 }
 """The subtasks of each task."""
+LISTED = 3
+"""Subtasks that a message names."""
+_NAMED = {part.name.lower(): (part,) for parts in PARTS.values() for part in parts} | dict(PARTS)
 
 
 def chosen(names: Sequence[str]) -> list[Part]:
     """The subtasks of tasks and subtasks by name, case and repeats aside; all twenty where none is named."""
-    known = {part.name.lower(): (part,) for parts in PARTS.values() for part in parts} | dict(PARTS)
     found: dict[str, Part] = {}
     for name in names or list(PARTS):
-        if name.lower() not in known:
+        if name.lower() not in _NAMED:
             raise UsageError(f"{name!r} is no task of CoIR: the tasks are {', '.join(PARTS)}")
-        found |= {part.name: part for part in known[name.lower()]}
+        found |= {part.name: part for part in _NAMED[name.lower()]}
     return list(found.values())
+
+
+def instructions(given: Sequence[str], parts: Sequence[Part]) -> dict[str, str]:
+    """By subtask, of TEXT, which is for all, and TASK=TEXT for a task or subtask. UsageError for a task that there is
+    not, and for two texts of one."""
+    found: dict[str, str] = {}
+    alone: dict[str, str] = {}
+    for one in given:
+        name, equals, text = one.partition("=")
+        if equals and re.fullmatch(r"[\w.-]+", name):  # a sentence with = in it has blanks before
+            into, own, text = found, chosen([name]), text
+        else:
+            into, own, text = alone, list(parts), one
+        if twice := [part.name for part in own if part.name in into]:
+            raise UsageError(f"{twice[0]} is given two instructions: give one")
+        into |= {part.name: text for part in own}
+    return alone | found
 
 
 def load(part: Part, data: Path | None, convention: Convention) -> Task:
@@ -105,6 +125,17 @@ def means(values: Mapping[str, float]) -> dict[str, float]:
         if all(part.name in values for part in parts)
     }
     return found | ({"coir": mean(found)} if len(found) == len(PARTS) else {})
+
+
+def lacking(values: Mapping[str, float], why: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What each mean that `means` does not give lacks, with why: `coir`, and tasks of several subtasks."""
+    found = {}
+    for mean_of, parts in {**PARTS, "coir": chosen([])}.items():
+        lost = [part.name for part in parts if part.name not in values]
+        if lost and len(parts) > 1:
+            told = [f"{name} ({(why or {}).get(name, 'not measured')})" for name in lost[:LISTED]]
+            found[mean_of] = ", ".join(told) + (f" and {len(lost) - LISTED} more" if len(lost) > LISTED else "")
+    return found
 
 
 def _local(part: Part, data: Path) -> list[Path]:

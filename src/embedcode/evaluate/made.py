@@ -9,6 +9,7 @@ import datetime
 import platform
 import resource
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def made() -> dict[str, Any]:
     }
 
 
+@cache
 def commit() -> str:
     package = Path(__file__).parents[1]
     if _git(package, "ls-files", "types.py") != "types.py":  # installed into a folder below somebody else's checkout
@@ -59,6 +61,15 @@ def peak_mb() -> float:
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def forget_peak() -> bool:
+    """Have `peak_mb` tell the most from now on; False where the system cannot, and it is that of the process so far."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def _version(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from embedcode.errors import UsageError
 from embedcode.evaluate.beir import Task
-from embedcode.evaluate.made import made, peak_mb
+from embedcode.evaluate.made import forget_peak, made, peak_mb
 from embedcode.evaluate.metrics import Qrels, Run, answerable, bootstrap, first, mean, mrr_at, ndcg_at, recall_at
 from embedcode.evaluate.result import Result
 from embedcode.evaluate.systems import System
@@ -41,6 +41,7 @@ def measure(
     A query without text, or whose vector cannot be had, is left out and named. UsageError where none is left, or where
     nothing is judged relevant.
     """
+    alone = forget_peak()
     judged = answerable(task.qrels)
     if not judged:
         raise UsageError(f"{task.name} judges no document as relevant, so there is nothing to measure: check its qrels")
@@ -54,6 +55,8 @@ def measure(
     if not answered:
         raise UsageError(f"{system.name} answers no query of {task.name}: {next(iter(failed.values()))}")
     more: dict[str, Any] = {"kept": dict(ranked.kept)} if ranked.kept else {}
+    if not alone:
+        more["peak"] = "of the process so far"
     counted: dict[str, Any] = {"identical ids": "dropped"} if own else {}
     if ranked.cut:
         counted["cut texts"] = dict(ranked.cut)

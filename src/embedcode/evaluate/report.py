@@ -110,17 +110,8 @@ def card(found: Sequence[Result]) -> list[Row]:
     rows = published()
     for system in sorted({one.system for one in found}):
         own = [one for one in found if one.system == system and not one.partial]
-        sized = [one for one in own if one.task.startswith("coir/") and "size" not in one.conditions]
-        for note, parts in _alike(sized, {"convention"} | _differing(sized) - OF_A_TASK):
-            values: dict[str, float] = {}
-            for one in parts:
-                name = one.task.removeprefix("coir/")
-                if name in values:
-                    raise UsageError(
-                        f"two results are of {system} on {one.task} and differ in their data only: give one of them"
-                    )
-                values[name] = one.metrics["ndcg@10"]
-            if (figure := coir.means(values).get("coir")) is not None:
+        for note, parts in _coir(found, system):
+            if (figure := coir.means(_by_name(parts)).get("coir")) is not None:
                 rows.append(Row(system, "measured", {"coir": 100 * figure}, made(parts), note))
         for one in own:
             if _is_published_task(one):
@@ -130,6 +121,51 @@ def card(found: Sequence[Result]) -> list[Row]:
                 note = ", ".join(f"{name}: {one.conditions[name]}" for name in told if name in one.conditions)
                 rows.append(Row(system, "measured", {column: 100 * one.metrics["recall@1"]}, made([one]), note))
     return rows
+
+
+def lacking(found: Sequence[Result]) -> dict[str, str]:
+    """Of systems that have results of CoIR and no mean of them: what it lacks, by system and conditions."""
+    told = {}
+    for system in sorted({one.system for one in found}):
+        of_coir = [one for one in found if one.system == system and one.task.startswith("coir/")]
+        why = {one.task.removeprefix("coir/"): "partial" if one.partial else "another size" for one in of_coir}
+        groups = _coir(found, system) or ([("", [])] if of_coir else [])
+        for note, parts in groups:
+            if (lost := coir.lacking(_by_name(parts), why if len(groups) == 1 else None).get("coir")) is not None:
+                told[f"{system} ({note})" if note else system] = lost
+    return told
+
+
+def _coir(found: Sequence[Result], system: str) -> list[tuple[str, list[Result]]]:
+    """The whole results of a system on CoIR's subtasks at their published sizes, in groups of the same conditions, each
+    with a label. An instruction may be a task's own, where a task has no two."""
+    sized = [
+        one
+        for one in found
+        if one.system == system and one.task.startswith("coir/") and not one.partial and "size" not in one.conditions
+    ]
+    names = {"convention"} | _differing(sized) - OF_A_TASK
+    groups = []
+    for note, parts in _alike(sized, names - {"instruction"}):
+        if len({one.task for one in parts}) < len(parts):
+            groups += _alike(parts, names)
+        else:
+            own = ", instructions differ by task" if "instruction" in _differing(parts) else ""
+            groups.append((note + own, parts))
+    return groups
+
+
+def _by_name(parts: Sequence[Result]) -> dict[str, float]:
+    """nDCG@10 by subtask. UsageError where one has two."""
+    values: dict[str, float] = {}
+    for one in parts:
+        name = one.task.removeprefix("coir/")
+        if name in values:
+            raise UsageError(
+                f"two results are of {one.system} on {one.task} and differ in their data only: give one of them"
+            )
+        values[name] = one.metrics["ndcg@10"]
+    return values
 
 
 def _is_published_task(one: Result) -> bool:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from embedcode.errors import UsageError
 from embedcode.evaluate.metrics import Run, first
-from embedcode.files import replacing
+from embedcode.files import is_file, replacing
 
 FORMAT = 1
 COUNTED = frozenset(
@@ -89,6 +89,18 @@ def refuse_another(path: Path, task: str, system: str, conditions: Mapping[str, 
     wanted = json.loads(json.dumps({"task": task, "system": system, **chosen}))
     if differ := [name for name, value in wanted.items() if known.get(name) != value]:
         raise UsageError(f"{file} holds a result that differs in {', '.join(differ)}: {cure}")
+
+
+def already(path: Path, content: str, now: Mapping[str, Any]) -> Result | None:
+    """The result at PATH, under whatever conditions `refuse_another` allows, where it is whole, of the same texts, and
+    of the code that `now`, a `made()`, tells; None for any other."""
+    files = [path.with_name(f"{path.name}.{ending}") for ending in ("json", "run")]
+    if not all(map(is_file, files)):
+        return None
+    found = read(files[0])
+    told = ("version", "commit")  # a commit that files differ from says nothing of them
+    same = [found.made.get(name) for name in told] == [now[name] for name in told] and not now["commit"].endswith("+")
+    return found if same and not found.partial and found.conditions.get("content") == content else None
 
 
 def read(path: Path) -> Result:

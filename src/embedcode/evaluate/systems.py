@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,9 +110,15 @@ def parsed(name: str, model: str, switches: Mapping[str, Sequence[str]], instruc
     return Name(kind, label, model=shown, place=place)
 
 
-def named(name: str, chosen: Settings, instruction: str | None = None, default: str = "") -> System:
+def named(
+    name: str,
+    chosen: Settings,
+    instruction: str | None = None,
+    default: str = "",
+    load: Callable[[str], Encoder] | None = None,
+) -> System:
     """The system of a name; `instruction` is for a model that takes one, and `default` for one that also has none of
-    its own. UsageError as of `parsed`.
+    its own. `load` gives the model of a place, where several systems share it. UsageError as of `parsed`.
     """
     asked = parsed(name, chosen.model, SWITCHES, instruction)
     if asked.kind == "bm25":
@@ -121,7 +127,7 @@ def named(name: str, chosen: Settings, instruction: str | None = None, default: 
         return Product(asked.label, rules=not asked.switches)
     from embedcode.engine import configured
 
-    encoder = asked_now(configured(chosen, asked.place))
+    encoder = asked_now(load(asked.place) if load else configured(chosen, asked.place))
     known = getattr(encoder, "conditions", None)
     if instruction is None and known and "{instruction}" in known.prompts.get(Role.QUERY, "") and not known.instruction:
         instruction = default or None
