@@ -8,6 +8,7 @@ import random
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -231,14 +232,29 @@ def test_stats_count() -> None:
 def test_merge_leaves_out_copies(tmp_path: Path) -> None:
     pairs.write(tmp_path / "a.jsonl", [Pair("one two three", (CODE,), language="python")])
     same = [Pair("said of many", (f"def f{i}(x):\n    return x + {i}",), language="python") for i in range(5)]
-    pairs.write(tmp_path / "b.jsonl", [Pair("other words", (CODE + "# x",)), Pair("near words", (NEAR,)), *same])
+    again = Pair("One  two three", (CODE + "# x",))
+    pairs.write(tmp_path / "b.jsonl", [again, Pair("near words", (NEAR,)), *same])
     put: list[Pair] = []
     record, bad = merge([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], put.append)
     assert record["dropped"] == {
-        "same text, other functions": 2, "copy of another's positive": 1, "nearly a copy": 1
+        "same text, other functions": 2, "copy of another pair": 1, "nearly a copy": 1
     }  # fmt: skip
     assert record["pairs"] == 4 and bad.lines == 0
+    assert record["dropped_of_files_that_lost_most"] == {f"{tmp_path}/b.jsonl": 4}
     assert [pair.query for pair in put] == ["one two three", *["said of many"] * 3]
+
+
+def test_merge_keeps_each_question_for_a_text_and_compares_within_a_task(tmp_path: Path) -> None:
+    """What `synthesize` asks of pairs was all left out beside them, and an issue beside its commit."""
+    mined = [Pair("one two three", (CODE,), task="docstring"), Pair("near words", (NEAR,), task="docstring")]
+    asked = [replace(pair, query=f"how to {pair.query}?", task="synthetic-question") for pair in (mined[0], mined[0])]
+    asked[1] = replace(asked[1], query="which code does one and two?")
+    pairs.write(tmp_path / "mined.jsonl", mined)
+    pairs.write(tmp_path / "asked.jsonl", [*asked, replace(asked[0], positives=(NEAR,))])
+    put: list[Pair] = []
+    record, _ = merge([tmp_path / "mined.jsonl", tmp_path / "asked.jsonl"], put.append)
+    assert put == [mined[0], *asked]
+    assert record["dropped"] == {"nearly a copy": 2}
 
 
 def test_merge_refuses_what_cannot_be_read_twice() -> None:

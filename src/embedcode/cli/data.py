@@ -447,6 +447,8 @@ def merge(
     """Join files of pairs, without exact and near duplicates.
 
     embedcode data merge mined/*.jsonl.gz -o pairs.jsonl.gz
+
+    Of the pairs of one task those go whose answer is nearly that of an earlier one, or is it for the same query.
     """
     from embedcode.data import pairs
     from embedcode.data.merge import merge as join

@@ -129,6 +129,11 @@ def lost(_file: File, _why: str) -> Extracted:
     return Extracted(refused=Counter({CRASHED: 1}))
 
 
+def plain(query: str) -> str:
+    """A query as it is compared with others."""
+    return " ".join(query.casefold().split())
+
+
 class Repeats:
     """Lets each text describe so many functions, and no more."""
 
@@ -136,6 +141,6 @@ class Repeats:
         self._most, self._seen = most, Counter[int]()
 
     def admit(self, pair: Pair) -> bool:
-        key = hash(" ".join(pair.query.casefold().split()))
+        key = hash(plain(pair.query))
         self._seen[key] += 1
         return self._seen[key] <= self._most
