@@ -157,7 +157,10 @@ def test_a_warm_up_that_leaves_no_step_to_decay_is_told(recipe: Callable[..., Pa
         ({"steps": 0, "epochs": 0}, "is no training: set one of them"),
         ({"max_tokens": 31}, "max_tokens 31 is below query_tokens 32: raise it, or lower that"),
         ({"max_tokens": 32, "passage_tokens": 64}, "max_tokens 32 is below passage_tokens 64"),
-        ({"lora": {"targets": ["nothing"]}}, "are no linear maps of this network; it has dense, key, query, value"),
+        ({"lora": {"targets": ["none"]}}, "'none' is no linear map of this network; it has dense, key, query, value"),
+        ({"lora": {"targets": ["query", "vlaue"]}}, "'vlaue' is no linear map of this network; did you mean 'value'"),
+        ({"lora": {"targets": []}}, "lora names no targets: give the linear maps that get an adapter, or leave it"),
+        ({"network": "mistral", "lora": None}, "dropout 0.1 does nothing: this network has none"),
     ],
 )
 def test_values_that_do_not_go_together(recipe: Callable[..., Path], values: dict[str, object], message: str) -> None:

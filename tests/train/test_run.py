@@ -551,6 +551,20 @@ def test_a_base_too_big_is_refused_before_it_is_loaded(
         go(recipe("large", evaluate=[], lora={"rank": 4, "targets": ["query"]}), tmp_path / "large")
 
 
+def test_what_the_base_has_no_place_for_is_refused_before_pairs_are_read(
+    recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside others that there are, a misspelt target was passed over in silence, and a map of three not trained."""
+    monkeypatch.setattr(mix, "load", lambda *_: pytest.fail("a night of mining"))
+    decoder(tmp_path / "decoder", torch.float32)
+    values: dict[str, Any] = {"base": str(tmp_path / "decoder"), "evaluate": []}
+    lora = {"targets": ["q_proj", "k_proj", "v_porj"]}
+    with pytest.raises(UsageError, match="'v_porj' is no linear map of this network; did you mean 'v_proj'"):
+        go(recipe("misspelt", lora=lora, dropout=0, **values), tmp_path / "misspelt")
+    with pytest.raises(UsageError, match=r"dropout 0.1 does nothing: this network has none"):
+        go(recipe("dropping", **values), tmp_path / "dropping")
+
+
 def test_a_base_too_big_for_the_card_is_refused_whatever_the_machine_has(
     recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,6 +186,7 @@ def _steps(recipe: Recipe, mixed: Mix, batches: MixedBatches, folder: Path) -> t
         max_tokens=0,
     )
     checkpoint = base.tiny(short, folder)
+    network.check_places(checkpoint, short.lora, short.dropout)
     model = network.trainable(checkpoint, short.lora, short.dropout, checkpointing=short.gradient_checkpointing)
     collator = run.collates(short, checkpoint, mixed)
     criterion = losses.Contrastive(model, recipe.temperature, recipe.symmetric, recipe.dimensions, recipe.packings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,21 @@ def check(checkpoint: Checkpoint, lora: Lora | None, precision: str) -> None:
         cure = "take a smaller base" if lora else "train adapters (lora), or take a smaller base"
         sizes = f"{need / 1e9:.1f} GB of memory to be trained and {have / 1e9:.1f} GB are free{where}"
         raise UsageError(f"{checkpoint.name} needs {sizes}: {cure}.")
+
+
+def check_places(checkpoint: Checkpoint, lora: Lora | None, dropout: float) -> None:
+    """UsageError for a target that no linear map is called, which the library passes over in silence beside others, and
+    for dropout where nothing drops."""
+    built = network.bare(checkpoint)
+    if dropout and not any(isinstance(part, torch.nn.Dropout) for part in built.modules()):
+        raise UsageError(f"dropout {dropout:g} does nothing: this network has none, as most decoders; leave it out.")
+    maps = [name for name, part in built.named_modules() if isinstance(part, torch.nn.Linear)]
+    names = sorted({name.rpartition(".")[2] for name in maps})
+    for target in lora.targets if lora is not None else ():
+        if not any(f".{name}".endswith(f".{target}") for name in maps):
+            near = get_close_matches(target, names, n=1)
+            cure = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}."
+            raise UsageError(f"lora: targets {target!r} is no linear map of this network; {cure}")
 
 
 def frozen(checkpoint: Checkpoint, precision: str) -> str:
@@ -123,15 +139,7 @@ def _adapt(built: Any, lora: Lora, device: str) -> None:
 
     alpha: Any = lora.alpha  # the library divides by the rank, and takes fractions
     config = LoraConfig(r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets))
-    try:
-        inject_adapter_in_model(config, built)
-    except ValueError as error:
-        names = sorted(
-            {name.rpartition(".")[2] for name, part in built.named_modules() if isinstance(part, torch.nn.Linear)}
-        )
-        raise UsageError(
-            f"lora: targets {', '.join(lora.targets)} are no linear maps of this network; it has {', '.join(names)}."
-        ) from error
+    inject_adapter_in_model(config, built)
     for name, parameter in built.named_parameters():
         if ".lora_" in name:  # the library makes them of the base's type, in which a step of 1e-6 is lost
             parameter.data = parameter.data.float()

@@ -367,6 +367,8 @@ def check(recipe: Recipe) -> None:
         raise UsageError(f"two tasks of evaluate are called {twice}: give each folder a name of its own.")
     if (unweighted := [data.name for data in recipe.data if not data.weight]) and len(unweighted) < len(recipe.data):
         raise UsageError(f"data set {unweighted[0]} has no weight and others have: give all of them one, or none.")
+    if recipe.lora is not None and not recipe.lora.targets:
+        raise UsageError("lora names no targets: give the linear maps that get an adapter, or leave it out.")
     if recipe.lora is not None and (recipe.choose == "average" or recipe.blend < 1):
         raise UsageError("the mean of adapters is no adapter of the mean: leave out lora, or choose average and blend.")
     if recipe.choose == "average" and recipe.keep == 1:

@@ -108,6 +108,8 @@ class Run:
             self._checkpoint = base.open_base(recipe, out)
             self._begin_from(self._checkpoint.space)
             network.check(self._checkpoint, recipe.lora, precision(recipe))
+            if begun:
+                network.check_places(self._checkpoint, recipe.lora, recipe.dropout)
             self.mix = mix.load(recipe, self._forbidden, out, self._against(), self._checking)
         except EmbedcodeError:
             if begun:  # a path was mistyped, say: the folder is the corrected recipe's, whose pairs may be others
