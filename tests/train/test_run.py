@@ -786,6 +786,19 @@ def test_what_only_the_name_of_the_base_told_is_published(world: Path, tmp_path:
     np.testing.assert_allclose(after.encode(TEXTS[:2], Role.PASSAGE), before.encode(TEXTS[:2], Role.PASSAGE), atol=1e-4)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("said", [{}, {"is_causal": False}, {"is_causal": True}, {"use_bidirectional_attention": True}])
+def test_how_a_decoder_saw_is_published_whatever_its_base_says(
+    said: dict[str, bool], causal: bool, tmp_path: Path
+) -> None:
+    """One trained with the mask was read without it, where its base's config.json said so."""
+    file = decoder(tmp_path / "base", torch.float32).folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | said))
+    trained = replace(Checkpoint.read(file.parent), causal=causal)
+    file.write_text(json.dumps(publish._config(trained, ())))
+    assert Checkpoint.read(file.parent).causal is causal
+
+
 def test_a_decoder_is_made_bidirectional_and_stays_so(world: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 

@@ -40,7 +40,7 @@ SIZES = ("matryoshka_dimensions", "matryoshka_dims")
 _IDLE = ("transformers_version", "use_cache", "initializer_range")
 """Fields of a config that no vector depends on, and that are written anew where a checkpoint is saved again."""
 
-_CAUSAL = {"is_causal": True, "use_bidirectional_attention": False}
+CAUSAL = {"is_causal": True, "use_bidirectional_attention": False}
 """Fields that say how a decoder sees, each with its value where that is causal; both ways where one of them says so, as
 transformers has it."""
 _DROPPED = ("architectures", "auto_map", "model_type", "_name_or_path", "torch_dtype", "dtype", *int8.FIELDS)
@@ -302,7 +302,7 @@ def _stock_config(published: Mapping[str, Any], kind: Family) -> dict[str, Any]:
 
 
 def _causal(path: Path, kind: Family, config: Mapping[str, Any], published: Mapping[str, Any]) -> bool:
-    said = [bool(config[name]) is causal for name, causal in _CAUSAL.items() if config.get(name) is not None]
+    said = [bool(config[name]) is causal for name, causal in CAUSAL.items() if config.get(name) is not None]
     code = published.get("auto_map")
     if not said and kind.stock and isinstance(code, Mapping) and (own := code.get("AutoModel")):
         # gte-Qwen2-7B-instruct, a Qwen2ForCausalLM, sees both ways by such code alone.

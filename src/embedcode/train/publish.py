@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from embedcode import __version__
-from embedcode.errors import UsageError, line
-from embedcode.model.checkpoint import SIZES, Checkpoint, tokenizer_config
+from embedcode.errors import ModelError, UsageError, line
+from embedcode.model.checkpoint import CAUSAL, SIZES, Checkpoint, tokenizer_config
 from embedcode.model.family import Pooling
 from embedcode.model.spec import Spec
 from embedcode.train import card, score
@@ -70,7 +70,11 @@ def write(
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
     })  # fmt: skip
-    meta = about(folder, recipe, mix, outcome, weights)
+    read = Checkpoint.read(folder)
+    for what in ("causal", "pooling", "masks_prompt"):  # a model that is read otherwise is another
+        if (found := getattr(read, what)) != (trained := getattr(checkpoint, what)):
+            raise ModelError(f"{folder} would be read with {what} {found!r}, trained with {trained!r}: report this.")
+    meta = about(read.space, recipe, mix, outcome, weights)
     write_json(folder / "meta.json", meta)
     write_json(folder / "sources.json", sources(mix))
     (folder / "README.md").write_text(card.text(recipe, checkpoint, mix, meta), "utf-8")
@@ -98,13 +102,12 @@ def sources(mix: Mix) -> list[dict[str, Any]]:
 
 
 def about(
-    folder: Path, recipe: Recipe, mix: Mix, outcome: Outcome, weights: Mapping[str, torch.Tensor]
+    space: str, recipe: Recipe, mix: Mix, outcome: Outcome, weights: Mapping[str, torch.Tensor]
 ) -> dict[str, Any]:
     """meta.json: the recipe, the data by set, licence and language, the figures, and what made it."""
     import platform
     from importlib.metadata import version
 
-    space = Checkpoint.read(folder).space
     packages = ("torch", "transformers", "sentence-transformers", "peft")
     return {
         "format": FORMAT,
@@ -143,7 +146,8 @@ def about(
 
 
 def _config(checkpoint: Checkpoint, dimensions: Sequence[int]) -> dict[str, Any]:
-    """config.json of the stock network; a decoder that sees both ways says so, and stock code obeys."""
+    """config.json of the stock network; it says how a decoder sees, and stock code obeys. That alone: what the base says
+    of it may be the opposite, in either of two fields."""
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.for_model(checkpoint.family.model_type, **deepcopy(dict(checkpoint.config)))
@@ -151,8 +155,9 @@ def _config(checkpoint: Checkpoint, dimensions: Sequence[int]) -> dict[str, Any]
         kind = type(AutoModel.from_config(config)).__name__  # type: ignore[no-untyped-call]
     fields: dict[str, Any] = config.to_dict()
     fields |= {"architectures": [kind], "dtype": "float32"}
-    if not checkpoint.causal:
-        fields["is_causal"] = False
+    for name in CAUSAL:
+        fields.pop(name, None)
+    fields["is_causal"] = checkpoint.causal
     for name in SIZES:  # of the base: trained without them, its vectors are cut no more than others
         fields.pop(name, None)
     if dimensions:
