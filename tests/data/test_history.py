@@ -191,6 +191,28 @@ def test_what_says_or_edits_nothing_is_skipped_and_counted(repository: Path, tok
     assert mined.skipped == {history.MERGE: 1, history.MESSAGE: 1, history.NO_CODE: 3, history.MANY: 1}
 
 
+def test_files_that_are_moved_as_they_are_edited_count_under_their_path_of_before(
+    repository: Path, tokenizer: TextTokenizer
+) -> None:
+    git(repository, "mv", "src/shape.py", "src/figure.py")
+    commit(repository, "Take areas to the scale of their figure", src__figure_py=OLD.replace("* scale\n", "/ scale\n"))
+    (functions, chunks), _ = found(repository, tokenizer)
+    assert functions.positives == ("def area(self, scale):\n    total = self.width() * scale\n    return total",)
+    assert chunks.positives == (f"src/shape.py\n{OLD}".rstrip(),)
+
+
+def test_names_that_git_writes_in_quotes(repository: Path, tokenizer: TextTokenizer) -> None:
+    """All beyond ASCII are, unless it is asked otherwise; one that holds a quote is left out and counted."""
+    names = ["größe.py", os.fsdecode(b"src/\xff.py"), 'a"b.py']
+    for text in (OLD, OLD.replace("* scale\n", "/ scale\n")):
+        for name in names:
+            (repository / name).write_text(text)
+        commit(repository, "Divide the area of figures by their scale")
+    pairs, mined = found(repository, tokenizer)
+    assert [text.partition("\n")[0] for text in pairs[1].positives] == ["größe.py", "src/?.py"]
+    assert mined.left == {history.QUOTED: 1}
+
+
 def test_an_edit_in_too_many_places_is_skipped_and_counted(repository: Path, tokenizer: TextTokenizer) -> None:
     words = "first second third fourth " * 30
     steps = [f"def step_{n}(value):\n    # {words}\n    return value + {n}\n\n\n" for n in range(40)]

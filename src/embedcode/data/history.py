@@ -36,6 +36,8 @@ from embedcode.types import Pair
 TOKENS = 512
 MOST_FILES = 8
 """Files that a commit may edit: more are a reformat or a move, of which its text says nothing."""
+MOST_MOVED = 100
+"""Files that come and that go, up to which those are looked for that were moved and edited."""
 MOST_POSITIVES = 8
 FEWEST_DIGITS = 7
 """Of a commit's hash; git shortens to no fewer."""
@@ -52,6 +54,7 @@ MANY_PLACES = "too many places"
 NO_CODE = "no code edited"
 NEW = "nothing that was there before"
 OTHERWISE = "under another licence then"
+QUOTED = "quote or line break in its name"
 
 _LICENCES = ("*licen[cs]e*", "*copying*")
 """Paths that hold all of a repository that may be a licence."""
@@ -278,7 +281,7 @@ def _pairs(
     if not issue and message_reason(query) is not None:
         mined.skipped[MESSAGE] += 1
         return
-    edits = _edits(root, commit)
+    edits = _edits(root, commit, mined.left)
     if len(edits) > MOST_FILES:
         mined.skipped[MANY] += 1
         return
@@ -341,18 +344,21 @@ def message_reason(query: str) -> str | None:
     return comments.reason(subject)
 
 
-def _edits(root: Path, commit: _Commit) -> dict[str, list[tuple[int, int]]]:
-    """Rows of the parent, 0-based and inclusive, that a commit changes in each code file; tests are left out."""
+def _edits(root: Path, commit: _Commit, left: Counter[str]) -> dict[str, list[tuple[int, int]]]:
+    """Rows of the parent, 0-based and inclusive, that a commit changes in each code file, by its path there; tests are
+    left out."""
     asked = git.ask(
-        root, "diff-tree", "-r", "-p", "-U0", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color",
-        "--diff-filter=M", "--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=all", commit.parents[0],
-        commit.hash, needed_by="mining a history",
+        root, "diff-tree", "-r", "-p", "-U0", "-M", f"-l{MOST_MOVED}", "--no-ext-diff", "--no-textconv", "--no-color",
+        "--diff-filter=MR", "--src-prefix=a/", "--dst-prefix=b/", "--ignore-submodules=all", commit.parents[0],
+        commit.hash, configuration={"core.quotePath": "false"}, needed_by="mining a history",
     )  # fmt: skip
     if asked is None:
         raise UsageError(f"git cannot compare {commit.hash[:12]} with its parent: run `git fsck` in {root}.")
     edits: dict[str, list[tuple[int, int]]] = {}
     for part in re.split(r"^diff --git ", asked, flags=re.MULTILINE)[1:]:
-        path = re.search(r"^--- a/([^\t\n]+)", part, re.MULTILINE)  # names in quotes have no such line
+        path = re.search(r"^--- a/([^\t\n]+)", part, re.MULTILINE)
+        if path is None and '\n--- "' in part:
+            left[QUOTED] += 1
         if path is None or _language(path[1]) is None or archives.name_reason(path[1], tests=False) is not None:
             continue
         ranges = []
@@ -416,7 +422,7 @@ class _Lines:
 
 def _chunks(path: str, text: str, ranges: Sequence[tuple[int, int]], lines: _Lines) -> Iterator[str]:
     """Runs of TOKENS tokens of the file, path and all, that hold a changed row."""
-    text = text.encode("utf-8", "replace").decode()
+    path, text = (part.encode("utf-8", "replace").decode() for part in (path, text))
     room = TOKENS - lines.specials - len(lines.starts(path))
     if room <= 0:
         return

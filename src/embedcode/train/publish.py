@@ -146,8 +146,8 @@ def about(
 
 
 def _config(checkpoint: Checkpoint, dimensions: Sequence[int]) -> dict[str, Any]:
-    """config.json of the stock network; it says how a decoder sees, and stock code obeys. That alone: what the base says
-    of it may be the opposite, in either of two fields."""
+    """config.json of the stock network. How a decoder sees is said by one field, which stock code obeys: the base may
+    say the opposite, in either of two."""
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.for_model(checkpoint.family.model_type, **deepcopy(dict(checkpoint.config)))
