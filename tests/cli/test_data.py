@@ -241,6 +241,8 @@ def test_filter_and_negatives_with_the_packaged_model(tmp_path: Path, call: Run)
         assert len(pair.negatives) == 1 and pair.negatives[0] not in pair.positives
     assert not list(tmp_path.glob(".*"))  # vectors are kept for a run that was killed, and no longer
     assert call("data", "negatives", "kept.jsonl", "--share", "1.5", "-o", "x.jsonl").returncode == 2
+    done = call("data", "negatives", "kept.jsonl", "--instruction", "bug", "-o", "x.jsonl")
+    assert done.returncode == 2 and b"knows no instruction for a query: leave the instruction out" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--share", "--margin", "--ceiling"])

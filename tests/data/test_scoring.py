@@ -93,11 +93,27 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     steps: list[tuple[str, int, int]] = []
     found = consistent(PAIRS, second, top=1, kept=tmp_path, told=lambda *step: steps.append(step))
     assert (found.ranks == expected.ranks).all()
-    assert steps[0] == ("passages", 1, 1)  # of five, four were done
+    assert steps[0] == ("passages", 2, 5)  # the queries were done
     third = Words()
     third.words = first.words
     mined, _ = mine(PAIRS, third, 1, kept=tmp_path)
     assert not third.asked and mined == mine(PAIRS, whole, 1)[0]
+
+
+def test_an_instruction_is_of_the_queries_and_a_model_that_takes_none_says_so_before_the_passages(
+    tmp_path: Path,
+) -> None:
+    told: list[tuple[Role, str | None]] = []
+
+    class Instructed(Words):
+        def encode(self, texts: Sequence[str], role: Role, *rest: object, **__: object) -> np.ndarray:
+            told.append((role, str(rest[0]) if rest[0] else None))
+            return super().encode(texts, role)
+
+    for kept in (None, tmp_path):
+        consistent(PAIRS[:2], Instructed(), instruction="bug", kept=kept)
+        mine(PAIRS[:2], Instructed(), instruction="bug")
+    assert told == [(Role.QUERY, "bug"), (Role.PASSAGE, None)] * 4
 
 
 def test_ranks_among_a_part_are_those_of_the_passages_drawn() -> None:

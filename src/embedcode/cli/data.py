@@ -11,7 +11,7 @@ import typer
 from embedcode.cli import output
 from embedcode.cli.alone import alone
 from embedcode.cli.data_split import hold_out, split
-from embedcode.cli.options import Json, Model, Threads, threads_of
+from embedcode.cli.options import Instruction, Json, Model, Threads, threads_of
 from embedcode.cli.overlap import check
 from embedcode.cli.pairs import Out, Pairs, put_record, tell
 from embedcode.cli.progress import ProgressLine
@@ -357,6 +357,7 @@ def consistency(
     files: Pairs,
     out: Out,
     model: Model = None,
+    instruction: Instruction = None,
     top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="Keep a pair that ranks within K.")] = 20,
     pool: Annotated[
         int, typer.Option("--pool", metavar="N", min=1, help="Passages of the language that it ranks among.")
@@ -377,7 +378,7 @@ def consistency(
     given, bad = _all(files)
     given = drawn(given, most) if most else given
     with ProgressLine() as line, _kept(out) as kept, pairs.writing(out) as put:
-        filtered = consistent(given, _encoder(model, threads), top, pool, told=_told(line), kept=kept)
+        filtered = consistent(given, _encoder(model, threads), top, pool, instruction, _told(line), kept)
         for pair in filtered.kept:
             put(pair)
     ranks = filtered.ranks
@@ -396,6 +397,7 @@ def negatives(
     files: Pairs,
     out: Out,
     model: Model = None,
+    instruction: Instruction = None,
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="Negatives a pair.")] = 7,
     share: Annotated[
         float, typer.Option("--share", metavar="S", help="A negative scores below S times the positive.")
@@ -430,7 +432,7 @@ def negatives(
     rule = Rule("share", share, ceiling) if margin is None else Rule("margin", margin, ceiling)
     with ProgressLine() as line, _kept(out) as kept, pairs.writing(out) as put:
         encoder = _encoder(model, threads)
-        mined, passed = mine(given, encoder, count, rule, sample, keep, told=_told(line), kept=kept)
+        mined, passed = mine(given, encoder, count, rule, sample, keep, instruction, _told(line), kept=kept)
         for pair in mined:
             put(pair)
     found = sum(len(pair.negatives) for pair in mined)

@@ -26,10 +26,6 @@ SHOWN = ("precision", "device", "stream", "model", "threads")
 """Settings that a figure or its time depends on: where they come from the environment, the command says so."""
 
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results and run files are written.")]
-Instruction = Annotated[
-    str | None,
-    typer.Option(metavar="TEXT", help="The task, for a model that takes one: bug, bug-summary, general, or a text."),
-]
 Precision = Annotated[
     str | None, typer.Option(metavar="<fp32|bf16|int8>", help="What a checkpoint is computed in; else a trial chooses.")
 ]

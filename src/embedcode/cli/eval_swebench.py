@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedcode.cli import eval_result, output
-from embedcode.cli.options import Json, Threads
+from embedcode.cli.options import Instruction, Json, Threads
 from embedcode.errors import UsageError
 from embedcode.evaluate.choices import Files, Protocol
 
@@ -57,7 +57,7 @@ def swebench_lite(
     summarise: Annotated[
         str | None, typer.Option(metavar="URL", help="A chat server (URL#MODEL) that writes what --summaries lacks.")
     ] = None,
-    instruction: eval_result.Instruction = None,
+    instruction: Instruction = None,
     precision: eval_result.Precision = None,
     out: eval_result.Out = Path("results"),
     threads: Threads = None,

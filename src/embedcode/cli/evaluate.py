@@ -12,7 +12,6 @@ from embedcode.cli import output
 from embedcode.cli.eval_report import compare, report
 from embedcode.cli.eval_repositories import repo_search
 from embedcode.cli.eval_result import (
-    Instruction,
     Out,
     Precision,
     command,
@@ -26,7 +25,7 @@ from embedcode.cli.eval_result import (
 )
 from embedcode.cli.eval_result import system as system_option
 from embedcode.cli.eval_swebench import swebench_lite
-from embedcode.cli.options import Json, Threads
+from embedcode.cli.options import Instruction, Json, Threads
 from embedcode.cli.overlap import overlap
 from embedcode.errors import UsageError
 from embedcode.evaluate.choices import Convention

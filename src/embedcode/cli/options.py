@@ -14,6 +14,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Threads = Annotated[
     str | None, typer.Option(metavar="N", help="Processor threads for embedding; 0 is all that may be used.")
 ]
+Instruction = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="The task, for a model that takes one: bug, bug-summary, general, or a text."),
+]
 
 
 def threads_of(given: str | None) -> int:

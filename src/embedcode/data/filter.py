@@ -57,8 +57,9 @@ def consistent(
         mine = [pairs[number] for number in chosen]
         passages = Passages.of(mine)
         drawn = random.Random(SEED).sample(range(len(passages.texts)), min(pool, len(passages.texts)))
-        vectors = embed(encoder, passages.texts, Role.PASSAGE, told, instruction, kept)
+        # Queries first: a model that takes no instruction says so at once, and passages never have one.
         queries = embed(encoder, [pair.query for pair in mine], Role.QUERY, told, instruction, kept)
+        vectors = embed(encoder, passages.texts, Role.PASSAGE, told, kept=kept)
         best = np.array([scores.max() for scores in own(queries, vectors, passages.of_pair)], np.float32)
         result[chosen] = ranks(queries, vectors[drawn], best)
     return Filtered([pair for pair, rank in zip(pairs, result, strict=True) if rank <= top], result)

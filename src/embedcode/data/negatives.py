@@ -75,8 +75,9 @@ def mine(
         chosen = [number for number, pair in enumerate(pairs) if pair.language == language]
         mine = [pairs[number] for number in chosen]
         passages = Passages.of(mine)
-        vectors = embed(encoder, passages.texts, Role.PASSAGE, told, instruction, kept)
+        # Queries first: a model that takes no instruction says so at once, and passages never have one.
         queries = embed(encoder, [pair.query for pair in mine], Role.QUERY, told, instruction, kept)
+        vectors = embed(encoder, passages.texts, Role.PASSAGE, told, kept=kept)
         positives = own(queries, vectors, passages.of_pair)
         limits = np.array([rule.limit(float(one.min())) for one in positives], np.float32)
         _, prints = np.unique([fingerprint(text) for text in passages.texts], return_inverse=True)
