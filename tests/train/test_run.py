@@ -777,11 +777,13 @@ def test_what_only_the_name_of_the_base_told_is_published(world: Path, tmp_path:
         "name": "tuned", "base": str(place), "causal": True, "pooling": "last", "query_tokens": 128,
         "passage_tokens": 128,
         "data": [{"name": "one", "files": [str(world / "one.jsonl")]}], "batch": 4, "steps": 1, "warmup": 0,
-        "learning_rate": 1e-9, "query_prompt": "Instruct: {instruction}\nQuery: ",
+        "learning_rate": 1e-9, "query_prompt": "Task: {instruction}\n", "instruction": "find it",
     }  # fmt: skip
     (tmp_path / "r.yaml").write_text(json.dumps(values))
     made = go(tmp_path / "r.yaml", tmp_path / "out")
-    assert Checkpoint.read(made.folder).eos == Checkpoint.read(place).eos == "<|im_end|>"
+    read = Checkpoint.read(made.folder)
+    assert (read.prompts[Role.QUERY], read.instruction) == ("Task: {instruction}\n", "find it"), "another may be given"
+    assert read.eos == Checkpoint.read(place).eos == "<|im_end|>"
     before, after = (embedcode.load(str(one), threads=1, precision="fp32") for one in (place, made.folder))
     np.testing.assert_allclose(after.encode(TEXTS[:2], Role.PASSAGE), before.encode(TEXTS[:2], Role.PASSAGE), atol=1e-4)
 

@@ -37,13 +37,15 @@ _NAMED = {
 
 SIZES = ("matryoshka_dimensions", "matryoshka_dims")
 """Fields of config.json that declare Matryoshka sizes; ours is the first."""
+TEMPLATE = "query_template"
+"""Field of ours in config.json: the query prompt with its `{instruction}`, which the other files have filled in."""
 _IDLE = ("transformers_version", "use_cache", "initializer_range")
 """Fields of a config that no vector depends on, and that are written anew where a checkpoint is saved again."""
 
 CAUSAL = {"is_causal": True, "use_bidirectional_attention": False}
 """Fields that say how a decoder sees, each with its value where that is causal; both ways where one of them says so, as
 transformers has it."""
-_DROPPED = ("architectures", "auto_map", "model_type", "_name_or_path", "torch_dtype", "dtype", *int8.FIELDS)
+_DROPPED = ("architectures", "auto_map", "model_type", "_name_or_path", "torch_dtype", "dtype", TEMPLATE, *int8.FIELDS)
 """Those that say nothing of the stock network."""
 
 
@@ -133,7 +135,7 @@ class Checkpoint:
             Role.QUERY: _first(asked.get(Role.QUERY), given.get(Role.QUERY), known.query, kind.query),
             Role.PASSAGE: _first(asked.get(Role.PASSAGE), given.get(Role.PASSAGE), known.passage, kind.passage),
         }
-        chosen[Role.QUERY], instruction = _instruction(chosen[Role.QUERY])
+        chosen[Role.QUERY], instruction = _instruction(chosen[Role.QUERY], str(published.get(TEMPLATE, "")))
         named = published.get("pooling")
         if named is not None and named not in _NAMED:
             raise ModelError(f"{folder / 'config.json'}: pooling {named!r} is none of {', '.join(_NAMED)}.")
@@ -317,8 +319,13 @@ def _first(*values: str | None) -> str:
     return next((value for value in values if value is not None), "")
 
 
-def _instruction(prompt: str) -> tuple[str, str]:
-    """A query prompt with its instruction taken out of it, and that instruction."""
+def _instruction(prompt: str, template: str) -> tuple[str, str]:
+    """A query prompt with its instruction taken out of it, and that instruction: by the template it was written by, or
+    the one that most have."""
+    before, held, after = template.partition("{instruction}")
+    own = prompt.removeprefix(before)
+    if held and held not in prompt and prompt.startswith(before) and own.endswith(after):
+        return template, own.removesuffix(after)
     if found := re.fullmatch(r"(Instruct: )([^{}\n]+)(\nQuery: ?)", prompt):
         return found[1] + "{instruction}" + found[3], found[2]
     return prompt, INSTRUCTIONS["general"]

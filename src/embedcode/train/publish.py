@@ -21,7 +21,7 @@ import torch
 
 from embedcode import __version__
 from embedcode.errors import ModelError, UsageError, line
-from embedcode.model.checkpoint import CAUSAL, SIZES, Checkpoint, tokenizer_config
+from embedcode.model.checkpoint import CAUSAL, SIZES, TEMPLATE, Checkpoint, tokenizer_config
 from embedcode.model.family import Pooling
 from embedcode.model.spec import Spec
 from embedcode.train import card, score
@@ -162,6 +162,8 @@ def _config(checkpoint: Checkpoint, dimensions: Sequence[int]) -> dict[str, Any]
         fields.pop(name, None)
     if dimensions:
         fields[SIZES[0]] = sorted({*dimensions, checkpoint.dim})
+    if "{instruction}" in (prompt := checkpoint.prompts[Role.QUERY]):
+        fields[TEMPLATE] = prompt
     return fields
 
 
