@@ -410,6 +410,15 @@ def check_idle(recipe: Recipe) -> None:
             f"negatives_temperature has nothing to draw from, as mining.kept {recipe.mining.kept} holds no more than "
             f"the {recipe.negatives} negatives of a query: raise it, or leave negatives_temperature out."
         )
+    if not recipe.mining.rounds and recipe.mining != Mining():
+        raise UsageError("mining.share and kept are for mining, and mining.rounds is 0: set it, or leave them out.")
+    if not recipe.in_batch and (grouped := next((one for one in recipe.data if one.group != "none"), None)):
+        raise UsageError(
+            f"data set {grouped.name}: group makes a batch's other documents harder, which in_batch false compares with "
+            "none: leave one of them out."
+        )
+    if recipe.steps and recipe.epochs != 1:  # which is what a recipe has that says nothing
+        raise UsageError(f"epochs {recipe.epochs:g} counts for nothing beside steps {recipe.steps:,}: leave one out.")
     instructed = recipe.instruction or any(data.instruction for data in recipe.data)
     if instructed and "{instruction}" not in recipe.query_prompt:
         raise UsageError(
