@@ -155,6 +155,8 @@ def test_a_warm_up_that_leaves_no_step_to_decay_is_told(recipe: Callable[..., Pa
         ({"mining": {"kept": 8}}, "mining.rounds is 0: set it, or leave them out"),
         ({"data": [HALF | {"group": "source"}], "in_batch": False}, "data set one: group makes a batch's other"),
         ({"steps": 3, "epochs": 2}, "epochs 2 counts for nothing beside steps 3: leave one out"),
+        ({"masks_prompt": True}, "there is no prompt or no mean: leave it out"),
+        ({"masks_prompt": True, "query_prompt": "q: ", "pooling": "cls"}, "there is no prompt or no mean"),
         ({"instruction": "find"}, "which query_prompt has not: write it there"),
         ({"data": [HALF | {"instruction": "find"}]}, "which query_prompt has not: write it there"),
         ({"evaluate": [], "evaluate_every": 5}, "evaluate_every has no task to score: set evaluate"),

@@ -509,6 +509,19 @@ def test_texts_longer_than_the_base_reads_are_refused(recipe: Recipes, tmp_path:
         go(recipe("longest", passage_tokens=5000), tmp_path / "out")
 
 
+def test_prompts_that_are_left_out_of_the_mean_stay_so(recipe: Recipes, tmp_path: Path) -> None:
+    asked = read(recipe("masked", masks_prompt=True, query_prompt="please find this: ", steps=1, evaluate=[]))
+    folder = Run(asked, tmp_path / "out", tell=lambda line: None).go().folder
+    trained = base.as_trained(asked, Checkpoint.read(folder))
+    tokens = run.texts(asked, trained).query(TEXTS[:2])
+    masked, whole = (
+        network.encode(network.untrained(replace(trained, masks_prompt=masks)), tokens) for masks in (True, False)
+    )
+    ours = embedcode.load(str(folder), threads=1, precision="fp32").encode(TEXTS[:2], Role.QUERY)
+    np.testing.assert_allclose(ours, masked, atol=1e-5)
+    assert not np.allclose(masked, whole, atol=1e-3)
+
+
 def test_how_a_base_is_read_and_computed_is_said(
     recipe: Recipes, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def as_trained(recipe: Recipe, read: Checkpoint) -> Checkpoint:
         read,
         causal=recipe.causal,
         pooling=Pooling(recipe.pooling),
+        masks_prompt=read.masks_prompt if recipe.masks_prompt is None else recipe.masks_prompt,
         prompts={Role.QUERY: recipe.query_prompt, Role.PASSAGE: recipe.passage_prompt},
         instruction=recipe.instruction or read.instruction,
         max_tokens=min(recipe.longest, places),
@@ -101,6 +102,8 @@ def reread(published: Checkpoint, read: Checkpoint) -> str:
         found.append("causal for both ways" if read.causal else "both ways for causal")
     if read.pooling is not published.pooling:
         found.append(f"{read.pooling} pooling for {published.pooling}")
+    if read.masks_prompt != published.masks_prompt:
+        found.append("prompts out of the mean" if read.masks_prompt else "prompts in the mean")
     for role in Role:
         ours, theirs = (one.prompts[role].replace("{instruction}", one.instruction) for one in (read, published))
         if ours != theirs:

@@ -101,6 +101,8 @@ class Recipe:
     passage_prompt: str = ""
     instruction: str = ""
     """Stands for `{instruction}` where a data set names none."""
+    masks_prompt: bool | None = None
+    """Whether the prompts' tokens are left out of the mean; null is as the base's files have it."""
     query_tokens: int = field(default=64, metadata={"unit": "tokens", "least": 4})
     passage_tokens: int = field(default=512, metadata={"unit": "tokens", "least": 4})
     max_tokens: int = field(default=0, metadata={"unit": "tokens", "least": 0})
@@ -423,6 +425,10 @@ def check_idle(recipe: Recipe) -> None:
     if instructed and "{instruction}" not in recipe.query_prompt:
         raise UsageError(
             "instruction stands for {instruction}, which query_prompt has not: write it there, or leave it out."
+        )
+    if recipe.masks_prompt and (recipe.pooling != "mean" or not (recipe.query_prompt or recipe.passage_prompt)):
+        raise UsageError(
+            "masks_prompt leaves prompts out of the mean, and there is no prompt or no mean: leave it out."
         )
     if recipe.evaluate_every and not recipe.evaluate:
         raise UsageError("evaluate_every has no task to score: set evaluate, or leave it out.")
