@@ -127,6 +127,7 @@ def test_the_small_one_overrides_only_what_size_demands() -> None:
     assert (small.batch, small.negatives, small.learning_rate, small.warmup, small.steps) == (4, 3, 1e-4, 20, 300)
     assert (small.query_tokens, small.passage_tokens) == (128, 128)
     assert small.lora == large.lora
+    assert small.evaluate, "or nobody sees whether it has become better"
     own = set(yaml.safe_load(path.read_text()))
     assert own.isdisjoint(
         {"causal", "pooling", "query_prompt", "lora", "in_batch", "precision", "weight_decay", "temperature"}
