@@ -162,8 +162,7 @@ def _ahead(waiting: Sequence[Source], folder: Path, patience: float) -> Iterator
     known = never.load()
 
     def fetch(source: Source) -> Arrived:
-        entry = next(filter(None, map(known.find, source.known_as)), None)
-        return entry or sources.fetch(source, folder / source.file_name, patience)
+        return known.first(source.known_as) or sources.fetch(source, folder / source.file_name, patience)
 
     with ThreadPoolExecutor(AHEAD) as pool:
         coming: list[tuple[Source, Future[Arrived]]] = []

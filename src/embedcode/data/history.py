@@ -169,7 +169,7 @@ def mine(
     any, and what is under another one is left out. UsageError for what is no repository, and for a shallow clone, whose
     commits have no parents to compare with.
     """
-    if entry := next(filter(None, map(never.load().find, (mined.source, *names(root)))), None):
+    if entry := never.load().first((mined.source, *names(root))):
         mined.refused = f"{NEVER}: {entry.why}"
         return
     repository = opened(root)

@@ -155,7 +155,7 @@ def split(pairs: Iterable[Pair], held: HeldOut) -> Iterator[tuple[Pair, str]]:
     }
     for pair in pairs:
         name = name_of(pair.source)
-        forbidden = any(map(known.find, (name, *source_names(pair.source))))
+        forbidden = known.first((name, *source_names(pair.source))) is not None
         yield pair, places.get((name, pair.language), "-") if forbidden else ""
 
 

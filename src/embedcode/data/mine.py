@@ -65,7 +65,7 @@ def mine(
     UsageError for what archives.stream() refuses.
     """
     mined = Mined(name)
-    if entry := next(filter(None, map(never.load().find, (*known_as, *names(path)))), None):
+    if entry := never.load().first((*known_as, *names(path))):
         mined.refused = f"{NEVER}: {entry.why}"
         return mined
     reader = _Reader(path, name, mined, own, tasks)

@@ -51,6 +51,10 @@ class Never:
             self._found[name] = next(matching, None)
         return self._found[name]
 
+    def first(self, names: Iterable[str]) -> Entry | None:
+        """The entry of the first of several names of one thing that has one."""
+        return next(filter(None, map(self.find, names)), None)
+
 
 def text() -> str:
     """never.toml as it is written."""

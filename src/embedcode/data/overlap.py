@@ -88,7 +88,7 @@ class Evaluations:
     def find(self, pair: Pair) -> Found | None:
         """The first thing that forbids a pair; None where it may be trained on. Negatives do not count: what a model
         is taught to pass over teaches it no answer."""
-        if entry := next(filter(None, map(self._never.find, source_names(pair.source))), None):
+        if entry := self._never.first(source_names(pair.source)):
             return Found("name", entry.name, "source", pair.source)
         for label, text in (("query", pair.query), *(("positive", text) for text in pair.positives)):
             if (found := self._copy_of(label, text)) is not None:

@@ -148,7 +148,8 @@ class Run:
         return digest(never.text(), *sorted(said)).hex()
 
     def _forbidden(self) -> Evaluations:
-        others = [beir.load(place) for place in self._places(self.recipe.never)]
+        known = self._places(self.recipe.evaluate)  # read already
+        others = [beir.load(place) for place in self._places(self.recipe.never) if place not in known]
         return mix.forbidden(self.recipe, [*self._steering, *others])
 
     def go(self) -> Outcome:
