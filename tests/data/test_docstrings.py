@@ -160,7 +160,7 @@ namespace N {
 
 @pytest.mark.parametrize("path", SOURCES)
 def test_a_function_is_paired_with_what_is_said_of_it(path: str) -> None:
-    found = docstrings.extract(File(path, SOURCES[path], "pkg 1.0", "MIT"))
+    found = docstrings.extract(File(path, SOURCES[path], "pkg 1.0"))
     (pair,) = found.pairs
     assert " ".join(pair.query.split()) in (
         "Sum the squares of some numbers.", "Sum the squares of some Number numbers.",
@@ -169,7 +169,7 @@ def test_a_function_is_paired_with_what_is_said_of_it(path: str) -> None:
     (code,) = pair.positives
     assert "kept" in code and "quares" in code and "Sum the" not in code
     assert not code.startswith((" ", "\n", "/", "*")) and code == code.rstrip()
-    assert (pair.task, pair.source, pair.licence) == ("docstring", "pkg 1.0", "MIT")
+    assert (pair.task, pair.source) == ("docstring", "pkg 1.0")
     assert pair.negatives == ()
 
 
@@ -237,7 +237,7 @@ fn outer(values: &[f64]) -> f64 {
 @pytest.mark.parametrize("path", NESTED)
 def test_a_function_is_without_what_is_said_of_those_inside(path: str, ends: str) -> None:
     """The outer one held the queries of the others word for word."""
-    found = docstrings.extract(File(path, NESTED[path].replace("\n", ends), "pkg 1.0", "MIT"))
+    found = docstrings.extract(File(path, NESTED[path].replace("\n", ends), "pkg 1.0"))
     queries = ["Sort out the values of each row.", "Take the logarithm of one value.", "Give the largest value of all."]
     assert [pair.query for pair in found.pairs] == queries
     outer, *others = (pair.positives[0] for pair in found.pairs)
@@ -255,13 +255,13 @@ def test_decorators_and_attributes_stay() -> None:
         "a.rs": "#[inline]",
         "a.php": "#[Pure]",
     }.items():
-        (pair,) = docstrings.extract(File(path, SOURCES[path], "", "")).pairs
+        (pair,) = docstrings.extract(File(path, SOURCES[path], "")).pairs
         assert pair.positives[0].startswith(mark)
 
 
 def test_the_name_of_a_function_is_no_part_of_what_is_said_of_it() -> None:
     text = SOURCES["a.go"].replace("// Sum the squares", "// Squares sums the squares")
-    (pair,) = docstrings.extract(File("a.go", text, "", "")).pairs
+    (pair,) = docstrings.extract(File("a.go", text, "")).pairs
     assert pair.query == "Sums the squares of some numbers."
     assert comments.unnamed("Squares: all of them", "Squares") == "All of them"
     assert comments.unnamed("Open a file", "open") == "Open a file"
@@ -269,7 +269,7 @@ def test_the_name_of_a_function_is_no_part_of_what_is_said_of_it() -> None:
 
 def test_lines_that_end_as_on_windows_are_unindented_too() -> None:
     text = SOURCES["A.java"].replace("    int total", "\n    int total").replace("\n", "\r\n")
-    (pair,) = docstrings.extract(File("A.java", text, "", "")).pairs
+    (pair,) = docstrings.extract(File("A.java", text, "")).pairs
     assert pair.positives[0].startswith("@Deprecated\npublic int squares") and "\r" not in pair.positives[0]
 
 
@@ -281,14 +281,14 @@ int squares(int *values) {{
     {BODY.replace("for value in values:", "for (;;)")};
 }}
 """
-    assert docstrings.extract(File("a.c", text, "", "")).pairs == []
+    assert docstrings.extract(File("a.c", text, "")).pairs == []
 
 
 def test_a_function_that_is_only_its_docstring_is_none() -> None:
     text = (
         'def squares(values, power, other):\n    """Sum the squares of some numbers.\n\n    And more of it.\n    """\n'
     )
-    assert docstrings.extract(File("a.py", text, "", "")).pairs == []
+    assert docstrings.extract(File("a.py", text, "")).pairs == []
 
 
 @pytest.mark.parametrize(
@@ -379,14 +379,14 @@ def test_a_parser_that_crashes_costs_one_file(tmp_path: Path, monkeypatch: pytes
 
 def test_a_parser_that_fails_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docstrings, "functions", lambda *_: 1 / 0)
-    found = docstrings.extract(File("a.py", SOURCES["a.py"], "", ""))
+    found = docstrings.extract(File("a.py", SOURCES["a.py"], ""))
     assert dict(found.refused) == {"parser failed (ZeroDivisionError)": 1}
 
 
 @pytest.mark.parametrize("text", ["def (((" * 5_000, "{" * 100_000, "\x00" * 50, "class " * 20_000])
 @pytest.mark.parametrize("path", SOURCES)
 def test_any_text_is_survived(path: str, text: str) -> None:
-    assert docstrings.extract(File(path, text, "", "")).pairs == []
+    assert docstrings.extract(File(path, text, "")).pairs == []
 
 
 # ---- sources -----------------------------------------------------------------------------------------------------

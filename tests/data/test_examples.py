@@ -55,7 +55,7 @@ This is the same as:
 
 
 def found(path: str, text: str) -> list[tuple[str, str, str]]:
-    return [(pair.query, pair.positives[0], pair.language) for pair in examples.extract(File(path, text, "", "")).pairs]
+    return [(pair.query, pair.positives[0], pair.language) for pair in examples.extract(File(path, text, "")).pairs]
 
 
 def test_a_heading_is_paired_once_and_a_sentence_where_it_leads_to_the_code() -> None:
@@ -67,7 +67,7 @@ def test_a_heading_is_paired_once_and_a_sentence_where_it_leads_to_the_code() ->
             "python",
         ),
     ]
-    refused = examples.extract(File("guide.md", MARKDOWN, "", "")).refused
+    refused = examples.extract(File("guide.md", MARKDOWN, "")).refused
     assert refused[examples.INSTALLS] == 1 and refused[examples.NO_LANGUAGE] == 1 and refused[examples.UNSAID] == 2
 
 

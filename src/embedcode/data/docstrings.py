@@ -53,7 +53,6 @@ class File:
     path: str
     text: str
     source: str
-    licence: str
 
 
 @dataclass(slots=True)
@@ -104,7 +103,7 @@ def _extract(file: File) -> Extracted:
             result.refused[why] += 1
             continue
         result.prints.append(fingerprint(found.code))
-        result.pairs.append(Pair(query, (found.code,), (), TASK, known.name, file.source, file.licence))
+        result.pairs.append(Pair(query, (found.code,), (), TASK, known.name, file.source))
     return result
 
 

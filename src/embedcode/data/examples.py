@@ -136,7 +136,7 @@ def _extract(file: File) -> Extracted:
         if title:
             titled = section
         result.prints.append(fingerprint(code))
-        result.pairs.append(Pair(said, (code,), (), TASK, known.name, file.source, file.licence))
+        result.pairs.append(Pair(said, (code,), (), TASK, known.name, file.source))
         if len(result.pairs) == MOST_OF_A_FILE:
             break
     return result

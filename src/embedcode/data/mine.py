@@ -137,7 +137,7 @@ class _Reader:
         if not self._own and licences.foreign_header(member.text):
             self._mined.left.add(FOREIGN_HEADER, member.path)
             return None
-        return File(member.path, member.text, self._name, "")
+        return File(member.path, member.text, self._name)
 
     @property
     def _top(self) -> str:

@@ -159,7 +159,7 @@ def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
     """The tasks `steering` and `held-out`, and own.jsonl.gz, of the repository's functions with docstrings."""
     found: dict[str, list[Pair]] = {}
     repeats, left = docstrings.Repeats(1), Left()
-    files = [File(one.path, one.text, one.path, "") for one in stream(path, left) if _is_code(one.path, one.text)]
+    files = [File(one.path, one.text, one.path) for one in stream(path, left) if _is_code(one.path, one.text)]
     with extracting(cores) as workers:
         workers.start()
         for extracted in workers.done(files):
