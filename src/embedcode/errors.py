@@ -17,6 +17,10 @@ class UsageError(EmbedcodeError):
     """The request cannot be carried out as it was put: a path, a flag, a query, a setting."""
 
 
+class UnwritableError(UsageError):
+    """The disk takes no more: no fault of what was being read, so a run over many sources ends with it."""
+
+
 class EncodeError(EmbedcodeError):
     """A text cannot be embedded; `index` is its place in the call."""
 
@@ -45,6 +49,11 @@ class BusyError(StoreError):
 def line(error: BaseException) -> str:
     """What a library says of a fault, for a place within a sentence."""
     return " ".join(str(error).split())[:200]
+
+
+def why(error: BaseException) -> str:
+    """The same in the system's words, where it has some."""
+    return (getattr(error, "strerror", None) or line(error) or "cut short").lower()
 
 
 @contextmanager

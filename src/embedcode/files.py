@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from embedcode.errors import UsageError
+from embedcode.errors import UnwritableError, UsageError, why
 
 _BINARY = getattr(os, "O_BINARY", 0)
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY
 DEVICES = Path("/dev")
+CURE = "free some space, or write elsewhere"
 LIMIT = 1_000_000
 """Bytes; a settings or ignore file has a thousandth of it."""
 
@@ -96,6 +97,26 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def save_json(path: Path, value: Any, cure: str = CURE) -> None:
+    """What noted() reads, whole or not at all; UnwritableError as of writing()."""
+    with writing(path, cure), replacing(path) as file:
+        file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+@contextmanager
+def writing(path: Path, cure: str = CURE, *kinds: type[Exception]) -> Iterator[None]:
+    """Inside, UnwritableError where the disk does not take `path`; `kinds` are what libraries raise for that."""
+    try:
+        yield
+    except (OSError, *kinds) as error:
+        raise unwritable(path, error, cure) from None
+
+
+def unwritable(path: Path, error: Exception, cure: str = CURE) -> UnwritableError:
+    """What to raise where a file or folder cannot be written."""
+    return UnwritableError(f"{path} cannot be written ({why(error)}): {cure}.")
 
 
 def everything(place: Path) -> set[Path]:

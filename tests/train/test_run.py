@@ -485,9 +485,8 @@ def test_a_disk_that_fills_at_a_small_file_is_one_sentence(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return replacing(place)
 
-    monkeypatch.setattr(run, "replacing", filling)
+    monkeypatch.setattr("embedcode.files.replacing", filling)
     monkeypatch.setattr(near, "replacing", filling)
-    monkeypatch.setattr("embedcode.data.pairs.replacing", filling)
     path = recipe("small", data=[{"name": "one", "files": ["one.jsonl"], "group": "near"}])
     with pytest.raises(UsageError, match=r"cannot be written \(no space left on device\): free some space"):
         go(path, tmp_path / "out")

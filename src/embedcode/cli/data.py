@@ -15,7 +15,7 @@ from embedcode.cli.options import Instruction, Json, Model, Threads, threads_of
 from embedcode.cli.overlap import check
 from embedcode.cli.pairs import Out, Pairs, put_record, tell
 from embedcode.cli.progress import ProgressLine
-from embedcode.errors import UsageError
+from embedcode.errors import UnwritableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,7 +202,7 @@ def history(
 
     from embedcode.data import history as mining
     from embedcode.data.mine import called
-    from embedcode.data.pairs import UnwritableError, writing
+    from embedcode.data.pairs import writing
 
     names = called(repositories)
     for root in repositories:  # before the first is read, which may take an hour

@@ -20,9 +20,9 @@ from typing import Any
 from embedcode.data import docstrings, examples, history, never, pairs, sources
 from embedcode.data.mine import NEVER, Mined, mine
 from embedcode.data.mine import workers as extracting
-from embedcode.data.pairs import UnwritableError
 from embedcode.data.sources import Source
-from embedcode.errors import UsageError
+from embedcode.errors import UnwritableError, UsageError
+from embedcode.files import save_json, writing
 
 AHEAD = 6
 """Archives that wait to be mined."""
@@ -97,10 +97,8 @@ def collect(
     is full; what was done before stays.
     """
     start = time.monotonic()
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise pairs.unwritable(out, error) from None
     known = {(record.registry, record.name): record for record in records(out)}
 
     def is_done(source: Source) -> bool:
@@ -149,7 +147,7 @@ def collect(
                         record = _with(record, before, commits, documentation)
             shutil.rmtree(folder / source.file_name, ignore_errors=True)
             _forget(out, source, record)
-            pairs.save_json(
+            save_json(
                 out / f"{source.file_name}.json", asdict(record) | {"seconds": round(time.monotonic() - began, 1)}
             )
             done, found = done + 1, found + record.pairs
@@ -184,7 +182,8 @@ def _mined(source: Source, mined: Mined, out: Path, documentation: bool) -> Reco
     for place, some in ((out, own), (out / EXAMPLES, said)):
         if some:
             file = place / f"{source.file_name}.jsonl.gz"
-            _folder(file)
+            with writing(file):
+                file.parent.mkdir(exist_ok=True)
             pairs.write(file, some)
     return Record(
         source=source.id,
@@ -212,19 +211,12 @@ def _with(record: Record, before: Record, commits: int, documentation: bool) -> 
     return record
 
 
-def _folder(file: Path) -> None:
-    """The folder of a file; pairs' error where it cannot be made."""
-    try:
-        file.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise pairs.unwritable(file, error) from None
-
-
 def _history(record: Record, clone: Path, out: Path, most: int) -> Record:
     """The record with what the commits of a clone gave; what its files gave stays where the history cannot be read."""
     mined = history.Mined(record.name)
     file = out / COMMITS / f"{Source(record.registry, record.name).file_name}.jsonl.gz"
-    _folder(file)
+    with writing(file):
+        file.parent.mkdir(exist_ok=True)
     try:
         found = history.mine(clone, history.tokenizer(), mined, licence=record.licence, most=most)
         count = pairs.write(file, found)

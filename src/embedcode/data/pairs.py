@@ -9,15 +9,15 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any, cast
 
-from embedcode.errors import UsageError
-from embedcode.files import replacing
+from embedcode import files
+from embedcode.errors import UsageError, why
 from embedcode.types import Pair
 
 EXAMPLES = 5
@@ -26,10 +26,6 @@ LONGEST_LINE = 16 << 20
 """Bytes: what is longer is no pair, and is not parsed."""
 UNREADABLE = (OSError, EOFError, zlib.error)
 """What reading a file raises that is not there, cut short or damaged."""
-
-
-class UnwritableError(UsageError):
-    """The disk takes no more: no fault of what was being read, so a run over many sources ends with it."""
 
 
 _FIELDS = tuple(one.name for one in fields(Pair))
@@ -63,7 +59,7 @@ def read(path: Path, bad: Bad | None = None) -> Iterator[Pair]:
             found += 1
             yield pair
     except UNREADABLE as error:
-        raise UsageError(f"{path} cannot be read ({_why(error)}): give a file of pairs in JSON lines.") from None
+        raise UsageError(f"{path} cannot be read ({why(error)}): give a file of pairs in JSON lines.") from None
     if not found and bad.lines > before:
         raise UsageError(f"{path} holds no pair: {bad.examples[0]}")
 
@@ -160,11 +156,6 @@ def writing(path: Path) -> Iterator[Callable[[Pair], None]]:
             save(zipped.flush())
 
 
-def save_json(path: Path, value: Mapping[str, Any]) -> None:
-    with saving(path) as save:
-        save(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
-
-
 @contextmanager
 def saving(path: Path) -> Iterator[Callable[[bytes], None]]:
     """`with saving(path) as save: save(raw)`: the file takes its place when the block ends well, and not otherwise.
@@ -174,13 +165,11 @@ def saving(path: Path) -> Iterator[Callable[[bytes], None]]:
     """
     inner: OSError | None = None
     try:
-        with replacing(path) as file:
+        with files.replacing(path) as file:
 
             def save(raw: bytes) -> None:
-                try:
+                with files.writing(path):
                     file.write(raw)
-                except OSError as error:
-                    raise unwritable(path, error) from None
 
             try:
                 yield save
@@ -190,12 +179,7 @@ def saving(path: Path) -> Iterator[Callable[[bytes], None]]:
     except OSError as error:
         if error is inner:
             raise
-        raise unwritable(path, error) from None
-
-
-def unwritable(path: Path, error: OSError) -> UnwritableError:
-    """What to raise where a file cannot be written."""
-    return UnwritableError(f"{path} cannot be written ({_why(error)}): free some space, or write elsewhere.")
+        raise files.unwritable(path, error) from None
 
 
 def open_text(path: Path) -> IO[bytes]:
@@ -205,10 +189,6 @@ def open_text(path: Path) -> IO[bytes]:
 
 def _zipped(path: Path) -> bool:
     return path.suffix == ".gz"
-
-
-def _why(error: BaseException) -> str:
-    return (getattr(error, "strerror", None) or str(error) or "cut short").lower()
 
 
 def shown(value: object) -> str:

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.data import archives
-from embedcode.data.pairs import unwritable
 from embedcode.errors import UsageError
+from embedcode.files import unwritable, writing
 from embedcode.index import git
 
 REGISTRIES = ("pypi", "npm", "debian", "github")
@@ -159,10 +159,8 @@ def fetch(source: Source, folder: Path, seconds: float = SECONDS) -> tuple[Path,
     """
     folder = folder.absolute()  # clients run in it
     shutil.rmtree(folder, ignore_errors=True)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True)
-    except OSError as error:
-        raise unwritable(folder, error) from None
     if source.registry == "github":
         return _clone(source, folder, max(seconds, git.CLONE_SECONDS))
     if source.registry == "debian" and not source.version:  # the name of an archive has upstream's version only

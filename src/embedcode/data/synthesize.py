@@ -25,6 +25,7 @@ from embedcode.engine import remote
 from embedcode.engine.address import Address
 from embedcode.engine.chat import Chat
 from embedcode.errors import ModelError, UsageError
+from embedcode.files import writing
 from embedcode.types import Pair, digest
 
 Kind = Literal["question", "code", "summary"]
@@ -230,7 +231,7 @@ class Journal:
         self._path = path
         self.entries: dict[str, Entry] = {}
         self._lock = Lock()
-        try:
+        with writing(path):
             raw = path.read_bytes() if path.exists() else b""
             for line in raw.splitlines():
                 try:
@@ -241,16 +242,12 @@ class Journal:
             self._file = path.open("ab", buffering=0)  # else what a full disk did not take is tried again at the end
             if raw and not raw.endswith(b"\n"):
                 self._file.write(b"\n")
-        except OSError as error:
-            raise pairs.unwritable(path, error) from None
 
     def add(self, entry: Entry) -> None:
         row = {name: getattr(entry, name) for name in Entry.__slots__}
         with self._lock:
-            try:
+            with writing(self._path):
                 self._file.write(json.dumps(row).encode() + b"\n")
-            except OSError as error:
-                raise pairs.unwritable(self._path, error) from None
             self.entries[entry.key] = entry
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from embedcode.data import holdout, licences, never, pairs, questions
 from embedcode.data.overlap import Evaluations, Report, allowed
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
+from embedcode.files import save_json
 from embedcode.train.recipe import Data, Recipe
 from embedcode.types import Pair, digest
 
@@ -110,8 +111,7 @@ def load(
             own, said = _lawful(recipe, data, known, verdicts, told)
             if kept and counts:
                 pairs.write(kept, own)
-                with pairs.saving(counts) as save:
-                    save(json.dumps(said | {"against": against}).encode())
+                save_json(counts, said | {"against": against})
         start = len(rows)
         rows += [_interned(pair, shared) for pair in own]
         sets.append(_set(data, rows, start, said["forbidden"], said["bad"], said.get("unlicensed", 0)))

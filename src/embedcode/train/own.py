@@ -6,11 +6,9 @@ the machine.
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,13 @@ from embedcode.data.mine import workers as extracting
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import Interval, paired_bootstrap
-from embedcode.files import is_folder
+from embedcode.files import is_folder, noted, save_json
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.train import base, network, packaged, publish, score
+from embedcode.train.plan import refuse_taken
 from embedcode.train.recipe import Data, Recipe
-from embedcode.train.run import Run, Step, Tell, device, refuse_taken, texts
+from embedcode.train.run import Run, Step, Tell, device, texts
 from embedcode.types import Pair, Role, digest
 
 PARTS = 10
@@ -99,7 +98,7 @@ def own(
     count = sum(1 for _ in pairs.read(out / "own.jsonl.gz"))
     folder = out / "model" if gain.low > 0 else None
     verdict = Verdict(folder, count, len(values[0]), before, after, gain, recipe.passage_tokens)
-    pairs.save_json(out / "verdict.json", asdict(verdict) | {"folder": verdict.folder and str(verdict.folder)})
+    save_json(out / "verdict.json", asdict(verdict) | {"folder": verdict.folder and str(verdict.folder)})
     shutil.rmtree(out / "model", ignore_errors=True)
     if verdict.folder is None:
         shutil.rmtree(done.folder)
@@ -180,16 +179,15 @@ def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
     )
     _task(out / "steering", steering)
     _task(out / "held-out", held)
-    pairs.save_json(out / OF, {"path": str(path.resolve())})
+    save_json(out / OF, {"path": str(path.resolve())})
     pairs.write(out / "own.jsonl.gz", trained)  # last: where it is, a run that goes on does not divide again
 
 
 def _same(path: Path, out: Path) -> None:
     """UsageError where what was divided is of another repository: two of one name have one folder by default."""
-    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # of a run that an older version began
-        was = json.loads((out / OF).read_text("utf-8"))["path"]
-        if was != str(path.resolve()):
-            raise UsageError(f"{out} is of {was}, not of {path}: give another folder by --out.")
+    was = noted(out / OF).get("path")  # of a run that an older version began, nothing is said
+    if was not in (None, str(path.resolve())):
+        raise UsageError(f"{out} is of {was}, not of {path}: give another folder by --out.")
 
 
 def _is_code(path: str, text: str) -> bool:

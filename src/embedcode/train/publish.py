@@ -10,8 +10,8 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from embedcode import __version__
-from embedcode.errors import ModelError, UsageError, line
+from embedcode import __version__, files
+from embedcode.errors import ModelError
 from embedcode.model.checkpoint import CAUSAL, SIZES, TEMPLATE, Checkpoint, tokenizer_config
 from embedcode.model.family import Pooling
 from embedcode.model.spec import Spec
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from embedcode.train.run import Outcome
 
 FORMAT = 1
+CURE = "free some space, or make it writable, and go on with --resume"
 TOKENIZER, TERMS = ("tokenizer.json", "special_tokens_map.json"), ("LICENSE", "NOTICE")
 """Files of the base that the new checkpoint has as they are; an adapter may have a tokenizer of its own."""
 _POOLINGS = {
@@ -178,18 +179,11 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     return said
 
 
-@contextmanager
-def writing(place: Path) -> Iterator[None]:
+def writing(place: Path) -> AbstractContextManager[None]:
     """A full disk in one sentence, whichever library met it: safetensors has an error of its own for it."""
     from safetensors import SafetensorError
 
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or line(error)
-        raise UsageError(
-            f"{place} cannot be written ({why.lower()}): free some space, or make it writable, and go on with --resume."
-        ) from None
+    return files.writing(place, CURE, SafetensorError)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,6 +1,6 @@
 """Run: a recipe from its data to a finished checkpoint, in a folder that a killed run goes on in.
 
-    OUT/plan.json       what was decided at the start: steps, and the recipe as read
+    OUT/plan.json       what was decided at the start (plan.py)
     OUT/pairs-*         the pairs that may be trained on, and those of them that the base finds
     OUT/near-*          vectors of the queries of sets that are grouped by them
     OUT/round-N/        a round of mining and training: negatives, checkpoint-STEP/, best weights
@@ -17,8 +17,8 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,15 @@ from embedcode.engine.tokens import of_checkpoint
 from embedcode.errors import EmbedcodeError, UsageError
 from embedcode.evaluate import beir
 from embedcode.evaluate.metrics import answerable
-from embedcode.files import replacing
+from embedcode.files import noted, replacing, save_json
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.spec import sha256
 from embedcode.settings import cores
 from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, score
 from embedcode.train.batches import Collator, MixedBatches, Pieces, Texts, groups_of, steps_of
 from embedcode.train.mix import Mix
-from embedcode.train.recipe import Data, Lora, Mining, Recipe, check, check_idle, undecayed
+from embedcode.train.plan import Plan
+from embedcode.train.recipe import Recipe, check, check_idle, undecayed
 from embedcode.types import Floats, Role, digest
 
 TRIAL = 2
@@ -97,23 +98,22 @@ class Run:
         self.recipe, self.out, self.tell, self.progress = recipe, out, tell, progress
         self._name = name
         check(recipe)
-        self._plan: dict[str, Any] = {}
         self._steering = steering(self._places(recipe.evaluate))
         self._contents = {task.name: task.content for task in self._steering}
         before = {*out.glob("pairs-*"), *out.glob("base")}
-        begun = self._claim(resume)
+        self._plan = Plan(recipe, out, precision(recipe), resume, tell)
         try:
-            if begun:  # one that goes on could not be corrected
+            if self._plan.begins:  # one that goes on could not be corrected
                 check_idle(recipe)
             self._checkpoint = base.open_base(recipe, out)
-            self._begin_from(self._checkpoint.space)
+            self._plan.begin_from(self._checkpoint.space)
             network.check(self._checkpoint, recipe.lora, precision(recipe))
-            if begun:
+            if self._plan.begins:
                 network.check_places(self._checkpoint, recipe.lora, recipe.dropout)
             self.mix = mix.load(recipe, self._forbidden, out, self._against(), self._checking)
         except EmbedcodeError:
-            if begun:  # a path was mistyped, say: the folder is the corrected recipe's, whose pairs may be others
-                for file in {*out.glob("pairs-*"), out / "plan.json"} - before:
+            if self._plan.begins:  # a path was mistyped, say: the folder is the corrected recipe's, with other pairs
+                for file in {*out.glob("pairs-*"), self._plan.file} - before:
                     file.unlink(missing_ok=True)
                 if out / "base" not in before:
                     shutil.rmtree(out / "base", ignore_errors=True)
@@ -124,8 +124,8 @@ class Run:
         used = precision(recipe)
         if used != recipe.precision:
             tell(f"computed in {used}, since this processor would emulate {recipe.precision}")
-        if (begun_in := self._plan.get("precision", used)) != used:
-            tell(f"begun in {begun_in}, and going on in {used}")
+        if self._plan.precision not in ("", used):
+            tell(f"begun in {self._plan.precision}, and going on in {used}")
         for one in self.mix.sets:
             if one.bad or one.forbidden:
                 tell(f"data set {one.data.name}: {one.forbidden:,} pairs of benchmarks left out, {one.bad:,} bad lines")
@@ -182,7 +182,7 @@ class Run:
         after = self._scored(judge, model, "after", {"round": rounds})
         held = network.frozen(checkpoint, precision(self.recipe))
         outcome = Outcome(
-            self.out / self._name, before, after, int(self._plan["steps"]),
+            self.out / self._name, before, after, self._plan.steps,
             "bf16" if device() == "cuda" or (self.recipe.lora and held == "bf16") else "fp32",
             precision(self.recipe), self._reread, few,
         )  # fmt: skip
@@ -196,12 +196,12 @@ class Run:
         recipe = self.recipe
         pieces = recipe.micro_batch or recipe.batch
         # A run that was begun before draws as it did.
-        places = pieces == 1 and bool(self._plan.get("places"))
+        places = pieces == 1 and self._plan.places
         collator = collates(recipe, checkpoint, mixed, places)
         criterion = losses.Contrastive(model, recipe.temperature, recipe.symmetric, recipe.dimensions, recipe.packings)
-        if "steps" not in self._plan:
-            self._write_plan(self._plan | {"steps": self._planned(collator, criterion, mixed)})
-        steps = int(self._plan["steps"])
+        if not self._plan.steps:
+            self._plan.note(steps=self._planned(collator, criterion, mixed))
+        steps = self._plan.steps
         whole = mixed_batches(recipe, mixed, steps, recipe.seed)
         loop.tidy(folder, recipe.keep)  # a kill may have come before the oldest one went
         last = next(reversed(loop.checkpoints(folder)), None)
@@ -334,15 +334,13 @@ class Run:
 
     def _base_scores(self, judge: score.Judge, model: Any) -> Values:
         """Of the base; a run that goes on has them, unless the tasks are others now."""
-        place, space = self.out / BEFORE, self._plan["base"]
-        with suppress(FileNotFoundError, ValueError):
-            kept: dict[str, Any] = json.loads(place.read_text("utf-8"))
-            if kept.get("tasks") == self._contents and kept.get("base", space) == space:
-                values: Values = kept["ndcg@10"]
-                return values
+        place, space = self.out / BEFORE, self._checkpoint.space
+        kept = noted(place)
+        if kept and kept.get("tasks") == self._contents and kept.get("base", space) == space:
+            values: Values = kept["ndcg@10"]
+            return values
         found = self._scored(judge, model, "before", {"round": 1, "step": 0})
-        with publish.writing(place), replacing(place) as file:
-            file.write(json.dumps({"tasks": self._contents, "base": space, "ndcg@10": found}).encode())
+        save_json(place, {"tasks": self._contents, "base": space, "ndcg@10": found}, publish.CURE)
         return found
 
     def _scored(self, judge: score.Judge, model: Any, what: str, about: dict[str, Any]) -> Values:
@@ -370,77 +368,6 @@ class Run:
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
-    def _claim(self, resume: bool) -> bool:
-        """Take the folder, or go on in it if it is of the same recipe; whether a run begins in it."""
-        own = _plain(self.recipe)
-        if not resume:
-            refuse_taken(self.out)
-        with suppress(FileNotFoundError, ValueError):
-            self._plan = json.loads((self.out / "plan.json").read_text("utf-8"))
-        if self._plan:
-            begun = self._completed(self._plan["recipe"])
-            # What `never` names counts by its content (_against), however it is written.
-            if odd := next((name for name in own if own[name] != begun[name] and name != "never"), None):
-                odd, was, now = _odd(odd, begun[odd], own[odd])
-                raise UsageError(
-                    f"{self.out} has a run with another {odd}: {was!r}, not {now!r}. "
-                    "Go on with the recipe as it was, or give another folder by --out."
-                )
-            return False
-        if resume:
-            self.tell(f"{self.out} has no run yet: starting one")
-        with publish.writing(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
-        self._write_plan({"recipe": own, "places": True, "precision": precision(self.recipe)})
-        return True
-
-    def _begin_from(self, space: str) -> None:
-        """Note the base; UsageError where it is another now: adapters of the one would fit it, if it has its shape."""
-        if self._plan.get("base", space) != space:
-            raise UsageError(
-                f"{self.out} was begun from other weights than {self.recipe.base} has now: put those "
-                "back, or give another folder by --out."
-            )
-        if "base" not in self._plan:
-            self._write_plan(self._plan | {"base": space})
-
-    def _completed(self, written: dict[str, Any]) -> dict[str, Any]:
-        """The recipe of a run that an older version began: keys that came since are as by default, as that run did."""
-
-        def whole(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
-            known = _plain(kind)
-            if gone := sorted(values.keys() - known.keys()):
-                raise UsageError(
-                    f"{self.out} has a run that another version of embedcode began, with the key {gone[0]!r}: go on "
-                    "with that version, or give another folder by --out."
-                )
-            return known | values
-
-        found = whole(Recipe(Path(), "", ""), written)
-        found["data"] = [whole(Data("", ()), one) for one in found["data"]]
-        found["mining"] = whole(Mining(), found["mining"])
-        found["lora"] = found["lora"] and whole(Lora(), found["lora"])
-        return found
-
-    def _write_plan(self, plan: dict[str, Any]) -> None:
-        place = self.out / "plan.json"
-        with publish.writing(place), replacing(place) as file:
-            file.write(json.dumps(plan, indent=1, ensure_ascii=False).encode() + b"\n")
-        self._plan = plan
-
-
-def _odd(name: str, was: Any, now: Any) -> tuple[str, Any, Any]:
-    """The first place in which two values of a plan differ, by its name, and what each has there."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        key = next(key for key in now if now[key] != was[key])
-        return _odd(f"{key} of {name}", was[key], now[key])
-    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        one, other = next((one, other) for one, other in zip(was, now, strict=True) if one != other)
-        return _odd(f"{name} {other['name']}", one, other) if isinstance(other, dict) else (name, one, other)
-    if name == "data":
-        return name, [one["name"] for one in was], [one["name"] for one in now]
-    return name, was, now
-
 
 class _Watching:
     """What happens beside the steps of a round: progress, the log, scores, the best weights."""
@@ -466,21 +393,12 @@ class _Watching:
         from safetensors.torch import save
 
         place, contents = self._folder / "best.json", self._run._contents
-        with suppress(FileNotFoundError, ValueError):
-            best = json.loads(place.read_text("utf-8"))
-            if best.get("tasks", contents) == contents and best["mean"] >= value:
-                return
-        with publish.writing(self._folder / BEST):
-            with replacing(self._folder / BEST) as file:
-                file.write(save(network.trained_weights(self._model)))
-            with replacing(place) as file:
-                file.write(json.dumps({"step": step, "mean": value, "tasks": contents}).encode())
-
-
-def _plain(part: Recipe | Data | Lora | Mining) -> dict[str, Any]:
-    """As a plan has it, wherever the recipe lies."""
-    found: dict[str, Any] = json.loads(json.dumps(asdict(part), default=lambda folder: ""))
-    return found
+        best = noted(place)
+        if best and best.get("tasks", contents) == contents and best["mean"] >= value:
+            return
+        with publish.writing(self._folder / BEST), replacing(self._folder / BEST) as file:
+            file.write(save(network.trained_weights(self._model)))
+        save_json(place, {"step": step, "mean": value, "tasks": contents}, publish.CURE)
 
 
 @contextmanager
@@ -509,12 +427,6 @@ def compared(recipe: Recipe, mixed: Mix) -> str:
         )
     said = f"{few:,} of {len(mixed.pairs):,} pairs have fewer than {recipe.negatives} negatives" if few else ""
     return said + (f", {none:,} of them none: they teach nothing" if none and not recipe.in_batch else "")
-
-
-def refuse_taken(out: Path) -> None:
-    """UsageError where a folder has a run in it."""
-    if (out / "plan.json").is_file():
-        raise UsageError(f"{out} has a run in it: go on with --resume, or give another folder by --out.")
 
 
 def steering(places: Sequence[Path]) -> list[beir.Task]:
