@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from embedcode.engine import smoothquant
 from embedcode.engine.smoothquant import LOUDEST, _thinned
 
 
@@ -17,3 +23,29 @@ def test_of_many_tokens_even_ones_are_kept_and_those_that_set_the_scale() -> Non
     assert places == sorted(set(places)) and max(np.diff(places)) <= 11
     assert _thinned(x, 300) is x
     assert len(_thinned(x, LOUDEST)) == LOUDEST
+
+
+def test_the_weights_of_a_large_graph_take_the_place_of_those_of_the_trial_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were written behind them, and refused where a file of their name lay in the current folder."""
+    monkeypatch.setattr(smoothquant, "LARGE", 1000)
+    monkeypatch.chdir(tmp_path)
+    path, weights = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+    weights.write_bytes(b"of an earlier one")
+    for value, size in ((1, 4000), (2, 4000), (3, 1000)):  # the last has room in the graph
+        smoothquant._save(_sum(value), path, size)
+        if size > smoothquant.LARGE:
+            assert weights.stat().st_size == 999 * 4
+        else:
+            assert not weights.exists()
+        read = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(str(path)).graph.initializer}
+        assert (read["w"] == value).all() and read["v"] == [value]
+
+
+def _sum(value: int) -> onnx.ModelProto:
+    """y = x + w + v."""
+    given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy")
+    nodes = [helper.make_node("Add", ["x", "w"], ["z"]), helper.make_node("Add", ["z", "v"], ["y"])]
+    tensors = [numpy_helper.from_array(np.full(n, value, np.float32), name) for n, name in ((999, "w"), (1, "v"))]
+    return helper.make_model(helper.make_graph(nodes, "sum", [given], [found], tensors))

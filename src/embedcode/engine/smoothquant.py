@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from embedcode.engine.onnx import library
 from embedcode.model.spec import LARGE
@@ -36,6 +37,8 @@ LOUDEST = 8
 """Tokens of a text that are kept in any case: a few of a decoder's, such as the first, set the scale of all."""
 TABLE = 1024
 """A matrix of so many rows that is gathered from is a table of embeddings."""
+LEAST_OUTSIDE = 1024
+"""Bytes of a tensor that goes into a file of its own where the weights are LARGE: shapes and axes stay in the graph."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -216,7 +219,15 @@ def _thinned(x: Floats, rows: int) -> Floats:
 
 
 def _save(model: Any, path: Path, size: int) -> None:
-    onnx.save_model(model, str(path), save_as_external_data=size > LARGE, location=f"{path.name}.data")
+    """In place of what is there. save_model() itself appends to a file of weights, and looks for one to refuse in the
+    current folder (onnx 1.23)."""
+    weights = path.with_name(f"{path.name}.data")
+    weights.unlink(missing_ok=True)
+    if size > LARGE:
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) >= LEAST_OUTSIDE:
+                set_external_data(tensor, weights.name)
+    onnx.save_model(model, str(path))
 
 
 def _rows(node: Any, table: Floats) -> tuple[list[Any], Arrays]:
