@@ -85,7 +85,7 @@ PRESETS: tuple[Preset, ...] = (
         )
     ),
     Preset(
-        "google/embeddinggemma-300m", "Gemma terms", 303, 768, GEMMA, "title: none | text: ", (128, 256, 512, 768)
+        "google/embeddinggemma-300m", "Gemma terms", 308, 768, GEMMA, "title: none | text: ", (128, 256, 512, 768)
     ),
     Preset("Alibaba-NLP/gte-modernbert-base", "Apache-2.0", 149, 768),
     Preset("BAAI/bge-small-en-v1.5", "MIT", 33, 384, BGE, ""),
