@@ -48,6 +48,18 @@ def test_a_space_is_the_same_before_and_after_the_network_is_built(name: str, fo
     assert asked.space == embedcode.load(str(folder(name))).space
 
 
+def test_one_file_of_weights_goes_before_the_index_of_earlier_ones(
+    tmp_path: Path, folder: Callable[[str], Path], encoder: Callable[[str], Encoder]
+) -> None:
+    """As transformers has it: the shards that are listed may be there still, and would be other weights."""
+    copy = shutil.copytree(folder("e5"), tmp_path / folder("e5").name)
+    earlier = {key: 2 * tensor for key, tensor in LAYOUTS["e5"].weights().items()}
+    checkpoints.write_weights(copy, earlier, shards=2)
+    assert embedcode.load(str(copy)).space == encoder("e5").space
+    (copy / "model.safetensors").unlink()
+    assert embedcode.load(str(copy)).space != encoder("e5").space
+
+
 @pytest.mark.parametrize("name", ["e5", "sfr-mistral"])
 def test_prompts_are_those_of_the_model_whatever_way_its_folder_is_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Callable[[str], Path]
@@ -68,7 +80,8 @@ def test_an_adapter_may_name_its_base_on_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Callable[[str], Path], encoder: Callable[[str], Encoder]
 ) -> None:
     layout = LAYOUTS["nv-embedcode"]
-    monkeypatch.setattr(hub, "_whole", {layout.name: folder("nv-embedcode")}.get)
+    here = {(layout.name, None): folder("nv-embedcode"), (layout.name, "v1"): folder("sfr-mistral")}
+    monkeypatch.setattr(hub, "_whole", lambda *asked: here.get(asked))
     checkpoints.write_adapter(folder("nv-embedcode"), tmp_path / "adapter", layout.shapes)
     local = embedcode.load(str(tmp_path / "adapter")).space
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
@@ -76,6 +89,8 @@ def test_an_adapter_may_name_its_base_on_the_hub(
         tmp_path / "adapter" / "adapter_config.json", config | {"base_model_name_or_path": layout.name}
     )
     assert embedcode.load(str(tmp_path / "adapter")).space == local != encoder("nv-embedcode").space
+    changed(tmp_path / "adapter", "adapter_config.json", revision="v1")
+    assert embedcode.load(str(tmp_path / "adapter")).space not in (local, encoder("sfr-mistral").space)
 
 
 def changed(folder: Path, file: str, **fields: Any) -> None:

@@ -25,6 +25,7 @@ class Hub(BaseHTTPRequestHandler):
     files: dict[str, bytes]
     lost: set[str]
     asked: list[str]
+    revision = REVISION
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -32,12 +33,12 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.asked.append(self.path)
         path = self.path.partition("?")[0]
-        name = path.removeprefix(f"/{NAME}/resolve/{REVISION}/")
+        name = path.removeprefix(f"/{NAME}/resolve/{self.revision}/")
         if path.startswith(f"/api/models/{NAME}/tree/"):
             raw = [{"type": "file", "path": n, "size": len(c), "oid": _oid(c)} for n, c in self.files.items()]
             self._send(200, json.dumps(raw).encode())
         elif path.startswith(f"/api/models/{NAME}"):
-            self._send(200, json.dumps({"id": NAME, "sha": REVISION, "siblings": []}).encode())
+            self._send(200, json.dumps({"id": NAME, "sha": self.revision, "siblings": []}).encode())
         elif name in self.files and name not in self.lost:
             self._send(200, self.files[name], _oid(self.files[name]))
         else:
@@ -48,7 +49,7 @@ class Hub(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(raw)))
         if etag:
             self.send_header("ETag", f'"{etag}"')
-            self.send_header("X-Repo-Commit", REVISION)
+            self.send_header("X-Repo-Commit", self.revision)
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(raw)
@@ -103,6 +104,17 @@ def test_the_hub_is_asked_until_all_of_a_model_is_here_and_then_no_more(hub: typ
         hub.asked.clear()
         assert find(NAME) == folder
         assert hub.asked == []
+
+
+def test_a_revision_is_not_another_one_that_is_here(hub: type[Hub]) -> None:
+    """An adapter names that of its base: over other weights its product is of no model."""
+    assert find(NAME).name == REVISION
+    hub.revision, hub.files = "b" * 40, hub.files | {"model.safetensors": b"other"}
+    other = find(NAME, hub.revision)
+    assert (other.name, (other / "model.safetensors").read_bytes()) == (hub.revision, b"other")
+    hub.asked.clear()
+    assert (find(NAME).name, find(NAME, hub.revision)) == (REVISION, other)
+    assert hub.asked == []
 
 
 def test_an_adapter_that_is_here_is_found(hub: type[Hub]) -> None:

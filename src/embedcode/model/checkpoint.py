@@ -264,7 +264,7 @@ def _adapter(folder: Path) -> tuple[Path, Adapter]:
     found = next((place for place in (Path(base), folder / base) if is_file(place / "config.json")), None)
     if found is None:
         try:
-            found = hub.find(base)
+            found = hub.find(base, config.get("revision"))  # that it was trained on
         except ModelError as error:
             raise ModelError(f"{path} stands on {base!r}: {error}") from None
     if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":

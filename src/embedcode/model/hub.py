@@ -55,17 +55,20 @@ def own_name(model: str) -> str:
     return "" if is_folder(expanded(model)) else model
 
 
-def find(model: str) -> Path:
-    """The folder of a model; ModelError for what is neither a folder nor a name, and for a failed download."""
+def find(model: str, revision: str | None = None) -> Path:
+    """The folder of a model; ModelError for what is neither a folder nor a name, and for a failed download.
+
+    `revision` is a branch, tag or commit of a name on the hub, its default branch if None.
+    """
     folder = expanded(model)
     if is_folder(folder):
         return folder
     if not _NAME.fullmatch(model) or folder.is_absolute():
         raise ModelError(f"{model} is no folder and no name on the hub: give one, such as Qwen/Qwen3-Embedding-0.6B.")
-    return _whole(model) or _downloaded(model)
+    return _whole(model, revision) or _downloaded(model, revision)
 
 
-def _whole(name: str) -> Path | None:
+def _whole(name: str, revision: str | None) -> Path | None:
     """The copy on this machine, where it has all that the hub listed of it: what an interrupted download left has not.
 
     The hub is not asked, nor whether it has a newer revision, whose vectors would be others.
@@ -74,13 +77,13 @@ def _whole(name: str) -> Path | None:
         # An older huggingface_hub keeps no list, and without one a part is taken for the whole.
         from huggingface_hub import get_cached_repo_tree, snapshot_download
 
-        get_cached_repo_tree(name)
-        return Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
+        get_cached_repo_tree(name, revision=revision)
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES), local_files_only=True))
     except Exception:  # whatever is missing, a download is the cure
         return None
 
 
-def _downloaded(name: str) -> Path:
+def _downloaded(name: str, revision: str | None) -> Path:
     for package in ("torch", "transformers"):  # before gigabytes come that nothing could read
         if find_spec(package) is None:
             raise ModelError(
@@ -88,14 +91,16 @@ def _downloaded(name: str) -> Path:
                 "`pip install '.[torch]'` in your clone of embedcode."
             )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[*FILES, *TERMS]))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*FILES, *TERMS]))
     except GatedRepoError:
         raise ModelError(f"{name} needs its licence accepted: do so on its page, then run `hf auth login`.") from None
     except RepositoryNotFoundError:
         raise ModelError(f"{name} is not on the hub: check the name, or give a folder.") from None
+    except RevisionNotFoundError:
+        raise ModelError(f"{name} has no revision {revision!r}: check it, or give a local copy.") from None
     except Exception as error:  # requests, timeouts, disk: whatever it was, the cure is the same
         what = line(error)
         raise ModelError(f"{name} cannot be downloaded ({what}): give the folder of a local copy.") from None

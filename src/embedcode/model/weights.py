@@ -90,19 +90,20 @@ class Weights(Mapping[str, Entry]):
 
 
 def read(folder: Path, name: str = "model") -> Weights:
-    """The tensors of `name`.safetensors, or of the shards that `name`.safetensors.index.json lists.
+    """The tensors of `name`.safetensors, else of the shards that `name`.safetensors.index.json lists: the order of
+    transformers, for a folder that kept the index of other weights.
 
     ModelError names the file that is missing, cut off or no safetensors file, and a tensor the index promises and no
     shard has.
     """
     index = folder / f"{name}.safetensors.index.json"
     single = folder / f"{name}.safetensors"
-    if not is_file(index):
-        if not is_file(single):
-            old = sorted(path.name for path in folder.glob("*.bin"))
-            cure = f"convert {old[0]} to safetensors, since a pickle may run code" if old else "download it again"
-            raise ModelError(f"{folder} has no {single.name}: {cure}.")
+    if is_file(single):
         return Weights(_header(single))
+    if not is_file(index):
+        old = sorted(path.name for path in folder.glob("*.bin"))
+        cure = f"convert {old[0]} to safetensors, since a pickle may run code" if old else "download it again"
+        raise ModelError(f"{folder} has no {single.name}: {cure}.")
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise ModelError(f"{index} lists no weights: download it again.")
