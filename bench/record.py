@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedcode.engine.processor import features
+from embedcode.engine import processor
 from embedcode.evaluate.made import FEATURES
 from embedcode.settings import cores
 
@@ -74,10 +74,10 @@ def context() -> dict[str, Any]:
         "dirty": bool(_git("status", "--porcelain")),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": {
-            "processor": _field("model name"),
+            "processor": processor.name(),
             "cores": cores(),
             "python": platform.python_version(),
-            "flags": [name for name in FEATURES if name in features()],
+            "flags": [name for name in FEATURES if name in processor.features()],
         },
         "versions": {name: _version(name) for name in PACKAGES} | {"sqlite": sqlite3.sqlite_version},
     }
@@ -130,8 +130,3 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def _field(name: str) -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

@@ -149,16 +149,10 @@ def _dependencies() -> list[Check]:
 
 
 def _processor() -> Check:
+    from embedcode.engine import processor
     from embedcode.settings import cores
 
-    try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        text = ""
-    words = {
-        word for line in text.splitlines() if line.lower().startswith(("flags", "features")) for word in line.split()
-    }
-    features = [feature for feature in PROCESSOR_FEATURES if feature in words]
+    features = [feature for feature in PROCESSOR_FEATURES if feature in processor.listed()]
     return "processor", f"{cores()} cores, {' '.join(features) or 'no features known'}", True
 
 

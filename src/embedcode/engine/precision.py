@@ -11,13 +11,14 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from embedcode.engine import memory
-from embedcode.errors import ModelError
-from embedcode.files import make_private, noted
+from embedcode.engine import memory, processor
+from embedcode.errors import ModelError, UsageError
+from embedcode.files import make_private, noted, replacing
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.settings import PRECISIONS
 from embedcode.types import Tokens
@@ -65,18 +66,17 @@ def choose(
 
     _check(checkpoint)
     kept = home / "precision.json"
-    place = f"{platform.machine()} {_processor()} {torch.get_num_threads()} threads"
+    place = f"{platform.machine()} {processor.identity()} {torch.get_num_threads()} threads"
     compared = whole if _compared_whole(checkpoint) else None
     part = "whole" if compared else "layer"  # where there is no room now there may be another time
     key = f"trials {checkpoint.space} {place} {part} torch {torch.__version__}"
     known = noted(kept)
     if key not in known:
         known[key] = [asdict(trial) for trial in _measured(checkpoint, sample, states, compared)]
-        try:
+        with suppress(OSError, UsageError):  # measured again next time
             make_private(home)
-            kept.write_text(json.dumps(known, indent=1), "utf-8")
-        except OSError:
-            pass  # measured again next time
+            with replacing(kept) as file:
+                file.write(json.dumps(known, indent=1).encode())
     return _best(checkpoint, [Trial(**one) for one in known[key]])
 
 
@@ -141,14 +141,3 @@ def _seconds(work: Callable[[], object]) -> float:
         work()
         spent.append(time.perf_counter() - start)
     return min(spent)
-
-
-def _processor() -> str:
-    """What tells one x86 generation from another, since a home folder may be shared by machines."""
-    from embedcode.types import digest
-
-    try:
-        rows = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return digest(*[row for row in rows if row.startswith(("model name", "flags"))][:2]).hex()[:8]

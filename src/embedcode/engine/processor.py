@@ -1,22 +1,54 @@
-"""What this processor can, as far as it changes how numbers have to be held. Knows no model."""
+"""What this processor is, and can as far as it changes how numbers have to be held. Knows no model."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 
+from embedcode.types import digest
+
+CPUINFO = Path("/proc/cpuinfo")
 VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
 BF16 = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 @cache
-def features() -> frozenset[str]:
-    """An x86 processor's, as Linux names them; none elsewhere."""
+def _rows() -> dict[str, str]:
+    """What Linux tells of the first processor, each row by its name in lower case; nothing elsewhere."""
     try:
-        rows = Path("/proc/cpuinfo").read_text().splitlines()
+        text = CPUINFO.read_text("utf-8", "replace")
     except OSError:
-        return frozenset()
-    return frozenset(next((row for row in rows if row.startswith("flags")), "").partition(":")[2].split())
+        return {}
+    rows: dict[str, str] = {}
+    for row in text.splitlines():
+        rows.setdefault(row.partition(":")[0].strip().lower(), row)
+    return rows
+
+
+def _value(name: str) -> str:
+    return _rows().get(name, "").partition(":")[2].strip()
+
+
+def name() -> str:
+    """As it is sold; "" where that is not told, as of ARM's."""
+    return _value("model name")
+
+
+def identity() -> str:
+    """What tells one x86 generation from another, since a home folder may be shared by machines."""
+    rows = _rows()
+    return digest(*(rows[name] for name in ("model name", "flags") if name in rows)).hex()[:8] if rows else ""
+
+
+@cache
+def features() -> frozenset[str]:
+    """An x86 processor's, as Linux names them; none elsewhere, which counts as unknown below."""
+    return frozenset(_value("flags").split())
+
+
+def listed() -> frozenset[str]:
+    """The same of any processor, for a person."""
+    return features() or frozenset(_value("features").split())
 
 
 def computes_bf16() -> bool:

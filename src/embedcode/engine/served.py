@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.engine.endpoint import DENIED, Answer, Call, Endpoint
-from embedcode.errors import ModelError
-from embedcode.files import make_private
+from embedcode.errors import ModelError, UsageError
+from embedcode.files import make_private, replacing
 from embedcode.types import Role, digest
 
 NOT_TOLD = 1 << 30
@@ -84,9 +84,10 @@ def kept(path: Path) -> Served | None:
 
 
 def keep(path: Path, served: Served) -> None:
-    with suppress(OSError):  # asked again next time
+    with suppress(OSError, UsageError):  # asked again next time
         make_private(path.parent)
-        path.write_text(json.dumps(asdict(served)), "utf-8")
+        with replacing(path) as file:
+            file.write(json.dumps(asdict(served)).encode())
 
 
 def _entries(answer: Answer) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from embedcode.engine.processor import features
+from embedcode.engine import memory, processor
 from embedcode.index import git
 from embedcode.settings import cores
 
@@ -44,23 +44,19 @@ def commit() -> str:
 
 
 def machine() -> dict[str, Any]:
-    lines = _lines(Path("/proc/cpuinfo"))
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return {
         "system": platform.platform(terse=True),
-        "processor": model or platform.processor(),
+        "processor": processor.name() or platform.processor(),
         "cores": cores(),
-        "flags": [name for name in FEATURES if name in features()],
+        "flags": [name for name in FEATURES if name in processor.features()],
         "python": platform.python_version(),
     }
 
 
 def peak_mb() -> float:
     """The most memory that this process has held, in MB, mapped files included."""
-    for line in _lines(Path("/proc/self/status")):
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return (memory.peak_of("self") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit) / 1e6
 
 
 def forget_peak() -> bool:
@@ -77,13 +73,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return []
 
 
 def _git(folder: Path, *arguments: str) -> str:
