@@ -158,6 +158,12 @@ class Tokens:
     def truncated(self) -> bool:
         return self.used < self.original
 
+    @property
+    def receipt(self) -> dict[str, int | bool]:
+        """As it stands beside a vector, in a server's answer and in a file."""
+        told: dict[str, int | bool] = {"tokens": self.original, "used": self.used, "truncated": self.truncated}
+        return told | ({"estimated": True} if self.estimated else {})
+
 
 @dataclass(frozen=True, slots=True)
 class InputError:

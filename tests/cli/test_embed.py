@@ -24,6 +24,7 @@ from embedcode.cli.growing import Growing, begun
 from embedcode.engine import memory, precision, torch_encoder
 from embedcode.errors import UsageError
 from embedcode.model.spec import DEFAULT
+from embedcode.types import Tokens
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 TEXTS = ["def parse(text): ...", "close the socket", "naïve café"]
@@ -76,6 +77,9 @@ def test_json_lines_keep_order_and_ids_and_every_bit(call: Run, passages: Path, 
     assert (tmp_path / "out.jsonl").read_bytes() == piped
     rows = [json.loads(line) for line in piped.splitlines()]
     assert [(row["index"], row.get("id")) for row in rows] == [(0, None), (1, "b"), (2, 3)]
+    entries = [e for e in load().tokenize(TEXTS, Role.PASSAGE) if isinstance(e, Tokens)]
+    for row, entry in zip(rows, entries, strict=True):
+        assert (row["tokens"], row["used"], row["truncated"]) == (entry.used, entry.used, False)
     vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
     np.testing.assert_array_equal(vectors, np.load(tmp_path / "out.npy"))
 
@@ -123,7 +127,9 @@ def test_a_text_that_is_too_long_is_an_error_or_is_cut_as_told(call: Run, tmp_pa
     for end in ("END", "start"):
         cut = call(*arguments, "--truncate", end)
         assert cut.returncode == 0
-        assert cut.stdout.count(b"\n") == 2
+        short, long = map(json.loads, cut.stdout.splitlines())
+        assert (long["tokens"], long["used"], long["truncated"]) == (5002, 512, True)
+        assert not short["truncated"] and "estimated" not in short
         assert b"1 of 2 texts" in cut.stderr
 
 
@@ -196,7 +202,7 @@ def test_an_error_of_the_model_is_not_one_of_the_output(tmp_path: Path, monkeypa
     """`out.npy cannot be written: Cannot allocate memory` was said where it was the model that had no memory."""
     out, row = tmp_path / "out.npy", np.ones((1, 3), np.float32)
     with pytest.raises(OSError, match="of the model"), Growing.at(out, 2, "key", "build", 3, "<f4") as file:
-        file.write(row, [None])
+        file.write(row, [{}])
         raise OSError(12, "of the model")
 
     def full(_: int) -> None:
@@ -208,7 +214,7 @@ def test_an_error_of_the_model_is_not_one_of_the_output(tmp_path: Path, monkeypa
         Growing.at(out, 2, "key", "build", 3, "<f4") as file,
     ):
         assert file.done == 1
-        file.write(row, [None])
+        file.write(row, [{}])
     assert not out.exists()
 
 
@@ -263,6 +269,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == list(range(170))
+    assert lines[0].keys() == {"index", "id", "tokens", "estimated", "embedding"}, "what a server cuts is not known"
     np.testing.assert_array_equal(
         np.array([line["embedding"] for line in lines], np.float32), np.load(tmp_path / "whole.npy")
     )
@@ -270,10 +277,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 
 
 def test_a_part_of_other_texts_or_options_is_not_gone_on_with(tmp_path: Path) -> None:
-    out, ids = tmp_path / "out.npy", [None] * 2
+    out, told = tmp_path / "out.npy", [{}] * 2
     vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
     with Growing.at(out, 4, "these", "b", 4, "<f4") as file:
-        file.write(vectors, ids)
+        file.write(vectors, told)
     assert begun(out, "these") == "b" and begun(out, "others") == ""
     part = tmp_path / ".out.npy.part"
     with pytest.raises(UsageError, match=rf"other texts, options or model: give those again, or remove {part}"):
@@ -282,12 +289,12 @@ def test_a_part_of_other_texts_or_options_is_not_gone_on_with(tmp_path: Path) ->
     part.unlink()
     with Growing.at(out, 4, "others", "b", 4, "<f4") as file:
         assert file.done == 0
-        file.write(vectors[::-1].copy(), ids)
+        file.write(vectors[::-1].copy(), told)
     with (tmp_path / ".out.npy.part").open("ab") as torn:  # half a row, as after a crash
         torn.write(b"\0" * 7)
     with Growing.at(out, 4, "others", "b", 4, "<f4") as file:
         assert file.done == 2
-        file.write(vectors, ids)
+        file.write(vectors, told)
     np.testing.assert_array_equal(np.load(out), [*vectors[::-1], *vectors])
     assert begun(out, "others") == ""
 
@@ -297,7 +304,7 @@ def test_a_run_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path, monkeypa
     folder, out, key = str(write(LAYOUTS["minilm"], tmp_path)), tmp_path / "out.npy", "k"
     build = load(folder, precision="bf16").build
     with Growing.at(out, 4, key, build, 4, "<f4") as file:
-        file.write(np.zeros((2, 4), np.float32), [None] * 2)
+        file.write(np.zeros((2, 4), np.float32), [{}] * 2)
     part = (tmp_path / ".out.npy.part").read_bytes()
     monkeypatch.setattr(torch_encoder, "choose", lambda *_: precision.Choice("int8", "what fits today"))
     later = load(folder)

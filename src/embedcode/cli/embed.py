@@ -120,10 +120,8 @@ def embed(
     read = reader.check()
     try:
         if out is None:
-            for start, vectors in _blocks(encoder, reader, 0):
-                for line in json_lines(
-                    pack(vectors), [text.id for text in wanted[start : start + len(vectors)]], start
-                ):
+            for start, vectors, told in _blocks(encoder, reader, 0):
+                for line in json_lines(pack(vectors), told, start):
                     output.put(line)
         else:
             key = digest(encoder.space, str(dimensions), packing, read).hex()
@@ -281,14 +279,14 @@ def _sample(encoder: Encoder, pack: Callable[[Floats], NDArray[Any]]) -> NDArray
 
 
 def _write(out: Path, encoder: Encoder, reader: _Reader, pack: Callable[[Floats], NDArray[Any]], key: str) -> None:
-    wanted, sample = reader.wanted, _sample(encoder, pack)
+    sample = _sample(encoder, pack)
     with alone(out):
         _as_begun(out, encoder, key)
-        with Growing.at(out, len(wanted), key, encoder.build, sample.shape[1], sample.dtype.str) as file:
+        with Growing.at(out, len(reader.wanted), key, encoder.build, sample.shape[1], sample.dtype.str) as file:
             if file.done:
                 output.note(f"going on after {file.done:,} of {file.rows:,} texts")
-            for start, vectors in _blocks(encoder, reader, file.done):
-                file.write(pack(vectors), [text.id for text in wanted[start : start + len(vectors)]])
+            for _, vectors, told in _blocks(encoder, reader, file.done):
+                file.write(pack(vectors), told)
 
 
 def _as_begun(out: Path, encoder: Encoder, key: str) -> None:
@@ -308,8 +306,9 @@ def _as_begun(out: Path, encoder: Encoder, key: str) -> None:
         )
 
 
-def _blocks(encoder: Encoder, reader: _Reader, start: int) -> Iterator[tuple[int, Floats]]:
-    """(number of the first, vectors) from `start` on; the next part is tokenised beside the work on this one."""
+def _blocks(encoder: Encoder, reader: _Reader, start: int) -> Iterator[tuple[int, Floats, list[dict[str, Any]]]]:
+    """(number of the first, vectors, id and receipt of each) from `start` on; the next part is tokenised beside the
+    work on this one."""
     from concurrent.futures import ThreadPoolExecutor
 
     from embedcode.cli.progress import ProgressLine
@@ -326,7 +325,12 @@ def _blocks(encoder: Encoder, reader: _Reader, start: int) -> Iterator[tuple[int
                     vectors = encoder.forward(tokens[part])
                 except EncodeError as error:
                     raise error.behind(start + part.start) from None
-                yield start + part.start, vectors
+                texts = reader.wanted[start + part.start : start + part.stop]
+                yield start + part.start, vectors, list(map(_told, texts, tokens[part]))
                 done += sum(entry.used for entry in tokens[part])
                 progress(Step("embed", start + part.stop, total, total, done, time.monotonic() - since, first))
             start += len(tokens)
+
+
+def _told(text: Text, entry: Tokens) -> dict[str, Any]:
+    return ({} if text.id is None else {"id": text.id}) | entry.receipt

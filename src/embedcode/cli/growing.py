@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -79,10 +79,10 @@ class Growing:
                 part.replace(path)
                 note.unlink()
 
-    def write(self, vectors: NDArray[Any], ids: Sequence[Any]) -> None:
-        """Append rows, with the id of each, or None."""
+    def write(self, vectors: NDArray[Any], told: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows; JSON lines have what is `told` of each beside it."""
         if self._json:
-            raw = "".join(f"{line}\n" for line in json_lines(vectors, ids, self.done)).encode()
+            raw = "".join(f"{line}\n" for line in json_lines(vectors, told, self.done)).encode()
         else:
             raw = vectors.tobytes()
         with _writing(self._path):
@@ -124,12 +124,12 @@ def _beside(path: Path) -> tuple[Path, Path]:
     return path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.part.json")
 
 
-def json_lines(vectors: NDArray[Any], ids: Sequence[Any], first: int) -> Iterator[str]:
+def json_lines(vectors: NDArray[Any], told: Sequence[Mapping[str, Any]], first: int) -> Iterator[str]:
     """One object a vector, numbered from `first`."""
-    for number, (row, id) in enumerate(zip(vectors, ids, strict=True), first):
-        named = "" if id is None else f'"id": {json.dumps(id)}, '
+    for number, (row, more) in enumerate(zip(vectors, told, strict=True), first):
+        head = json.dumps({"index": number, **more})
         # str() of a float32 is the shortest decimal that reads back as the same float32.
-        yield f'{{"index": {number}, {named}"embedding": [{", ".join(map(str, row))}]}}'
+        yield f'{head[:-1]}, "embedding": [{", ".join(map(str, row))}]}}'
 
 
 def _header(rows: int, dim: int, dtype: str) -> bytes:

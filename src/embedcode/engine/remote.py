@@ -61,6 +61,11 @@ class RemoteTokens(Tokens):
     instruction: str = ""
     """That the server is to put into its prompt."""
 
+    @property
+    def receipt(self) -> dict[str, int | bool]:
+        """What the server reads of it, and whether it cuts it, is not known here."""
+        return {"tokens": self.original, "estimated": True}
+
 
 class RemoteEncoder:
     """Constructing it asks nothing. The key is EMBEDCODE_API_KEY of the environment."""

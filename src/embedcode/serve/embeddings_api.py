@@ -94,9 +94,7 @@ def _row(index: int, row: NDArray[Any], encoding: str) -> bytes:
 
 def _receipts(answer: Answer) -> Iterable[dict[str, Any]]:
     for index, entry in zip(answer.places, answer.tokens, strict=True):
-        receipt = {"index": index, "tokens": entry.original, "used": entry.used, "truncated": entry.truncated}
-        if entry.estimated:
-            receipt["estimated"] = True
+        receipt = {"index": index, **entry.receipt}
         if index in answer.doubled:
             receipt["prompt_twice"] = True
         yield receipt
