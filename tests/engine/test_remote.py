@@ -428,7 +428,7 @@ def test_a_server_that_cannot_cut_says_so(serve: Serve) -> None:
     "body",
     [
         {"error": {"message": "the engine died of it", "param": "input"}},
-        {"message": "the engine died of it", "detail": {"index": 3}},
+        {"message": "the engine died of it", "detail": {"index": 3}},  # of another numbering
         # llama.cpp, of a text of more tokens than its physical batch
         {"error": {"code": 500, "message": "the engine died of it: input (700 tokens) is too large to process"}},
     ],
@@ -451,6 +451,31 @@ def test_a_text_of_which_a_server_fails_is_named_at_once_and_costs_no_other(serv
     with pytest.raises(EncodeError) as caught:
         load(server.url).encode(texts, Role.PASSAGE)
     assert caught.value.index == 4
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda at: {"message": "no", "detail": {"index": at}, "error": {"message": "no", "param": "input"}},  # ours
+        lambda at: {"detail": [{"loc": ["body", "input", at], "msg": "no"}]},  # FastAPI
+        lambda at: {"error": {"message": f"Invalid '$.input[{at}]': no", "param": f"$.input[{at}]"}},
+    ],
+)
+def test_a_text_that_a_server_names_is_asked_alone_and_no_half_again(
+    serve: Serve, said: Callable[[int], dict[str, Any]]
+) -> None:
+    server = serve()
+
+    def answer(asked: Any) -> Any:
+        texts = (asked.body or {}).get("input", [])
+        return (400, {}, json.dumps(said(texts.index("bad"))).encode()) if "bad" in texts else None
+
+    server.answer = answer
+    with pytest.raises(EncodeError, match="Input 37 is refused by ") as caught:
+        load(server.url).encode([*(f"text {number}" for number in range(37)), "bad", *TEXTS], Role.PASSAGE)
+    assert caught.value.index == 37
+    # Its dimensions, all, the one alone, and a text that is known to be fine.
+    assert [len(asked.body["input"]) for asked in server.embeddings] == [1, 42, 1, 1]
 
 
 def test_a_process_that_was_forked_has_connections_and_threads_of_its_own(serve: Serve, tmp_path: Path) -> None:

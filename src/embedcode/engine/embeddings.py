@@ -27,6 +27,8 @@ _UNKNOWN = re.compile(
     r"(?:argument|parameter|propert|field|input|name)|argument \S+ is not supported",
     re.IGNORECASE,
 )
+_PLACE = re.compile(r"\binput[.\[](\d+)")
+"""Of one input, as FastAPI and OpenAI's API write it."""
 
 
 class Embeddings:
@@ -93,6 +95,15 @@ class Embeddings:
 
     def _wrong(self, what: str) -> ModelError:
         return ModelError(f"{self._endpoint.address.url} {what}: report it to who runs the server.")
+
+
+def place(answer: Answer) -> int | None:
+    """Which input a refusal is about, where it says so; ours has a field for it."""
+    detail = answer.value.get("detail") if isinstance(answer.value, dict) else None
+    told = detail.get("index") if isinstance(detail, dict) else None
+    if type(told) is not int and (found := _PLACE.search(answer.words)):
+        told = int(found[1])
+    return told if type(told) is int and told >= 0 else None
 
 
 def _numbers(value: object) -> Floats:

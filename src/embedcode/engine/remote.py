@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 
 from embedcode.engine.address import Address
-from embedcode.engine.embeddings import TOO_LONG, Embeddings
+from embedcode.engine.embeddings import TOO_LONG, Embeddings, place
 from embedcode.engine.encoder import PROBE, Check, Conditions, accepted
 from embedcode.engine.endpoint import DENIED, Answer, Call, Endpoint
 from embedcode.engine.given import listed, role_of, truncate_of
@@ -348,7 +348,8 @@ class RemoteEncoder:
                 one.cancel()
 
     def _vectors(self, served: Served, batch: Sequence[RemoteTokens], first: int, call: Call) -> Floats:
-        """float32 [n, dim] of one request. What is refused is asked in halves, so that one text costs no other."""
+        """float32 [n, dim] of one request. What is refused is asked in halves, so that one text costs no other, if the
+        server does not say which it is."""
         import numpy as np
 
         from embedcode.engine.vectors import unit
@@ -358,6 +359,8 @@ class RemoteEncoder:
         if not answer.ok:
             if len(batch) == 1 or answer.status in NOBODY:
                 raise self._refusal(served, answer, batch[0], first, call)
+            if (bad := place(answer)) is not None and bad < len(batch):
+                self._vectors(served, batch[bad : bad + 1], first + bad, call)  # which raises, if it is that one
             half = len(batch) // 2
             halves = (batch[:half], first), (batch[half:], first + half)
             vectors = np.concatenate([self._vectors(served, part, at, call) for part, at in halves])
@@ -370,8 +373,8 @@ class RemoteEncoder:
         # Of a row with nan, inf or only zeros the length is not 1.
         for at in map(int, np.flatnonzero(~(abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3))):
             if len(batch) == 1:
-                place = batch[0].index
-                raise EncodeError(f"Input {place} has no finite vector in {self._name(served)}: leave it out.", first)
+                said = f"Input {batch[0].index} has no finite vector in {self._name(served)}: leave it out."
+                raise EncodeError(said, first)
             vectors[at] = self._vectors(served, batch[at : at + 1], first + at, call)[0]
         return vectors
 
