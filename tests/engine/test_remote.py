@@ -244,6 +244,20 @@ def test_prompts_are_for_servers_that_put_none(serve: Serve) -> None:
         encoder.encode(["x"], Role.PASSAGE, instruction="find code")
 
 
+def test_prompts_stand_in_the_address_which_an_index_remembers(serve: Serve) -> None:
+    server = serve("openai", models=["e5", "x"])
+    url = f"{server.url}?query=query: &passage=a%2Bb%0A#e5"
+    encoder, bare = load(url), load(f"{server.url}#e5")
+    for role, sent in ((Role.QUERY, "query: x"), (Role.PASSAGE, "a+b\nx")):
+        encoder.encode(["x"], role)
+        assert server.embeddings[-1].body["input"] == [sent]
+    bare.encode(["x"], Role.PASSAGE)
+    assert server.embeddings[-1].body["input"] == ["x"]
+    assert encoder.space != bare.space == load(f"{server.url}?query=find: #e5").space
+    assert load(url, prompts={Role.PASSAGE: ""}).space == bare.space, "the caller goes before the address"
+    assert encoder.conditions.prompts == {Role.QUERY: "query: ", Role.PASSAGE: "a+b\n"}
+
+
 def test_an_instruction_is_sent_where_a_server_says_that_it_takes_one(serve: Serve) -> None:
     server = serve()
     entry = {"id": server.models[0], "instruction_roles": ["query", 7], "max_model_len": 512}
@@ -818,6 +832,8 @@ def test_a_key_that_may_embed_but_not_list_models(serve: Serve) -> None:
         ("http://user:secret@host:8000", "holds a user or a password"),
         ("http://:secret@host:8000", "holds a user or a password"),
         ("https://host/v1?key=secret", "has a query"),
+        ("https://host/v1?query=x&key=secret", "has a query"),
+        ("https://host/v1?secret", "has a query"),
         ("http://", "names no server"),
         ("http://ho st", "names no server"),
         ("http://host:99999", "is no URL"),

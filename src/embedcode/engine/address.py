@@ -9,9 +9,10 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from embedcode.errors import UsageError
+from embedcode.types import Role
 
 _VERSION = re.compile(r"/v\d\w*(?=/|$)")
 
@@ -80,3 +81,22 @@ class Address:
             f"the environment's proxy for {self.url} is no http one: "
             f"set {self.scheme.upper()}_PROXY like http://host:3128, or add {self.host} to NO_PROXY."
         )
+
+
+def prompted(url: str) -> tuple[Address, dict[Role, str]]:
+    """An address, and the prompts that stand in it for a server that puts none: http://host?query=...&passage=...#MODEL.
+
+    There, since an index remembers the address that made it: a search without its prompt would find next to nothing.
+    UsageError as of Address.read, and for another query.
+    """
+    whole, mark, model = url.partition("#")
+    place, _, query = whole.partition("?")
+    address = Address.read(place + mark + model)
+    try:
+        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+        return address, {Role(name): prompt for name, prompt in given.items()}
+    except ValueError:
+        raise UsageError(
+            f"the address of {address.host} has a query (?...) other than ?query=PROMPT&passage=PROMPT: leave it out; "
+            "a model is named behind #."
+        ) from None

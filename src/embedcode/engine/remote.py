@@ -15,7 +15,7 @@ from math import inf
 from pathlib import Path
 from threading import Lock
 
-from embedcode.engine.address import Address
+from embedcode.engine.address import Address, prompted
 from embedcode.engine.embeddings import TOO_LONG, Embeddings, place
 from embedcode.engine.encoder import PROBE, Check, Conditions, accepted
 from embedcode.engine.endpoint import DENIED, Answer, Call, Endpoint
@@ -73,12 +73,12 @@ class RemoteEncoder:
     def __init__(
         self, url: str, home: Path, prompts: Mapping[Role, str] | None = None, idle: Sequence[str] = ()
     ) -> None:
-        """`prompts` are put before the texts, for a server that knows no roles; `home` keeps what a server told. `idle`
-        are choices that a server has made for itself, for the remarks."""
-        self.address = Address.read(url)
+        """`prompts` are put before the texts, for a server that puts none, as are those of its address; `home` keeps
+        what a server told. `idle` are choices that a server has made for itself, for the remarks."""
+        self.address, told = prompted(url)
         self._endpoint = Endpoint(self.address, key(self.address))
         self._embeddings = Embeddings(self._endpoint)
-        self._prompts = prompts or {}
+        self._prompts = told | dict(prompts or {})
         self._idle = idle
         self._kept = home / "servers" / f"{digest(self.address.url, self.address.model).hex()}.json"
         self._lock = Lock()
@@ -324,15 +324,15 @@ class RemoteEncoder:
         if "{instruction}" not in prompt:
             return prompt, "" if instruction is None else printable(task(instruction))
         if instruction is None:
-            raise UsageError(f"the prompt of a {role} has an {{instruction}}: give one.")
+            raise UsageError(f"the prompt of a {role} has an {{instruction}}: give one, or write it there.")
         return prompt.replace("{instruction}", task(instruction)), ""
 
     def _check_instructions(self, served: Served, entries: Sequence[RemoteTokens]) -> None:
         """ModelError for one that the server would refuse, or pass over in silence."""
         for role in sorted({entry.role for entry in entries if entry.instruction} - set(served.instructed)):
             raise ModelError(
-                f"{self.address.url} does not say that it takes an instruction for a {role}: leave it out, or give "
-                "load() the prompts of a server that puts none."
+                f"{self.address.url} does not say that it takes an instruction for a {role}: leave it out, or write "
+                f"the prompt of a server that puts none into its address, ?{role}=PROMPT."
             )
 
     def _parts(self, served: Served, entries: Sequence[RemoteTokens], call: Call) -> list[Floats]:
