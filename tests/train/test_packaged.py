@@ -6,12 +6,15 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGUFWriter
+import sentencepiece
+from gguf import GGUFWriter, TokenType
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from transformers import AutoModel, AutoTokenizer
 
 from embedcode import Role, Truncate, load
@@ -108,6 +111,44 @@ def test_a_gguf_file_is_unpacked_once_until_it_is_another(
     with pytest.raises(UsageError, match=r"cannot be written .*no space left on device.*: free some space"):
         base.open_base(recipe, tmp_path / "work")
     assert [one.name for one in (tmp_path / "work").iterdir()] == ["base"], "no half of it"
+
+
+def test_a_gguf_file_of_a_sentencepiece_vocabulary_has_its_ids_of_indented_code(tmp_path: Path) -> None:
+    """A text that begins with blanks had one fewer."""
+    trained = BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_writer=trained, model_type="bpe", vocab_size=420, byte_fallback=True,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, character_coverage=0.99, minloglevel=2,
+    )  # fmt: skip
+    library = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
+    count, kinds = library.vocab_size(), {0: TokenType.UNKNOWN, 1: TokenType.CONTROL, 2: TokenType.CONTROL}
+    writer = GGUFWriter(tmp_path / "small.gguf", "llama")
+    for name, number in (("context_length", 64), ("embedding_length", 8), ("block_count", 1), ("head_count", 2)):
+        getattr(writer, f"add_{name}")(number)
+    writer.add_feed_forward_length(8)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(count)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([library.id_to_piece(place) for place in range(count)])
+    writer.add_token_scores([library.get_score(place) for place in range(count)])
+    normal, byte = TokenType.NORMAL, TokenType.BYTE
+    writer.add_token_types([kinds.get(at, byte if library.is_byte(at) else normal) for at in range(count)])
+    for name, place in (("unk", 0), ("bos", 1), ("eos", 2)):
+        getattr(writer, f"add_{name}_token_id")(place)
+    names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    shapes = {f"blk.0.{name}": (8, 8) for name in names} | {"token_embd": (count, 8), "output": (count, 8)}
+    shapes |= dict.fromkeys(("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"), (8,))
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", np.ones(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    base._unpack(tmp_path / "small.gguf", tmp_path / "base")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "base" / "tokenizer.json"))
+    for text in ("    def f(self):\n        return  1", " x", "x", "\tif x:\n\t\tpass", "größe", *TEXTS[:12]):
+        assert tokenizer.encode(text, add_special_tokens=False).ids == library.encode(text), text
 
 
 def test_a_disk_that_fills_as_a_base_is_unpacked_leaves_nothing_of_it(
