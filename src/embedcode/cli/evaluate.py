@@ -106,9 +106,7 @@ def coir(
     ] = None,
     precision: Precision = None,
     out: Out = Path("results"),
-    again: Annotated[
-        bool, typer.Option("--again", help="Measure also what is in DIR, of the same conditions.")
-    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure also what --out has already.")] = False,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
