@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from embedcode.search.rank import ALL, FORMS, KIND
 from embedcode.serve.pages import PAGE
@@ -64,7 +65,7 @@ def test_what_is_typed_is_found_and_shown_with_its_reasons(open_page: Open) -> N
     expect(hit.locator(".no").nth(1)).to_have_attribute("data-line", "2")
     expect(hit.locator(".k").first).to_have_text("def")
     expect(hit.locator(".m").first).to_have_text("session")
-    expect(page.locator("#said")).to_have_text(re.compile(r"^\d+ hits$"))
+    expect(page.locator("#said")).to_have_text(re.compile(r"^\d+ hits\.$"))
     reason = hit.locator(".why span", has_text="vector")
     reason.hover()
     expect(page.locator("#tip")).to_contain_text("closer in meaning")
@@ -232,6 +233,42 @@ def test_a_file_opens_at_the_line_and_going_back_closes_it(open_page: Open) -> N
     expect(page.locator(".hit").first).to_be_visible()
 
 
+def test_a_file_that_comes_late_takes_neither_the_keyboard_nor_the_place(open_page: Open) -> None:
+    page = open_page("&q=price")
+    held: list[Route] = []
+    page.route("**/v1/search/file", held.append)
+
+    def open_slowly() -> None:
+        page.keyboard.press("Escape")  # from the box, to the hits
+        expect(page.locator(".hit").first).to_be_focused()
+        with page.expect_request("**/v1/search/file"):
+            page.keyboard.press("Enter")
+
+    def come() -> None:
+        with page.expect_response("**/v1/search/file"):
+            held.pop().continue_()
+        page.wait_for_timeout(100)
+
+    expect(page.locator(".hit").first).to_be_visible()
+    open_slowly()
+    page.keyboard.press("Escape")
+    expect(page).not_to_have_url(re.compile("file="))
+    come()
+    expect(page.locator("#file")).to_be_hidden()
+    open_slowly()
+    page.keyboard.press("/")
+    page.keyboard.type("tax")
+    expect(page).to_have_url(re.compile("q=tax"))
+    come()
+    expect(page.locator("#file")).to_be_hidden()
+    expect(page.locator("#q")).to_be_focused()
+    open_slowly()
+    page.keyboard.press("/")
+    come()
+    expect(page.locator("#file")).to_be_visible()
+    expect(page.locator("#q")).to_be_focused()  # who went there is about to type
+
+
 # ---- what a repository may try -----------------------------------------------------------------------------------
 
 
@@ -298,6 +335,7 @@ def test_a_line_of_a_megabyte_is_cut(open_page: Open) -> None:
 def test_no_hits_mistakes_and_a_wrong_link_are_said(open_page: Open, web: Web) -> None:
     page = open_page("&q=price&path=nowhere/**")
     expect(page.locator("#summary")).to_contain_text("No hits; no file passes the filters together: check")
+    expect(page.locator("#said")).to_contain_text("No hits; no file passes the filters together: check")
     page.get_by_role("textbox", name="Only what changed since").fill("no-such-branch")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("git")
@@ -342,6 +380,75 @@ def test_a_look_at_the_index_that_fails_is_followed_by_another(open_page: Open, 
     expect(page.locator("#root")).to_have_text("shop")
     expect(page.locator("#problem")).to_be_hidden()
     expect(page.locator("#intro")).to_contain_text("files in")
+
+
+def test_a_search_that_is_too_early_says_so_once(open_page: Open) -> None:
+    page = open_page()
+    expect(page.locator("#intro")).to_contain_text("files in")
+    held: list[Route] = []
+    page.route("**/v1/search", held.append)
+    problem = page.locator("#problem")
+
+    def search() -> Route:
+        with page.expect_request("**/v1/search"):
+            page.keyboard.press("Enter")
+        return held.pop()
+
+    def refuse(route: Route) -> None:
+        with page.expect_response("**/v1/search"):
+            route.fulfill(status=503, json={"message": "the repository is first read."})
+
+    page.locator("#q").fill("price")
+    refuse(search())
+    expect(problem).to_have_text("The repository is first read.")
+    expect(problem).to_have_attribute("role", "status")  # and no alert, which interrupts
+    page.evaluate(
+        """() => {
+            window.changes = 0;
+            const watched = {attributeFilter: ["hidden"], childList: true, characterData: true, subtree: true};
+            new MutationObserver((seen) => { window.changes += seen.length }).observe(
+                document.getElementById("problem"), watched);
+        }"""
+    )
+    refuse(search())
+    again = search()
+    expect(problem).to_be_visible()
+    assert page.evaluate("window.changes") == 0
+    again.continue_()
+    expect(page.locator(".hit").first).to_be_visible()
+    expect(problem).to_be_hidden()
+
+
+def test_what_a_proxy_answers_is_said_and_asked_again_with_a_pause(open_page: Open) -> None:
+    page = open_page()
+    tried: list[Route] = []
+    wrong: dict[str, Any] = {}
+
+    def answer(route: Route) -> None:
+        tried.append(route)
+        route.fulfill(**wrong)
+
+    page.route("**/v1/search", answer)
+    for status, body in ((500, {}), (501, {"message": ""}), (502, {"message": {"code": 1}}), (504, None)):
+        wrong |= {"status": status, "json": body}
+        ask(page, "price")
+        expect(page.get_by_role("alert")).to_contain_text(f"What answered ({status}) is not the server")
+    tried.clear()
+    wrong |= {"status": 503, "headers": {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}}
+    ask(page, "price")
+    expect(page.locator("#problem")).to_contain_text("What answered (503) is not the server")
+    page.wait_for_timeout(300)
+    assert len(tried) == 1
+
+
+def test_braces_in_the_filter_of_paths_are_refused_in_a_sentence(open_page: Open) -> None:
+    page = open_page("&q=price")
+    expect(page.locator(".hit").first).to_be_visible()
+    page.locator("#path").fill("shop/**, web/*.{js,ts}, {{name}}, *.py")
+    with page.expect_request("**/v1/search") as sent:
+        page.keyboard.press("Tab")
+    assert sent.value.post_data_json["paths"] == ["shop/**", "web/*.{js,ts}", "{{name}}", "*.py"]
+    expect(page.get_by_role("alert")).to_contain_text("give a path for each of the alternatives")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

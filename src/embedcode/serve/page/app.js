@@ -92,7 +92,7 @@ let timer = 0; // of what was typed, or of an index that was not ready
 
 function request(typed) {
   const where = {
-    paths: state.path.split(",").map((glob) => glob.trim()).filter(Boolean),
+    paths: state.path.split(/,(?![^{}]*\})/).map((glob) => glob.trim()).filter(Boolean),
     languages: state.lang, content: state.content, repos: state.repo, top_k: +state.k, highlight: true, index: state.index,
   };
   if (state.related) {
@@ -113,7 +113,6 @@ async function search(typed = false) {
   const mine = (asking = new AbortController());
   const [path, body] = request(typed);
   asked = key(path, body);
-  $("problem").hidden = true;
   if (!path) return show(null);
   const waiting = setTimeout(() => $("list").classList.add("waiting"), 200);
   const start = performance.now();
@@ -133,16 +132,20 @@ async function search(typed = false) {
 
 function fail(error) {
   if (!(error instanceof Problem)) throw error;
+  const later = error.status === 503; // not wrong, only not yet: it is asked again
   $("intro").hidden = true;
+  $("problem").classList.toggle("dim", later);
+  $("problem").setAttribute("role", later ? "status" : "alert");
   $("problem").hidden = false;
-  $("problem").classList.toggle("dim", error.status === 503); // not wrong, only not yet: it is asked again
-  put($("problem"), error.message);
+  // What stands there already would be read aloud again.
+  if ($("problem").textContent !== spell(error.message)) put($("problem"), error.message);
 }
 
 function show(found, ms) {
   const hits = found?.hits ?? [];
   const same = JSON.stringify(hits) === JSON.stringify(answer?.hits ?? []); // as after Enter: nothing moves then
   answer = found;
+  $("problem").hidden = true;
   $("intro").hidden = Boolean(found);
   $("summary").hidden = !found;
   if (!same) {
@@ -151,13 +154,13 @@ function show(found, ms) {
     $("list").scrollTop = 0;
     select(Math.max(0, hits.findIndex((one) => state.file === placeOf(one))), inside);
   }
-  put($("said"), found ? count(hits.length, "hit") : "");
-  if (!found) return;
-  const told = hits.length ? [`${count(hits.length, "hit")} in ${Math.round(ms)} ms`] : []; // else a note says more
+  if (!found) return put($("said"), "");
+  const told = (end) => (hits.length ? [count(hits.length, "hit") + end] : []); // else a note says more
   // How much has vectors is said by the progress, which goes on while this is read.
   const notes = found.notes.filter((note) => !note.includes("has vectors"));
   const sentences = notes.map((note) => `${note[0].toUpperCase()}${note.slice(1)}.`);
-  $("summary").replaceChildren(...[...told, ...sentences].map((text) => el("p", {}, text)));
+  put($("said"), [...told("."), ...sentences].join(" "));
+  $("summary").replaceChildren(...[...told(` in ${Math.round(ms)} ms`), ...sentences].map((text) => el("p", {}, text)));
   const { chunks, embedded } = found.indexed;
   if (chunks !== known?.chunks || embedded !== known.embedded) watch();
 }
@@ -262,20 +265,21 @@ function open(where, { push = true, focus = false } = {}) {
 async function view(focus) {
   opening?.abort();
   opening = null;
-  if (!state.file) return leave();
-  const { path, first, last } = place(state.file);
+  const { file: where, index } = state;
+  if (!where) return leave();
+  const { path, first, last } = place(where);
   const query = state.related || state.kind === "code" ? "" : state.q;
   const mine = (opening = new AbortController());
+  const late = () => mine !== opening || where !== state.file; // another is asked for by now, or none
   try {
-    const { index } = state;
     if (opened?.path !== path || opened.query !== query || opened.index !== index) {
       const file = await ask("/v1/search/file", { path, query, index }, mine.signal);
-      if (mine !== opening) return;
+      if (late()) return;
       opened = { path, query, index, total: file.lines.length };
       fill(file);
     }
   } catch (error) {
-    if (mine !== opening) return;
+    if (late()) return;
     if (!(error instanceof Problem)) throw error;
     leave();
     return toast(error.message);
@@ -284,7 +288,8 @@ async function view(focus) {
   for (const row of $("text").querySelectorAll(".in")) row.classList.remove("in");
   for (let at = first; at <= Math.min(last, opened.total); at++) rowOf(at).classList.add("in");
   go(first, last - first < 20 ? "center" : "start");
-  if (focus) $("text").focus({ preventScroll: true });
+  // Who went to the box while it was read types there: letters would be keys.
+  if (focus && !$("form").contains(document.activeElement)) $("text").focus({ preventScroll: true });
 }
 
 function fill(file) {
@@ -561,7 +566,7 @@ const KEYS = {
   e: () => inFile() || expand($("hits").children[selected]),
   r: () => relate(here()),
   c: () => copy(here()),
-  Escape: () => opened && close(),
+  Escape: () => state.file && close(), // one that is still read, too
 };
 
 function move(by) {

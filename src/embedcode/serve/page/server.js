@@ -29,9 +29,12 @@ export async function ask(path, body, signal) {
   if (answer.headers.has("X-Token")) store.set("token", answer.headers.get("X-Token"));
   const value = await answer.json().catch((error) => {
     if (error.name === "AbortError") throw error;
-    throw new Problem(`What answered (${answer.status}) is not the server: something before it failed. Try again.`, answer.status);
+    return null;
   });
-  if (answer.ok) return value;
-  const sentence = value.message[0].toUpperCase() + value.message.slice(1);
-  throw new Problem(sentence, answer.status, answer.headers.get("Retry-After"));
+  if (answer.ok && value) return value;
+  const said = typeof value?.message === "string" && value.message;
+  const sentence = said || `what answered (${answer.status}) is not the server: something before it failed. Try again.`;
+  const after = answer.headers.get("Retry-After"); // of a proxy it may be a date
+  const wait = after && (/^[1-9]\d{0,3}$/.test(after) ? +after : 2);
+  throw new Problem(sentence[0].toUpperCase() + sentence.slice(1), answer.status, wait);
 }
