@@ -520,14 +520,14 @@ def test_every_control_has_a_name(open_page: Open) -> None:
 
 
 def test_every_rule_that_moves_a_hit_is_explained() -> None:
-    script = (PAGE / "app.js").read_text("utf-8")
+    script = (PAGE / "signals.js").read_text("utf-8")
     for rule in ALL - {FORMS, KIND}:  # those work on the lists
         assert re.search(rf"^  {rule}: \[\"[↑↓]\", \"\w", script, re.MULTILINE), rule
 
 
 def test_the_page_is_small_and_alone() -> None:
     texts = {path.name: path.read_text("utf-8") for path in Path(PAGE).iterdir()}
-    loaded = ("index.html", "elements.js", "server.js", "app.js", "style.css")
+    loaded = ("index.html", "elements.js", "server.js", "signals.js", "app.js", "style.css")
     assert sum(len(texts[name].encode()) for name in loaded) < 50_000
     for text in texts.values():
         assert not re.search(

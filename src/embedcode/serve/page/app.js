@@ -1,40 +1,12 @@
 // The page of `embedcode web`, and of `embedcode serve` at /search.
 
-import { $, el, parts, put, say, spell } from "/elements.js";
+import { $, el, parts, put, spell } from "/elements.js";
 import { Problem, ask, store } from "/server.js";
+import { count, rows, why } from "/signals.js";
 
 const TYPING = 120; // ms without a key before what was typed is searched: a search takes less
 const POLL = 1500; // ms between looks at an index that is being made
 const ROWS = 100; // lines in a block that a browser skips while it is out of sight
-
-const SIGNALS = {
-  definition: ["↑", "Its symbol has words of the query."],
-  stem: ["↑", "Its file is called by words of the query."],
-  named: ["↑", "A name that the query writes as a name is defined here."],
-  frames: ["↑", "A frame of the traceback in the query lies here."],
-  paths: ["↑", "The query names this file or its folder."],
-  neighbours: ["↑", "The chunk before or behind it is a good candidate too."],
-  file: ["↑", "The best chunk of a file with many candidates."],
-  tests: ["↓", "A test, and the query does not speak of tests."],
-  docs: ["↓", "Prose, and the query does not ask for prose."],
-  shims: ["↓", "Its file only passes names on, or is an example."],
-  spread: ["↓", "A later hit of a file that stands above."],
-};
-const MEASURES = [
-  [/^words #(\d+) \(([\d.]+)\)$/, (rank, score) => [`words #${rank}`, `Number ${rank} by words, with a BM25 score of ${score}.`]],
-  [/^vector \((-?[\d.]+)\)$/, (cosine) => [`vector ${(+cosine).toFixed(2)}`, `Cosine of ${cosine} between the vectors of query and chunk: the nearer to 1, the closer in meaning.`]],
-];
-
-const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
-
-function rows(lines, first) {
-  return lines.map((runs, i) => {
-    const code = el("code", {});
-    for (const [text, kind] of runs) kind ? code.append(el("span", { class: kind }, text)) : say(code, text);
-    if (!runs.length) code.append("\n"); // so that a copied selection keeps the line
-    return el("div", { class: "row" }, el("span", { class: "no", "data-line": `${first + i}` }), code);
-  });
-}
 
 // ---- state: what is asked and shown, kept in the address ----
 
@@ -186,17 +158,6 @@ function hit(one, i) {
   if (rest) node.append(el("button", { class: "more", "data-act": "more" }, count(rest, "more line")));
   return node;
 }
-
-function why(signal) {
-  for (const [pattern, told] of MEASURES) {
-    const found = signal.match(pattern);
-    if (found) return badge(...told(...found.slice(1)));
-  }
-  const [sign, meaning] = SIGNALS[signal] ?? ["", "It moved the hit."];
-  return badge(`${sign} ${signal}`, meaning + { "↑": " It is ranked higher.", "↓": " It is ranked lower." }[sign]);
-}
-
-const badge = (label, tip) => el("span", { "data-tip": tip }, label);
 
 // ---- the selected hit ----
 
