@@ -236,7 +236,7 @@ def test_a_file_opens_at_the_line_and_going_back_closes_it(open_page: Open) -> N
 def test_a_file_that_comes_late_takes_neither_the_keyboard_nor_the_place(open_page: Open) -> None:
     page = open_page("&q=price")
     held: list[Route] = []
-    page.route("**/v1/search/file", held.append)
+    page.route("**/v1/search/file", lambda route: held.append(route))
 
     def open_slowly() -> None:
         page.keyboard.press("Escape")  # from the box, to the hits
@@ -386,7 +386,7 @@ def test_a_search_that_is_too_early_says_so_once(open_page: Open) -> None:
     page = open_page()
     expect(page.locator("#intro")).to_contain_text("files in")
     held: list[Route] = []
-    page.route("**/v1/search", held.append)
+    page.route("**/v1/search", lambda route: held.append(route))
     problem = page.locator("#problem")
 
     def search() -> Route:
