@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from embedcode.data import never
+from repositories import git
 
 FOLDER = Path(__file__).parents[2] / "bench" / "repo_search"
 REPOSITORIES: dict[str, Any] = tomllib.loads((FOLDER / "repositories.toml").read_text("utf-8"))
@@ -104,14 +104,13 @@ def test_an_issue_is_asked_on_its_own_tree(tmp_path: Path, monkeypatch: pytest.M
     import swebench
 
     clone = tmp_path / "clones" / "org+name"
-    git = ("git", "-C", str(clone), "-c", "user.name=a", "-c", "user.email=a@example.org")
     (clone / "src").mkdir(parents=True)
-    subprocess.run(["git", "init", "--quiet", str(clone)], check=True)
+    git(clone, "init", "--quiet")
     for text in ("before", "after"):
         (clone / "src/old.py").write_text(text)
-        subprocess.run([*git, "add", "."], check=True)
-        subprocess.run([*git, "commit", "--quiet", "-m", text], check=True)
-    base = subprocess.run([*git, "rev-parse", "HEAD^"], check=True, capture_output=True, text=True).stdout.strip()
+        git(clone, "add", ".")
+        git(clone, "commit", "--quiet", "-m", text)
+    base = git(clone, "rev-parse", "HEAD^")
     row = {
         "instance_id": "a",
         "repo": "org/name",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import repositories
 from embedcode.cli import main
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -21,10 +22,10 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("EMBEDCODE_", "XDG_"))}
+    kept = repositories.environment(tmp_path / "home")
     kept.pop("CI", None)
     kept.pop("NO_COLOR", None)
-    return kept | {"EMBEDCODE_HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    return kept
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from embedcode.evaluate import beir
 from embedcode.train import mix
 from embedcode.train.recipe import Recipe
 from embedcode.types import Pair, digest
+from repositories import git
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 LICENCE = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
@@ -278,12 +279,11 @@ def test_a_time_below_zero_is_refused(tmp_path: Path, call: Run) -> None:
 
 
 def test_a_shallow_clone_is_one_sentence(tmp_path: Path, call: Run) -> None:
-    git = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org")
-    subprocess.run([*git, "init", "-q", "whole"], cwd=tmp_path, check=True)
+    git(tmp_path, "init", "-q", "whole")
     for message in ("First version of it all", "Second version of it all"):
-        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", message], cwd=tmp_path / "whole", check=True)
+        git(tmp_path / "whole", "commit", "-q", "--allow-empty", "-m", message)
     url = f"file://{tmp_path / 'whole'}"
-    subprocess.run([*git, "clone", "-q", "--depth", "1", url, "shallow"], cwd=tmp_path, check=True)
+    git(tmp_path, "clone", "-q", "--depth", "1", url, "shallow")
     done = call("data", "history", "shallow", "-o", "p.jsonl")
     assert done.returncode == 2 and b"git fetch --unshallow" in done.stderr
     assert not (tmp_path / "p.jsonl").exists()
@@ -293,15 +293,13 @@ def test_a_shallow_clone_is_one_sentence(tmp_path: Path, call: Run) -> None:
 
 
 def test_a_damaged_clone_costs_no_other_history(tmp_path: Path, call: Run) -> None:
-    git = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org")
     for name in ("bad", "good"):
-        subprocess.run([*git, "init", "-q", name], cwd=tmp_path, check=True)
+        git(tmp_path, "init", "-q", name)
         for body in ("return x + 1", "return x + 2"):
             (tmp_path / name / "m.py").write_text(f"def step(x):\n    {body}\n")
-            subprocess.run([*git, "add", "."], cwd=tmp_path / name, check=True)
-            subprocess.run([*git, "commit", "-qm", f"Make each step so: {body}"], cwd=tmp_path / name, check=True)
-    said = subprocess.run(["git", "rev-parse", "HEAD^{tree}"], cwd=tmp_path / "bad", capture_output=True, check=True)
-    tree = said.stdout.decode().strip()
+            git(tmp_path / name, "add", ".")
+            git(tmp_path / name, "commit", "-qm", f"Make each step so: {body}")
+    tree = git(tmp_path / "bad", "rev-parse", "HEAD^{tree}")
     (tmp_path / "bad" / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
     done = call("data", "history", "bad", "good", "-o", "p.jsonl", "--json")
     record = json.loads(done.stdout)

@@ -18,6 +18,7 @@ import pytest
 from embedcode import Index
 from embedcode.errors import StoreError
 from embedcode.index.locks import Lock
+from repositories import git, write
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 OnTerminal = Callable[..., tuple[int, str]]
@@ -49,18 +50,6 @@ export async function retryWithBackoff(call, attempts) {
     "README.md": "# Shop\n\nHow to install the shop and log in.\n",
     "settings.toml": "[server]\nport = 8000\n",
 }
-
-
-def git(root: Path, *arguments: str) -> None:
-    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True)
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for path, text in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text)
-    return root
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from embedcode.index.build import bring_up_to_date
 from embedcode.index.locks import Lock
 from embedcode.index.report import Report
 from embedcode.types import Chunk
+from repositories import git, write
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 FILES = {
@@ -98,18 +99,6 @@ def watch(environment: dict[str, str]) -> Iterator[Watch]:
     for process in running:
         process.kill()
         process.wait()
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for path, text in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text)
-    return root
-
-
-def git(root: Path, *arguments: str) -> None:
-    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", "-C", str(root), *identity, *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture

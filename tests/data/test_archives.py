@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import random
-import subprocess
 import tarfile
 import tracemalloc
 import zipfile
@@ -16,6 +15,7 @@ import pytest
 
 from embedcode.data.archives import Left, Limits, is_source, stream
 from embedcode.errors import UsageError
+from repositories import git
 
 CODE = "def f(x):\n    return x\n"
 FILES = {
@@ -115,15 +115,10 @@ def test_a_bare_repository_is_read_at_its_head(tmp_path: Path) -> None:
     (work / "src").mkdir(parents=True)
     (work / "src" / "a.py").write_text(CODE)
     (work / "link.py").symlink_to("src/a.py")
-
-    def git(*arguments: str) -> None:
-        identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
-        subprocess.run(["git", *identity, *arguments], cwd=work, check=True, capture_output=True)
-
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "one")
-    git("clone", "-q", "--bare", ".", "../bare.git")
+    git(work, "init", "-q")
+    git(work, "add", ".")
+    git(work, "commit", "-qm", "one")
+    git(work, "clone", "-q", "--bare", ".", "../bare.git")
     left = Left()
     assert [member.path for member in stream(tmp_path / "bare.git", left)] == ["src/a.py"]
     assert dict(left.counts) == {"link": 1}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import repositories
 from embedcode.data import collect, licences, pairs, sources
 from embedcode.data.sources import Source
 from embedcode.errors import UsageError
@@ -154,16 +155,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     says = '    """Computes the area of a flat shape."""\n'
     code = f"def area(shape):\n{says}    total = shape.width\n    %s\n    return total\n"
 
-    def git(*arguments: str) -> None:
-        command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *arguments]
-        subprocess.run(command, cwd=root, check=True)
-
-    git("init", "-q", "-b", "main")
+    repositories.git(root, "init", "-q", "-b", "main")
     (root / "LICENSE").write_text(LICENCE)
     for step, message in (("total *= 2", "First version"), ("total *= shape.height", "Take the height into account")):
         (root / "area.py").write_text(code % step)
-        git("add", ".")
-        git("commit", "-qm", message)
+        repositories.git(root, "add", ".")
+        repositories.git(root, "commit", "-qm", message)
     settings = tmp_path / "gitconfig"
     settings.write_text(f'[url "{tmp_path}/hub/"]\n\tinsteadOf = https://github.com/\n')
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
@@ -211,9 +208,8 @@ def test_what_was_not_asked_for_again_stays(hub: Path) -> None:
     guide = "# Adds up the widths\n\n```python\nfor part in shape:\n    total += part.width * scale\n```\n"
     root = hub / "hub" / "acme" / "shapes"
     (root / "GUIDE.md").write_text(guide)
-    command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
-    subprocess.run([*command, "add", "."], cwd=root, check=True)
-    subprocess.run([*command, "commit", "-qm", "Say how it is used"], cwd=root, check=True)
+    repositories.git(root, "add", ".")
+    repositories.git(root, "commit", "-qm", "Say how it is used")
     wanted, files = [Source("github", "acme/shapes")], ("examples", "commits")
     for out, runs in (
         (hub / "a", ({"commits": 10}, {"documentation": True})),
@@ -233,9 +229,8 @@ def test_a_folder_under_another_licence_gives_no_commits(hub: Path) -> None:
     (paid / "LICENSE").write_text("Acme Enterprise License: buy it.")
     for step, message in (("1", "Add what is to be paid for"), ("2", "Take twice as much of everybody")):
         (paid / "pay.py").write_text(f"def pay(amount):\n    total = amount * {step}\n    return total\n")
-        command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
-        subprocess.run([*command, "add", "."], cwd=root, check=True)
-        subprocess.run([*command, "commit", "-qm", message], cwd=root, check=True)
+        repositories.git(root, "add", ".")
+        repositories.git(root, "commit", "-qm", message)
     assert collect.collect([Source("github", "acme/shapes")], hub / "out", 1, commits=10)
     [record] = collect.records(hub / "out")
     assert (record.licence, record.commit_pairs) == ("Apache-2.0", 2)
@@ -248,8 +243,7 @@ def test_what_a_source_gave_goes_where_it_is_refused_the_next_time(hub: Path) ->
     assert (out / "github-acme+shapes.jsonl.gz").exists()
     root = hub / "hub" / "acme" / "shapes"
     (root / "LICENSE").write_text("Acme Enterprise License: buy it.")
-    command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "-qam", "Another licence"]
-    subprocess.run(command, cwd=root, check=True)
+    repositories.git(root, "commit", "-qam", "Another licence")
     assert collect.collect(wanted, out, 1, commits=10)
     assert collect.records(out)[0].refused == "licence not of the allow-list"
     assert list(out.rglob("*.jsonl.gz")) == [], "or it would be merged with the others"

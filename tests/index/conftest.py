@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import repositories
 from embedcode import Encoder, Index, load
 from embedcode.index.prepare import RACY_NS
 
@@ -81,12 +81,7 @@ def write() -> Write:
 
 @pytest.fixture
 def git() -> Git:
-    def git(root: Path, *arguments: str) -> str:
-        identity = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-        command = ["git", "-C", str(root), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    return git
+    return repositories.git
 
 
 @pytest.fixture

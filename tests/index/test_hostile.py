@@ -22,11 +22,7 @@ from embedcode.index.languages import language_of
 from embedcode.index.prepare import RACY_NS, Job, Prepared, lost, prepare
 from embedcode.index.walk import Found, walk
 from embedcode.index.workers import CRASHED
-
-
-def git(root: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
+from repositories import git
 
 
 @pytest.mark.parametrize("name", ["x", "a=b"])

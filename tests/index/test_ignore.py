@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import repositories
 from embedcode.index.ignore import Rules, verdict
 from embedcode.index.walk import Found, Skipped, walk
 
@@ -169,13 +170,9 @@ def test_nested_rules_decide_over_outer_ones_and_only_below_themselves(git: Path
 
 def test_the_exclude_file_of_a_worktree_is_that_of_its_repository(git: Path) -> None:
     main = tree(git / "main", {"x.py": "", "scratch.py": ""})
-    run = ["git", "-C", str(main), "-c", "user.name=n", "-c", "user.email=e@x"]
-    for command in (
-        ["init", "-q"],
-        ["commit", "-q", "--allow-empty", "-m", "m"],
-        ["worktree", "add", "-q", git / "wt"],
-    ):
-        subprocess.run([*run, *command], check=True)
+    repositories.git(main, "init", "-q")
+    repositories.git(main, "commit", "-q", "--allow-empty", "-m", "m")
+    repositories.git(main, "worktree", "add", "-q", str(git / "wt"))
     tree(main, {".git/info/exclude": "scratch.py\n"})
     worktree = tree(git / "wt", {"y.py": "", "scratch.py": ""})
     assert (worktree / ".git").is_file()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import repositories
 from embedcode.cli import main
 
 FILES = {
@@ -41,24 +42,16 @@ Run = Callable[..., Done]
 
 
 def environment(home: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("EMBEDCODE_", "XDG_"))}
-    return kept | {
-        "EMBEDCODE_HOME": str(home),
-        "EMBEDCODE_THREADS": "1",
-        "XDG_CONFIG_HOME": str(home.parent / "config"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    return repositories.environment(home, EMBEDCODE_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(root, home) of a repository with every vector in. Only to be copied."""
     place = tmp_path_factory.mktemp("template")
-    root = place / "shop"
+    root = repositories.write(place / "shop", FILES)
     hour_ago = time.time() - 3600
-    for path, text in FILES.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text)
+    for path in FILES:
         os.utime(root / path, (hour_ago, hour_ago))
     command = [sys.executable, "-m", "embedcode", "index", str(root), "--wait"]
     subprocess.run(command, env=environment(place / "home"), check=True, capture_output=True)

@@ -19,6 +19,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
+import repositories
+from repositories import write
+
 FILES = {
     "shop/session.py": '''def invalidate_session(store, session_id):
     """Forget a visitor's session, so that they have to log in again."""
@@ -92,9 +95,7 @@ class Web:
 
 
 def environment(home: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("EMBEDCODE_", "XDG_"))}
-    own = {"EMBEDCODE_HOME": str(home), "EMBEDCODE_THREADS": "1", "XDG_CONFIG_HOME": str(home.parent / "config")}
-    return kept | own
+    return repositories.environment(home, EMBEDCODE_THREADS="1")
 
 
 def started(root: Path, home: Path, *arguments: str) -> Web:
@@ -115,13 +116,6 @@ def ended(web: Web, number: signal.Signals = signal.SIGTERM) -> tuple[int, float
     web.process.send_signal(number)
     rest, errors = web.process.communicate(timeout=30)
     return web.process.returncode, time.monotonic() - start, rest, errors
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for path, text in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text)
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcode.model.spec import DEFAULT
+from repositories import environment
 
 MODEL = "embedcode-small"
 PATIENCE = 120.0
@@ -101,12 +101,6 @@ class Server:
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
-
-
-def environment(home: Path, **variables: str) -> dict[str, str]:
-    strange = ("EMBEDCODE_", "XDG_", "NIM_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
-    return kept | {"EMBEDCODE_HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")} | variables
 
 
 @contextmanager

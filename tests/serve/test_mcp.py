@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from embedcode.serve.halves import mended
 from embedcode.serve.kept import Answer, Kept
 from embedcode.serve.mcp import Roots, _code, _state, _told, serve
 from embedcode.types import Chunk, Hit
+from repositories import environment, write
 
 T = TypeVar("T")
 Talk = Callable[..., Awaitable[T]]
@@ -41,19 +41,14 @@ FILES = {
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    for path, text in FILES.items():
-        (tmp_path / "shop" / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "shop" / path).write_text(text)
-    return tmp_path / "shop"
+    return write(tmp_path / "shop", FILES)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Callable[..., StdioServerParameters]:
     def server(*roots: Path) -> StdioServerParameters:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("EMBEDCODE_", "XDG_"))}
-        home = {"EMBEDCODE_HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
         arguments = ["-m", "embedcode", "mcp", *map(str, roots)]
-        return StdioServerParameters(command=sys.executable, args=arguments, env=kept | home)
+        return StdioServerParameters(command=sys.executable, args=arguments, env=environment(tmp_path / "home"))
 
     return server
 

@@ -19,6 +19,7 @@ from embedcode.data import pairs
 from embedcode.evaluate import beir
 from embedcode.model.spec import Spec
 from embedcode.train.recipe import read
+from repositories import git
 
 ROOT = Path(__file__).parents[2]
 LICENCE = (ROOT / "LICENSE").read_text("utf-8")
@@ -55,17 +56,16 @@ def world_of_packages(tmp_path: Path, world: Path) -> dict[str, str]:
         f'exec cp {shelf}/"${{1%%=*}}"-* "$to"\n'
     )
     (programs / "pip").chmod(0o755)
-    git = ["git", "-C", str(hub), "-c", "user.name=A", "-c", "user.email=a@example.org"]
-    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
+    git(hub, "init", "-q", "-b", "main")
     (hub / "LICENSE").write_text(LICENCE)
     rng = random.Random("commits")
     texts = [function(rng, number) for number in range(20)]
     for number in range(20):
         texts[number] = texts[number].replace("    return", f"    {rng.choice(SOUNDS)} += 1\n    return")
         (hub / "m.py").write_text("\n\n".join(texts))
-        subprocess.run([*git, "add", "."], check=True)
+        git(hub, "add", ".")
         message = f"Count {rng.choice(SOUNDS)} before {SOUNDS[number]} returns"
-        subprocess.run([*git, "commit", "-qm", message], check=True)
+        git(hub, "commit", "-qm", message)
     (tmp_path / "gitconfig").write_text(f'[url "{tmp_path}/hub/"]\n\tinsteadOf = https://github.com/\n')
     listed = "".join(f'"{name}", ' for name in names)
     (tmp_path / "sources.toml").write_text(f'[pypi]\nMIT = [{listed}]\n[github]\nMIT = ["acme/tool"]\n')
