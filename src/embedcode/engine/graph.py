@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import isqrt
 from threading import Lock
 from typing import Any
 
@@ -28,6 +29,8 @@ GOLDEN_COSINE = 0.99
 """The shipped int8 graph reaches .997; one that saturates (8-bit weights without VNNI) fell to .977 on single texts."""
 LONG = 2048
 """Tokens above which a text is run while no other such text is, and only where it has room."""
+COUNTED = 256
+"""Tokens up to which a text on each thread is in what a graph is known to need."""
 EACH = 8
 """Texts for each thread: of fewer some threads wait for the last, and all are no more than half a second of work."""
 SORTED = 4096
@@ -191,11 +194,18 @@ class GraphEncoder(LocalEncoder):
             row: Floats = self._batch([tokens], [index])[0]
         return row
 
+    @cached_property
+    def _short(self) -> int:
+        """LONG, or fewer where half of what is free has no room for one such text on each thread."""
+        from embedcode.engine import memory
+
+        return min(LONG, isqrt(memory.available() // (2 * self._threads * memory.attended(self.spec, 1))))
+
     @contextmanager
     def _room(self, tokens: Tokens, index: int) -> Iterator[None]:
         """The turn of a long text. A graph holds a number for each pair of its tokens and each head: EncodeError where
         there is no memory for them."""
-        if tokens.used <= LONG or self._session.place != "cpu":
+        if tokens.used <= COUNTED or self._session.place != "cpu" or tokens.used <= self._short:
             yield
             return
         from embedcode.engine import memory
