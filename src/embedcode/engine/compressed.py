@@ -144,7 +144,7 @@ def nearness(checkpoint: Checkpoint, smaller: Checkpoint, threads: int) -> Nearn
     """Of the vectors of real code. ModelError where int8 would be too far from fp32."""
     budget = int(WORK / checkpoint.weights.count)
     most = max(LEAST_TOKENS, min(TOKENS, budget // 4, checkpoint.max_tokens))
-    texts = samples(max(1, min(COMPARED, budget // most)), 1)
+    texts = samples(max(1, min(COMPARED, budget // most)))
     cosines = int8_cosines(checkpoint, smaller, texts, most, threads)
     near = Nearness(float(cosines.mean()), float(cosines.min()), 0.0)
     if near.mean < LEAST_COSINE:

@@ -6,20 +6,21 @@ By the weights alone for OpenVINO (openvino.py), calibrated for ONNX Runtime (sm
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from random import Random
 
 from embedcode.engine import memory
 from embedcode.engine.graph import GOLDEN_COSINE, GraphEncoder
-from embedcode.engine.samples import samples, tokenised
+from embedcode.engine.samples import OTHERS, QUERIES, samples, tokenised
 from embedcode.errors import ModelError, UsageError
 from embedcode.model.spec import GRAPHS, Spec
-from embedcode.types import Floats
+from embedcode.types import Floats, Role, Tokens
 
 CALIBRATION, COMPARED, TOKENS = 256, 64, 256
-"""Texts to calibrate on, others to compare on, and the tokens of each that are read."""
+"""Files' texts to calibrate on, others to compare on, and the tokens of each that are read."""
 LEAST_COSINE = 0.995
 """Mean over the texts compared."""
 EXACT = (0.0, 0.1, 0.25, 0.5)
@@ -50,9 +51,9 @@ def quantise(spec: Spec, out: Path, threads: int) -> tuple[Spec, Nearness]:
         if path.is_file() and path not in spec.files:
             shutil.copyfile(path, out / path.name)  # without its mode: meta.json is written anew
     reader = GraphEncoder(spec, threads, precision="fp32")  # which loads no graph
-    compared = tokenised(reader, samples(COMPARED, 1), TOKENS)
+    calibration, compared = _texts(reader)
     exact = GraphEncoder(spec, threads, precision="fp32").forward(compared)
-    for share, write in _trials(spec, reader, out):
+    for share, write in _trials(spec, calibration, out):
         write(out / GRAPHS[spec.format][0])
         smaller = replace(spec, folder=out, precision="int8")
         smaller = replace(smaller, graph=smaller.found())
@@ -66,7 +67,21 @@ def quantise(spec: Spec, out: Path, threads: int) -> tuple[Spec, Nearness]:
     raise ModelError(f"{spec.name} loses too much in int8 (cosine to fp32 below {LEAST_COSINE} on real code): {cure}.")
 
 
-def _trials(spec: Spec, encoder: GraphEncoder, out: Path) -> Iterator[tuple[float, Callable[[Path], None]]]:
+def _texts(encoder: GraphEncoder) -> tuple[list[Tokens], list[Tokens]]:
+    """What is calibrated on, and what is compared, which is other code and other queries."""
+
+    def read(code: Sequence[str], queries: Sequence[str]) -> list[Tokens]:
+        return tokenised(encoder, code, TOKENS) + tokenised(encoder, queries, TOKENS, Role.QUERY)
+
+    texts = samples(CALIBRATION + COMPARED)
+    every = 1 + CALIBRATION // COMPARED
+    rest = [text for number, text in enumerate(texts) if number % every]
+    calibration = read([*rest, *OTHERS[1::2]], QUERIES[1::2])
+    Random(0).shuffle(calibration)  # of which some are kept at even steps
+    return calibration, read([*texts[::every], *OTHERS[::2]], QUERIES[::2])
+
+
+def _trials(spec: Spec, calibration: Sequence[Tokens], out: Path) -> Iterator[tuple[float, Callable[[Path], None]]]:
     """Ways to write the graph in int8, smallest first."""
     source = spec.files[0]
     if spec.format == "openvino":
@@ -76,7 +91,6 @@ def _trials(spec: Spec, encoder: GraphEncoder, out: Path) -> Iterator[tuple[floa
         return
     from embedcode.engine.smoothquant import SmoothQuant
 
-    ids = [entry.ids for entry in tokenised(encoder, samples(CALIBRATION), TOKENS)]
-    calibrated = SmoothQuant(source, ids, out)
+    calibrated = SmoothQuant(source, [entry.ids for entry in calibration], out)
     for share in EXACT:
         yield share, partial(calibrated.write, exact=share)

@@ -37,6 +37,9 @@ LOUDEST = 8
 """Tokens of a text that are kept in any case: a few of a decoder's, such as the first, set the scale of all."""
 TABLE = 1024
 """A matrix of so many rows that is gathered from is a table of embeddings."""
+QUIET = 0.1
+"""Share of the median divisor that each channel has at least: one that is quiet in all calibration texts may be loud in
+another, where it would set the scale of all."""
 LEAST_OUTSIDE = 1024
 """Bytes of a tensor that goes into a file of its own where the weights are LARGE: shapes and axes stay in the graph."""
 
@@ -250,7 +253,7 @@ def _smoothing(weight: Floats, linear: Linear) -> tuple[Floats, float]:
 
     def divisor(strength: float) -> Floats:
         smooth = linear.largest**strength / np.maximum(np.abs(weight).max(1), 1e-5) ** (1 - strength)
-        floored: Floats = np.maximum(smooth, 1e-5).astype(np.float32)
+        floored: Floats = np.maximum(smooth, max(1e-5, QUIET * float(np.median(smooth)))).astype(np.float32)
         return floored
 
     def error(smooth: Floats) -> float:
