@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import zipfile
 from pathlib import Path
@@ -363,7 +364,7 @@ def test_a_parser_that_crashes_costs_one_file(tmp_path: Path, monkeypatch: pytes
         "def extract(file):\n    return os._exit(11) if 'crash' in file.path else docstrings.extract(file)\n"
     )
     monkeypatch.syspath_prepend(modules)
-    monkeypatch.setenv("PYTHONPATH", str(modules))
+    monkeypatch.setenv("PYTHONPATH", str(modules), prepend=os.pathsep)
     from crashing import extract
 
     code.mkdir()

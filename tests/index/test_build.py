@@ -468,7 +468,7 @@ def deadly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "sys.addaudithook(hook)\n"
     )
     (folder / "sitecustomize.py").write_text(hook)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
 
 
 def test_a_parser_that_kills_its_process_costs_one_file(
