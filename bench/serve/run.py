@@ -210,7 +210,9 @@ def lanes(args: argparse.Namespace, bodies: Bodies, work: Path) -> dict[str, Any
         out["idle"] = load(server, queries[:600], args.seconds / 2, clients=1, warm=1)
         say("queries, idle", out["idle"])
         queries = queries[600:]
-        whole = 2 * args.rounds * (args.seconds + 2) + 10  # a window ends up to two seconds late, and the last had no bulk
+        whole = (
+            2 * args.rounds * (args.seconds + 2) + 10
+        )  # a window ends up to two seconds late, and the last had no bulk
         bulk: dict[str, Any] = {}
 
         def work_bulk() -> None:
