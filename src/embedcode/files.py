@@ -106,11 +106,11 @@ def save_json(path: Path, value: Any, cure: str = CURE) -> None:
 
 
 @contextmanager
-def writing(path: Path, cure: str = CURE, *kinds: type[Exception]) -> Iterator[None]:
-    """Inside, UnwritableError where the disk does not take `path`; `kinds` are what libraries raise for that."""
+def writing(path: Path, cure: str = CURE, kinds: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
+    """Inside, UnwritableError where the disk does not take `path`; `kinds` are what libraries raise for that too."""
     try:
         yield
-    except (OSError, *kinds) as error:
+    except kinds as error:
         raise unwritable(path, error, cure) from None
 
 

@@ -183,7 +183,7 @@ def writing(place: Path) -> AbstractContextManager[None]:
     """A full disk in one sentence, whichever library met it: safetensors has an error of its own for it."""
     from safetensors import SafetensorError
 
-    return files.writing(place, CURE, SafetensorError)
+    return files.writing(place, CURE, (OSError, SafetensorError))
 
 
 def write_json(path: Path, value: Any) -> None:
