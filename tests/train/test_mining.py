@@ -17,7 +17,7 @@ def test_a_run_mines_twice_and_a_resumed_one_not_again(recipe: Callable[..., Pat
     steps: list[Step] = []
     Run(read(path), out, tell=lambda line: None, progress=steps.append).go()
     said = [step.what for step in steps if step.what.startswith("embedding")]
-    assert said == ["embedding passages,", "embedding queries,"] * 4, "two languages, two rounds"
+    assert said == ["embedding queries,", "embedding passages,"] * 4, "two languages, two rounds"
     rounds = [list(pairs.read(out / f"round-{number}" / "negatives-one.jsonl.gz")) for number in (1, 2)]
     for rows in rounds:
         assert len(rows) == 96

@@ -101,7 +101,7 @@ def test_one_that_is_not_better_goes(
     def useless(*arguments: object) -> object:
         from dataclasses import replace
 
-        return replace(real(*arguments), steps=1, learning_rate=1e-12)  # type: ignore[arg-type]
+        return replace(real(*arguments), steps=1, epochs=1, learning_rate=1e-12)  # type: ignore[arg-type]
 
     monkeypatch.setattr(own, "own_recipe", useless)
     verdict, _ = run(repository, tmp_path / "out", world)
