@@ -89,8 +89,12 @@ class Web:
             connection.close()
 
     def ask(self, path: str, body: object = None) -> tuple[int, Any]:
-        """Status and JSON."""
-        status, _, content = self.send(path, body)
+        """Status and JSON. Asks again where a busy machine has made no vector of the query in time."""
+        for _ in range(50):
+            status, _, content = self.send(path, body)
+            if b"came in time, ask again" not in content:
+                break
+            time.sleep(0.2)
         return status, json.loads(content)
 
 
