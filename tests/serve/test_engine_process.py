@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from typing import Any, cast
 
 import pytest
@@ -58,6 +59,18 @@ def test_a_process_that_cannot_be_started_has_died(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", start)
     assert told() == [("broken", (f"its process cannot be started ([Errno {number}] no more)",)), ("died", (None,))]
+
+
+def test_an_engine_whose_words_cannot_be_read_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of another version, that was installed under the server: nobody was told, and it answered 503 for ever."""
+
+    def recv(_: object) -> None:
+        raise AttributeError("no Facts")
+
+    monkeypatch.setattr(Connection, "recv", recv)
+    first, *_, last = told()
+    assert first == ("broken", ("what it says cannot be read (AttributeError)",))
+    assert last[0] == "died"
 
 
 def test_what_is_stopped_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
+from embedcode import __version__
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.engine.graph import GOLDEN_COSINE
 from embedcode.errors import UsageError
@@ -28,7 +29,7 @@ from embedcode.serve.fatal import Fatal
 from embedcode.serve.lately import Meter
 from embedcode.serve.limits import Limits
 from embedcode.serve.metrics import Metrics
-from embedcode.serve.problem import ProblemError, at, leaving, overloaded
+from embedcode.serve.problem import ProblemError, at, leaving, loading, overloaded, too_large
 from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
 from embedcode.serve.recent import Recent
 from embedcode.serve.silence import Silence
@@ -375,6 +376,8 @@ class Embedder:
     # ---- refusals ----------------------------------------------------------------------------------------------
 
     def _check_ready(self, lane: Lane) -> None:
+        if self.unusable is not None and self.unusable.done():
+            raise leaving()
         if self.stage is Stage.READY or (self.stage is Stage.DRAINING and lane is Lane.QUERY):
             return
         if self.stage is Stage.DRAINING:
@@ -386,12 +389,7 @@ class Embedder:
         """Why nothing can be answered until the engine is ready, and when to come back."""
         seconds = int(self.facts.seconds) + 1 if self.facts else 5
         seconds += math.ceil(max(0.0, self._pause_ends - time.monotonic()))
-        return ProblemError(
-            503,
-            f"The model is being loaded: come back in {seconds} seconds.",
-            code="not_ready",
-            retry_after=seconds,
-        )
+        return loading(seconds)
 
     def full(self, full: FullError, within: float = math.inf) -> ProblemError:
         """`within` is how long the caller would wait: that its patience ends first is no overload."""
@@ -405,13 +403,7 @@ class Embedder:
         most = int(self.queue.rate.value * seconds)
         if cost > SLACK * most:
             self.metrics.refused.labels("size").inc()
-            raise ProblemError(
-                413,
-                f"The request has at least {cost:,} tokens, and this server computes some {most:,} in the "
-                f"{seconds:g} seconds that it may take: split it.",
-                "input",
-                "too_large",
-            )
+            raise too_large(cost, most, seconds)
 
     @asynccontextmanager
     async def _within(self, seconds: float | None, lane: Lane, reason: str = "deadline") -> AsyncIterator[None]:
@@ -502,10 +494,14 @@ class Embedder:
         self._pump()
 
     def _is_ready(self, facts: Facts) -> None:
-        if (facts.space, facts.dim) != (self.space, self.model.dim):  # and it would be told as vectors of this one
-            self._end(f"the files of {self.model.name} have changed since this server was started: start it anew.")
-            return
-        if facts.cosine is not None and facts.cosine < GOLDEN_COSINE:
+        for what, found, known in (
+            (f"the files of {self.model.name} have", (facts.space, facts.dim), (self.space, self.model.dim)),
+            ("embedcode has", facts.version, __version__),
+        ):
+            if found != known:  # and what it computes would be told as this one's
+                self._end(f"{what} changed since this server was started: start it anew.")
+                return
+        if facts.cosine is not None and not facts.cosine >= GOLDEN_COSINE:  # nan too
             self.note("other vectors", "warning", build=facts.build, golden_cosine=round(facts.cosine, 4))
         if self.facts is None:
             self.queue.rate.seed(facts.rate)

@@ -103,10 +103,15 @@ class EngineProcess:
             return
         self._process = process
         theirs.close()
-        with suppress(EOFError, OSError):
+        try:
             while True:
                 what, *rest = ours.recv()
                 self._tell(loop, run, what, tuple(rest))
+        except (EOFError, OSError):
+            pass
+        except Exception as error:  # what unpickles is code of another version, where that was installed meanwhile
+            self._tell(loop, run, "broken", (f"what it says cannot be read ({type(error).__name__})",))
+            process.kill()
         out.put(None)
         process.join()
         self._tell(loop, run, "died", (process.exitcode,))

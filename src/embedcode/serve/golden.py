@@ -2,7 +2,7 @@
 
 An exported graph brings the vector of the full-precision model. For a checkpoint the home folder keeps that of its
 space's last start, and the build it was computed by: the same build, as after a crash, has to give the same vector, and
-another one may give another, of which the caller says so.
+another one may give another, of which the caller says so once: its own vector is kept from then on.
 """
 
 from __future__ import annotations
@@ -33,13 +33,11 @@ def compare(encoder: LocalEncoder, home: Path) -> float | None:
     with suppress(Exception):  # it is not there, or none of ours
         (stored,) = np.load(path, allow_pickle=False)
         build, cosine = str(stored["build"]), float(stored["vector"] @ vector)
-    if cosine is not None and not cosine >= GOLDEN_COSINE:  # nan too
-        if build == encoder.build:
-            raise ModelError(
-                f"{encoder.conditions.name} gives another vector than at its last start here (cosine {cosine:.3f}): "
-                f"look at its files, and delete {path} if this is as it should be."
-            )
-        return cosine  # what is stored stays, so that each start says so
+    if build == encoder.build and cosine is not None and not cosine >= GOLDEN_COSINE:  # nan too
+        raise ModelError(
+            f"{encoder.conditions.name} gives another vector than at its last start here (cosine {cosine:.3f}): "
+            f"look at its files, and delete {path} if this is as it should be."
+        )
     if build != encoder.build:
         row = np.array(
             [(encoder.build, vector)], [("build", f"U{len(encoder.build)}"), ("vector", vector.dtype, vector.shape)]

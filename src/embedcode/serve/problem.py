@@ -63,6 +63,21 @@ def overloaded(full: FullError) -> ProblemError:
     )
 
 
+def too_large(cost: int, most: int, seconds: float) -> ProblemError:
+    return ProblemError(
+        413,
+        f"The request has at least {cost:,} tokens, and this server computes some {most:,} in the {seconds:g} seconds "
+        "that it may take: split it.",
+        "input",
+        "too_large",
+    )
+
+
+def loading(seconds: int) -> ProblemError:
+    said = f"The model is being loaded: come back in {seconds} seconds."
+    return ProblemError(503, said, code="not_ready", retry_after=seconds)
+
+
 def leaving() -> ProblemError:
     return ProblemError(
         503,

@@ -141,7 +141,7 @@ class Queue:
         return self._tokens[lane]
 
     def room(self) -> int:
-        """Tokens that a lane may hold, and half as many more with one large request."""
+        """Tokens that a lane may hold. A request of more than half of them comes on top where it is half empty."""
         return self.most_tokens or max(LEAST_TOKENS, int(QUEUE_SECONDS * self.rate.value))
 
     def check(self, lane: Lane, cost: int, seconds: float, at_hand: int = 0) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Condition, Lock, Thread
 from typing import Any
 
+from embedcode import __version__
 from embedcode.engine.encoder import PROBE, LocalEncoder
 from embedcode.errors import EmbedcodeError, EncodeError
 from embedcode.serve.queue import OVERTAKEN, Lane, Late, Turn
@@ -54,6 +55,7 @@ class Facts:
     """From the start of the process to here."""
     cosine: float | None
     """Of the golden text's vector to the stored one, where there is one."""
+    version: str = __version__
 
 
 @dataclass(frozen=True, slots=True)
