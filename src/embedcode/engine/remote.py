@@ -134,10 +134,12 @@ class RemoteEncoder:
         self._check_instructions(served, [entry for entry in tokens if isinstance(entry, RemoteTokens)])
 
     @cached_property
-    def seen(self) -> int:
-        """Which it is of the models that were seen behind this address and told the same of themselves, from 1.
+    def seen(self) -> str:
+        """Hash of the vectors by which this model was first known here, among those behind this address that told the
+        same of themselves.
 
-        vLLM, TEI and llama.cpp tell a name: new weights under it are known only by the vectors of a text.
+        vLLM, TEI and llama.cpp tell a name: new weights under it are known only by the vectors of a text. No number:
+        counted anew after the file is gone, the second model would be taken for the first.
         """
         import numpy as np
 
@@ -148,15 +150,16 @@ class RemoteEncoder:
         path = self._kept.with_name(f"{self._kept.stem}.{served.identity[:16]}.{served.dim}.npy")
         try:
             known = np.load(path, allow_pickle=False)
-            number = next((at for at, then in enumerate(known, 1) if (then * now).sum(1).min() >= SAME), 0)
+            found = next((then for then in known if (then * now).sum(1).min() >= SAME), None)
         except (OSError, ValueError, EOFError):
-            known, number = np.empty((0, *now.shape), np.float32), 0
-        if not number:
+            known, found = np.empty((0, *now.shape), np.float32), None
+        if found is None:
+            found = now
             with suppress(OSError):  # nothing else is kept there either
                 make_private(path.parent)
                 with replacing(path, 0o600) as file:
                     np.save(file, np.concatenate([known, now[None]]))
-        return number or len(known) + 1
+        return digest(np.ascontiguousarray(found, "<f4").tobytes()).hex()[:12]
 
     def tokenize(
         self,

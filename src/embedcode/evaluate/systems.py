@@ -161,7 +161,7 @@ def conditions_of(model: str, encoder: Encoder, instruction: str | None) -> dict
     """All of a model, by the name that results give it, that a figure depends on."""
     from embedcode.engine.served import NOT_TOLD
 
-    seen = getattr(encoder, "seen", 0)  # first: a server is asked what it serves now
+    seen = getattr(encoder, "seen", "")  # first: a server is asked what it serves now
     known = getattr(encoder, "conditions", None)
     prompts = {str(role): prompt for role, prompt in known.prompts.items()} if known else {}
     takes = any("{instruction}" in prompt for prompt in prompts.values())
@@ -170,7 +170,7 @@ def conditions_of(model: str, encoder: Encoder, instruction: str | None) -> dict
         "model": model,
         **({"served": known.name} if known and encoder.build.startswith("remote ") else {}),
         "space": encoder.space,
-        **({"weights": f"number {seen} of those seen behind the address"} if seen else {}),
+        **({"weights": seen} if seen else {}),
         "precision": encoder.build,
         "dimensions": encoder.dim,
         "max_tokens": "not told" if encoder.max_tokens >= NOT_TOLD else encoder.max_tokens,
