@@ -118,6 +118,10 @@ def test_texts_that_were_cut_are_counted_and_remembered(tmp_path: Path) -> None:
         assert found.cut == 2 + len(more)
     (folder,) = (tmp_path / "evaluate").iterdir()
     assert embed(Toy(), given, Role.QUERY, tmp_path, what="query").cut is None, "as of a server"
+    with (folder / "cut").open("ab") as file:  # as if it had died while it wrote
+        file.write(b"y" * 7)
+    assert embed(Reads(), given | {"longest": "a " * 12}, Role.PASSAGE, tmp_path, what="document").cut == 3
+    assert embed(Reads(), given | {"longest": "a " * 12}, Role.PASSAGE, tmp_path, what="document").cut == 3
     (folder / "cut").unlink()
     assert embed(Reads(), given, Role.PASSAGE, tmp_path, what="document").cut is None, "as of an earlier version"
 

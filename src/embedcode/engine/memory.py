@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from embedcode.engine import processor
@@ -67,6 +67,14 @@ def one_heap() -> None:
     A server whose threads tokenise had 68.6 MB for 71.7 after 890 requests, and grew half as fast in the last 200.
     """
     _mallopt([(M_ARENA_MAX, 1)])
+
+
+def give_back() -> None:
+    """Have glibc give back what was freed, which it keeps after `loading`."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _mallopt(parameters: Iterable[tuple[int, int]]) -> None:

@@ -61,6 +61,7 @@ def peak_mb() -> float:
 
 def forget_peak() -> bool:
     """Have `peak_mb` tell the most from now on; False where the system cannot, and it is that of the process so far."""
+    memory.give_back()  # what a task before has freed is none of the next
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -197,7 +197,7 @@ class _Kept:
     """The files of one way of embedding."""
 
     def __init__(self, home: Path, encoder: Encoder, role: Role, instruction: str | None) -> None:
-        seen = getattr(encoder, "seen", 0)  # first: a server is asked what it serves now
+        seen = getattr(encoder, "seen", "")  # first: a server is asked what it serves now
         conditions = getattr(encoder, "conditions", None)
         way = {
             "space": encoder.space,
@@ -239,6 +239,7 @@ class _Kept:
             for path, some in ((self._cut, cut), (self._keys, keys)):
                 if some:
                     with path.open("ab") as file:
+                        file.truncate(file.tell() // KEY * KEY)  # half a key would shift all that follow
                         file.write(b"".join(some))
         if self.cut is not None:
             self.cut |= cut
