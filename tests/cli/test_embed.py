@@ -21,7 +21,7 @@ from layouts import LAYOUTS
 from embedcode import Role, cut, load
 from embedcode.cli.embed import _as_begun
 from embedcode.cli.growing import Growing, begun
-from embedcode.engine import memory, precision, torch_encoder
+from embedcode.engine import memory, precision, processor, torch_encoder
 from embedcode.errors import UsageError
 from embedcode.model.spec import DEFAULT
 from embedcode.types import Tokens
@@ -309,8 +309,7 @@ def test_a_run_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path, monkeypa
     part = (tmp_path / ".out.npy.part").read_bytes()
     monkeypatch.setattr(torch_encoder, "choose", lambda *_: precision.Choice("int8", "what fits today"))
     later = load(folder)
-    _as_begun(out, later, key)
-    assert later.build == build
+    assert _as_begun(out, later, key) == later.build == build
     monkeypatch.setattr(memory, "available", lambda: 1000)
     with pytest.raises(UsageError, match=r"gone on with by int8 .*: give --precision bf16, or remove .*\.part"):
         _as_begun(out, load(folder), key)
@@ -319,6 +318,19 @@ def test_a_run_goes_on_in_the_precision_it_was_begun_in(tmp_path: Path, monkeypa
     with pytest.raises(UsageError, match=r"by bf16 cpu torch 99: go on with that one, or remove .*\.part"):
         _as_begun(out, newer, key)
     assert (tmp_path / ".out.npy.part").read_bytes() == part
+
+
+def test_a_run_in_int8_that_an_older_version_began_goes_on(tmp_path: Path) -> None:
+    """Its build did not name the codes, and was refused with a cure that was no cure."""
+    folder, out, key = str(write(LAYOUTS["minilm"], tmp_path)), tmp_path / "out.npy", "k"
+    encoder = load(folder, precision="int8")
+    older = encoder.build.removesuffix(f", codes to {processor.int8_range()}")
+    assert older != encoder.build
+    with Growing.at(out, 4, key, older, 4, "<f4") as file:
+        file.write(np.zeros((2, 4), np.float32), [{}] * 2)
+    assert _as_begun(out, encoder, key) == older
+    with Growing.at(out, 4, key, _as_begun(out, encoder, key), 4, "<f4") as file:
+        assert file.done == 2
 
 
 def test_packed_and_cut_vectors(call: Run, passages: Path, tmp_path: Path) -> None:

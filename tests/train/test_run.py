@@ -36,7 +36,9 @@ from embedcode.files import replacing
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.train import averaging, base, loop, losses, mix, near, network, publish, run
+from embedcode.train.base import PINNED
 from embedcode.train.batches import Batch, Collator
+from embedcode.train.plan import Plan
 from embedcode.train.recipe import Lora, Recipe, read
 from embedcode.train.run import Outcome, Run
 from embedcode.types import Role
@@ -286,6 +288,13 @@ def test_a_folder_with_a_run_is_not_taken_again_or_by_another_recipe(recipe: Rec
         del one["ask"]
     (out / "plan.json").write_text(json.dumps(plan))
     go(recipe("first", evaluate=[]), out, resume=True)  # nothing is left to do but to write it again
+    # As the recipes that ship say since: a pin, and that the mean is as the base has it.
+    mended = replace(read(path), base=f"{read(path).base}{PINNED}{'0' * 64}", masks_prompt=False)
+    Plan(mended, out, "fp32", resume=True, tell=lambda line: None)
+    with pytest.raises(UsageError, match=r"another masks_prompt: None, not True"):
+        Plan(replace(mended, masks_prompt=True), out, "fp32", resume=True, tell=lambda line: None)
+    with pytest.raises(UsageError, match=r"another base: "):
+        Plan(replace(mended, base="other"), out, "fp32", resume=True, tell=lambda line: None)
     with pytest.raises(UsageError, match=r"another clip: 1\.0, not 0\.5"):
         go(recipe("first", evaluate=[], clip=0.5), out, resume=True)
     assert all(torch.equal(one, before[name]) for name, one in weights(out).items())

@@ -281,29 +281,32 @@ def _sample(encoder: Encoder, pack: Callable[[Floats], NDArray[Any]]) -> NDArray
 def _write(out: Path, encoder: Encoder, reader: _Reader, pack: Callable[[Floats], NDArray[Any]], key: str) -> None:
     sample = _sample(encoder, pack)
     with alone(out):
-        _as_begun(out, encoder, key)
-        with Growing.at(out, len(reader.wanted), key, encoder.build, sample.shape[1], sample.dtype.str) as file:
+        build = _as_begun(out, encoder, key)
+        with Growing.at(out, len(reader.wanted), key, build, sample.shape[1], sample.dtype.str) as file:
             if file.done:
                 output.note(f"going on after {file.done:,} of {file.rows:,} texts")
             for _, vectors, told in _blocks(encoder, reader, file.done):
                 file.write(pack(vectors), told)
 
 
-def _as_begun(out: Path, encoder: Encoder, key: str) -> None:
-    """Have an unfinished `out` gone on with by what began it; UsageError where that cannot be, and nothing is lost."""
+def _as_begun(out: Path, encoder: Encoder, key: str) -> str:
+    """The build of `out`, which is had gone on with by what began it where it is unfinished; UsageError where that
+    cannot be, and nothing is lost."""
+    from embedcode.engine.processor import int8_range
     from embedcode.engine.torch_encoder import TorchEncoder
 
     if not (build := begun(out, key)):
-        return
+        return encoder.build
     if isinstance(encoder, TorchEncoder):
         encoder.as_before(build)
-    if encoder.build != build:
+    if encoder.build not in (build, f"{build}, codes to {int8_range()}"):  # an older version did not name its codes
         before, now = (one.partition(" ")[0] for one in (build, encoder.build))
         cure = f"give --precision {before}" if before != now and before in PRECISIONS else "go on with that one"
         raise UsageError(
             f"{out} was begun with {build} and would be gone on with by {encoder.build}: {cure}, or remove "
             f"{out.with_name(f'.{out.name}.part')} to begin again"
         )
+    return build
 
 
 def _blocks(encoder: Encoder, reader: _Reader, start: int) -> Iterator[tuple[int, Floats, list[dict[str, Any]]]]:

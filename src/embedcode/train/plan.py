@@ -14,6 +14,7 @@ from typing import Any
 from embedcode.errors import UsageError
 from embedcode.files import save_json
 from embedcode.train import publish
+from embedcode.train.base import PINNED
 from embedcode.train.recipe import Data, Lora, Mining, Recipe
 
 NAME = "plan.json"
@@ -75,8 +76,7 @@ class Plan:
             self.note(base=space)
 
     def _compare(self, own: dict[str, Any], begun: dict[str, Any]) -> None:
-        # What `never` names counts by its content (Run), however it is written.
-        if odd := next((name for name in own if own[name] != begun[name] and name != "never"), None):
+        if odd := next((name for name in own if not _same(name, begun[name], own[name])), None):
             odd, was, now = _odd(odd, begun[odd], own[odd])
             raise UsageError(
                 f"{self._out} has a run with another {odd}: {was!r}, not {now!r}. "
@@ -106,6 +106,17 @@ def refuse_taken(out: Path) -> None:
     """UsageError where a folder has a run in it."""
     if (out / NAME).is_file():
         raise UsageError(f"{out} has a run in it: go on with --resume, or give another folder by --out.")
+
+
+def _same(name: str, was: Any, now: Any) -> bool:
+    match name:
+        case "never":  # what it names counts by its content (Run), however it is written
+            return True
+        case "base":  # recipes that ship have a pin since; which weights it has, begin_from() compares
+            return bool(was.partition(PINNED)[0] == now.partition(PINNED)[0])
+        case "masks_prompt":  # and say what the base had
+            return bool(was == now) or (was is None and now is False)
+    return bool(was == now)
 
 
 def _odd(name: str, was: Any, now: Any) -> tuple[str, Any, Any]:
