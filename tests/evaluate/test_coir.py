@@ -142,6 +142,9 @@ def test_an_instruction_is_for_all_or_for_a_task() -> None:
     assert coir.instructions(["where x = 1 is set"], parts)["apps"] == "where x = 1 is set"
     with pytest.raises(UsageError, match="'aps' is no task of CoIR"):
         coir.instructions(["aps=find"], parts)
+    with pytest.raises(UsageError, match="cosqa is given an instruction and is not measured: leave it out, or name it"):
+        coir.instructions(["cosqa=find"], parts)
+    assert coir.instructions(["codesearchnet=find"], coir.chosen(["CodeSearchNet-go"]))["CodeSearchNet-go"] == "find"
     for twice in (["a", "b"], ["apps=a", "apps=b"], ["codesearchnet=a", "CodeSearchNet-go=b"]):
         with pytest.raises(UsageError, match="is given two instructions: give one"):
             coir.instructions(twice, parts)

@@ -208,6 +208,15 @@ def test_two_tasks_of_one_name_are_not_compared() -> None:
     report.compare(a, result(system="m"))
 
 
+def test_a_result_with_queries_in_their_own_rankings_is_not_compared_with_one_without() -> None:
+    """The older one lost all places behind the first, and the newer looked better."""
+    now, before = result(conditions={"identical ids": "dropped"}), result(system="old")
+    for pair in ((now, before), (before, now)):
+        with pytest.raises(UsageError, match=r"result of old has queries in their own rankings.*measure old again"):
+            report.compare(*pair)
+    report.compare(now, result(system="m", conditions={"identical ids": "dropped"}))
+
+
 def test_what_two_results_differ_in_is_what_was_chosen() -> None:
     a, b = (
         result(conditions={"issue": issue, "content": "x", "file versions": len(issue), "k1": 1.5, issue: 1})

@@ -61,13 +61,17 @@ def chosen(names: Sequence[str]) -> list[Part]:
 
 def instructions(given: Sequence[str], parts: Sequence[Part]) -> dict[str, str]:
     """By subtask, of TEXT, which is for all, and TASK=TEXT for a task or subtask. UsageError for a task that there is
-    not, and for two texts of one."""
+    not or that `parts` have nothing of, and for two texts of one."""
     found: dict[str, str] = {}
     alone: dict[str, str] = {}
     for one in given:
         name, equals, text = one.partition("=")
         if equals and re.fullmatch(r"[\w.-]+", name):  # a sentence with = in it has blanks before
-            into, own, text = found, chosen([name]), text
+            into, own = found, chosen([name])
+            if not any(part in parts for part in own):
+                raise UsageError(
+                    f"{name} is given an instruction and is not measured: leave it out, or name it in --tasks"
+                )
         else:
             into, own, text = alone, list(parts), one
         if twice := [part.name for part in own if part.name in into]:

@@ -229,6 +229,12 @@ def compare(a: Result, b: Result, metric: str = "") -> Comparison:
     if drawn < 2:  # of one cluster there is no interval over clusters
         clusters, drawn = {}, 0
     difference = paired_bootstrap(a.values[metric], b.values[metric], clusters=clusters or None)
+    before = [one.system for one in (a, b) if "identical ids" not in one.conditions]
+    if len(before) == 1:  # of the same queries; a task none of which is a document has it in neither
+        raise UsageError(
+            f"the result of {before[0]} has queries in their own rankings, and the other leaves them out: "
+            f"measure {before[0]} again"
+        )
     by = {query: value - b.values[metric][query] for query, value in a.values[metric].items()}
     won = sorted((query for query in by if by[query] > 0), key=lambda query: (-by[query], query))
     lost = sorted((query for query in by if by[query] < 0), key=lambda query: (by[query], query))
