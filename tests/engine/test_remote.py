@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 from embedcode import Encoder, Role, Truncate, load
 from embedcode.engine import endpoint
-from embedcode.engine.remote import BATCH, BATCH_BYTES, IN_FLIGHT
+from embedcode.engine.remote import BATCH, BATCH_BYTES, IN_FLIGHT, RemoteEncoder
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.presets import INSTRUCTIONS
 from embedcode.types import InputError, Tokens
@@ -374,23 +375,26 @@ def test_another_model_at_the_same_address_gives_no_vector_in_the_old_space(
 def test_models_that_tell_the_same_are_told_apart_by_their_vectors(serve: Serve, own_home: Path) -> None:
     server = serve()
 
-    def seen() -> int:
+    def seen() -> str:
         encoder: Any = load(server.url)
-        return int(encoder.seen)
+        return str(encoder.seen)
 
-    assert [seen(), seen()] == [1, 1]
+    first = seen()
+    assert re.fullmatch("[0-9a-f]{12}", first) and seen() == first
     usual = server.vector
     server.vector = lambda text, role: (
         usual(text, role) + np.linspace(0, 0.01, server.dim)
     )  # as another batch size does
-    assert seen() == 1
+    assert seen() == first, "though its vectors are other numbers"
     server.vector = lambda text, role: usual(text, role)[::-1] if role == "query" else usual(text, role)
-    assert [seen(), seen()] == [2, 2], "of a role alone too"
+    second = seen()
+    assert second == seen() != first, "of a role alone too"
     del server.vector
-    assert seen() == 1
+    assert seen() == first
+    server.vector = lambda text, role: usual(text, role)[::-1] if role == "query" else usual(text, role)
     for file in (own_home / "servers").glob("*.npy"):
         file.write_bytes(b"")
-    assert seen() == 1
+    assert seen() == second, "counted anew it would have had the first one's number, and its vectors"
 
 
 def test_a_limit_that_is_told_is_known(serve: Serve) -> None:
@@ -711,16 +715,47 @@ def test_who_took_long_to_give_no_answer_is_left_alone_for_a_while(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A search asked up to three times in a row, of which each may take 10 seconds to connect, or 120."""
-    for name, seconds in (("ANSWER_SECONDS", 0.2), ("QUICK", 0.1), ("REST", 0.5)):
+    for name, seconds in (("ANSWER_SECONDS", 0.2), ("QUICK", 0.1), ("REST", 60.0)):
         monkeypatch.setattr(endpoint, name, seconds)
     server = serve(delay=1.0)
     encoder = load(server.url)
+    assert isinstance(encoder, RemoteEncoder)
     first, count = failure(encoder), len(server.asked)
     server.delay = 0.0
     assert failure(encoder) == first
     assert len(server.asked) == count
-    time.sleep(0.5)
+    assert encoder._endpoint._rest is not None
+    until, problem = encoder._endpoint._rest
+    encoder._endpoint._rest = until - 60, problem
+    monkeypatch.setattr(endpoint, "ANSWER_SECONDS", 120.0)
     assert encoder.encode(["x"], Role.QUERY).shape == (1, 64)
+
+
+def test_one_request_that_is_lost_among_others_with_answers_begins_no_rest(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All threads of an index pass were refused for 30 seconds after it."""
+    server = serve()
+    encoder = load(server.url)
+    assert isinstance(encoder, RemoteEncoder)
+    encoder.encode(["x"], Role.PASSAGE)
+    for name, seconds in (("ANSWER_SECONDS", 0.2), ("QUICK", 0.1)):
+        monkeypatch.setattr(endpoint, name, seconds)
+    exchange = encoder._endpoint._exchange
+
+    def lost(*asked: Any) -> Any:
+        monkeypatch.setattr(encoder._endpoint, "_exchange", exchange)
+        encoder.encode(["y"], Role.PASSAGE)  # as of another thread
+        server.delay = 1.0
+        try:
+            return exchange(*asked)
+        finally:
+            server.delay = 0.0
+
+    monkeypatch.setattr(encoder._endpoint, "_exchange", lost)
+    assert "gives no answer in time" in failure(encoder)
+    monkeypatch.setattr(endpoint, "ANSWER_SECONDS", 120.0)
+    assert encoder.encode(["x"], Role.PASSAGE).shape == (1, 64)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,8 @@ class Endpoint:
         """Whether it did when it was last asked; None before."""
         self._rest: tuple[float, ModelError] | None = None
         """Until when it is not asked, and why."""
+        self._answered = 0.0
+        """When it last did, whatever it said."""
         weakref.finalize(self, _close, self._kept)
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None, call: Call | None = None) -> Answer:
@@ -138,8 +140,10 @@ class Endpoint:
                     raise ModelError(f"the request to {self.address.url} was interrupted.") from None
                 problem = self._unreachable(error)
                 worthwhile = self._answers is True and isinstance(error, ConnectionError | http.client.HTTPException)
-                silent = time.monotonic() > begun + QUICK
+                # Of several requests at a time one may be lost, as by a proxy, where the others have answers.
+                silent = time.monotonic() > begun + QUICK and self._answered < begun
             else:
+                self._answered = time.monotonic()
                 answer = self._answer(status, headers, raw)
                 if status not in RETRIED or answer.of_an_input:
                     self._answers, self._rest = True, None

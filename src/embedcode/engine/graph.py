@@ -71,6 +71,7 @@ class GraphEncoder(LocalEncoder):
         self._pool = Pool(threads)
         self._longest = 0
         """Tokens of the longest text that was run, where what it took is kept."""
+        self._known_short = 0
         self._used = self._computed = 0
 
     @property
@@ -194,12 +195,15 @@ class GraphEncoder(LocalEncoder):
             row: Floats = self._batch([tokens], [index])[0]
         return row
 
-    @cached_property
+    @property
     def _short(self) -> int:
-        """LONG, or fewer where half of what is free has no room for one such text on each thread."""
+        """LONG, or fewer where half of what is free has no room for one such text on each thread, nor ever had."""
         from embedcode.engine import memory
 
-        return min(LONG, isqrt(memory.available() // (2 * self._threads * memory.attended(self.spec, 1))))
+        if self._known_short < LONG:  # at the first long text others may run, which take memory for a while
+            fits = isqrt(memory.available() // (2 * self._threads * memory.attended(self.spec, 1)))
+            self._known_short = max(self._known_short, min(LONG, fits))
+        return self._known_short
 
     @contextmanager
     def _room(self, tokens: Tokens, index: int) -> Iterator[None]:
