@@ -257,6 +257,7 @@ def test_a_streamed_network_gives_the_same_vectors_and_keeps_no_layer(folder: Pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and the heap is glibc's")
+@pytest.mark.slow
 def test_a_streamed_network_that_is_converted_does_not_grow_by_its_layers(tmp_path: Path) -> None:
     """In one heap what a layer leaves does not fit the next: a 7B in fp32 held 23 GB in the end, these 16 180 MB."""
     config = MistralConfig(

@@ -162,6 +162,7 @@ def test_a_model_of_a_card_need_not_fit_in_the_machines_memory(folder: Path, mon
         plan.check(processor, Options())
 
 
+@pytest.mark.slow
 def test_a_server_whose_model_was_replaced_ends_where_its_engine_starts_again(server: Server, folder: Path) -> None:
     """The last test of this server."""
     path = folder / "model.safetensors"
