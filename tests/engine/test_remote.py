@@ -734,18 +734,18 @@ def test_who_took_long_to_give_no_answer_is_left_alone_for_a_while(
 def test_one_request_that_is_lost_among_others_with_answers_begins_no_rest(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All threads of an index pass were refused for 30 seconds after it."""
+    """Those after it were refused for 30 seconds."""
     server = serve()
     encoder = load(server.url)
     assert isinstance(encoder, RemoteEncoder)
     encoder.encode(["x"], Role.PASSAGE)
-    for name, seconds in (("ANSWER_SECONDS", 0.2), ("QUICK", 0.1)):
-        monkeypatch.setattr(endpoint, name, seconds)
     exchange = encoder._endpoint._exchange
 
     def lost(*asked: Any) -> Any:
         monkeypatch.setattr(encoder._endpoint, "_exchange", exchange)
         encoder.encode(["y"], Role.PASSAGE)  # as of another thread
+        for name, seconds in (("ANSWER_SECONDS", 0.2), ("QUICK", 0.1)):
+            monkeypatch.setattr(endpoint, name, seconds)
         server.delay = 1.0
         try:
             return exchange(*asked)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from embedcode.errors import UsageError
 from embedcode.index import workers
 from embedcode.index.workers import CRASHED, ENDED, Workers
 
@@ -28,6 +30,28 @@ def test_workers_that_cannot_come_up_leave_the_work_to_this_process(monkeypatch:
     with Workers(2, str.upper, told) as none:
         none.start()
         assert list(none.done(["a", "b"])) == ["A", "B"]
+
+
+def test_work_that_this_process_must_not_do_is_an_error_where_no_other_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_SERVE", "raise SystemExit(1)")
+    with Workers(1, str.upper, told, least=1) as none, pytest.raises(UsageError, match="no process can be started"):
+        none.start()
+        list(none.done(["a"]))
+
+
+def test_processes_that_cannot_be_started_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def fail(*_: object, **__: object) -> None:
+        tried.append(1)
+        raise OSError(errno.EAGAIN, "no more")
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    with Workers(2, str.upper, told) as none:
+        for _ in range(3):
+            none.start()
+        assert list(none.done(["a", "b"])) == ["A", "B"]
+    assert len(tried) == 1
 
 
 def test_an_application_that_is_frozen_is_not_started_as_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,7 @@ def bring_up_to_date(
         if len(present) > MANY_FILES and "many" not in manifest:
             note(store, {"many": "yes"})
         away = _away(changes.skipped)
+        still |= {path: one for path, one in unreadable.items() if path not in present and _within(path, away)}
         changes.failed = {
             path: failure for path, failure in changes.failed.items() if path in present or _within(path, away)
         }
@@ -162,7 +163,8 @@ def bring_up_to_date(
     changes.removed = len(gone)
     if gone and not changes.files and all(reason.startswith(PASSING) for reason in changes.skipped.values()):
         # Nothing is deleted: as a rule a drive is away, or a ticket for it has expired.
-        raise UsageError(f"{explain_nothing(changes.skipped).rstrip('.')}; what is indexed of it is kept.")
+        kept = f"what is indexed of it is kept: `embedcode clean {quote(str(root))}` deletes it"
+        raise UsageError(f"{explain_nothing(changes.skipped).rstrip('.')}; {kept}.")
     if gone:
         with store.begin() as transaction:
             transaction.delete(gone)

@@ -15,7 +15,7 @@ from collections.abc import Container
 
 from embedcode.index import words
 
-RULES_VERSION = "2"
+RULES_VERSION = "3"
 """To be raised with every change of what text_reason() decides: files are then read again, and none is cut again that
 stays."""
 

@@ -21,7 +21,7 @@ _NAMED = re.compile("-[0-9a-f]{12}$")
 """Which home_of() gives a folder."""
 _HELD = ("index.sqlite", "root", "updated", "background.log", "lexical", "dense")
 """One of which is in it, or a lock, also where not all could be deleted."""
-_CACHED = re.compile(r"[0-9a-f]{32}\.(sqlite(-wal|-shm)?|damaged|lock)")
+_CACHED = re.compile(r".+\.(sqlite(-wal|-shm)?|damaged)|[0-9a-f]{32}\.lock")
 """The files of `store/cache.py`."""
 
 

@@ -528,7 +528,7 @@ class Index:
         golden = self.encoder.encode([GOLDEN], Role.PASSAGE)[0]
         held = np.frombuffer(base64.b64decode(manifest.get("golden", "")), np.float32)
         if not held.size:
-            note(self.store, {"build": self.encoder.build, "golden": base64.b64encode(golden.tobytes()).decode()})
+            new = {"build": self.encoder.build, "golden": base64.b64encode(golden.tobytes()).decode()}
         elif (cosine := float(held @ golden)) < GOLDEN_COSINE:
             _log.warning(
                 "this build of the model gives other vectors than the index of %s holds (cosine %.3f): "
@@ -537,8 +537,11 @@ class Index:
                 cosine,
                 quote(str(self.root)),
             )
+            return
         else:
-            note(self.store, {"build": self.encoder.build, REFUSED: "{}"})
+            new = {"build": self.encoder.build, REFUSED: "{}"}
+        with suppress(StoreError):  # of a full disk: it is compared again at the next search
+            note(self.store, new)
 
 
 def _checked(query: Query | str) -> str:

@@ -82,7 +82,8 @@ def prepare(job: Job, cutting: Callable[[], None] | None = None) -> Prepared:
     except Exception as error:  # what fails at one file's syntax must cost neither the others nor its text
         failed = f"cut at lines, since its syntax failed ({type(error).__name__}: {error})"
         chunks = plain(found.path, source.text, language, found.repo)
-        if isinstance(error, MemoryError | ImportError | OSError):  # of this process, not of the file
+        if isinstance(error, MemoryError | ImportError | OSError) and not isinstance(error, ModuleNotFoundError):
+            # Of this process at this moment, and not of the file; a grammar that is not there will not be at the next.
             file = replace(file, stamp=STALE)
     keys = [vector_key(embedded_text(c), job.space) for c in chunks]
     return Prepared(found, failed=failed, file=file, chunks=chunks, keys=keys)

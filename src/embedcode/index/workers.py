@@ -52,7 +52,7 @@ class Workers(Generic[J, R]):
         self, cores: int, work: Callable[[J], R], lost: Callable[[J, str], R], parcel: int = PARCEL, least: int = 2
     ) -> None:
         """`work` is a function of a module; `lost` gives a result for a job at which a process died twice, and why:
-        CRASHED or ENDED."""
+        CRASHED or ENDED. With fewer than `least` cores this process does it, and where `least` is 1 never."""
         self._cores = cores
         self._least = least
         self._work = work
@@ -60,11 +60,13 @@ class Workers(Generic[J, R]):
         self._parcel = parcel
         self._idle: SimpleQueue[_Worker[J, R]] = SimpleQueue()
         self._all: list[_Worker[J, R]] = []
+        self._started = False
 
     def start(self, certain: bool = False) -> None:
         """Start them, if they are not running; where it is `certain` that they are needed, whatever `least` says."""
-        if self._all or (self._cores < self._least and not certain):
+        if self._started or (self._cores < self._least and not certain):
             return
+        self._started = True  # once: where none can be started, the next file would try it again
         if getattr(sys, "frozen", False) or not sys.executable:  # there is no Python to start, but an application
             return
         with suppress(OSError):  # no room for one more process: those that there are do it
@@ -82,6 +84,8 @@ class Workers(Generic[J, R]):
     def done(self, jobs: Iterable[J]) -> Iterator[R]:
         """Every job's result, in order, as it is done; jobs are taken some parcels ahead, and the processes stay."""
         if not self.apart():
+            if self._least == 1:
+                raise UsageError("no process can be started to read files: run again later.")
             yield from map(self._work, jobs)
             return
         left = iter(jobs)
@@ -111,7 +115,7 @@ class Workers(Generic[J, R]):
     def close(self) -> None:
         for worker in self._all:
             worker.close()
-        self._all = []
+        self._all, self._started = [], False
         self._idle = SimpleQueue()
 
     def __enter__(self) -> Self:
@@ -167,6 +171,8 @@ class _Worker(Generic[J, R]):
         self._process.kill()
         self._process.communicate()
         code = self._process.returncode
+        if self._closed:  # meanwhile
+            return code
         try:
             self._process = self._start()
         except OSError as error:

@@ -88,6 +88,7 @@ class Kept:
                 anew = Index.open(self._path, self._given)  # first, since settings may be wrong at the moment
                 self._index.close()
                 self._index = anew
+                self._vectors.clear()  # they hold the old one and its model
             return self._index
 
     def search(self, query: Query, since: str = "", update: bool = True) -> Answer:
@@ -178,7 +179,7 @@ class Kept:
         key = index, query.joined
         with self._mutex:
             task = self._vectors.pop(key, None)
-            if task is None or task.error is not None:
+            if task is None or task.failed:
                 ended = [key for key, other in self._vectors.items() if not other.is_alive()]
                 if len(self._vectors) >= MOST_VECTORS:
                     if not ended:
@@ -355,6 +356,11 @@ class Task(Thread, Generic[T]):
             self._results.append(self._work())
         except Exception as error:  # whatever it is, it is raised where the outcome is asked for
             self.error = error
+
+    @property
+    def failed(self) -> bool:
+        """By an error, or by what is none, such as a panic in a library."""
+        return not self.is_alive() and not self._results
 
     def outcome(self) -> T:
         """What it gave, or raises what it raised. For a task that has ended."""
