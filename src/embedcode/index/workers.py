@@ -52,7 +52,8 @@ class Workers(Generic[J, R]):
         self, cores: int, work: Callable[[J], R], lost: Callable[[J, str], R], parcel: int = PARCEL, least: int = 2
     ) -> None:
         """`work` is a function of a module; `lost` gives a result for a job at which a process died twice, and why:
-        CRASHED or ENDED. With fewer than `least` cores this process does it, and where `least` is 1 never."""
+        CRASHED or ENDED. With fewer than `least` cores this process does it, and where `least` is 1 never
+        once start() was called."""
         self._cores = cores
         self._least = least
         self._work = work
@@ -83,8 +84,9 @@ class Workers(Generic[J, R]):
 
     def done(self, jobs: Iterable[J]) -> Iterator[R]:
         """Every job's result, in order, as it is done; jobs are taken some parcels ahead, and the processes stay."""
+        started = self._started
         if not self.apart():
-            if self._least == 1:
+            if started and self._least == 1:
                 raise UsageError("no process can be started to read files: run again later.")
             yield from map(self._work, jobs)
             return
