@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from queue import SimpleQueue
+from threading import Event
 from typing import IO, Any, Generic, Self, TypeVar
 
 from embedcode.errors import UsageError
@@ -135,7 +136,7 @@ class _Worker(Generic[J, R]):
         self._lost = lost
         self._process = self._start()
         self._up = False
-        self._closed = False
+        self._closed = Event()
 
     def is_up(self) -> bool:
         """Whether it has imported what its work needs; waits until that is known."""
@@ -151,12 +152,12 @@ class _Worker(Generic[J, R]):
             return [self._alone(job) for job in parcel]
 
     def close(self) -> None:
-        self._closed = True
+        self._closed.set()
         self._process.kill()
         self._process.communicate()
 
     def _alone(self, job: J) -> R:
-        if self._closed:
+        if self._closed.is_set():
             return self._lost(job, ENDED)
         try:
             return self._exchange([job])[0]
@@ -166,14 +167,14 @@ class _Worker(Generic[J, R]):
     def _renew(self) -> int:
         """Another process after a failure; returns the code with which the old one has ended. It may have closed its
         pipes and not quite be dead yet."""
-        if self._closed:
+        if self._closed.is_set():
             return 0
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_DEATH_SECONDS)
         self._process.kill()
         self._process.communicate()
         code = self._process.returncode
-        if self._closed:  # meanwhile
+        if self._closed.is_set():  # meanwhile
             return code
         try:
             self._process = self._start()
