@@ -408,6 +408,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or ADD_WATCH is None, reason="needs Linux on x86_64 or aarch64")
 def test_where_the_system_has_no_watches_left_it_looks_by_itself_and_says_so(watch: Watch, shop: Path) -> None:
     watcher = watch(cwd=shop, program=("-c", NO_WATCHES.format(ADD_WATCH)))

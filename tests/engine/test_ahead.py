@@ -55,6 +55,7 @@ def test_what_cannot_be_fetched_is_nothing_that_ends_a_start(tmp_path: Path) -> 
     ahead._fetch([Entry(tmp_path / "none", "I8", (1,), 0)])
 
 
+@pytest.mark.slow
 def test_reading_begins_before_torch_is_loaded(tmp_path: Path) -> None:
     folder = write(LAYOUTS["minilm"], tmp_path / "model")
     script = (

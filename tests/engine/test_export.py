@@ -265,7 +265,7 @@ def test_the_padding_of_a_batch_is_not_read(batched: GraphEncoder) -> None:
         ("minilm", "onnx"),
         ("minilm", "openvino"),
         ("qwen3-embedding", "onnx"),  # a decoder: causal, the last token, a prompt with an instruction
-        ("embeddinggemma", "openvino"),
+        pytest.param("embeddinggemma", "openvino", marks=pytest.mark.slow),
         *(
             pytest.param(name, form, marks=pytest.mark.slow)
             for name in ("sfr-mistral", "sfr-code", "jina-code", "llama-embedqa")

@@ -363,7 +363,7 @@ def test_callers_who_keep_asking_keep_no_server_from_its_end(tmp_path: Path, poo
         assert all(headers["connection"] == "close" for _, headers in going_down[6:])
 
 
-@pytest.mark.parametrize(("patient", "code"), [(60, 0), (2, 1)])
+@pytest.mark.parametrize(("patient", "code"), [pytest.param(60, 0, marks=pytest.mark.slow), (2, 1)])
 def test_an_answer_that_is_still_read_is_no_less_whole_at_the_end(tmp_path: Path, patient: int, code: int) -> None:
     with serving(tmp_path, EMBEDCODE_SERVE_DRAIN_SECONDS=str(patient)) as server, socket.socket() as line:
         # Few texts, which are computed once each, and more of an answer than sockets hold.

@@ -171,6 +171,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(
         torch.testing.assert_close(parted[name], one, rtol=1e-3, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_a_killed_run_in_parts_goes_on_as_it_would_have(
     recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -690,6 +691,7 @@ def test_a_round_begins_without_a_network_of_before_in_memory(
     assert len(made) == 3, "one to mine with, then one a round"
 
 
+@pytest.mark.slow
 def test_minutes_are_those_of_all_rounds_together(
     recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
