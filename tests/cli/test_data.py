@@ -181,7 +181,7 @@ def test_synthesize_goes_on_where_a_bound_ended_it(serve: Any, tmp_path: Path, c
     "command",
     [
         ("data", "synthesize", "p.jsonl", "--url", "http://127.0.0.1:9#m", "-o"),
-        ("train", "r.yaml", "--out"),
+        pytest.param(("train", "r.yaml", "--out"), marks=pytest.mark.slow),  # 13 s
         ("data", "collect", "none.toml"),
         ("data", "filter", "p.jsonl", "-o"),
         ("data", "negatives", "p.jsonl", "-o"),
