@@ -22,6 +22,13 @@ from embedcode.types import Filter, Hit, InputError, Mode, Query
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing comes late on a busy machine."""
+    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+
+
+@pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
     root = tmp_path / "repository"
@@ -55,11 +62,10 @@ def test_vectors_that_do_not_come_keep_nobody_from_an_answer_of_what_there_is(
         stuck.set()
 
 
+@pytest.mark.usefixtures("patient")
 def test_while_all_vectors_are_made_here_no_question_waits_for_its_own(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
-    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
     asked = Kept(repository, load())
     asked.index.update(vectors=False)
     making, chosen = threading.Event(), threading.Event()
@@ -143,9 +149,8 @@ def test_who_is_answered_without_hits_is_told_of_the_filters(repository: Path, m
     assert answer.notes == ("no hits; try other words, or fewer filters",)
 
 
-def test_an_index_that_was_cleaned_is_made_again(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
-    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+@pytest.mark.usefixtures("patient")
+def test_an_index_that_was_cleaned_is_made_again(repository: Path) -> None:
     asked = Kept(repository)
     asked.index.update()
     query = Query("refresh tokens", mode=Mode.LEXICAL)
@@ -158,11 +163,10 @@ def test_an_index_that_was_cleaned_is_made_again(repository: Path, monkeypatch: 
     asked.index.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_an_index_that_was_made_again_with_another_model_is_searched_with_it(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
-    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
     asked = Kept(repository)
     asked.index.update()
     assert asked.search(Query("refresh tokens")).hits
@@ -177,9 +181,8 @@ def test_an_index_that_was_made_again_with_another_model_is_searched_with_it(
     asked.index.close()
 
 
-def test_settings_of_now_hold(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
-    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
+@pytest.mark.usefixtures("patient")
+def test_settings_of_now_hold(repository: Path) -> None:
     asked = Kept(repository)
     query = Query("refresh tokens", mode=Mode.LEXICAL)
     (repository / "tokens_fixture.py").write_text("refresh_tokens = 1\n")
@@ -198,11 +201,10 @@ def test_settings_of_now_hold(repository: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("own", [True, False])
+@pytest.mark.usefixtures("patient")
 def test_what_keeps_vectors_from_being_made_is_said_and_not_tried_at_each_answer(
     repository: Path, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
-    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
-    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
     noted: list[tuple[str, str]] = []
     asked = Kept(
         repository, load() if own else None, lambda event, level, **fields: noted.append((event, fields["trouble"]))
@@ -241,11 +243,10 @@ def test_what_keeps_vectors_from_being_made_is_said_and_not_tried_at_each_answer
     asked.index.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_where_background_work_is_forbidden_each_question_gets_further(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
-    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
     monkeypatch.setenv("EMBEDCODE_BACKGROUND", "false")
     for number in range(300):
         (repository / f"{number}.py").write_text(f"def part_{number}():\n    return {number}\n")
@@ -261,9 +262,8 @@ def test_where_background_work_is_forbidden_each_question_gets_further(
     asked.index.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_model_that_has_moved_leaves_the_words(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
-    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
     model = repository.parent / "model"
     model.symlink_to(load().spec.folder)
     monkeypatch.setenv("EMBEDCODE_MODEL", str(model))
@@ -341,12 +341,11 @@ def test_a_reading_that_is_just_beginning_is_waited_for(repository: Path, monkey
     asking.join()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_model_that_takes_longer_than_an_answer_leaves_the_words_and_its_vector_is_kept(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each question was told to ask again in a few seconds, for ever, and paid for its vector anew."""
-    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
-    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
     asked = Kept(repository)
     asked.index.update()
     go_on, begun, vector = threading.Event(), [], asked.index.vector
@@ -386,9 +385,8 @@ def test_vectors_that_are_waited_for_are_no_more_than_there_may_be(
     asked.index.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_disk_that_is_full_takes_no_finished_index_away(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
-    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
     asked = Kept(repository)
     query = Query("refresh tokens")
 
@@ -411,9 +409,8 @@ def test_a_disk_that_is_full_takes_no_finished_index_away(repository: Path, monk
     asked.index.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_no_answer_waits_for_the_process_that_makes_the_rest(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "READ_SECONDS", 20.0)
-    monkeypatch.setattr(kept, "ANSWER_SECONDS", 20.0)
     asked, go_on = Kept(repository), threading.Event()
     asked.index.update(vectors=False)
     monkeypatch.setattr(asked.index, "start_background", lambda: go_on.wait(30))
