@@ -164,8 +164,8 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging as loud
 
     before: Any = loud.get_verbosity()
-    loud.set_verbosity_error()  # type: ignore[no-untyped-call]
-    loud.disable_progress_bar()  # type: ignore[no-untyped-call]
+    loud.set_verbosity_error()
+    loud.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -130,7 +130,7 @@ def _stock(checkpoint: Checkpoint, layers: int) -> Any:
         config = AutoConfig.for_model(kind.model_type, **fields)
         config.is_causal = checkpoint.causal
         config.use_cache = False
-        network = AutoModel.from_config(config, attn_implementation=packed.NAME)  # type: ignore[no-untyped-call]
+        network = AutoModel.from_config(config, attn_implementation=packed.NAME)
     except Exception as error:
         what = line(error)
         raise ModelError(

@@ -120,7 +120,7 @@ def _to_disk(file: Path) -> None:
         os.close(descriptor)
 
 
-class Watch(TrainerCallback):
+class Watch(TrainerCallback):  # type: ignore[misc]
     """Calls `logged(step, values)` when the trainer logs, `stepped(step)` after each step."""
 
     def __init__(self, logged: Callable[[int, dict[str, float]], None], stepped: Callable[[int], None]) -> None:

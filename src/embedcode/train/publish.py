@@ -153,7 +153,7 @@ def _config(checkpoint: Checkpoint, dimensions: Sequence[int]) -> dict[str, Any]
 
     config = AutoConfig.for_model(checkpoint.family.model_type, **deepcopy(dict(checkpoint.config)))
     with torch.device("meta"):
-        kind = type(AutoModel.from_config(config)).__name__  # type: ignore[no-untyped-call]
+        kind = type(AutoModel.from_config(config)).__name__
     fields: dict[str, Any] = config.to_dict()
     fields |= {"architectures": [kind], "dtype": "float32"}
     for name in CAUSAL:
