@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import replace
-from threading import Event
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,93 +12,23 @@ import pytest
 import embedcode
 from embedcode.errors import UsageError
 from embedcode.serve import embedder as door
-from embedcode.serve import silence
+from embedcode.serve import engine
 from embedcode.serve.asked import Asked
 from embedcode.serve.fatal import MINUTES
 from embedcode.serve.keys import Key
 from embedcode.serve.limits import Limits
 from embedcode.serve.problem import ProblemError
 from embedcode.serve.queue import Lane
-from embedcode.serve.worker import Item, Load
 from embedcode.types import Role, Tokens
 
 from . import doors
-
-KILLER = "kill"
-
-
-class Words(doors.Words):
-    """Waits where it is told to."""
-
-    def __init__(self) -> None:
-        self.marks: tuple[int, ...] = ()
-        self.go_on = Event()
-        self.go_on.set()
-
-    def tokenize(self, texts: Sequence[str], role: Role, *_: Any) -> list[Tokens]:
-        if role is Role.PASSAGE and texts != ["ready"]:
-            self.go_on.wait(10)
-        return super().tokenize([text + "".join(map(chr, self.marks)) for text in texts], role)
-
-
-class Engine(doors.Engine):
-    """Keeps what it is sent, until `answer`."""
-
-    def __init__(self, load: Load, told: Callable[..., None]) -> None:
-        super().__init__(load, told)
-        self.sent: list[list[str]] = []
-        self.has: list[Item] = []
-
-    def send(self, lane: Lane, items: Sequence[Item]) -> None:
-        self.sent.append([text(item) for item in items])
-        self.has += items
-
-    def answer(self, deadly: str = KILLER) -> None:
-        """All that it has, or it dies of it."""
-        items, self.has = self.has, []
-        if any(text(item) == deadly for item in items):
-            self.told("died", (-9,))
-        else:
-            rows = np.ones((len(items), 4), np.float32)
-            self.told("rows", ([item.number for item in items], rows, 0.01, 0, 0.0))
-
-
-def text(item: Item) -> str:
-    return "".join(map(chr, item.tokens.ids))
-
-
-class Case:
-    def __init__(self, prompt: str = "", **limits: Any) -> None:
-        self.words = Words()
-        self.embedder = doors.embedder(self.words, Limits(**limits), doors.model(query=prompt, passage=prompt))
-        self.engine = cast(Engine, self.embedder._engine)
-
-    def ask(self, *texts: str, lane: Lane = Lane.PASSAGE) -> asyncio.Task[Any]:
-        return asyncio.create_task(self.embedder.embed(Asked("m", texts, Role(lane), lane)))
-
-    async def until(self, done: Callable[[], object]) -> None:
-        for _ in range(500):
-            if done():
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError("it did not come")
-
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        async def running() -> None:
-            self.embedder.start()
-            try:
-                await work
-            finally:
-                self.words.go_on.set()
-                self.embedder.stop()
-
-        asyncio.run(running())
+from .case import KILLER, Case, Process
 
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "EngineProcess", Engine)
-    monkeypatch.setattr(door, "RESTART_SECONDS", (0.0,))
+    monkeypatch.setattr(engine, "EngineProcess", Process)
+    monkeypatch.setattr(engine, "RESTART_SECONDS", (0.0,))
 
 
 def test_a_limit_that_leaves_no_room_for_a_text_is_refused_before_any_engine_starts() -> None:
@@ -304,13 +230,13 @@ def test_texts_of_the_servers_own_wait_for_an_engine_that_is_started_again(monke
 
     async def work() -> None:
         own = [Tokens((1, 2), 2, 2)]
-        case.embedder.stage = door.Stage.RESTARTING
+        case.embedder.engine.ready = False
         rows = asyncio.create_task(case.embedder.compute(own, Lane.PASSAGE))
         with pytest.raises(ProblemError, match="being loaded"):  # a search, which has its words, goes on without
             await case.embedder.compute(own, Lane.QUERY, 1.0)
         await asyncio.sleep(0.05)
         assert not rows.done()
-        case.embedder.stage = door.Stage.READY
+        case.embedder.engine.ready = True
         while not rows.done():
             case.engine.answer()
             await asyncio.sleep(0.01)
@@ -326,7 +252,7 @@ def test_who_waited_for_an_engine_that_is_gone_is_told_of_that_and_pays_nothing(
         asked = Asked("m", ("a" * 60,), Role.PASSAGE, Lane.PASSAGE)
         waiting = asyncio.create_task(case.embedder.embed(asked, lambda tokens: key.spend(tokens, 1.0), 0.3))
         await case.until(lambda: case.engine.has)
-        case.embedder.stage = door.Stage.RESTARTING
+        case.embedder.engine.ready = False
         with pytest.raises(ProblemError, match="being loaded") as caught:
             await waiting
         assert (caught.value.status, key.left) == (503, 100)
@@ -414,7 +340,7 @@ def test_a_text_that_kills_the_engine_costs_nobody_else_an_answer() -> None:
         await case.until(lambda: len(case.engine.has) == 4)
         case.engine.sent.clear()
         case.engine.answer()
-        await case.until(lambda: case.embedder.restarts == 1 and case.engine.has)
+        await case.until(lambda: case.embedder.engine.restarts == 1 and case.engine.has)
         new = case.ask("new")
         await case.until(lambda: case.embedder.queue.tokens(Lane.PASSAGE) > 6)
         while not all(task.done() for task in (*good, bad, query, new)):
@@ -454,24 +380,9 @@ def test_a_text_that_kills_the_engine_is_told_by_its_place_and_the_others_are_an
     case.run(work())
 
 
-def test_who_comes_while_an_engine_is_not_started_yet_is_told_to_come_back_when_it_has_been(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(door, "RESTART_SECONDS", (20.0,))
-    case = Case()
-
-    async def work() -> None:
-        case.engine.told("died", (-9,))
-        with pytest.raises(ProblemError) as caught:
-            await case.ask("a")
-        assert (caught.value.status, caught.value.retry_after) == (503, 21)  # it loads within a second
-
-    case.run(work())
-
-
 def test_what_a_dead_engine_had_is_counted_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """For as long as another one is loaded: metrics say what /v1/status says."""
-    monkeypatch.setattr(door, "RESTART_SECONDS", (20.0,))
+    monkeypatch.setattr(engine, "RESTART_SECONDS", (20.0,))
     case = Case()
 
     async def work() -> None:
@@ -517,7 +428,7 @@ def test_a_text_that_kills_the_engine_does_so_once_however_often_it_is_sent(monk
 
     async def work() -> None:
         assert (await answer(KILLER, partial=True)).status == 400
-        deaths = case.embedder.restarts
+        deaths = case.embedder.engine.restarts
         again = await answer("a", KILLER)
         assert (again.status, again.index) == (400, 1)
         assert (await answer(KILLER, lane=Lane.QUERY)).status == 400
@@ -526,35 +437,11 @@ def test_a_text_that_kills_the_engine_does_so_once_however_often_it_is_sent(monk
         with pytest.raises(ProblemError) as caught:
             await case.embedder.compute([Tokens(tuple(map(ord, KILLER)), 4, 4)], Lane.PASSAGE)
         assert caught.value.index == 0
-        assert case.embedder.restarts == deaths
+        assert case.embedder.engine.restarts == deaths
         later = time.monotonic() + 60 * MINUTES
         monkeypatch.setattr(case.embedder._fatal, "_clock", lambda: later)
-        monkeypatch.setattr(case.engine, "answer", lambda: Engine.answer(case.engine, "another"))
+        monkeypatch.setattr(case.engine, "answer", lambda: Process.answer(case.engine, "another"))
         assert (await answer(KILLER)).used == len(KILLER)
-
-    case.run(work())
-
-
-@pytest.mark.parametrize(("builds", "streams", "silent"), [(False, 1, True), (True, 1, False), (False, 50, False)])
-def test_an_engine_that_may_take_long_is_not_held_to_hang(
-    monkeypatch: pytest.MonkeyPatch, builds: bool, streams: int, silent: bool
-) -> None:
-    """The rate is 1,000 tokens a second, and a batch 100."""
-    monkeypatch.setattr(silence, "HANG_SECONDS", 0.2)
-    monkeypatch.setattr(silence, "HANG_TIMES", 1)
-    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(Words, "builds", builds)
-    monkeypatch.setattr(Words, "streams", streams)
-    case = Case()
-
-    async def work() -> None:
-        killed: list[int] = []
-        monkeypatch.setattr(case.engine, "kill", lambda: killed.append(1), raising=False)
-        task = case.ask("a")
-        await asyncio.sleep(1)
-        assert bool(killed) is silent
-        case.engine.answer()
-        await task
 
     case.run(work())
 
@@ -585,63 +472,6 @@ def test_a_part_of_a_file_without_a_token_is_told_by_its_place() -> None:
         assert (caught.value.status, caught.value.index) == (400, 1)
 
     case.run(work())
-
-
-@pytest.mark.parametrize("other", [{"space": "t"}, {"dim": 5}, {"version": "0"}])
-def test_an_engine_that_comes_back_with_another_model_is_never_ready_and_ends_the_server(other: dict[str, Any]) -> None:
-    """Its folder was replaced under the server, which told and kept its vectors as those of the old space."""
-    case = Case()
-
-    async def work() -> None:
-        ended = case.embedder.unusable
-        assert ended is not None
-        waiting = case.ask("a")
-        await case.until(lambda: case.engine.has)
-        case.engine.facts = replace(doors.FACTS, **other)
-        case.engine.answer(deadly="a")
-        said = await asyncio.wait_for(ended, 5)
-        assert said.endswith(" changed since this server was started: start it anew.")
-        assert (case.embedder.ready, case.embedder.facts) == (False, doors.FACTS)
-        with pytest.raises(ProblemError) as caught:
-            await waiting  # for an engine that does not come
-        assert (caught.value.status, caught.value.code) == (503, "draining")
-
-    case.run(work())
-
-
-def test_another_build_that_gives_other_vectors_is_ready_and_said() -> None:
-    case = Case()
-    noted: list[tuple[str, Any]] = []
-    case.embedder.note = lambda event, level="info", **fields: noted.append((event, fields.get("golden_cosine")))
-
-    async def work() -> None:
-        for cosine in (None, 0.99, 0.95):
-            case.engine.told("ready", (replace(doors.FACTS, cosine=cosine),))
-            assert case.embedder.ready
-
-    case.run(work())
-    assert [one for one in noted if one[0] == "other vectors"] == [("other vectors", 0.95)]
-
-
-@pytest.mark.parametrize(
-    ("moves", "killed"), [(itertools.repeat(7), True), (itertools.count(), False), (itertools.repeat(None), False)]
-)
-def test_an_engine_that_does_nothing_at_all_as_it_loads_is_killed_and_one_that_takes_its_time_is_not(
-    monkeypatch: pytest.MonkeyPatch, moves: Iterator[int | None], killed: bool
-) -> None:
-    """The server answered 503 for ever, and said that it lives. Where nothing is known it has half an hour."""
-    for name in ("LOAD_SECONDS", "HANG_SECONDS"):
-        monkeypatch.setattr(silence, name, 0.1)
-    monkeypatch.setattr(silence, "HANG_TIMES", 1)
-    monkeypatch.setattr(silence, "LOOK_SECONDS", 0.02)
-    kills: list[int] = []
-    for name, does in (
-        ("start", lambda _: None), ("kill", lambda _: kills.append(1)), ("moved", property(lambda _: next(moves)))
-    ):  # fmt: skip
-        monkeypatch.setattr(Engine, name, does)
-    case = Case()
-    case.run(case.until(lambda: kills) if killed else asyncio.sleep(0.5))
-    assert bool(kills) is killed
 
 
 def test_a_mistake_of_the_server_costs_a_key_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

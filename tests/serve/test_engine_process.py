@@ -119,7 +119,7 @@ def noted_while(asking: Callable[[Embedder, list[str]], Awaitable[None]], monkey
     configured = settings.load({"threads": 1})
     embedder = server.embedder(Options(), configured, server.local(configured), Metrics())
     noted: list[str] = []
-    embedder.note = lambda event, level="info", **fields: noted.append(event)
+    embedder.engine.note = lambda event, level="info", **fields: noted.append(event)
 
     async def run() -> None:
         embedder.start()
@@ -142,21 +142,21 @@ async def ready(embedder: Embedder) -> None:
 def test_an_engine_that_hangs_as_it_loads_is_another_one_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     async def asking(embedder: Embedder, noted: list[str]) -> None:
         monkeypatch.setattr(silence, "HANG_SECONDS", 0.5)
-        assert embedder.facts is not None
-        embedder.facts = replace(embedder.facts, seconds=0.0)  # so that the stopped one is late soon
-        first = embedder.engine_pid
+        assert embedder.engine.facts is not None
+        embedder.engine.facts = replace(embedder.engine.facts, seconds=0.0)  # so that the stopped one is late soon
+        first = embedder.engine.process.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        while embedder.engine_pid == first or embedder.ready:
+        while embedder.engine.process.pid == first or embedder.ready:
             await asyncio.sleep(0)
-        second = embedder.engine_pid
+        second = embedder.engine.process.pid
         assert second is not None
         os.kill(second, signal.SIGSTOP)
         while "engine hangs" not in noted:
             await asyncio.sleep(0.02)
         monkeypatch.setattr(silence, "HANG_SECONDS", 60.0)
         await ready(embedder)
-        assert embedder.engine_pid not in (first, second)
+        assert embedder.engine.process.pid not in (first, second)
 
     expected = ["engine ended", "engine hangs", "engine ended", "engine started again"]
     assert noted_while(asking, monkeypatch) == expected
@@ -166,8 +166,8 @@ def test_an_engine_that_hangs_is_another_one_soon_and_its_work_is_done(monkeypat
     monkeypatch.setattr(silence, "HANG_SECONDS", 0.5)
 
     async def asking(embedder: Embedder, _: list[str]) -> None:
-        assert embedder.engine_pid is not None
-        os.kill(embedder.engine_pid, signal.SIGSTOP)
+        assert embedder.engine.process.pid is not None
+        os.kill(embedder.engine.process.pid, signal.SIGSTOP)
         answer = await embedder.embed(Asked("m", ("def logout(): ...",), Role.QUERY, Lane.QUERY))
         assert answer.vectors.shape == (1, embedder.model.dim)
 

@@ -14,7 +14,7 @@ from embedcode import engine, settings
 from embedcode.engine import memory
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.errors import ModelError
-from embedcode.serve import embedder as door
+from embedcode.serve import engine as life
 from embedcode.serve import plan
 from embedcode.serve.limits import Limits
 from embedcode.serve.options import Options
@@ -32,7 +32,7 @@ class Words(doors.Words):
         return [Tokens(tuple(map(ord, text[:20])), 20, 20) for text in texts]
 
 
-class Engine(doors.Engine):
+class Process(doors.Process):
     """Answers each batch after `seconds`; dies while it is loaded, at its first `deaths` starts, or of each batch."""
 
     seconds = 0.0
@@ -52,8 +52,8 @@ class Engine(doors.Engine):
 
 
 def made(monkeypatch: pytest.MonkeyPatch, limits: Limits, **engine: Any) -> plan.Plan:
-    monkeypatch.setattr(door, "EngineProcess", type("Engine", (Engine,), engine))
-    monkeypatch.setattr(door, "RESTART_SECONDS", (0.0,))
+    monkeypatch.setattr(life, "EngineProcess", type("Process", (Process,), engine))
+    monkeypatch.setattr(life, "RESTART_SECONDS", (0.0,))
     monkeypatch.setattr(plan, "SECONDS", 0.3)
     monkeypatch.setattr(plan, "QUERIES", 2)
     return plan.make(doors.embedder(Words(), limits), 1, 0)

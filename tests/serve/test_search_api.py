@@ -16,8 +16,7 @@ from embedcode import Index, load
 from embedcode.engine.encoder import LocalEncoder
 from embedcode.errors import BusyError
 from embedcode.index.index import WORDS_ALONE
-from embedcode.serve import embedder as door
-from embedcode.serve import inner, search_api
+from embedcode.serve import engine, inner, search_api
 from embedcode.serve.body import HELD, Bodies
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.guard import Guard
@@ -39,7 +38,7 @@ WAITING = 200
 """Tokens that a lane may hold."""
 
 
-class Engine(doors.Engine):
+class Process(doors.Process):
     def start(self) -> None:
         packaged = cast(LocalEncoder, load())
         facts = replace(doors.FACTS, dim=packaged.dim, space=packaged.space, build=packaged.build, rate=1e6)
@@ -72,7 +71,7 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     monkeypatch.setenv("EMBEDCODE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(door, "EngineProcess", Engine)
+    monkeypatch.setattr(engine, "EngineProcess", Process)
     root = tmp_path / "shop"
     (root / ".git").mkdir(parents=True)
     (root / "a.py").write_text("def forget_visitor(session):\n    session.flush()\n")

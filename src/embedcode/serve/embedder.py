@@ -17,14 +17,12 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
-from embedcode import __version__
 from embedcode.engine.encoder import LocalEncoder
-from embedcode.engine.graph import GOLDEN_COSINE
 from embedcode.errors import UsageError
-from embedcode.serve import fatal, recent, silence
+from embedcode.serve import fatal, recent
 from embedcode.serve.answer import Answer
 from embedcode.serve.asked import Asked, Model, PromptGuard
-from embedcode.serve.engine_process import EngineProcess
+from embedcode.serve.engine import Engine
 from embedcode.serve.fatal import Fatal
 from embedcode.serve.lately import Meter
 from embedcode.serve.limits import Limits
@@ -32,10 +30,9 @@ from embedcode.serve.metrics import Metrics
 from embedcode.serve.problem import ProblemError, at, leaving, loading, overloaded, too_large
 from embedcode.serve.queue import FullError, Lane, Late, Queue, State, Work
 from embedcode.serve.recent import Recent
-from embedcode.serve.silence import Silence
 from embedcode.serve.telemetry import Telemetry
 from embedcode.serve.tokenisers import Tokenisers
-from embedcode.serve.worker import Facts, Item, Load
+from embedcode.serve.worker import Item, Load
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate, digest
 
 SLACK = 4
@@ -45,8 +42,6 @@ PATIENCE = "patience"
 """Why a request is refused whose caller waits less long than the server would."""
 SURE = 0.9
 """Of the tokens a request seems to have, those it is refused by before they are counted."""
-RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Pause before an engine that died is started again, by how often it died before it was ready."""
 WAIT_SECONDS = 0.5
 """Between two looks of who waits for it."""
 RETURN_SECONDS = 60.0
@@ -85,19 +80,11 @@ class Embedder:
         self.model = model
         self.limits = limits
         self.metrics = metrics
-        self.facts: Facts | None = None
-        self.stage = Stage.STARTING
-        self.trouble = ""
-        """Why the engine is not there, if it is not."""
-        self.note: Callable[..., None] = lambda event, level="info", **fields: None
-        """Is told what happens to the engine: an event, a level, and fields."""
         self.telemetry = Telemetry()
-        self.unusable: asyncio.Future[str] | None = None
-        """Is set to what keeps the model from ever being ready, or from being so again."""
         self.queue = Queue(time.monotonic, load.budget, limits.batch_texts, limits.most_requests, limits.most_tokens)
+        self.engine = Engine(load, encoder, model, metrics, self._told, self._work)
         self._encoder = encoder
         self._budget = load.budget
-        self._engine = EngineProcess(load, self._told)
         self._recent = Recent(limits.cache_bytes)
         self._fatal = Fatal(time.monotonic)
         self._tokenisers = Tokenisers(encoder, PromptGuard(model.prompts), limits.max_tokens)
@@ -105,24 +92,19 @@ class Embedder:
         self._sent: dict[int, _Flight] = {}
         self._at_hand: dict[Lane, int] = dict.fromkeys(Lane, 0)
         self._busy_since = 0.0
-        self._silence = Silence(encoder.builds)
-        self._deaths = 0
-        self._pause_ends = 0.0
         self._dropped = 0
         self._hits = self._misses = 0
         self.meter = Meter()
-        self.restarts = 0
-        self._connected = False
+        self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
+        metrics.ready.set_function(lambda: self.ready)
 
     # ---- life --------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self.unusable = asyncio.get_running_loop().create_future()
-        self._engine.start()
+        self.engine.start()
         self._tokenisers.start()
-        asyncio.get_running_loop().call_later(silence.LOOK_SECONDS, self._look)
 
     @cached_property
     def space(self) -> str:
@@ -134,8 +116,12 @@ class Embedder:
         return min(own, self.limits.max_tokens) if self.limits.max_tokens else own
 
     @property
-    def engine_pid(self) -> int | None:
-        return self._engine.pid
+    def stage(self) -> Stage:
+        if self._draining:
+            return Stage.DRAINING
+        if self.engine.ready:
+            return Stage.READY
+        return Stage.RESTARTING if self.engine.facts else Stage.STARTING
 
     @property
     def ready(self) -> bool:
@@ -152,7 +138,7 @@ class Embedder:
 
     async def drain(self) -> None:
         """Take no more passages, refuse those that wait, and finish the queries."""
-        self._to(Stage.DRAINING)
+        self._draining = True
         self._turn_away(Lane.PASSAGE)
         await self._idle.wait()
 
@@ -163,7 +149,7 @@ class Embedder:
 
     def stop(self) -> None:
         """Ends the engine; blocks for a moment."""
-        self._engine.stop()
+        self.engine.process.stop()
         self._tokenisers.stop()
 
     # ---- a request ---------------------------------------------------------------------------------------------
@@ -370,26 +356,20 @@ class Embedder:
                 if flight.work.state is State.SENT:
                     gone.append(flight.work.number)
         if gone:
-            self._engine.forget(gone)
+            self.engine.process.forget(gone)
         self._count()
 
     # ---- refusals ----------------------------------------------------------------------------------------------
 
     def _check_ready(self, lane: Lane) -> None:
-        if self.unusable is not None and self.unusable.done():
+        if self.engine.over:
             raise leaving()
         if self.stage is Stage.READY or (self.stage is Stage.DRAINING and lane is Lane.QUERY):
             return
         if self.stage is Stage.DRAINING:
             raise leaving()
         self.metrics.refused.labels(self.stage.value).inc()
-        raise self.loading()
-
-    def loading(self) -> ProblemError:
-        """Why nothing can be answered until the engine is ready, and when to come back."""
-        seconds = int(self.facts.seconds) + 1 if self.facts else 5
-        seconds += math.ceil(max(0.0, self._pause_ends - time.monotonic()))
-        return loading(seconds)
+        raise loading(self.engine.wait)
 
     def full(self, full: FullError, within: float = math.inf) -> ProblemError:
         """`within` is how long the caller would wait: that its patience ends first is no overload."""
@@ -423,7 +403,7 @@ class Embedder:
 
     def _pump(self) -> None:
         """Send batches: the engine has one at work and one ready in each lane, or a suspect and nothing else."""
-        if not self._connected:
+        if not self.engine.ready:
             return
         for lane in Lane:
             while self._may_send(lane) and (batch := self.queue.take(lane)):
@@ -436,7 +416,7 @@ class Embedder:
                     self._sent[work.number] = flight
                     flight.sent = now
                     items.append(Item(work.number, work.tokens, work.late))
-                self._engine.send(lane, items)
+                self.engine.process.send(lane, items)
                 size = sum(work.cost for work in batch)
                 self._at_hand[lane] += size
                 self.metrics.batch_tokens.labels(lane.value).observe(size)
@@ -451,30 +431,16 @@ class Embedder:
             return held is lane and not self._sent
         return self._at_hand[lane] <= self._budget
 
-    def _look(self) -> None:
-        """Kill an engine that hangs, its pipe open, at work or as it loads: it is then one that died."""
-        work = sum(self._at_hand.values())
-        loads = not self._connected and time.monotonic() > self._pause_ends
-        if loads and self.facts is None:
-            hangs = self._silence.hangs_at_first(self._engine.moved)
-        elif loads and self.facts is not None:
-            hangs = self._silence.hangs(self.facts.seconds)
-        elif work:
-            hangs = self._silence.hangs(self._encoder.streams * max(work, self._budget) / self.queue.rate.value)
-        else:
-            hangs = False
-            self._silence.end()
-        if hangs:
-            self.note("engine hangs", "error", seconds=round(self._silence.seconds), tokens=work)
-            self._silence.end()
-            self._engine.kill()
-        asyncio.get_running_loop().call_later(silence.LOOK_SECONDS, self._look)
+    def _work(self) -> tuple[int, float]:
+        """Tokens that the engine has, and the seconds that they should take."""
+        tokens = sum(self._at_hand.values())
+        return tokens, self._encoder.streams * max(tokens, self._budget) / self.queue.rate.value
 
     def _told(self, what: str, rest: tuple[Any, ...]) -> None:
-        self._silence.end()
         match what:
             case "ready":
-                self._is_ready(rest[0])
+                if not self.queue.rate.seconds:  # else work has told it better
+                    self.queue.rate.seed(rest[0].rate)
             case "rows":
                 self._rows(*rest)
             case "bad":
@@ -485,41 +451,12 @@ class Embedder:
                 for number in rest[0]:
                     if self._took(number):
                         self.queue.dropped += 1
-            case "broken" | "unusable":
-                self.trouble = rest[0]
-                if what == "unusable" and self.facts is None:
-                    self._end(rest[0])
-            case _:
-                self._died(rest[0])
+            case "died":
+                self._take_back(rest[0])
+        if self.engine.over:
+            for lane in Lane:
+                self._turn_away(lane)
         self._pump()
-
-    def _is_ready(self, facts: Facts) -> None:
-        for what, found, known in (
-            (f"the files of {self.model.name} have", (facts.space, facts.dim), (self.space, self.model.dim)),
-            ("embedcode has", facts.version, __version__),
-        ):
-            if found != known:  # and what it computes would be told as this one's
-                self._end(f"{what} changed since this server was started: start it anew.")
-                return
-        if facts.cosine is not None and not facts.cosine >= GOLDEN_COSINE:  # nan too
-            self.note("other vectors", "warning", build=facts.build, golden_cosine=round(facts.cosine, 4))
-        if self.facts is None:
-            self.queue.rate.seed(facts.rate)
-        else:
-            self.note("engine started again", load_seconds=round(facts.seconds, 2))
-        self.facts = facts
-        self.trouble = ""
-        self._deaths = 0
-        self._connected = True
-        if self.stage is not Stage.DRAINING:
-            self._to(Stage.READY)
-
-    def _end(self, said: str) -> None:
-        """No engine will be ready any more."""
-        if self.unusable and not self.unusable.done():
-            self.unusable.set_result(said)
-        for lane in Lane:
-            self._turn_away(lane)
 
     def _rows(self, numbers: Sequence[int], rows: Floats, seconds: float, repaired: int, padding: float) -> None:
         self.metrics.seconds.labels("compute").observe(seconds)
@@ -561,35 +498,21 @@ class Embedder:
         if not flight.outcome.done():
             flight.outcome.set_result(outcome)
 
-    def _died(self, code: int | None) -> None:
-        """Start another one; what the dead one had is tried again, and a text that kills it again and again is not."""
-        self._connected = False
+    def _take_back(self, code: int | None) -> None:
+        """What an engine had that died is tried again, and a text that kills it again and again is not."""
         sent = list(self._sent.values())
         self._sent.clear()
         self._at_hand = dict.fromkeys(Lane, 0)
         lost = self.queue.back([flight.work for flight in sent])
-        self.note("engine ended", "warning", code=code, trouble=self.trouble, texts=len(sent), refused=len(lost))
+        trouble = self.engine.trouble
+        self.engine.note("engine ended", "warning", code=code, trouble=trouble, texts=len(sent), refused=len(lost))
         for flight in sent:
             if flight.work in lost:
                 self._fatal.add(flight.work.key)
                 self._land(flight, fatal.problem())
         self._count()
-        if self.stage is Stage.READY:
-            self._to(Stage.RESTARTING)
-        if self.unusable and self.unusable.done():
-            return
-        pause = RESTART_SECONDS[min(self._deaths, len(RESTART_SECONDS) - 1)]
-        self._deaths += 1
-        self._pause_ends = time.monotonic() + pause
-        self.restarts += 1
-        self.metrics.restarts.inc()
-        asyncio.get_running_loop().call_later(pause, self._engine.start)
 
     # ---- counts ------------------------------------------------------------------------------------------------
-
-    def _to(self, stage: Stage) -> None:
-        self.stage = stage
-        self.metrics.ready.set(stage is Stage.READY)
 
     def _open(self, change: int) -> None:
         self.queue.requests += change

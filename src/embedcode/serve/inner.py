@@ -14,7 +14,7 @@ from embedcode.engine.encoder import Conditions, LocalEncoder, accepted
 from embedcode.errors import BusyError, EncodeError, ModelError
 from embedcode.serve.embedder import Embedder
 from embedcode.serve.kept import ANSWER_SECONDS, BATCH_SECONDS, EMBED_SECONDS
-from embedcode.serve.problem import ProblemError
+from embedcode.serve.problem import ProblemError, loading
 from embedcode.serve.queue import Lane
 from embedcode.types import Floats, InputError, Role, Tokens, Truncate
 
@@ -46,10 +46,11 @@ class InnerEncoder:
 
     @property
     def build(self) -> str:
-        if self._embedder.facts is None:
-            problem = self._embedder.loading()
+        engine = self._embedder.engine
+        if engine.facts is None:
+            problem = loading(engine.wait)
             raise ModelError(problem.message) from problem  # with its status
-        return self._embedder.facts.build
+        return engine.facts.build
 
     def tokenize(
         self,

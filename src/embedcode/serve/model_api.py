@@ -72,7 +72,7 @@ def routes(embedder: Embedder, about: About) -> list[Route]:
             "modelInfo": [{"shortName": f"{name}:{embedder.space}", "modelUrl": url}],
             "repository_override": "",
             "version": __version__,
-            "selectedModelProfileId": embedder.facts.build if embedder.facts else "",
+            "selectedModelProfileId": embedder.engine.facts.build if embedder.engine.facts else "",
         }
 
     def manifest() -> tuple[int, Any]:

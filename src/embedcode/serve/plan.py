@@ -114,20 +114,20 @@ def make(embedder: Embedder, threads: int, need: int) -> Plan:
 
 
 async def _measure(embedder: Embedder, threads: int, need: int) -> Plan:
-    free = memory.available()
+    free, engine = memory.available(), embedder.engine
     embedder.start()
-    assert embedder.unusable is not None
+    assert engine.unusable is not None
     try:
-        while not embedder.ready or embedder.restarts:
-            if embedder.unusable.done():
-                raise ModelError(embedder.unusable.result())
-            if embedder.restarts:  # a server would try again for ever
+        while not embedder.ready or engine.restarts:
+            if engine.unusable.done():
+                raise ModelError(engine.unusable.result())
+            if engine.restarts:  # a server would try again for ever
                 raise ModelError(
-                    f"the engine ended while it loaded {embedder.model.name} ({embedder.trouble or 'killed'}): free "
+                    f"the engine ended while it loaded {embedder.model.name} ({engine.trouble or 'killed'}): free "
                     "memory, or serve a smaller model."
                 )
             await asyncio.sleep(0.02)
-        facts = embedder.facts
+        facts = engine.facts
         assert facts is not None
         number = 0
 
@@ -158,7 +158,7 @@ async def _measure(embedder: Embedder, threads: int, need: int) -> Plan:
             load_seconds=round(facts.seconds, 2),
             memory_needed=need,
             memory_free=free,
-            engine_peak=memory.peak_of(embedder.engine_pid),
+            engine_peak=memory.peak_of(engine.process.pid),
             server_peak=memory.peak_of("self"),
             tokens_per_second=round(done / seconds, 1),
             query_ms=round(1000 * idle[len(idle) // 2], 1),

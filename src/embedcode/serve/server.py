@@ -245,8 +245,8 @@ class _Serving:
             self._audit = Journal("info", True, audited(options.audit_log), self._audit_failed)
         self._metrics = Metrics()
         self._embedder = embedder(options, settings, encoder, self._metrics)
-        self._metrics.watch(lambda: self._embedder.engine_pid)
-        self._embedder.note = journal.write
+        self._metrics.watch(lambda: self._embedder.engine.process.pid)
+        self._embedder.engine.note = journal.write
         self._embedder.telemetry = self._telemetry = telemetry.configured(journal.write)
         self._signalled = asyncio.Event()
         self._hung_up = False
@@ -311,17 +311,18 @@ class _Serving:
         app, guard = self._application()
         server = _Server(self._config(app, guard))
         await self._start_grpc(guard)
+        engine = self._embedder.engine
         self._embedder.start()
-        assert self._embedder.unusable is not None
+        assert engine.unusable is not None
         serving = asyncio.create_task(server.serve([self._listener]))
         signalled = asyncio.create_task(self._signalled.wait())
         ready = asyncio.create_task(self._tell_ready())
         renewing = asyncio.create_task(self._renew(server.config))
         try:
-            ends: set[asyncio.Future[Any]] = {serving, signalled, self._embedder.unusable}
+            ends: set[asyncio.Future[Any]] = {serving, signalled, engine.unusable}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if self._embedder.unusable.done():
-                raise ModelError(self._embedder.unusable.result())
+            if engine.unusable.done():
+                raise ModelError(engine.unusable.result())
             if serving.done():  # which nothing but a fault of its own ends by now
                 serving.result()
                 return FORCED
@@ -396,7 +397,7 @@ class _Serving:
             self._announce(self._grpc_address)
         while not self._embedder.ready:
             await asyncio.sleep(0.02)
-        facts = self._embedder.facts
+        facts = self._embedder.engine.facts
         assert facts is not None
         self._journal.write(
             "ready",

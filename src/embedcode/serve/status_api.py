@@ -31,7 +31,7 @@ def route(embedder: Embedder, lately: Lately, indexes: list[str]) -> Route:
         record: dict[str, Any] = {
             "model": embedder.model.name,
             "space": embedder.space,
-            "build": embedder.facts.build if embedder.facts else "",
+            "build": embedder.engine.facts.build if embedder.engine.facts else "",
             "dimensions": embedder.model.dim,
             "max_tokens": embedder.max_tokens,
             "ready": embedder.ready,
@@ -42,7 +42,7 @@ def route(embedder: Embedder, lately: Lately, indexes: list[str]) -> Route:
             "per_second": embedder.meter.per_second(),
             "lanes": lanes,
             "cache": embedder.cache,
-            "restarts": embedder.restarts,
+            "restarts": embedder.engine.restarts,
             "errors": lately.told(key),
             "indexes": searchable(indexes, key),
         }
