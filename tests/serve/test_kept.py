@@ -362,9 +362,11 @@ def test_a_model_that_takes_longer_than_an_answer_leaves_the_words_and_its_vecto
             answer = asked.search(Query("refresh tokens"))
             assert (answer.ready, answer.hits[0].chunk.path) == (True, "tokens.py")
             assert answer.notes[0].startswith("this answer is by words alone") and "ask again soon" in answer.notes[0]
+            assert answer.by_words
     go_on.set()
     answer = asked.search(Query("refresh tokens"))
     assert answer.notes == () and any(why.startswith("vector") for why in answer.hits[0].why)
+    assert not answer.by_words
     assert len(begun) == 1
     asked.index.close()
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pytest
 
-from embedcode.index.index import WORDS_ALONE
 from embedcode.serve import keys, search_api
 from embedcode.serve.body import HELD, Bodies
 from embedcode.serve.guard import Guard
@@ -86,12 +85,11 @@ def test_a_search_by_words_alone_or_by_mistake_costs_its_key_nothing(
     kept = cast(Kept, SimpleNamespace(index=SimpleNamespace(encoder=Ten()), search=lambda *_: None))
     guard = Guard(Journal("error", True, io.StringIO()), metrics, frozenset(), frozenset(), known)
     app = application(list(search_api.routes(Indexes({"shop": kept}), Bodies(1000))), guard)
-    by_words = {"hits": [], "notes": [f"{WORDS_ALONE}, since the model cannot be used: it is being loaded"]}
 
     def broken(*_: Any) -> Any:
         raise KeyError
 
-    for record, status in ((lambda *_: by_words, 200), (broken, 500), (lambda *_: {"notes": ["one"]}, 200)):
+    for record, status in ((lambda *_: {"by_words": True}, 200), (broken, 500), (lambda *_: {"by_words": False}, 200)):
         monkeypatch.setattr(search_api, "_record", record)
         assert ask(app, "/v1/search", {"query": "x"}, **made)[0] == status
     assert ask(app, "/v1/search", {"query": "x"}, **made)[0] == 429  # the last one took all of it

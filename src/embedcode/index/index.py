@@ -56,8 +56,6 @@ It takes 30 to 60 ms for 30,000 chunks."""
 GOLDEN = "def refresh(self, token):\n    return self.store.renew(token, hours=1)"
 GOLDEN_COSINE = 0.99
 """Below it another build of the encoder no longer gives this index's vectors."""
-WORDS_ALONE = "this answer is by words alone"
-"""How the remark begins on a search that has made no vector."""
 
 _log = logging.getLogger("embedcode")
 
@@ -252,7 +250,7 @@ class Index:
             except (EncodeError, ModelError) as error:
                 if query.mode is Mode.DENSE:
                     raise
-                told(f"{WORDS_ALONE}, since the model cannot be used: {error}")
+                told(f"this answer is by words alone, since the model cannot be used: {error}")
         signals = Signals("" if query.mode is Mode.DENSE else text, made, query.text)
         return search(self.store, signals, query.top_k, self._scope.limited(query.where))
 

@@ -52,6 +52,8 @@ class Answer:
     notes: tuple[str, ...]
     ready: bool = True
     """False where there was no time for an answer, which says nothing of what there is."""
+    by_words: bool = False
+    """No vector was used: none was asked for, or the model could not be used."""
 
 
 class Kept:
@@ -99,7 +101,11 @@ class Kept:
         # What cannot be asked is said at once: the answer may take longer than anybody waits, and who is then told to
         # ask again does so for ever.
         self.index.check(query, since)
-        vector = self._vector(query) if query.mode is not Mode.LEXICAL else None
+        vector = None
+        if query.mode is not Mode.LEXICAL:
+            # Without it there is no answer to a dense query, which _answer() says.
+            seconds = 2 * ANSWER_SECONDS if query.mode is Mode.DENSE else ANSWER_SECONDS - WORDS_SECONDS
+            vector = _Vector(self._encoding(query), time.monotonic() + seconds)
 
         def answer() -> Answer:
             changed = replace(query.where, only=self.index.since(since)) if since else query.where
@@ -109,7 +115,8 @@ class Kept:
                 others = self._forbidden
                 self._embed(lambda: self.index.embed_best(asked, EMBED_SECONDS, others, notes.append))
             found = self._remarked(self._hits(asked, notes.append, vector), changed)
-            return replace(found, notes=(*found.notes, *notes))
+            by_words = vector is None or not vector.used
+            return replace(found, notes=(*found.notes, *notes), by_words=by_words)
 
         return self._answer(answer, update)
 
@@ -150,31 +157,8 @@ class Kept:
         self.index.store.meta()  # makes the index where it is not there
         return self.index.search(query, told, vector)
 
-    def _vector(self, query: Query) -> Callable[[Query, Told], Floats]:
-        """Begins to make it, beside all else; what is returned waits for it, as Index.search asks for it.
-
-        A model may take longer than an answer, and its server for ever: the answer is then one by words, and who asks
-        again has the vector that was made meanwhile.
-        """
-        # Without it there is no answer to a dense query, which _answer() says.
-        seconds = 2 * ANSWER_SECONDS if query.mode is Mode.DENSE else ANSWER_SECONDS - WORDS_SECONDS
-        until = time.monotonic() + seconds
-        task = self._encoding(query)
-
-        def waited(_: Query, told: Told) -> Floats:
-            if task is not None:
-                task.join(max(0.0, until - time.monotonic()))
-            if task is None or task.is_alive():
-                raise ModelError("no vector of the query came in time, ask again soon")
-            vector, remarks = task.outcome()
-            for remark in remarks:
-                told(remark)
-            return vector
-
-        return waited
-
     def _encoding(self, query: Query) -> Task[tuple[Floats, list[str]]] | None:
-        """What makes a query's vector, or has made it; None where there is no room for one more."""
+        """What makes a query's vector, beside all else, or has made it; None where there is no room for one more."""
         index = self.index
         key = index, query.joined
         with self._mutex:
@@ -339,6 +323,30 @@ class Kept:
         if self._making.error is not None:
             return str(self._making.error)
         return self.index.trouble() if self._given is None else ""
+
+
+class _Vector:
+    """Of a query, which is waited for as Index.search asks for it.
+
+    A model may take longer than an answer, and its server for ever: the answer is then one by words, and who asks again
+    has the vector that was made meanwhile.
+    """
+
+    def __init__(self, making: Task[tuple[Floats, list[str]]] | None, until: float) -> None:
+        self._making = making
+        self._until = until
+        self.used = False
+
+    def __call__(self, _: Query, told: Told) -> Floats:
+        if (making := self._making) is not None:
+            making.join(max(0.0, self._until - time.monotonic()))
+        if making is None or making.is_alive():
+            raise ModelError("no vector of the query came in time, ask again soon")
+        vector, remarks = making.outcome()
+        for remark in remarks:
+            told(remark)
+        self.used = True
+        return vector
 
 
 class Task(Thread, Generic[T]):

@@ -206,6 +206,7 @@ def _schemas(model: Model) -> Schema:
                 "hits": _list(_object(hit), None),
                 "indexed": {"type": "object"},
                 "notes": _list(TEXT, None),
+                "by_words": {"type": "boolean", "description": "No vector was used: as asked, or see `notes`."},
             }
         ),
         "File": _object({"path": TEXT, "language": TEXT, "changed": {"type": "boolean"}, "lines": lines}),

@@ -19,7 +19,6 @@ from starlette.routing import Route
 
 from embedcode.engine.encoder import accepted
 from embedcode.errors import BusyError, EmbedcodeError, EncodeError, UsageError
-from embedcode.index.index import WORDS_ALONE
 from embedcode.index.records import answer_record, hit_record, status_record
 from embedcode.search.excerpt import telling
 from embedcode.search.forms import with_forms
@@ -135,7 +134,7 @@ def _answering(
 
         def worked() -> tuple[Response, bool]:
             record = work(kept, asked)
-            return _json(record), any(note.startswith(WORDS_ALONE) for note in record.get("notes", ()))
+            return _json(record), record.get("by_words", False)
 
         try:
             if key is not None and key.tokens_per_minute and texts and asked["mode"] != Mode.LEXICAL:
@@ -259,6 +258,7 @@ def _record(kept: Kept, answer: Answer, asked: Values) -> Values:
     if not answer.ready:
         raise BusyError(answer.notes[0])
     record = answer_record(asked.get("query", ""), answer.hits, kept.status(), answer.notes)
+    record["by_words"] = answer.by_words
     if asked["highlight"]:
         record["hits"] = list(_highlighted(kept, answer.hits, asked.get("query", "")))
     return record
