@@ -99,12 +99,19 @@ def test_another_build_that_gives_other_vectors_is_ready_and_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("moves", "killed"), [(itertools.repeat(7), True), (itertools.count(), False), (itertools.repeat(None), False)]
+    ("moves", "most", "killed"),
+    [
+        (itertools.repeat(7), 60.0, True),
+        (itertools.count(), 60.0, False),
+        (itertools.repeat(None), 60.0, False),
+        (itertools.count(), 0.1, True),
+    ],
 )
-def test_an_engine_that_does_nothing_at_all_as_it_loads_is_killed_and_one_that_takes_its_time_is_not(
-    monkeypatch: pytest.MonkeyPatch, moves: Iterator[int | None], killed: bool
+def test_an_engine_that_does_nothing_or_never_ends_as_it_loads_is_killed_and_one_that_takes_its_time_is_not(
+    monkeypatch: pytest.MonkeyPatch, moves: Iterator[int | None], most: float, killed: bool
 ) -> None:
     """The server answered 503 for ever, and said that it lives. Where nothing is known it has half an hour."""
+    monkeypatch.setattr(silence, "FIRST_SECONDS", most)
     for name in ("LOAD_SECONDS", "HANG_SECONDS"):
         monkeypatch.setattr(silence, name, 0.1)
     monkeypatch.setattr(silence, "HANG_TIMES", 1)

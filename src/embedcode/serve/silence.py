@@ -15,7 +15,10 @@ HANG_TIMES = 20
 """And times what a batch of each thread, or its work, should take: it may be slower than it was, be alone with a long
 text, or read all weights for a short one."""
 LOAD_SECONDS = 300.0
-"""After which one hangs that loads for the first time, which may take any time, and has done nothing at all since."""
+"""After which one hangs that loads for the first time, which may take long, and has done nothing at all since."""
+FIRST_SECONDS = 14_400.0
+"""And whatever it does, since it may go round in circles: a model of 7B in fp32 by one slow thread takes about an hour,
+two passes of 28 TFLOP each at 20 GFLOP/s."""
 LOOK_SECONDS = 3.0
 """Between two looks."""
 
@@ -25,10 +28,11 @@ class Silence:
     builds: bool
     """The engine may build itself anew."""
     seconds: float = 0.0
+    _still: float = 0.0
     _moved: int | None = None
 
     def end(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self._still = 0.0
 
     def hangs(self, should: float) -> bool:
         """At a look at one whose work should take so many seconds."""
@@ -38,8 +42,9 @@ class Silence:
     def hangs_at_first(self, moved: int | None) -> bool:
         """At a look at one that loads for the first time; `moved` grows with all that it does, None where that is not
         known."""
-        if moved is not None and moved != self._moved:
-            self._moved, self.seconds = moved, 0.0
-            return False
         self.seconds += LOOK_SECONDS
-        return self.seconds > (BUILD_SECONDS if self.builds or moved is None else LOAD_SECONDS)
+        self._still += LOOK_SECONDS
+        if moved is not None and moved != self._moved:
+            self._moved, self._still = moved, 0.0
+        most = BUILD_SECONDS if self.builds or moved is None else LOAD_SECONDS
+        return self._still > most or self.seconds > FIRST_SECONDS
