@@ -114,6 +114,7 @@ def test_a_relative_cache_folder_is_ignored(monkeypatch: pytest.MonkeyPatch) -> 
         ("ignore = [0x" + "f" * 5000 + "]", ["ignore", "list of gitignore patterns"]),
         ("background = 0x" + "f" * 5000, ["background", "true or false"]),
         (".".join("a" * 1500) + " = 1", ["'a'"]),
+        (".".join("a" * 30_000) + " = 1", ["29,999 dots", ".embedcodeignore"]),  # a minute and a half, if it is read
     ],
 )
 def test_a_wrong_setting_names_file_key_and_value(tmp_path: Path, text: str, named: list[str]) -> None:

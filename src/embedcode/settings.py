@@ -38,6 +38,8 @@ DERIVED = (
 """What is kept in `home` beside indexes and vectors and can be made again, as patterns: there may be other things."""
 DERIVED_VECTORS = (f"evaluate/{_NAMED}",)
 """The same of what takes long to make."""
+MOST_DOTS = 2_000
+"""Of a settings file. Python reads a key of so many parts in half a second, one of 20,000 in 49 s."""
 MOST_FILE_BYTES = 20_000_000
 """A file is read whole, and chunking it takes some ten times its size."""
 
@@ -135,6 +137,11 @@ def _file(path: Path) -> Iterator[tuple[str, str, Any]]:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    if (dots := text.count(".")) > MOST_DOTS:
+        raise UsageError(
+            f"{path} holds {dots:,} dots, and may hold {MOST_DOTS:,}, since keys of many parts take minutes to read: "
+            "write a long list of patterns into .embedcodeignore"
+        )
     import tomllib  # 5 ms that a user without a file does not pay
 
     try:
