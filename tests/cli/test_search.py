@@ -17,6 +17,7 @@ import pytest
 
 from embedcode import Index
 from embedcode.errors import StoreError
+from embedcode.index import walk
 from embedcode.index.locks import Lock
 from repositories import git, write
 
@@ -385,6 +386,25 @@ def test_names_and_ignore_rules_cannot_drive_the_terminal(call: Run, shop: Path)
             assert "a\\nfailed: 3 files.bin" in shown
     skipped = json.loads(done.stdout)["skipped"]
     assert any(rule[:-5] in reason for reason in skipped.values())
+
+
+def test_of_many_files_left_out_for_one_reason_some_are_named_and_all_counted(
+    call: Run, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notes that name each of two million pictures are 160 MB, which each status reads."""
+    monkeypatch.setattr(walk, "NAMED", 2)
+    write(shop, {f"art/{name}.png": "x" for name in "abcde"} | {"deploy.pem": "x"})
+    kind = "data, media or binary format"
+    for verb in ("index", "status"):
+        lines = call(verb, "-v", str(shop)).stdout.decode().splitlines()
+        assert {"  art/a.png: " + kind, "  art/b.png: " + kind, f"  and 3 more: {kind}"} <= set(lines)
+        assert "  deploy.pem: looks like credentials" in lines and "art/c.png" not in str(lines)
+        assert any("left out" in line and f"5 {kind}, " in line for line in lines)
+        told = json.loads(call(verb, "--json", str(shop)).stdout)
+        told = told["indexes"][0] if verb == "index" else told
+        assert (list(told["skipped"].values()).count(kind), told["skipped_more"]) == (2, {kind: 3})
+    of_folder = json.loads(call("status", "--json", str(shop / "web")).stdout)
+    assert (of_folder["skipped"], of_folder["skipped_more"]) == ({}, {})
 
 
 def test_index_in_a_pipe_does_everything_and_then_nothing(call: Run, shop: Path) -> None:

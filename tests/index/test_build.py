@@ -16,7 +16,7 @@ import pytest
 
 from embedcode import Index, Mode, Query
 from embedcode.errors import UsageError
-from embedcode.index import build, exclude, prepare, workers
+from embedcode.index import build, exclude, prepare, walk, workers
 from embedcode.index.prepare import Job, Prepared
 from embedcode.index.report import Step
 from embedcode.index.walk import Found, Source
@@ -265,6 +265,24 @@ def test_a_folder_that_cannot_be_listed_for_a_moment_costs_nothing_in_it(
     assert (report.files, report.removed, list(report.skipped)) == (6, 0, ["shop/"])
     assert found(index, "session")
     assert index.update(vectors=False).changed == 0
+
+
+def test_of_folders_that_cannot_be_listed_those_that_are_not_named_lose_nothing(
+    tmp_path: Path, write: Write, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened(write(tmp_path / "r", {"a/a.py": "a = 1\n", "b/b.py": "b = 1\n", "c.py": "c = 1\n"}))
+    index.update(vectors=False)
+    listing = os.scandir
+
+    def fail(path: Any) -> Any:
+        if Path(path).name in ("a", "b"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return listing(path)
+
+    monkeypatch.setattr(walk, "NAMED", 1)
+    monkeypatch.setattr(os, "scandir", fail)
+    report = index.update(vectors=False)
+    assert (report.files, report.removed, list(report.skipped), sum(report.skipped_more.values())) == (3, 0, ["a/"], 1)
 
 
 def test_a_drive_that_is_away_empties_no_index(shop: Path, opened: Open) -> None:

@@ -30,7 +30,7 @@ def index(
     ] = False,
     stop: Annotated[bool, typer.Option("--stop", help="End the background work; what it finished is kept.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Index more than 200,000 files.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="List every file left out, and why.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="List the files left out, and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with a list of indexes.")] = False,
     model: Model = None,
     threads: Threads = None,
@@ -95,20 +95,23 @@ def _put(root: str, report: Report, verbose: bool) -> None:
         f"({report.encoded:,} made, {report.cached:,} from the cache), in {report.seconds:.1f} s"
     )
     if report.skipped:
-        output.put(f"left out: {by_reason(report.skipped)}{'' if verbose else ' (-v lists them)'}")
+        output.put(f"left out: {by_reason(report.skipped, report.skipped_more)}{'' if verbose else ' (-v lists them)'}")
     if verbose:
-        put_reasons(report.skipped)
+        put_reasons(report.skipped, more=report.skipped_more)
     if report.failed:
         output.put(f"failed: {len(report.failed):,} files, the rest is whole")
     put_reasons(report.failed, None if verbose else SHOWN_FAILURES)
 
 
-def put_reasons(reasons: Mapping[str, str], most: int | None = None) -> None:
-    """A line for each path."""
+def put_reasons(reasons: Mapping[str, str], most: int | None = None, more: Mapping[str, int] | None = None) -> None:
+    """A line for each path, then one for each reason of `more`, which are not named."""
     for path, reason in sorted(reasons.items())[:most]:
         output.put(f"  {path}: {reason}")
+    for reason, count in (more or {}).items():
+        output.put(f"  and {count:,} more: {reason}")
 
 
-def by_reason(skipped: Mapping[str, str]) -> str:
+def by_reason(skipped: Mapping[str, str], more: Mapping[str, int]) -> str:
     """`12 binary, 3 too large`, the most frequent first."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(skipped.values()).most_common())
+    counts = Counter(skipped.values()) + Counter(more)
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())

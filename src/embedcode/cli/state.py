@@ -29,7 +29,7 @@ Check = tuple[str, str, bool]
 def status(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A repository, or a folder in it.")] = ".",
     settings: Annotated[bool, typer.Option("--settings", help="Show every setting and where it was set.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="List every file left out, and why.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="List the files left out, and why.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show how old an index is, how much of it has vectors, and whether work goes on in the background."""
@@ -74,7 +74,7 @@ def _put(found: Status, verbose: bool) -> None:
         "background": f"process {running.pid}, for {output.duration(max(0.0, now - running.started))}"
         if running
         else found.trouble or "nothing is running",
-        "left out": by_reason(found.skipped) + more if found.skipped else "nothing",
+        "left out": by_reason(found.skipped, found.skipped_more) + more if found.skipped else "nothing",
         "model": found.model or "packaged",
         "index": f"{output.megabytes(found.bytes)} in {found.home}",
     }
@@ -83,7 +83,7 @@ def _put(found: Status, verbose: bool) -> None:
     for name, value in rows.items():
         output.put(f"{name + ':':<16} {value}")
     if verbose:
-        put_reasons(found.skipped)
+        put_reasons(found.skipped, more=found.skipped_more)
         put_reasons(found.failed)
 
 

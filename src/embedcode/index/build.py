@@ -19,7 +19,7 @@ from embedcode.index.chunk import CHUNKER_VERSION
 from embedcode.index.exclude import RULES_VERSION
 from embedcode.index.prepare import STALE, Job, Prepared, lost, prepare
 from embedcode.index.report import Progress, Step
-from embedcode.index.walk import CHANGING, DENIED, GONE, UNREADABLE, Found, Skipped, explain_nothing, walk
+from embedcode.index.walk import CHANGING, DENIED, GONE, UNREADABLE, Found, LeftOut, Skipped, explain_nothing, walk
 from embedcode.index.workers import ENDED, FEW, Workers
 from embedcode.model.passage import FORMAT
 from embedcode.settings import Settings
@@ -48,7 +48,9 @@ class Changes:
     files: int = 0
     changed: int = 0
     removed: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    away: set[str] = field(default_factory=set)
+    """The files and folders that the walk could not look at, and that may be as they were, for all that is known."""
     failed: dict[str, str] = field(default_factory=dict)
     keys: list[bytes] = field(default_factory=list)
     """Of the chunks of what changed."""
@@ -138,7 +140,7 @@ def bring_up_to_date(
                 workers.start(certain=died)  # they come up while the walk goes on
         if len(present) > MANY_FILES and "many" not in manifest:
             note(store, {"many": "yes"})
-        away = _away(changes.skipped)
+        away = changes.away
         still |= {path: one for path, one in unreadable.items() if path not in present and _within(path, away)}
         changes.failed = {
             path: failure for path, failure in changes.failed.items() if path in present or _within(path, away)
@@ -154,17 +156,20 @@ def bring_up_to_date(
                 still[item.found.path] = [item.skipped, item.found.size, item.found.stamp, item.found.wanted]
             changes.changed += item.chunks is not None
             changes.keys += item.keys or ()
-    changes.skipped |= {path: str(reason[0]) for path, reason in still.items()} | passing
+    for path, reason in ({path: str(one[0]) for path, one in still.items()} | passing).items():
+        if path not in away:  # else the walk has told of it
+            changes.left_out.add(path, reason)
     present -= still.keys() | passing.keys()
-    away |= _away(passing)
+    away |= {path for path, reason in passing.items() if reason.startswith(KEPT)}
     absent = [path for path in known if path not in present]
     gone = [path for path in absent if not _within(path, away)]
     changes.files = len(present) + len(absent) - len(gone)
     changes.removed = len(gone)
-    if gone and not changes.files and all(reason.startswith(PASSING) for reason in changes.skipped.values()):
+    left_out = changes.left_out
+    if gone and not changes.files and all(reason.startswith(PASSING) for reason in left_out.named.values()):
         # Nothing is deleted: as a rule a drive is away, or a ticket for it has expired.
         kept = f"what is indexed of it is kept: `embedcode clean {quote(str(root))}` deletes it"
-        raise UsageError(f"{explain_nothing(changes.skipped).rstrip('.')}; {kept}.")
+        raise UsageError(f"{explain_nothing(left_out.named, left_out.more).rstrip('.')}; {kept}.")
     if gone:
         with store.begin() as transaction:
             transaction.delete(gone)
@@ -174,14 +179,15 @@ def bring_up_to_date(
         "rules": RULES_VERSION,
         "failed": json.dumps(changes.failed),
         "unreadable": json.dumps(still),
-        "skipped": json.dumps(changes.skipped),
+        "skipped": json.dumps(left_out.named),
+        "skipped_more": json.dumps(left_out.more),
         "wanted": json.dumps(wanted),
         CUTTING: "yes" if ended else "",
     }
     if any(manifest.get(name) != value for name, value in notes.items()):
         note(store, notes)
     if not changes.files:
-        raise UsageError(explain_nothing(changes.skipped))
+        raise UsageError(explain_nothing(left_out.named, left_out.more))
     return changes
 
 
@@ -227,7 +233,9 @@ def _files(root: Path, settings: Settings, changes: Changes, yes: bool) -> Itera
     ours = (settings.indexes, settings.vectors)
     for item in walk(root, max_bytes=settings.max_file_bytes, extra_ignore=settings.ignore, ours=ours):
         if isinstance(item, Skipped):
-            changes.skipped[item.path] = item.reason
+            changes.left_out.add(item.path, item.reason)
+            if item.reason.startswith(KEPT):
+                changes.away.add(item.path.rstrip("/"))
             continue
         count += 1
         if count > MANY_FILES and not yes:
@@ -236,11 +244,6 @@ def _files(root: Path, settings: Settings, changes: Changes, yes: bool) -> Itera
                 f"ignore what is data in .embedcodeignore, or run `embedcode index --yes {quote(str(root))}`."
             )
         yield item
-
-
-def _away(skipped: Mapping[str, str]) -> set[str]:
-    """The files and folders that may be as they were, for all that is known."""
-    return {path.rstrip("/") for path, reason in skipped.items() if reason.startswith(KEPT)}
 
 
 def _within(path: str, places: Set[str]) -> bool:

@@ -163,7 +163,8 @@ class Index:
             cached=done.cached,
             tokens=done.tokens,
             seconds=time.monotonic() - start,
-            skipped=changes.skipped,
+            skipped=changes.left_out.named,
+            skipped_more=changes.left_out.more,
             failed=changes.failed | done.failed,
             remarks=getattr(self.encoder, "remarks", tuple)() if done.encoded else (),
         )
@@ -373,6 +374,10 @@ class Index:
         def told(reasons: dict[str, str]) -> dict[str, str]:
             return {path: reason for path, reason in reasons.items() if scope.touches(path)}
 
+        skipped = told(json.loads(meta.manifest.get("skipped", "{}")))
+        more: dict[str, int] = json.loads(meta.manifest.get("skipped_more", "{}"))
+        if self.scope:  # a reason may quote an ignore file of elsewhere
+            more = {reason: count for reason, count in more.items() if reason in skipped.values()}
         unparsed: dict[str, str] = json.loads(meta.manifest.get("failed", "{}"))
         unembedded = {one.path: one.reason for one in refused(self.store).values()}
 
@@ -387,7 +392,8 @@ class Index:
             updated=self.updated,
             bytes=size(self.home),
             languages=Counter(file.language for file in files),
-            skipped=told(json.loads(meta.manifest.get("skipped", "{}"))),
+            skipped=skipped,
+            skipped_more=more,
             running=self._lock("background").holder(),
             content=Counter(file.content for file in files),
             repos=Counter(file.repo for file in files if scope.holds(file.path)),

@@ -56,6 +56,7 @@ def status_record(status: Status) -> dict[str, Any]:
         "content": dict(status.content),
         "repos": dict(status.repos),
         "skipped": dict(status.skipped),
+        "skipped_more": dict(status.skipped_more),
         "failed": dict(status.failed),
         "running": {"pid": running.pid, "started": running.started} if running else None,
         "trouble": status.trouble,

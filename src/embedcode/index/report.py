@@ -30,7 +30,8 @@ Progress = Callable[[Step], None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an update did. `skipped` maps a path (a folder ends in /) to the reason it was left out."""
+    """What an update did. `skipped` maps a path (a folder ends in /) to the reason it was left out; of each reason a
+    thousand are named, and `skipped_more` has how many others there are."""
 
     files: int
     changed: int
@@ -47,6 +48,8 @@ class Report:
     failed: Mapping[str, str]
     """Files that could not be parsed, now or when they were last read, with the reason; the rest of the index is whole.
     With `vectors` also those that could not be embedded."""
+    skipped_more: Mapping[str, int] = field(default_factory=dict)
+    """By reason."""
     remarks: Sequence[str] = ()
     """What a person should know of the vectors that were computed: in which precision, and why."""
 
@@ -76,6 +79,7 @@ class Status:
     languages: Mapping[str, int]
     """Files per language."""
     skipped: Mapping[str, str]
+    """The reason each file or folder was left out, of the first thousand of each reason."""
     running: Running | None
     content: Mapping[str, int] = field(default_factory=dict)
     """Files per kind: code, docs, config."""
@@ -83,5 +87,7 @@ class Status:
     """Files per repository, by its folder's name."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Files that could not be parsed, or of which a text could not be embedded, with the reason."""
+    skipped_more: Mapping[str, int] = field(default_factory=dict)
+    """How many others were left out in the whole index, by reason."""
     trouble: str = ""
     """Why vectors lack that nobody makes: what ended the last background process; "" if it is not known."""

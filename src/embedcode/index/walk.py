@@ -17,6 +17,7 @@ import os
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ READ_PAUSE = 0.01
 MAX_STRAY = 0.05
 """Share of control bytes above which bytes that are not UTF-8 are not text either (of random bytes it is 0.1); also of
 undecodable characters behind a byte order mark."""
+
+NAMED = 1_000
+"""Paths named of each reason: two million pictures beside the code were 160 MB of notes, which each status read."""
 
 IGNORED = "ignored by"
 EXTRA = "an extra pattern"
@@ -100,6 +104,23 @@ class Skipped:
 
     path: str
     reason: str
+
+
+class LeftOut:
+    """What was left out of a checkout: the first NAMED paths of each reason, and by reason how many there are more."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, str] = {}
+        self.more: dict[str, int] = {}
+        self._counts = Counter[str]()
+
+    def add(self, path: str, reason: str) -> None:
+        """A path that was not added before."""
+        self._counts[reason] += 1
+        if self._counts[reason] <= NAMED:
+            self.named[path] = reason
+        else:
+            self.more[reason] = self._counts[reason] - NAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,15 +394,19 @@ def decode(raw: bytes) -> str | None:
     return raw.decode("cp1252", "replace")
 
 
-def explain_nothing(skipped: Mapping[str, str]) -> str:
-    """One sentence for a walk that found no file: how much was left out and why, an example of each, the cure."""
+def explain_nothing(skipped: Mapping[str, str], more: Mapping[str, int] | None = None) -> str:
+    """One sentence for a walk that found no file: how much was left out and why, an example of each, the cure. `more`
+    are those that are not named, by reason."""
     if not skipped:
         return "No file to index: the folder is empty; give the folder that holds the code."
     groups: dict[str, list[str]] = {}
     for path, reason in sorted(skipped.items(), key=lambda item: (not item[0].endswith("/"), item[0])):
         groups.setdefault(reason.partition(":")[0], []).append(path)
-    by_size = sorted(groups.items(), key=lambda group: -len(group[1]))
-    listed = "; ".join(f'{len(paths)} left out as "{reason}", such as {paths[0]}' for reason, paths in by_size)
+    counts = Counter({reason: len(paths) for reason, paths in groups.items()})
+    for reason, count in (more or {}).items():
+        counts[reason.partition(":")[0]] += count
+    by_size = [(reason, groups[reason]) for reason, _ in counts.most_common() if reason in groups]
+    listed = "; ".join(f'{counts[reason]:,} left out as "{reason}", such as {paths[0]}' for reason, paths in by_size)
     cures = (cure for reason, paths in by_size if (cure := _cure(reason, paths[0])) is not None)
     return f"No file to index: {listed}; {next(cures, 'give a folder that holds source text')}."
 

@@ -224,10 +224,11 @@ def _described(found: Status) -> str:
         rest = f", process {found.running.pid} is making vectors"
     elif found.trouble:
         rest = f", and the rest is not being made ({found.trouble.rstrip('.')})"
+    left_out = len(found.skipped) + sum(found.skipped_more.values())
     languages = ", ".join(f"{name} {count}" for name, count in sorted(found.languages.items(), key=lambda i: -i[1])[:8])
     return (
         f"{found.root}: {found.files} files ({languages or 'none read yet'}), {found.chunks} chunks, "
-        f"{found.embedded} of them with vectors{rest}; {len(found.skipped)} files and folders left out"
+        f"{found.embedded} of them with vectors{rest}; {left_out} files and folders left out"
     )
 
 
