@@ -507,6 +507,33 @@ def test_a_parser_that_kills_its_process_costs_one_file(
     assert found(index, "word129")[0] == "part129.py"
 
 
+def test_what_crashed_an_earlier_version_is_tried_once_by_another_in_a_process_apart(
+    shop: Path, tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that an earlier one noted wrongly stayed out until it changed."""
+    deadly(tmp_path, monkeypatch)
+    monkeypatch.setenv("EMBEDCODE_THREADS", "1")
+    (shop / "deadly.py").write_text("quokka = 1\n")
+    index = opened(shop)
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "prepare", lambda job, _: prepare.lost(job, workers.CRASHED))
+        with pytest.raises(UsageError):
+            index.update(vectors=False)  # which notes it of all files, deadly.py among them
+    monkeypatch.setattr(build, "__version__", "next")
+    assert list(index.update(vectors=False).failed) == ["deadly.py"]
+    started: list[bool] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(workers.Workers, "start", lambda self, certain=False: started.append(certain))
+        assert index.update(vectors=False).changed == 0
+        patch.setattr(build, "__version__", "a third")  # and no process can be started: it would crash this one
+        assert list(index.update(vectors=False).failed) == ["deadly.py"]
+    assert started == [True]
+    (tmp_path / "sitecustomize.py").unlink()
+    monkeypatch.setattr(build, "__version__", "a fourth")
+    assert not index.update(vectors=False).failed
+    assert found(index, "quokka") == ["deadly.py"]
+
+
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_parser_that_kills_the_process_of_a_search_does_so_once(
     shop: Path, tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, threads: str

@@ -14,13 +14,14 @@ from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any, Self
 
+from embedcode import __version__
 from embedcode.errors import UsageError
 from embedcode.index.chunk import CHUNKER_VERSION
 from embedcode.index.exclude import RULES_VERSION
 from embedcode.index.prepare import STALE, Job, Prepared, lost, prepare
 from embedcode.index.report import Progress, Step
 from embedcode.index.walk import CHANGING, DENIED, GONE, UNREADABLE, Found, LeftOut, Skipped, explain_nothing, walk
-from embedcode.index.workers import ENDED, FEW, Workers
+from embedcode.index.workers import CRASHED, ENDED, FEW, Workers
 from embedcode.model.passage import FORMAT
 from embedcode.settings import Settings
 from embedcode.store.contract import Store
@@ -38,7 +39,8 @@ PASSING = (*KEPT, DENIED, GONE)
 CUTTING = "cutting"
 """In the manifest: a process that cut files itself has died at it, or one that was to."""
 Unreadable = list[Any]
-"""[reason, size, stamp, wanted] of a file that its content left out: it is not opened again until these change."""
+"""[reason, size, stamp, wanted, version] of a file that its content left out: it is not opened again until these
+change. The version is that of the rules on content, or of the program where its parser crashed."""
 
 
 @dataclass
@@ -123,17 +125,20 @@ def bring_up_to_date(
     with Workers(settings.threads, prepare, lost) as workers:
         for found in _files(root, settings, changes, yes or "many" in manifest):
             present.add(found.path)
-            before, reason = known.get(found.path), unreadable.get(found.path)
+            before, noted = known.get(found.path), unreadable.get(found.path)
             if found.wanted:
                 wanted.append(found.path)
             seen = before and (before.size, before.stamp, before.repo) == (found.size, found.stamp, found.repo)
             if judged and seen and (found.path in wanted_before) == found.wanted:
                 continue
-            # Other rules on content may let a file in or out, but not one that crashed the parser.
-            standing = judged or found.path in changes.failed
-            if standing and reason and reason[1:] == [found.size, found.stamp, found.wanted]:
-                still[found.path] = reason
-                continue
+            if noted and noted[:4] == _noted(noted[0], found)[:4]:
+                standing = noted == _noted(noted[0], found)
+                if not standing and noted[0] == CRASHED:  # of an earlier version: tried again, but not in this process
+                    workers.start(certain=True)
+                    standing = not workers.apart()
+                if standing:
+                    still[found.path] = noted
+                    continue
             same = before.digest if before and before.repo == found.repo and before.stamp != STALE else None
             jobs.append(Job(found, same, settings.max_file_bytes, space))
             if len(jobs) > FEW or died:
@@ -147,13 +152,13 @@ def bring_up_to_date(
         }
         items = workers.done(jobs) if workers.apart() else (prepare(job, caution) for job in jobs)
         for item in _written(store, items, len(jobs), progress, changes.failed, caution):
-            if item.failed and item.file is None:  # not tried again until it changes: it would crash this process
-                still[item.found.path] = [item.failed, item.found.size, item.found.stamp, item.found.wanted]
+            if item.failed and item.file is None:  # not tried again by this version: it would crash this process
+                still[item.found.path] = _noted(item.failed, item.found)
             elif item.skipped.startswith(PASSING):
                 passing[item.found.path] = item.skipped
                 ended |= item.skipped.endswith(ENDED)
             elif item.skipped:
-                still[item.found.path] = [item.skipped, item.found.size, item.found.stamp, item.found.wanted]
+                still[item.found.path] = _noted(item.skipped, item.found)
             changes.changed += item.chunks is not None
             changes.keys += item.keys or ()
     for path, reason in ({path: str(one[0]) for path, one in still.items()} | passing).items():
@@ -244,6 +249,11 @@ def _files(root: Path, settings: Settings, changes: Changes, yes: bool) -> Itera
                 f"ignore what is data in .embedcodeignore, or run `embedcode index --yes {quote(str(root))}`."
             )
         yield item
+
+
+def _noted(reason: str, found: Found) -> Unreadable:
+    version = __version__ if reason == CRASHED else RULES_VERSION
+    return [reason, found.size, found.stamp, found.wanted, version]
 
 
 def _within(path: str, places: Set[str]) -> bool:
