@@ -21,12 +21,13 @@ from embedcode.errors import EncodeError, ModelError, StoreError, UsageError
 from embedcode.index import build
 from embedcode.index import index as index_module
 from embedcode.index.home import clean
-from embedcode.index.index import MAX_QUERY
+from embedcode.index.index import MAX_QUERY, WORDS_ALONE
 from embedcode.types import Floats, Tokens
 
 Open = Callable[..., Index]
 Write = Callable[[Path, dict[str, str]], Path]
 Git = Callable[..., str]
+Serve = Callable[..., Any]
 
 
 def paths(index: Index, text: str, **options: object) -> list[str]:
@@ -660,6 +661,46 @@ def test_another_build_with_other_vectors_is_warned_of(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert f"run `embedcode clean --vectors {shop}` and index again" in record.getMessage()
+
+
+def test_other_weights_under_the_name_of_a_server_are_not_mixed_with_those_of_before(
+    shop: Path, opened: Open, write: Write, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve("openai")
+    index = opened(shop, load(server.url))
+    index.update()
+    count = len(server.embeddings)
+    index.search(Query("session"))
+    assert len(server.embeddings) == count + 1  # a query is not compared each time
+    former = server.vector
+    server.vector = lambda text, role: former(text, role)[::-1]
+    write(shop, {"new.py": "quokka = 1\n"})
+    index, told = opened(shop, load(server.url)), []
+    said = f"gives other vectors than before .cosine .*run `embedcode clean --vectors {shop}` and index again"
+    with pytest.raises(ModelError, match=said):
+        index.update()
+    assert index.search(Query("session"), told.append)[0].chunk.path == "shop/session.py"
+    assert told[0].startswith(WORDS_ALONE) and "clean --vectors" in told[0]
+    root = write(shop.parent / "other", {"quokka.py": "quokka = 1\n"})
+    other = opened(root, load(server.url))  # whose vectors the cache has from before
+    with pytest.raises(ModelError, match="gives other vectors"):
+        other.update()
+    server.vector = former
+    assert index.update().encoded == 1
+    server.vector = lambda text, role: former(text, role)[::-1]
+    with monkeypatch.context() as patch:
+        patch.setattr(index_module, "TRUSTED_SECONDS", 0.0)
+        index.search(Query("session"), told.append)
+    assert len(told) == 2
+
+
+def test_a_server_that_tells_its_weights_is_compared_once(shop: Path, opened: Open, write: Write, serve: Serve) -> None:
+    server = serve(metadata={"modelInfo": [{"modelUrl": "a"}]})
+    for text in ("quokka = 1\n", "wombat = 1\n"):
+        write(shop, {"new.py": text})
+        opened(shop, load(server.url)).update()
+    sent = [text for asked in server.embeddings for text in asked.body["input"]]
+    assert sent.count(index_module.GOLDEN) == 1
 
 
 # ---- several at once ---------------------------------------------------------------------------------------------

@@ -120,6 +120,12 @@ class RemoteEncoder:
         return f"remote {self.address.url} {self._known.engine}".strip()
 
     @property
+    def exchangeable(self) -> bool:
+        """Whether the server may have other weights tomorrow without a word of it, as vLLM, TEI, llama.cpp and OpenAI's
+        kind tell a name alone."""
+        return not self._known.weights
+
+    @property
     def conditions(self) -> Conditions:
         known = self._known
         return Conditions(f"{known.model} at {self.address.url}", known.dim, known.max_tokens, self._prompts)

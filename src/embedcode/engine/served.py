@@ -35,6 +35,8 @@ class Served:
     dim: int = 0
     refused: tuple[str, ...] = ()
     """Fields of a request that the server does not know."""
+    weights: bool = False
+    """Whether it tells of them, and not only a name that other ones may have tomorrow."""
     instructed: tuple[str, ...] = ()
     """Roles whose texts it reads with an instruction, as servers of ours tell."""
 
@@ -71,6 +73,7 @@ def told(endpoint: Endpoint, call: Call | None = None) -> Served:
         engine=" ".join(part for part in engine if isinstance(part, str)),
         max_tokens=limit if type(limit) is int and limit > 0 else NOT_TOLD,
         suffixes=all(f"{model}{suffix}" in entries for suffix in suffixes),
+        weights=bool(metadata.get("modelInfo")),
         instructed=tuple(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else (),
     )
 

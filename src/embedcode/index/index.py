@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from math import inf
 from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import TYPE_CHECKING, Self
@@ -56,6 +57,9 @@ It takes 30 to 60 ms for 30,000 chunks."""
 GOLDEN = "def refresh(self, token):\n    return self.store.renew(token, hours=1)"
 GOLDEN_COSINE = 0.99
 """Below it another build of the encoder no longer gives this index's vectors."""
+TRUSTED_SECONDS = 3600.0
+"""For so long a query takes a server that names no weights to have those that it had. Before vectors are made it is
+asked for the golden text's each time."""
 
 _log = logging.getLogger("embedcode")
 
@@ -175,7 +179,7 @@ class Index:
         from embedcode.index.prepare import embedded_text
         from embedcode.store.contract import Pending
 
-        self._check_build()
+        self._check_space()
         held = {ids[i] for i in self.store.vectors(ids)[0]}
         chosen = [
             Pending(id, vector_key(embedded_text(chunk), self.encoder.space), chunk)
@@ -184,6 +188,7 @@ class Index:
         ]
         known = refused(self.store)
         chosen = [pending for pending in chosen if pending.key not in known]
+        self._check_build(0.0 if chosen else inf)
         done = embed_some(self.store, self.encoder, self._cache, chosen, seconds)
         remember(self.store, done.refused)
         self._maintain(MAINTAIN_COMMITS)
@@ -258,7 +263,7 @@ class Index:
     def vector(self, query: Query, told: Callable[[str], None] = _log.warning) -> Floats:
         """Of a query; EncodeError or ModelError where there is none. As long as the model takes."""
         text = _checked(query)
-        self._check_build()
+        self._check_build(TRUSTED_SECONDS)
         if len(text) > self.encoder.max_tokens:
             self._remark_cut(text, told)
         made: Floats = self.encoder.encode([text], Role.QUERY, truncate=Truncate.END)[0]
@@ -313,8 +318,8 @@ class Index:
             known = f"it has {chunks[-1][1].end_line} lines" if chunks else self._why_not(path)
             raise UsageError(f"{path}:{line} is no line of an indexed file ({known}): check the path and the line.")
         id, chunk = found
-        self._check_build()
         at, rows = self.store.vectors([id])
+        self._check_build(inf if at else TRUSTED_SECONDS)
         text = embedded_text(chunk)
         vector = rows[0] if at else self.encoder.encode([text], Role.PASSAGE, truncate=Truncate.END)[0]
         hits = search(self.store, Signals(chunk.text, vector), k + 1, self._scope.limited(where or Filter(), folder))
@@ -480,7 +485,7 @@ class Index:
                 other = holder.pid if holder else 0
                 progress(Step("embed", meta.embedded, meta.chunks, meta.embedded, 0, seconds, before, other))
         try:
-            self._check_build()
+            self._check_build(0.0 if self.missing else inf)
             done = embed_all(self.store, self.encoder, self._cache, progress)
             remember(self.store, done.refused)
             self._maintain(1)
@@ -503,7 +508,7 @@ class Index:
         space = manifest.get("space")
         if space == self._made[0]:
             return manifest
-        name = getattr(getattr(self.encoder, "conditions", None), "name", "")
+        name = self._model
         if space is None:
             from embedcode.index.build import note
 
@@ -520,10 +525,22 @@ class Index:
             )
         return manifest
 
-    def _check_build(self) -> None:
-        """Another build of the same encoder (precision, engine, version) is only warned of, when its vectors differ."""
+    @property
+    def _model(self) -> str:
+        name: str = getattr(getattr(self.encoder, "conditions", None), "name", "")
+        return name
+
+    def _check_build(self, trusted: float) -> None:
+        """Another build of the same encoder (precision, engine, version) is only warned of, when its vectors differ.
+
+        ModelError where they are those of a server that names no weights, which is then taken to have others: it is
+        compared whatever its build, if that was not done for `trusted` seconds.
+        """
         manifest = self._check_space()
-        if manifest.get("build") == self.encoder.build:
+        exchangeable: bool = getattr(self.encoder, "exchangeable", False)
+        compared = float(manifest.get("compared", "0")) if exchangeable else inf
+        same = manifest.get("build") == self.encoder.build
+        if same and time.time() - compared < trusted:
             return
         import numpy as np
 
@@ -531,9 +548,23 @@ class Index:
 
         golden = self.encoder.encode([GOLDEN], Role.PASSAGE)[0]
         held = np.frombuffer(base64.b64decode(manifest.get("golden", "")), np.float32)
-        if not held.size:
-            new = {"build": self.encoder.build, "golden": base64.b64encode(golden.tobytes()).decode()}
-        elif (cosine := float(held @ golden)) < GOLDEN_COSINE:
+        key = [vector_key(GOLDEN, self.encoder.space)]
+        if exchangeable and not held.size:  # the cache's vectors may be from before
+            held = self._cache.get(key)[1].reshape(-1)
+        cosine = float(held @ golden) if held.size else 1.0
+        new = {"build": self.encoder.build}
+        if exchangeable and cosine < GOLDEN_COSINE:
+            with suppress(StoreError):
+                note(self.store, {"build": ""})  # so that each compares again, until they are the same
+            raise ModelError(
+                f"{self._model} gives other vectors than before (cosine {cosine:.2f}), as of other weights under the "
+                f"same name: serve the former ones, or run `embedcode clean --vectors {quote(str(self.root))}` and "
+                "index again."
+            )
+        if exchangeable:
+            self._cache.put(key, golden[None])
+            new |= {"compared": str(int(time.time()))}
+        if cosine < GOLDEN_COSINE:
             _log.warning(
                 "this build of the model gives other vectors than the index of %s holds (cosine %.3f): "
                 "run `embedcode clean --vectors %s` and index again",
@@ -542,8 +573,10 @@ class Index:
                 quote(str(self.root)),
             )
             return
-        else:
-            new = {"build": self.encoder.build, REFUSED: "{}"}
+        if not manifest.get("golden"):
+            new |= {"golden": base64.b64encode(golden.tobytes()).decode()}
+        elif not same:
+            new |= {REFUSED: "{}"}
         with suppress(StoreError):  # of a full disk: it is compared again at the next search
             note(self.store, new)
 
