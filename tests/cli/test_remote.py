@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from embedcode.cli import search
+from embedcode.engine import endpoint
+
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 Serve = Callable[..., Any]
 
@@ -110,6 +113,28 @@ def test_words_answer_while_the_server_is_down(run: Run, serve: Serve, repositor
     dense = run("search", "value added tax", str(repository), "--mode", "dense")
     assert dense.returncode == 2
     assert dense.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_words_answer_where_the_server_hangs_or_its_proxy_is_alone(
+    run: Run, call: Run, serve: Serve, repository: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    """The first was waited for two minutes, and the second one."""
+    server = serve()
+    run("index", str(repository), "--wait", "--model", server.url)
+    monkeypatch.setattr(search, "SERVER_SECONDS", 0.2)
+    monkeypatch.setattr(endpoint, "QUICK", 0.1)
+    if hangs:
+        server.delay = 20.0
+    else:
+        server.answer = lambda asked: server.error(502, "no live upstreams")
+    start = time.monotonic()
+    found = json.loads(call("search", "value added tax", "--json", cwd=repository).stdout)
+    assert time.monotonic() - start < 20
+    assert found["hits"][0]["path"] == "prices.py"
+    (note,) = found["notes"]
+    assert "by words alone" in note
+    assert ("gives no answer in time" if hangs else "502 Bad Gateway: no live upstreams") in note
 
 
 def test_a_text_that_the_server_refuses_costs_no_other(run: Run, serve: Serve, repository: Path) -> None:

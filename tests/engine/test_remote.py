@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -709,6 +710,26 @@ def test_a_certificate_must_be_trusted(
 def test_an_answer_in_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "ANSWER_SECONDS", 0.2)
     assert "gives no answer in time" in failure(load(serve(delay=1.0).url))
+
+
+def test_a_server_that_has_not_answered_yet_is_given_less_time_to_connect(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search in a terminal waited 10 seconds for an address that swallows what is sent there."""
+    waited = []
+    connect = http.client.HTTPConnection.connect
+
+    def noted(connection: http.client.HTTPConnection) -> None:
+        waited.append(connection.timeout)
+        connect(connection)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", noted)
+    server = serve()
+    encoder = load(server.url)
+    encoder.encode(["x"], Role.PASSAGE)
+    server.drop()
+    encoder.encode(["y"], Role.PASSAGE)
+    assert waited == [endpoint.FIRST_SECONDS, endpoint.CONNECT_SECONDS]
 
 
 def test_who_took_long_to_give_no_answer_is_left_alone_for_a_while(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -17,7 +18,7 @@ from embedcode.cli import output
 from embedcode.cli.opening import opened
 from embedcode.cli.options import Threads
 from embedcode.cli.watch import keep_answering, keep_fresh, until_stopped
-from embedcode.errors import BusyError, StoreError, UsageError
+from embedcode.errors import BusyError, ModelError, StoreError, UsageError
 from embedcode.files import is_folder
 from embedcode.types import Content, Filter, Hit, Mode, Query
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0
 """Seconds to wait for another process that reads the same checkout, before the answer is one from before."""
+
+SERVER_SECONDS = 5.0
+"""How long a model's server is waited for where words can answer too: one that hangs takes two minutes, one that is
+overloaded, or whose proxy is alone, one."""
 
 KINDS: tuple[Content, ...] = get_args(Content)
 
@@ -292,19 +297,46 @@ def _check_scope(index: Index) -> None:
 def _answer(index: Index, query: Query, form: _Form, remarks: list[str]) -> list[Hit]:
     """Search and print. Where vectors are missing: by words, and again when those that matter most have been made."""
     heading = ""
-    if query.mode is not Mode.LEXICAL and index.embed_few(told=remarks.append):
+    with _in_time(index, query):
+        lacking = query.mode is not Mode.LEXICAL and index.embed_few(told=remarks.append)
+    if lacking:
         if output.interactive(form.as_json):
             heading = "Ranked again with vectors:"
             if query.mode is Mode.HYBRID and (first := index.search(replace(query, mode=Mode.LEXICAL))):
                 output.put("By words alone, while the best candidates get vectors:")
                 output.put_places(first, index.root)
                 output.put("")
-        index.embed_best(query, told=remarks.append)
-    hits = index.search(query, remarks.append)
+        with _in_time(index, query):
+            index.embed_best(query, told=remarks.append)
+    with _in_time(index, query):
+        hits = index.search(query, remarks.append)
     if heading and hits:
         output.put(heading)
     _put(index, form, query, hits, remarks)
     return hits
+
+
+@contextmanager
+def _in_time(index: Index, query: Query) -> Iterator[None]:
+    """Inside, a server is waited for SERVER_SECONDS, unless there is no answer without its vector."""
+    interrupt = None
+    with suppress(ModelError):  # there is no model, as the answer will say
+        interrupt = getattr(index.encoder, "interrupt", None)
+    if interrupt is None or query.mode is not Mode.HYBRID:
+        yield
+        return
+    over = Event()
+
+    def watch() -> None:
+        over.wait(SERVER_SECONDS)
+        while not over.wait(0.1):  # it may be asked again, and again
+            interrupt()
+
+    Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _put(index: Index, form: _Form, query: Query, hits: list[Hit], remarks: Sequence[str]) -> None:

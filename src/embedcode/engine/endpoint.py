@@ -38,6 +38,8 @@ QUICK, REST = 1.0, 30.0
 """A request without an answer that took more than so many seconds is followed by none for so many: who waits for each
 of several, as before an answer to a search, would wait for nothing."""
 CONNECT_SECONDS = 10.0
+FIRST_SECONDS = 2.0
+"""The same of a server that has not answered yet: who waits for its vector may have an answer without it."""
 ANSWER_SECONDS = 120.0
 """What NIM gives a request by itself."""
 MOST_BYTES = 64_000_000
@@ -136,12 +138,11 @@ class Endpoint:
             try:
                 status, headers, raw = self._exchange(path, data, call)
             except (OSError, http.client.HTTPException) as error:
-                if call.ended:
-                    raise ModelError(f"the request to {self.address.url} was interrupted.") from None
-                problem = self._unreachable(error)
-                worthwhile = self._answers is True and isinstance(error, ConnectionError | http.client.HTTPException)
                 # Of several requests at a time one may be lost, as by a proxy, where the others have answers.
                 silent = time.monotonic() > begun + QUICK and self._answered < begun
+                problem = self._unreachable(TimeoutError() if call.ended else error)
+                answered = self._answers is True and not call.ended
+                worthwhile = answered and isinstance(error, ConnectionError | http.client.HTTPException)
             else:
                 self._answered = time.monotonic()
                 answer = self._answer(status, headers, raw)
@@ -160,6 +161,7 @@ class Endpoint:
                 raise problem
             call.pause(wait)
             if call.ended:
+                self._answers = False
                 raise problem
 
     def denied(self, answer: Answer) -> ModelError:
@@ -192,7 +194,7 @@ class Endpoint:
         self, connection: http.client.HTTPConnection, path: str, data: bytes | None, call: Call
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         if connection.sock is None:
-            connection.timeout = CONNECT_SECONDS
+            connection.timeout = CONNECT_SECONDS if self._answers else FIRST_SECONDS
             connection.connect()
         if call.ended:
             raise ConnectionAbortedError
