@@ -448,7 +448,11 @@ def test_status_before_and_after(call: Run, shop: Path) -> None:
     assert before.returncode == 0
     assert b"never" in before.stdout
     assert b"0 (none yet)" in before.stdout
+    call("search", "session", str(shop), "--mode", "lexical")
+    advice = b"nothing is running; `embedcode index` makes the vectors that lack"
+    assert advice in call("status", str(shop)).stdout
     call("index", str(shop))
+    assert advice not in call("status", str(shop)).stdout
     found = answer(call("status", "--json", "--settings", cwd=shop / "web"))
     assert found["root"] == str(shop)
     assert found["files"] == len(FILES)

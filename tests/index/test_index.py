@@ -455,6 +455,21 @@ def test_related(shop: Path, opened: Open, write: Write) -> None:
     assert {hit.chunk.path for hit in by_language} == {"web/retry.js"}
 
 
+def test_related_without_its_vector_is_by_words_while_the_server_is_down(
+    shop: Path, opened: Open, write: Write, serve: Serve
+) -> None:
+    write(shop, {"shop/logout.py": "def close_session(store, session_id):\n    store.delete(session_id)\n"})
+    server = serve()
+    with opened(shop, load(server.url)) as index:
+        index.update(vectors=False)
+    server.stop()
+    told: list[str] = []
+    hits = opened(shop, load(server.url)).related("shop/session.py", 6, told=told.append)
+    assert hits[0].chunk.path == "shop/logout.py"
+    (note,) = told
+    assert note.startswith(WORDS_ALONE) and "refuses the connection" in note
+
+
 @pytest.mark.parametrize("given", [("*",) * 201, ("a" * 10_001,)])
 def test_paths_that_would_take_long_to_compile(shop: Path, opened: Open, given: tuple[str, ...]) -> None:
     index = opened(shop)

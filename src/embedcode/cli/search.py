@@ -186,7 +186,8 @@ def related(
         file = Path(name).absolute()
         index.scope = ""  # or only the file itself would be searched
         remarks = _bring_up_to_date(index, update=True, wait=False, yes=yes)
-        index.embed_few(told=remarks.append)
+        with _in_time(index, Mode.HYBRID):
+            index.embed_few(told=remarks.append)
         resolved = file.parent.resolve() / file.name
         if not resolved.is_relative_to(index.root):
             raise UsageError(f"{name} leads out of its repository; give the file it leads to")
@@ -196,7 +197,8 @@ def related(
             here = Path.cwd()
             if here != index.root and here.is_relative_to(index.root):
                 folder = here.relative_to(index.root).as_posix()
-        hits = index.related(relative, line, top_k, where, folder)
+        with _in_time(index, Mode.HYBRID):
+            hits = index.related(relative, line, top_k, where, folder, remarks.append)
         _put(index, _Form(place, "", why, as_json), Query(where=also_from(folder, where)), hits, remarks)
         if not hits:
             raise typer.Exit(1)
@@ -297,7 +299,7 @@ def _check_scope(index: Index) -> None:
 def _answer(index: Index, query: Query, form: _Form, remarks: list[str]) -> list[Hit]:
     """Search and print. Where vectors are missing: by words, and again when those that matter most have been made."""
     heading = ""
-    with _in_time(index, query):
+    with _in_time(index, query.mode):
         lacking = query.mode is not Mode.LEXICAL and index.embed_few(told=remarks.append)
     if lacking:
         if output.interactive(form.as_json):
@@ -306,9 +308,9 @@ def _answer(index: Index, query: Query, form: _Form, remarks: list[str]) -> list
                 output.put("By words alone, while the best candidates get vectors:")
                 output.put_places(first, index.root)
                 output.put("")
-        with _in_time(index, query):
+        with _in_time(index, query.mode):
             index.embed_best(query, told=remarks.append)
-    with _in_time(index, query):
+    with _in_time(index, query.mode):
         hits = index.search(query, remarks.append)
     if heading and hits:
         output.put(heading)
@@ -317,12 +319,12 @@ def _answer(index: Index, query: Query, form: _Form, remarks: list[str]) -> list
 
 
 @contextmanager
-def _in_time(index: Index, query: Query) -> Iterator[None]:
+def _in_time(index: Index, mode: Mode) -> Iterator[None]:
     """Inside, a server is waited for SERVER_SECONDS, unless there is no answer without its vector."""
     interrupt = None
     with suppress(ModelError):  # there is no model, as the answer will say
         interrupt = getattr(index.encoder, "interrupt", None)
-    if interrupt is None or query.mode is not Mode.HYBRID:
+    if interrupt is None or mode is not Mode.HYBRID:
         yield
         return
     over = Event()

@@ -63,6 +63,8 @@ def _put(found: Status, verbose: bool) -> None:
     languages = sorted(found.languages.items(), key=lambda item: (-item[1], item[0]))
     running = found.running
     more = "" if verbose else " (-v lists them)"
+    lacking = found.embedded + len(found.failed) < found.chunks  # what failed gets none
+    rest = "; `embedcode index` makes the vectors that lack, as do searches" if found.updated and lacking else ""
     rows = {
         "repository": str(found.root),
         "updated": f"{output.duration(max(0.0, now - found.updated))} ago"
@@ -73,7 +75,7 @@ def _put(found: Status, verbose: bool) -> None:
         "vectors": f"{found.embedded:,} ({output.share(found.embedded, found.chunks)})",
         "background": f"process {running.pid}, for {output.duration(max(0.0, now - running.started))}"
         if running
-        else found.trouble or "nothing is running",
+        else found.trouble or f"nothing is running{rest}",
         "left out": by_reason(found.skipped, found.skipped_more) + more if found.skipped else "nothing",
         "model": found.model or "packaged",
         "index": f"{output.megabytes(found.bytes)} in {found.home}",

@@ -306,9 +306,18 @@ class Index:
         """Whether any file of the index lies in the folder that was opened."""
         return not self._scope.empty
 
-    def related(self, path: str, line: int, k: int = 10, where: Filter | None = None, folder: str = "") -> list[Hit]:
+    def related(
+        self,
+        path: str,
+        line: int,
+        k: int = 10,
+        where: Filter | None = None,
+        folder: str = "",
+        told: Callable[[str], None] = _log.warning,
+    ) -> list[Hit]:
         """Chunks most like the one at path:line, which is left out; globs may start from `folder` too. UsageError for
-        what is not in the index, or not in the folder that was opened."""
+        what is not in the index, or not in the folder that was opened. By words, and `told` so, where the one has no
+        vector and gets none."""
         from embedcode.index.prepare import embedded_text
         from embedcode.search.search import Signals, search
 
@@ -319,9 +328,14 @@ class Index:
             raise UsageError(f"{path}:{line} is no line of an indexed file ({known}): check the path and the line.")
         id, chunk = found
         at, rows = self.store.vectors([id])
-        self._check_build(inf if at else TRUSTED_SECONDS)
-        text = embedded_text(chunk)
-        vector = rows[0] if at else self.encoder.encode([text], Role.PASSAGE, truncate=Truncate.END)[0]
+        vector = rows[0] if at else None
+        try:
+            self._check_build(inf if at else TRUSTED_SECONDS)
+            if not at:
+                vector = self.encoder.encode([embedded_text(chunk)], Role.PASSAGE, truncate=Truncate.END)[0]
+        except (EncodeError, ModelError) as error:
+            if not at:
+                told(f"{WORDS_ALONE}, since the model cannot be used: {error}")
         hits = search(self.store, Signals(chunk.text, vector), k + 1, self._scope.limited(where or Filter(), folder))
         return [hit for hit in hits if hit.chunk != chunk][:k]
 

@@ -126,7 +126,8 @@ class Kept:
         def answer() -> Answer:
             notes: list[str] = []
             self._embed(lambda: self.index.embed_few(EMBED_SECONDS, notes.append))
-            found = self._remarked(self.index.related(path, line, k, where), where or Filter(), words=False)
+            hits = self.index.related(path, line, k, where, told=notes.append)
+            found = self._remarked(hits, where or Filter(), words=False)
             return replace(found, notes=(*found.notes, *notes))
 
         return self._answer(answer)
