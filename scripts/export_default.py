@@ -160,7 +160,7 @@ def main() -> None:
             else:
                 part.mkdir(parents=True)
                 spec, near = quantise(spec, part, 2)
-                print(f"cosine {near.mean:.4f} to fp32 on real code, least {near.least:.4f}")
+                print(near)
             part.rename(args.out)
         finally:
             shutil.rmtree(part, ignore_errors=True)

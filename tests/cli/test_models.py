@@ -155,7 +155,8 @@ class TestExport:
         assert b"cosine 1.00" in done.stdout
         smaller = call("models", "quantize", "out", "small", "--threads", "1")
         assert smaller.returncode == 0, smaller.stderr
-        assert smaller.stdout.decode().startswith("small: onnx, int8, ")
+        told = r"small: onnx, int8, [\d,.]+ [kMG]?B, cosine to fp32 [\d.]+ on code, [\d.]+ on queries, least [\d.]+\n"
+        assert re.fullmatch(told, smaller.stdout.decode())
         assert {path.name for path in tmp_path.iterdir()} <= {"out", "small", "texts.jsonl", "home", "hub"}
         expected = Reference(LAYOUTS["minilm"]).encode(texts, "")
         for folder, least in (("out", 0.9999), ("small", 0.99)):
@@ -289,7 +290,7 @@ class TestQuantizeOfACheckpoint:
         done = call("models", "quantize", str(checkpoint), "small", "--threads", "1")
         assert done.returncode == 0, done.stderr
         assert re.fullmatch(
-            r"small: checkpoint, int8, [\d,.]+ [kMG]?B, cosine [\d.]+ to fp32 on real code, least [\d.]+\n",
+            r"small: checkpoint, int8, [\d,.]+ [kMG]?B, cosine to fp32 [\d.]+ on code, least [\d.]+\n",
             done.stdout.decode(),
         )
         assert {path.name for path in tmp_path.iterdir()} <= {"small", "texts.jsonl", "home", "hub"}

@@ -20,7 +20,6 @@ from embedcode.errors import ModelError, UsageError, extra
 from embedcode.files import is_folder
 
 if TYPE_CHECKING:
-    from embedcode.engine.quantise import Nearness
     from embedcode.model.checkpoint import Checkpoint
     from embedcode.model.presets import Preset
     from embedcode.model.spec import Spec
@@ -197,7 +196,7 @@ def _compressed(checkpoint: Checkpoint, source: Path, folder: Path, threads: str
     output.note("comparing with fp32")
     near = nearness(checkpoint, smaller, threads_of(threads))
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return f"checkpoint, int8, {output.megabytes(size)}, {_told(near)}"
+    return f"checkpoint, int8, {output.megabytes(size)}, {near}"
 
 
 def _quantised(spec: Spec, folder: Path, threads: str | None) -> tuple[Spec, str]:
@@ -205,11 +204,7 @@ def _quantised(spec: Spec, folder: Path, threads: str | None) -> tuple[Spec, str
 
     output.note("quantising")
     smaller, near = quantise(spec, folder, threads_of(threads))
-    return smaller, _told(near) + (f", {near.exact:.0%} of the linear maps left in fp32" if near.exact else "")
-
-
-def _told(near: Nearness) -> str:
-    return f"cosine {near.mean:.4f} to fp32 on real code, least {near.least:.4f}"
+    return smaller, str(near)
 
 
 def _found(model: str | None) -> Spec | Checkpoint | Preset:

@@ -146,10 +146,9 @@ def nearness(checkpoint: Checkpoint, smaller: Checkpoint, threads: int) -> Nearn
     most = max(LEAST_TOKENS, min(TOKENS, budget // 4, checkpoint.max_tokens))
     texts = samples(max(1, min(COMPARED, budget // most)))
     cosines = int8_cosines(checkpoint, smaller, texts, most, threads)
-    near = Nearness(float(cosines.mean()), float(cosines.min()), 0.0)
-    if near.mean < LEAST_COSINE:
+    near = Nearness.of({"code": cosines})
+    if near.worst < LEAST_COSINE:
         raise ModelError(
-            f"{checkpoint.name} loses too much in int8 (cosine {near.mean:.4f} to fp32 on real code, wanted "
-            f"{LEAST_COSINE}): use it in bf16."
+            f"{checkpoint.name} loses too much in int8 ({near}, wanted {LEAST_COSINE} in the mean): use it in bf16."
         )
     return near
