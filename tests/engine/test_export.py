@@ -122,6 +122,30 @@ def test_late_chunking_of_an_export_is_that_of_its_checkpoint(
         encoder.late(text, [(0, 3), (900, 901)])
 
 
+@pytest.mark.parametrize(("name", "form", "batched"), QUICK[1:3])
+def test_a_row_that_is_not_finite_is_computed_again_in_fp32(
+    exported: Exported, name: str, form: str, batched: bool
+) -> None:
+    """On the processor, from a batch of a card too."""
+    encoder = load(str(exported(name, form, batched)), threads=1)
+    assert isinstance(encoder, GraphEncoder)
+    expected = encoder.encode(TEXTS, Role.PASSAGE)
+    session = encoder._session
+
+    def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        states = session.run(ids, mask)
+        states[:, 1:] = np.inf
+        return states
+
+    encoder.__dict__["_session"] = replace(session, run=run, place="cuda", budget=1024 * batched)
+    np.testing.assert_allclose(encoder.encode(TEXTS, Role.PASSAGE), expected, atol=1e-5)
+    assert encoder.remarks() == ["6 vectors were not finite and were computed again alone, in fp32"]
+    spans = [(0, 5), (5, 9)]
+    late = encoder.late("close the session", spans)
+    encoder.__dict__["_session"] = session
+    np.testing.assert_allclose(late, encoder.late("close the session", spans), atol=1e-5)
+
+
 @pytest.mark.parametrize(("name", "form", "batched"), QUICK[:3])
 def test_a_long_text_that_has_no_room_is_named_before_it_is_run(
     exported: Exported, monkeypatch: pytest.MonkeyPatch, name: str, form: str, batched: bool

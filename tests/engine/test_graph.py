@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from embedcode import EncodeError, Encoder, InputError, Role, Truncate, cut, load
-from embedcode.engine import doctor
-from embedcode.engine.graph import GraphEncoder
+from embedcode.engine import doctor, openvino
+from embedcode.engine.graph import GraphEncoder, Session
 from embedcode.errors import ModelError, UsageError
-from embedcode.model.spec import DEFAULT
+from embedcode.model.spec import DEFAULT, GRAPHS
 from embedcode.types import Tokens
 
 TEXTS = [
@@ -120,37 +120,62 @@ def test_an_engine_that_computes_the_model_wrongly_gives_nothing_out(
     assert ("golden vector", False) in {(name, fine) for name, _, fine in doctor()}
 
 
-def test_a_row_that_is_not_finite_is_computed_again(encoder: GraphEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_is_not_finite_is_computed_again_in_another_way(
+    encoder: GraphEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same graph by the same kernels gives the same again."""
     expected = encoder.encode(["a", "b", "c"], Role.PASSAGE)
-    right = encoder._one
-    wrong = {tokens(encoder, ["b"])[0].ids}
+    compute, wrong = encoder._session.run, tokens(encoder, ["b"])[0].ids
 
-    def once(entry: Tokens, index: int = 0) -> np.ndarray:
-        if entry.ids in wrong:
-            wrong.remove(entry.ids)
-            return np.full(encoder.dim, np.nan, np.float32)
-        return right(entry)
+    def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        states = compute(ids, mask)
+        return states * np.float32(np.nan) if tuple(ids[0]) == wrong else states
 
-    monkeypatch.setattr(encoder, "_one", once)
-    repaired = encoder.repaired
-    assert encoder.encode(["a", "b", "c"], Role.PASSAGE).tobytes() == expected.tobytes()
-    assert not wrong
-    assert encoder.repaired == repaired + 1
+    monkeypatch.setitem(encoder.__dict__, "_session", replace(encoder._session, run=run))
+    monkeypatch.setattr(encoder, "repaired", 0)
+    np.testing.assert_allclose(encoder.encode(["a", "b", "c"], Role.PASSAGE), expected, atol=1e-6)
+    assert encoder.repaired == 1
+    assert encoder.remarks() == ["1 vectors were not finite and were computed again alone, in int8"]
+    encoder.__dict__.pop("_exact", None)
+
+    def full(_: object) -> None:
+        raise ModelError("embedcode-small needs 2.0 GB of memory and 1.0 GB are free: stop something else.")
+
+    monkeypatch.setattr("embedcode.engine.onnx.exact", full)
+    with pytest.raises(EncodeError, match=r"^Input 1 has no finite vector .* cannot be computed again: .* are free"):
+        encoder.encode(["a", "b", "c"], Role.PASSAGE)
+
+
+def test_an_int8_graph_of_openvino_is_computed_again_with_activations_in_fp32(
+    encoder: GraphEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the processor has the instructions OpenVINO quantises them, and what overflows there does so again."""
+    asked: list[dict[str, Any]] = []
+
+    class Core:
+        def compile_model(self, path: str, device: str, options: dict[str, Any]) -> None:
+            asked.append(options)
+
+    monkeypatch.setattr(openvino, "_core", Core)
+    (tmp_path / GRAPHS["openvino"][0]).touch()
+    openvino.exact(replace(encoder.spec, folder=tmp_path, format="openvino"))
+    assert asked[0].items() >= {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}.items()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_row_that_stays_so_is_an_error_with_its_index(
     encoder: GraphEncoder, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    right = encoder._one
+    right = encoder._states
     wrong = tokens(encoder, ["b"])[0].ids
 
-    def always(entry: Tokens, index: int = 0) -> np.ndarray:
-        return np.full(encoder.dim, value, np.float32) if entry.ids == wrong else right(entry)
+    def always(entries: list[Tokens], session: Session) -> np.ndarray:
+        states = right(entries, session)
+        return np.full_like(states, value) if entries[0].ids == wrong else states
 
-    monkeypatch.setattr(encoder, "_one", always)
-    # 0/inf and inf/inf are what numpy warns of on the way.
-    with np.errstate(all="ignore"), pytest.raises(EncodeError, match="Input 2 has no finite vector") as error:
+    monkeypatch.setattr(encoder, "_states", always)
+    said = r"^Input 2 has no finite vector in embedcode-small, nor again alone in int8: leave it out"
+    with pytest.raises(EncodeError, match=said) as error:
         encoder.encode(["a", "c", "b"], Role.PASSAGE)
     assert error.value.index == 2
 

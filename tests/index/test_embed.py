@@ -15,7 +15,7 @@ from checkpoints import write as write_checkpoint
 from layouts import LAYOUTS
 
 from embedcode import Encoder, Index, Mode, Query, Role, Truncate, load
-from embedcode.engine.graph import GraphEncoder
+from embedcode.engine.graph import GraphEncoder, Session
 from embedcode.engine.torch_encoder import TorchEncoder
 from embedcode.errors import EncodeError, UsageError
 from embedcode.index import embed
@@ -236,13 +236,13 @@ def test_one_chunk_without_a_vector_costs_no_other(
     assert isinstance(encoder, GraphEncoder)
     (poison,) = encoder.tokenize(["poison"], Role.PASSAGE)
     assert isinstance(poison, Tokens)
-    compute, mark = GraphEncoder._one, poison.ids[1]
+    compute, mark = GraphEncoder._states, poison.ids[1]
 
-    def broken(self: GraphEncoder, tokens: Tokens, index: int = 0) -> Floats:
-        states = compute(self, tokens, index)
-        return states * np.float32(np.nan) if mark in tokens.ids else states
+    def broken(self: GraphEncoder, tokens: Sequence[Tokens], session: Session) -> Floats:
+        states = compute(self, tokens, session)
+        return states * np.float32(np.nan) if mark in tokens[0].ids else states
 
-    monkeypatch.setattr(GraphEncoder, "_one", broken)
+    monkeypatch.setattr(GraphEncoder, "_states", broken)
     report = index.update()
     assert (report.chunks, report.embedded) == (3, 2)
     assert list(report.failed) == ["poison.py"]

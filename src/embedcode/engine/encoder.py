@@ -67,7 +67,7 @@ class LocalEncoder(ABC):
         self._block = BLOCK
         self._counting = Lock()
         self.repaired = 0
-        """Rows that were not finite and were computed again alone, in fp32 where the engine can."""
+        """Rows that were not finite and were computed again alone, in _exact_precision."""
 
     @property
     def dim(self) -> int:
@@ -109,6 +109,11 @@ class LocalEncoder(ABC):
         return self._tokenizer.path
 
     @property
+    def _exact_precision(self) -> str:
+        """What a row that is not finite is computed in again."""
+        return "fp32"
+
+    @property
     def padding(self) -> float:
         """Share of the tokens computed so far that were padding."""
         return 0.0
@@ -125,7 +130,9 @@ class LocalEncoder(ABC):
 
     def remarks(self) -> list[str]:
         """What a person should know of the vectors computed so far."""
-        return [f"{self.repaired:,} vectors were not finite and were computed again alone"] if self.repaired else []
+        if not self.repaired:
+            return []
+        return [f"{self.repaired:,} vectors were not finite and were computed again alone, in {self._exact_precision}"]
 
     @abstractmethod
     def checks(self) -> list[Check]:
@@ -199,7 +206,7 @@ class LocalEncoder(ABC):
 
     @abstractmethod
     def _states_of(self, entry: Tokens, exact: bool) -> Any:
-        """What is pooled of one text [used, hidden]; `exact` in fp32, where the engine can."""
+        """What is pooled of one text [used, hidden]; `exact` in _exact_precision."""
 
     @abstractmethod
     def _pooled(self, states: Any, skipped: int) -> Floats:
@@ -209,7 +216,7 @@ class LocalEncoder(ABC):
     def _guarded(self, vectors: Floats, again: Callable[[int], Floats]) -> Floats:
         """Vectors whose rows are all of unit length: one that is not is computed `again`, alone, and counted.
 
-        EncodeError for a row that is none the second time either.
+        EncodeError for a row that is none the second time either, or that cannot be computed again.
         """
         import numpy as np
 
@@ -218,9 +225,13 @@ class LocalEncoder(ABC):
         for index in map(int, np.flatnonzero(~(abs(np.linalg.norm(vectors, axis=1) - 1) <= NORM))):
             with self._counting:
                 self.repaired += 1
-            vectors[index] = unit(again(index))
+            said = f"Input {index} has no finite vector in {self.conditions.name}"
+            try:
+                vectors[index] = unit(again(index))
+            except ModelError as error:  # no room for the weights once more
+                raise EncodeError(f"{said}, and cannot be computed again: {error}", index) from None
             if not abs(np.linalg.norm(vectors[index]) - 1) <= NORM:
-                raise EncodeError(f"Input {index} has no finite vector in {self.conditions.name}: leave it out.", index)
+                raise EncodeError(f"{said}, nor again alone in {self._exact_precision}: leave it out.", index)
         return vectors
 
     def _described(self) -> Check:

@@ -120,7 +120,9 @@ class GraphEncoder(LocalEncoder):
             rows = map(self._one, tokens, places) if len(tokens) < 2 else self._pool.own.map(self._one, tokens, places)
             for index, row in enumerate(rows):
                 out[index] = row
-        return self._guarded(unit(out), lambda index: self._one(tokens[index], index))
+        return self._guarded(
+            unit(out), lambda index: self._pooled(self._exactly(tokens[index], index), tokens[index].prompt)
+        )
 
     def remarks(self) -> list[str]:
         """With choices that change nothing here: who makes one believes to compare."""
@@ -183,10 +185,25 @@ class GraphEncoder(LocalEncoder):
                     )
                 self._verified = True
 
+    @property
+    def _exact_precision(self) -> str:
+        # ONNX Runtime has no other way through an int8 graph, and its weights in fp32 are not here.
+        return "fp32" if self.spec.format == "openvino" else self.spec.precision
+
     def _states_of(self, entry: Tokens, exact: bool) -> Floats:
+        if exact:
+            return self._exactly(entry, 0)
         self._verify()
         with self._room(entry, 0):
-            states: Floats = self._ran([entry], [0])[0]
+            states: Floats = self._ran([entry], [0], self._session)[0]
+        return states
+
+    def _exactly(self, entry: Tokens, index: int) -> Floats:
+        """States [used, dim] of the text at `index`, whose row was not finite."""
+        with self._turn:
+            exact = self._exact
+            self._check_room(entry, index)
+            states: Floats = self._ran([entry], [index], exact)[0]
         return states
 
     def _one(self, tokens: Tokens, index: int = 0) -> Floats:
@@ -212,39 +229,42 @@ class GraphEncoder(LocalEncoder):
         if tokens.used <= COUNTED or self._session.place != "cpu" or tokens.used <= self._short:
             yield
             return
-        from embedcode.engine import memory
-
         with self._turn:
             if tokens.used > self._longest:
-                need, have = memory.attended(self.spec, tokens.used), memory.available()
-                if need > have:
-                    raise memory.no_room(index, tokens.used, need, have, self.spec.name)
+                self._check_room(tokens, index)
             yield
             if self._session.keeps:
                 self._longest = max(self._longest, tokens.used)
+
+    def _check_room(self, tokens: Tokens, index: int) -> None:
+        from embedcode.engine import memory
+
+        need, have = memory.attended(self.spec, tokens.used), memory.available()
+        if need > have:
+            raise memory.no_room(index, tokens.used, need, have, self.spec.name)
 
     def _batch(self, tokens: Sequence[Tokens], places: Sequence[int]) -> Floats:
         """Pooled states [n, dim] of texts that run together; `places` are where an error says that they are."""
         import numpy as np
 
-        each = zip(self._ran(tokens, places), tokens, strict=True)
+        each = zip(self._ran(tokens, places, self._session), tokens, strict=True)
         return np.stack([self._pooled(states[: entry.used], entry.prompt) for states, entry in each])
 
-    def _ran(self, tokens: Sequence[Tokens], places: Sequence[int]) -> list[Floats]:
+    def _ran(self, tokens: Sequence[Tokens], places: Sequence[int], session: Session) -> list[Floats]:
         """States [longest, dim] of each, which run together, or by halves where a card has no room for all."""
         try:
-            return list(self._states(tokens))
+            return list(self._states(tokens, session))
         except MemoryError:
             if len(tokens) == 1:
                 raise EncodeError(
-                    f"Input {places[0]} has {tokens[0].used:,} tokens, for which {self._session.place} has no memory "
+                    f"Input {places[0]} has {tokens[0].used:,} tokens, for which {session.place} has no memory "
                     f"beside {self.spec.name}: cut it by max_tokens and truncate.",
                     places[0],
                 ) from None
         half = len(tokens) // 2
-        return self._ran(tokens[:half], places[:half]) + self._ran(tokens[half:], places[half:])
+        return self._ran(tokens[:half], places[:half], session) + self._ran(tokens[half:], places[half:], session)
 
-    def _states(self, tokens: Sequence[Tokens]) -> Floats:
+    def _states(self, tokens: Sequence[Tokens], session: Session) -> Floats:
         """States [n, longest, dim] of texts that run together."""
         import numpy as np
 
@@ -254,13 +274,15 @@ class GraphEncoder(LocalEncoder):
         for row, entry in enumerate(tokens):
             ids[row, : entry.used] = entry.ids
             mask[row, : entry.used] = 1
-        states = self._session.run(ids, mask)
+        states = session.run(ids, mask)
         with self._counting:
             self._used += sum(lengths)
             self._computed += ids.size
         return states
 
     def _pooled(self, states: Floats, skipped: int) -> Floats:
+        import numpy as np
+
         pooled: Floats
         match self.spec.pooling:
             case Pooling.CLS:
@@ -268,7 +290,8 @@ class GraphEncoder(LocalEncoder):
             case Pooling.LAST:
                 pooled = states[-1]
             case _:
-                pooled = states[skipped if self.spec.masks_prompt and skipped < len(states) else 0 :].mean(0)
+                with np.errstate(invalid="ignore", over="ignore"):  # a row that is not finite is seen to by who guards
+                    pooled = states[skipped if self.spec.masks_prompt and skipped < len(states) else 0 :].mean(0)
         return pooled
 
     @cached_property
@@ -280,10 +303,20 @@ class GraphEncoder(LocalEncoder):
 
     @cached_property
     def _session(self) -> Session:
-        on_processor = self._device == "cpu" or not self.spec.batched
-        if self.spec.folder != DEFAULT and on_processor:  # the packaged one takes as much as importing does
+        if self._device == "cpu" or not self.spec.batched:
+            self._check_fits()
+        session: Session = self._library.load(self.spec, self._threads, self._device, self._precision)
+        return session
+
+    @cached_property
+    def _exact(self) -> Session:
+        """For a row that is not finite: on the processor, in _exact_precision, by no shorter way."""
+        self._check_fits()
+        session: Session = self._library.exact(self.spec)
+        return session
+
+    def _check_fits(self) -> None:
+        if self.spec.folder != DEFAULT:  # the packaged one takes as much as importing does
             from embedcode.engine import memory
 
             memory.check_graph(self.spec)
-        session: Session = self._library.load(self.spec, self._threads, self._device, self._precision)
-        return session

@@ -76,6 +76,15 @@ def load(spec: Spec, threads: int, device: str, precision: str) -> Session:
     raise AssertionError("the processor is last on the list")
 
 
+def exact(spec: Spec) -> Session:
+    """The graph on the processor, node by node as it is written: none is fused with others, and nothing is kept."""
+    ort = library()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_cpu_mem_arena = False
+    return Session(_runner(spec, _session(ort, spec, [PROVIDERS["cpu"]], 1, options)))
+
+
 def _on_card(ort: Any, spec: Spec, wish: str, card: int, threads: int) -> Any:
     """The session on a card; ModelError where the provider is missing, or is there without the libraries it needs."""
     listed = ort.get_available_providers()
@@ -132,9 +141,9 @@ def _missing(ort: Any, wish: str) -> str:
     return ""
 
 
-def _session(ort: Any, spec: Spec, providers: list[Any], threads: int) -> Any:
+def _session(ort: Any, spec: Spec, providers: list[Any], threads: int, options: Any = None) -> Any:
     try:
-        return _opened(ort, spec, providers, threads)
+        return _opened(ort, spec, providers, threads, options)
     except Exception as error:
         raise ModelError(f"{spec.files[0]} cannot be loaded ({_line(error)}): {spec.cure}.") from None
 
@@ -144,8 +153,8 @@ def _line(error: Exception) -> str:
     return str(error).splitlines()[0][:200]
 
 
-def _opened(ort: Any, spec: Spec, providers: list[Any], threads: int) -> Any:
-    options = ort.SessionOptions()
+def _opened(ort: Any, spec: Spec, providers: list[Any], threads: int, options: Any = None) -> Any:
+    options = options or ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3

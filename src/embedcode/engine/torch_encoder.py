@@ -157,7 +157,7 @@ class TorchEncoder(LocalEncoder):
     def remarks(self) -> list[str]:
         chosen = "choice" in self.__dict__ and not self.asked
         how = [f"computed in {self.choice.precision}: {self.choice.reason}"] if chosen else []
-        return how + [f"{said}, in fp32" for said in super().remarks()]
+        return how + super().remarks()
 
     def checks(self) -> list[Check]:
         reason = ("precision", f"{self.choice.precision}: {self.choice.reason}", True)
