@@ -105,6 +105,7 @@ def test_an_export_has_the_vectors_of_the_published_code(
         assert (vectors * expected).sum(1).min() >= 0.9999
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     assert encoder.padding == 0
+    assert encoder.spec.capped == (name == "sfr-code")
 
 
 @pytest.mark.parametrize(("name", "form", "batched"), QUICK[:3])

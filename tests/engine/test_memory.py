@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from embedcode.engine import memory
+from embedcode.model.spec import Spec
 
 GB = 1 << 30
 
@@ -64,6 +66,18 @@ def test_a_limit_of_the_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(resource, "getrlimit", limited)
     assert 0 <= memory.available() < GB
+
+
+@pytest.mark.parametrize(
+    ("form", "heads", "tokens", "taken"),
+    [("onnx", 8, 2048, 88.5), ("onnx", 16, 2048, 157.5), ("openvino", 4, 4096, 9.8), ("openvino", 8, 2048, 11.5)],
+)
+def test_a_long_text_of_a_graph_whose_scores_are_capped_needs_what_was_measured(
+    tmp_path: Path, form: str, heads: int, tokens: int, taken: float
+) -> None:
+    """Half of it was told, and a text that fitted by that ended the process."""
+    replace(Spec.read(), folder=tmp_path, format=form, heads=heads, capped=True).write()
+    assert taken <= memory.attended(Spec.read(tmp_path), tokens) / tokens**2 <= 1.5 * taken
 
 
 def test_without_a_limit_the_system_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

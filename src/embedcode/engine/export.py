@@ -144,6 +144,7 @@ def export(checkpoint: Checkpoint, out: Path, form: str, batched: bool, threads:
         eos=checkpoint.eos,
         origin=checkpoint.space,
         heads=int(checkpoint.config.get("num_attention_heads", 0)),
+        capped=checkpoint.config.get("attn_logit_softcapping") is not None,
     )
     spec = replace(spec, graph=spec.found())
     spec.write()

@@ -41,6 +41,9 @@ texts of 256 tokens on two threads. Nine exports of 23 M to 596 M parameters too
 PAIR = {"onnx": (4, 16), "openvino": (0, 6)}
 """Bytes that a graph holds for each pair of a text's tokens: of each head, and for all of them. Measured at 4,096 and
 8,192 tokens: 36.7 and 30.6 of layouts with 6 and 4 heads; by OpenVINO, which keeps no scores, 4.4 to 5.5."""
+PAIR_CAPPED = {"onnx": (9, 20), "openvino": (0, 12)}
+"""The same of a graph whose scores are capped, which is several operators in place of one. Measured at 2,048 and 4,096
+tokens of Gemma 2's layout: 54, 88 and 158 with 4, 8 and 16 heads; by OpenVINO 9.8 to 11.5, and 14.4 with 16."""
 
 COPIES, LARGE_COPIES = 5, 3
 """Of the weights in fp32 at the peak of an export; where they go into a file of their own they are written piece by
@@ -141,7 +144,7 @@ def needed_by_graph(spec: Spec) -> int:
 
 def attended(spec: Spec, tokens: int) -> int:
     """Bytes that an exported model holds beside its weights for one text of so many tokens."""
-    of_head, beside = PAIR[spec.format]
+    of_head, beside = (PAIR_CAPPED if spec.capped else PAIR)[spec.format]
     return tokens**2 * (of_head * spec.heads + beside)
 
 

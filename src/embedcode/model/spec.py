@@ -67,6 +67,8 @@ class Spec:
     """Space of the checkpoint it was exported from."""
     heads: int = 0
     """Of attention, by which the memory that a long text takes is known; 0 in exports that do not say."""
+    capped: bool = False
+    """Whether scores of attention are capped, as in Gemma 2, for which a graph holds more of a long text."""
 
     @classmethod
     def read(cls, folder: Path = DEFAULT) -> Spec:
@@ -94,6 +96,7 @@ class Spec:
                 eos=meta.get("eos", ""),
                 origin=meta.get("space", ""),
                 heads=meta.get("heads", 0),
+                capped=meta.get("capped", False),
             )
         except (FileNotFoundError, NotADirectoryError):
             message = f"{folder} is no exported model (no meta.json): give a folder made by `embedcode models export`."
@@ -125,6 +128,7 @@ class Spec:
             "dimensions": self.dimensions,
             "max_tokens": self.max_tokens,
             "heads": self.heads,
+            "capped": self.capped,
             "prompts": dict(self.prompts),
             "instruction": self.instruction,
             "eos": self.eos,
