@@ -129,7 +129,15 @@ def test_long_token_ids(encoder: GraphEncoder) -> None:
     assert one(encoder, ids, Truncate.END).ids == tuple(ids[:512])
     start = one(encoder, ids, Truncate.START)
     assert (start.ids, start.original, start.used) == (tuple(ids[-512:]), 600, 512)
-    ids[560:] = [10**12] * 40  # of millions none are looked at but those that are kept
-    (error,) = refused(encoder, [ids])
-    assert error.message.startswith("Input length 600 exceeds maximum allowed token size 512")
-    assert one(encoder, ids, Truncate.END).used == 512
+
+
+@pytest.mark.parametrize("truncate", [Truncate.START, Truncate.END])
+@pytest.mark.parametrize("wrong", [-3, 10**12])
+def test_token_ids_of_another_tokenizer_are_refused_though_the_part_that_is_kept_has_none(
+    encoder: GraphEncoder, truncate: Truncate, wrong: int
+) -> None:
+    ids = list(range(1000, 1600))
+    ids[0 if truncate is Truncate.START else -1] = wrong
+    (error,) = encoder.tokenize([ids], Role.PASSAGE, truncate=truncate)
+    assert isinstance(error, InputError)
+    assert error.message == "Input 0 has token ids outside 0..30521: send its text."

@@ -134,7 +134,7 @@ class TextTokenizer:
         for (index, text), whole in zip(enumerate(inputs, first), self._whole(inputs, prompt, limit), strict=True):
             if isinstance(text, str):
                 out.append(self._text(index, prompt, printable(text), truncate, limit, whole))
-            elif isinstance(text, list | tuple) and all(type(i) is int for i in text):
+            elif isinstance(text, list | tuple) and set(map(type, text)) <= {int}:
                 out.append(self._ids(index, text, truncate, limit))
             else:
                 out.append(InputError(index, f"Input {index} is a {type(text).__name__}: give a string."))
@@ -224,9 +224,9 @@ class TextTokenizer:
             return InputError(index, f"Input {index} is an empty list: leave it out, or send a text.")
         if len(ids) > limit and truncate is Truncate.NONE:
             return too_long(index, len(ids), limit)
-        kept = tuple(ids[-limit:] if truncate is Truncate.START else ids[:limit])
-        if not all(0 <= i < self.vocabulary for i in kept):  # of millions none but these are looked at
+        if min(ids) < 0 or max(ids) >= self.vocabulary:  # in what is cut off too: all are another tokenizer's
             return InputError(index, f"Input {index} has token ids outside 0..{self.vocabulary - 1}: send its text.")
+        kept = tuple(ids[-limit:] if truncate is Truncate.START else ids[:limit])
         return Tokens(kept, len(ids), len(kept))
 
 
