@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 from embedcode.cli.models import _making, exact_of
 from embedcode.engine import memory
 from embedcode.model.presets import PRESETS
-from embedcode.model.spec import DEFAULT
+from embedcode.model.spec import DEFAULT, Spec
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -101,7 +102,13 @@ class TestInspect:
         needed, rows = record["memory"]["needed"], shown(call("models", "inspect", str(folder)))
         assert needed["fp32"] > needed["int8"] and needed["fp32"] > needed["bf16"]
         assert rows["architecture"] == expected["architecture"]
-        assert rows["fp32"].endswith(", fits")
+        assert rows["fp32"].endswith(", fits") and rows["streamed"].endswith(", fits")
+        longest = record["memory"]["longest_text"]
+        if record["max_tokens"] > 2048:  # a pass of so many is in what it needs anyhow
+            assert 0 < longest["bf16"] < longest["fp32"]
+            assert f"; with a text of {record['max_tokens']:,} tokens " in rows["bf16"]
+        else:
+            assert longest == {} and "with a text" not in rows["bf16"]
 
     def test_what_does_not_fit_is_said(self, call: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(memory, "available", lambda: 1000)
@@ -116,6 +123,18 @@ class TestInspect:
         rows = shown(call("models", "inspect"))
         assert (rows["format"], rows["precision"], rows["dim"]) == ("onnx", "int8", "384")
         assert rows["licence"] == "Apache-2.0"
+
+    def test_a_text_of_an_export_that_is_as_long_as_it_may_be(
+        self, call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An export that fits was killed by its longest texts' attention, of which nothing was said."""
+        spec = replace(Spec.read(), folder=tmp_path / "long", max_tokens=32768, heads=16)
+        spec.folder.mkdir()
+        spec.write()
+        (spec.folder / "model.onnx").touch()
+        monkeypatch.setattr(memory, "available", lambda: 8 * 10**9)
+        said = shown(call("models", "inspect", "long"))["int8"]
+        assert re.fullmatch(r"\S+ MB, fits; with a text of 32,768 tokens \S+ \S+, does not fit", said)
 
     def test_a_licence_of_the_folder_s_own(self, call: Run, checkpoint: Path, tmp_path: Path) -> None:
         shutil.copytree(checkpoint, tmp_path / "own")
@@ -242,6 +261,7 @@ class TestExport:
     ) -> None:
         code = """
 import time
+from dataclasses import replace
 from pathlib import Path
 from embedcode.cli.models import _making, exact_of
 with _making(Path("out")) as folder:

@@ -85,9 +85,9 @@ def inspect(
     from embedcode.engine import memory
 
     found = _found(model)
-    record, needs = _record(found), _needs(found)
+    record, needs, more = _record(found), _needs(found), _more(found)
     free = memory.available()
-    record["memory"] = {"free": free, "needed": needs}
+    record["memory"] = {"free": free, "needed": needs, "longest_text": more}
     if as_json:
         output.put_json(record)
         return
@@ -95,9 +95,15 @@ def inspect(
     for name, value in record.items():
         output.put(f"{name.replace('_', ' ') + ':':<16} {_shown(name, value)}")
     output.put(f"{'free memory:':<16} {output.megabytes(free)}")
+
+    def told(need: int) -> str:
+        return f"{output.megabytes(need)}, {'fits' if need <= free else 'does not fit'}"
+
     for precision, need in needs.items():
-        fits = "fits" if need <= free else "does not fit"
-        output.put(f"{'  ' + precision + ':':<16} {output.megabytes(need)}, {fits}")
+        line = f"{'  ' + precision + ':':<16} {told(need)}"
+        if precision in more:
+            line += f"; with a text of {record['max_tokens']:,} tokens {told(need + more[precision])}"
+        output.put(line)
 
 
 @models.command()
@@ -290,7 +296,7 @@ def _preset(preset: Preset) -> dict[str, Any]:
 
 
 def _needs(found: Spec | Checkpoint | Preset) -> Mapping[str, int]:
-    """Bytes by precision."""
+    """Bytes by precision, and where layers are streamed from the disk in bf16."""
     from embedcode.engine import memory
     from embedcode.model.checkpoint import Checkpoint
     from embedcode.model.spec import Spec
@@ -298,8 +304,24 @@ def _needs(found: Spec | Checkpoint | Preset) -> Mapping[str, int]:
     if isinstance(found, Spec):
         return {found.precision: memory.needed_by_graph(found)}
     if isinstance(found, Checkpoint):
-        return {precision: memory.needed(found, precision) for precision in memory.NUMBER}
+        whole = {precision: memory.needed(found, precision) for precision in memory.NUMBER}
+        return whole | {"streamed": memory.streamed(found, "bf16", memory.PACK)}
     return {name: found.parameters * 1_000_000 * size + memory.BASE for name, size in memory.NUMBER.items()}
+
+
+def _more(found: Spec | Checkpoint | Preset) -> Mapping[str, int]:
+    """Bytes that a text of as many tokens as the model reads takes beside _needs(), where it takes more."""
+    from embedcode.engine import memory
+    from embedcode.engine.graph import LONG
+    from embedcode.model.checkpoint import Checkpoint
+    from embedcode.model.spec import Spec
+
+    if isinstance(found, Spec) and found.max_tokens > LONG:
+        return {found.precision: memory.attended(found, found.max_tokens)}
+    if isinstance(found, Checkpoint) and (beyond := found.max_tokens - memory.PACK) > 0:
+        whole = {precision: memory.states(found, precision, beyond) for precision in memory.NUMBER}
+        return whole | {"streamed": whole["bf16"]}
+    return {}
 
 
 def _shown(name: str, value: Any) -> str:
