@@ -521,6 +521,12 @@ class TestLateChunking:
     def test_no_spans(self, exact: TorchEncoder) -> None:
         assert exact.late(self.TEXT, []).shape == (0, 64)
 
+    def test_surrogates_move_no_span(self, exact: TorchEncoder) -> None:
+        """Two halves of a character, as JavaScript counts them, are two characters here and one in UTF-8."""
+        spans = [(8 + start, 8 + end) for start, end in ((0, 14), (14, 27))]
+        halves, signs = (exact.late(odd + self.TEXT, spans) for odd in ("\ud83d\ude42" * 4, "\ufffd" * 8))
+        np.testing.assert_array_equal(halves, signs)
+
     def test_a_span_without_a_token(self, exact: TorchEncoder) -> None:
         for start, end in ((900, 901), (6, 6), (9, 6)):  # the second lies within a token, whose vector it had
             with pytest.raises(EncodeError, match=f"Input 1 is the span {start}:{end}, which has no token") as caught:

@@ -5,6 +5,7 @@ An engine adds `forward`, `space` and `build`. Knows no network and no format of
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
@@ -17,7 +18,7 @@ from threading import Lock
 from typing import Any
 
 from embedcode.engine.given import listed, number_of, role_of, spans_of
-from embedcode.engine.tokens import TOGETHER, TextTokenizer, file_too_long, printable
+from embedcode.engine.tokens import TOGETHER, TextTokenizer, file_too_long
 from embedcode.errors import EncodeError, ModelError, UsageError
 from embedcode.model.presets import task
 from embedcode.settings import cores
@@ -28,6 +29,9 @@ NORM = 1e-3
 """How far the length of a vector may be from 1."""
 BLOCK = 256
 """Texts that are tokenised while the block before them is computed."""
+
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""What has no UTF-8 form, which a tokenizer needs."""
 
 LATE = 2048
 """Tokens a model must read for late chunking: below, a file does not fit."""
@@ -193,10 +197,11 @@ class LocalEncoder(ABC):
         if not isinstance(text, str):
             raise UsageError(f"the text of a file is a {type(text).__name__}: give a string.")
         parts = spans_of(spans)
-        (entry,) = accepted(self.tokenize([printable(text)], Role.PASSAGE, truncate=Truncate.END))
+        text = SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)  # two in a row would become one, and move all spans
+        (entry,) = accepted(self.tokenize([text], Role.PASSAGE, truncate=Truncate.END))
         if entry.truncated:
             raise EncodeError(file_too_long(entry), 0)
-        places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), printable(text))
+        places = self._tokenizer.places(self._prompt(Role.PASSAGE, None), text)
         inside = _inside(places, parts)
         states = self._states_of(entry, exact=False)
         rows = np.array([self._pooled(states[own], 0) for own in inside], np.float32).reshape(len(parts), self.dim)
