@@ -44,7 +44,7 @@ def exact(spec: Spec) -> Session:
 def _compiled(spec: Spec, threads: int, more: dict[str, Any]) -> Session:
     # No CACHE_DIR: of 16 layouts the 12 with rotary positions came back from it with other vectors (2026.4.1, golden
     # cosine .45 to .998, or no number), for .15 s less to compile of MiniLM's .23.
-    options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads, **more}
+    options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads, **more}
     path = spec.files[0]
     try:
         compiled = _core().compile_model(str(path), "CPU", options)
