@@ -299,6 +299,17 @@ def test_code_is_taken_under_the_licence_that_it_had_then(repository: Path, toke
     assert len(list(mine(repository, tokenizer, Mined("shapes")))) == 8, "who claims no licence is not asked for one"
 
 
+def test_code_from_before_there_was_a_licence_is_unknown(repository: Path, tokenizer: TextTokenizer) -> None:
+    """It was taken under the one that came later."""
+    for times in (2, 3):
+        new = OLD.replace("* scale\n", f"* scale * {times}\n")
+        commit(repository, f"Take {times} times the scale for every area", src__shape_py=new)
+        commit(repository, "Say under which licence the shapes are", LICENSE=MIT, README_md=f"# {times}\n")
+    pairs, mined = found(repository, tokenizer)
+    assert {pair.query for pair in pairs} == {"Take 3 times the scale for every area"}
+    assert mined.skipped[history.UNSAID] == 1 and not mined.skipped[history.OTHERWISE]
+
+
 def test_licences_are_looked_up_only_where_they_change(
     repository: Path, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,7 +328,8 @@ def test_code_that_is_called_a_licence_is_none(repository: Path, tokenizer: Text
     (repository / "src" / "License.tsx").write_text("export const License = () => <p>MIT</p>;\n")
     (repository / "LICENSE").write_text(MIT, "utf-16")
     (repository / "LICENSE.pdf").write_bytes(b"%PDF\0\1\2")
-    commit(repository, "Show the licence and its text", src__shape_py=OLD.replace("* scale\n", "* scale * 2\n"))
+    commit(repository, "Show the licence and its text")
+    commit(repository, "Take twice the scale for every area", src__shape_py=OLD.replace("* scale\n", "* scale * 2\n"))
     pairs, mined = found(repository, tokenizer)
     assert len(pairs) == 2 and not mined.left and not mined.refused
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from embedcode.data import archives, comments, licences, never
 from embedcode.data.docstrings import CRASHED, FAILED
-from embedcode.data.mine import FOREIGN_FOLDER, FOREIGN_HEADER, NEVER, UNKNOWN_LICENCE, names
+from embedcode.data.mine import FOREIGN_FOLDER, FOREIGN_HEADER, NEVER, NO_LICENCE, UNKNOWN_LICENCE, names
 from embedcode.engine.tokens import TextTokenizer, of_export
 from embedcode.errors import UsageError
 from embedcode.index import git
@@ -54,6 +54,7 @@ MANY_PLACES = "too many places"
 NO_CODE = "no code edited"
 NEW = "nothing that was there before"
 OTHERWISE = "under another licence then"
+UNSAID = "without a licence file then"
 QUOTED = "quote or line break in its name"
 
 _LICENCES = ("*licen[cs]e*", "*copying*")
@@ -207,14 +208,16 @@ class _Licences:
         self._foreign: dict[str, bool] = {}
         """Whether a folder's licence is none of the allow-list, by its blob: to find out takes 2 to 15 ms."""
         self._last, self._files = "", tuple[git.Entry, ...]()
-        self._said = "", tuple[str, ...]()
-        self.refused, self._now = self._there("HEAD")
+        self._said = NO_LICENCE, tuple[str, ...]()
+        refused, self._now = self._there("HEAD")
+        self._said_now = refused != NO_LICENCE
+        self.refused = refused if self._said_now else ""  # who claims it where no file says is the owner
 
     def at(self, commit: str) -> tuple[str, tuple[str, ...]]:
-        """Why the licence is not granted there, "" where it is or no file says, and the folders that have one out of
-        the allow-list there or now."""
+        """Why the licence is not granted there, "" where it is, or where no file says there nor now; and the folders
+        that have one out of the allow-list there or now."""
         refused, foreign = self._there(commit)
-        return refused, foreign + self._now
+        return refused if self._said_now or refused != NO_LICENCE else "", foreign + self._now
 
     def _there(self, commit: str) -> tuple[str, tuple[str, ...]]:
         # Of one commit to the next few files change, so git finds out in 5 ms whether a licence does.
@@ -240,8 +243,9 @@ class _Licences:
                 if self._foreign[entry.blob]:
                     foreign.add(entry.path.rpartition("/")[0] + "/")
         found = licences.of(own)
-        grants = not own or (found is not None and licences.allowed(self._licence, found.split(" AND ")))
-        return "" if grants else f"{' and '.join(sorted(own))} does not grant {self._licence}", tuple(foreign)
+        if found is not None and licences.allowed(self._licence, found.split(" AND ")):
+            return "", tuple(foreign)
+        return f"{' and '.join(sorted(own))} does not grant {self._licence}" if own else NO_LICENCE, tuple(foreign)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +293,7 @@ def _pairs(
     if granted is not None and edits:
         otherwise, foreign = granted.at(commit.parents[0])
         if otherwise:
-            mined.skipped[OTHERWISE] += 1
+            mined.skipped[UNSAID if otherwise == NO_LICENCE else OTHERWISE] += 1
             return
     files, why = list[Edited](), ""
     contents = git.blobs(root, (f"{commit.parents[0]}:{path}" for path in edits), MOST_BYTES)
