@@ -440,6 +440,18 @@ def test_what_takes_too_long_is_given_up_and_said(
             sources.fetch(Source("github", "acme/shapes"), tmp_path / "here", 0.1)
 
 
+def test_a_clone_that_is_given_up_leaves_no_helper_of_gits_behind(tmp_path: Path) -> None:
+    """It went on fetching into a folder that the next run removes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/acme/shapes"
+        assert git.clone(address, tmp_path / "shapes.git", seconds=1) == "too slow: not done after 1 s"
+        connection, _ = silent.accept()
+    with connection:
+        connection.settimeout(5)
+        assert connection.recv(10_000).startswith(b"GET /acme/shapes/")
+        assert connection.recv(10_000) == b""
+
+
 def test_a_record_that_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps({"a": 1}))
     with pytest.raises(UsageError, match="is no record of `embedcode data collect`"):

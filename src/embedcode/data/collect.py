@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from embedcode.data.mine import workers as extracting
 from embedcode.data.sources import Source
 from embedcode.errors import UnwritableError, UsageError
 from embedcode.files import save_json, writing
+from embedcode.types import Pair
 
 AHEAD = 6
 """Archives that wait to be mined."""
@@ -181,10 +182,7 @@ def _mined(source: Source, mined: Mined, out: Path, documentation: bool) -> Reco
     said = [pair for pair in mined.pairs if pair.task == examples.TASK]
     for place, some in ((out, own), (out / EXAMPLES, said)):
         if some:
-            file = place / f"{source.file_name}.jsonl.gz"
-            with writing(file):
-                file.parent.mkdir(exist_ok=True)
-            pairs.write(file, some)
+            _write(place, source, some)
     return Record(
         source=source.id,
         registry=source.registry,
@@ -201,6 +199,14 @@ def _mined(source: Source, mined: Mined, out: Path, documentation: bool) -> Reco
     )
 
 
+def _write(place: Path, source: Source, found: Iterable[Pair]) -> int:
+    """How many pairs of a source there are, in its file in a folder that may have to be made."""
+    file = place / f"{source.file_name}.jsonl.gz"
+    with writing(file):
+        place.mkdir(exist_ok=True)
+    return pairs.write(file, found)
+
+
 def _with(record: Record, before: Record, commits: int, documentation: bool) -> Record:
     """The record with what an earlier run had of the same version and this one was not asked for."""
     if not documentation:
@@ -214,12 +220,9 @@ def _with(record: Record, before: Record, commits: int, documentation: bool) -> 
 def _history(record: Record, clone: Path, out: Path, most: int) -> Record:
     """The record with what the commits of a clone gave; what its files gave stays where the history cannot be read."""
     mined = history.Mined(record.name)
-    file = out / COMMITS / f"{Source(record.registry, record.name).file_name}.jsonl.gz"
-    with writing(file):
-        file.parent.mkdir(exist_ok=True)
     try:
         found = history.mine(clone, history.tokenizer(), mined, licence=record.licence, most=most)
-        count = pairs.write(file, found)
+        count = _write(out / COMMITS, Source(record.registry, record.name), found)
     except UnwritableError:
         raise
     except UsageError as error:

@@ -7,8 +7,10 @@ and `fetch`, which say so.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,8 +46,8 @@ def run(
     online: bool = False,
     seconds: float | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """git in a folder, in English; FileNotFoundError where there is no git, TimeoutExpired after `seconds`. `online`
-    lets it ask other machines."""
+    """git in a folder, in English; FileNotFoundError where there is no git, TimeoutExpired after `seconds`, when what
+    git has started ends with it. `online` lets it ask other machines."""
     environment = _environment(online)
     if configuration:  # by the environment, since `-c NAME=VALUE` ends a name that holds "=" too early
         count = environment.get("GIT_CONFIG_COUNT", "")
@@ -54,9 +56,27 @@ def run(
         for i, (name, value) in enumerate(configuration.items(), first):
             environment |= {f"GIT_CONFIG_KEY_{i}": name, f"GIT_CONFIG_VALUE_{i}": value}
     command = ["git", *_SAFE, *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, input=given, capture_output=True, check=False, timeout=seconds
-    )
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            out, err = process.communicate(given, seconds)
+        except BaseException:
+            _end(process.pid)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _end(pid: int) -> None:
+    """End a process and what it has started, where the system tells: git ends alone, and the helper that it clones by
+    would go on for as long as the server takes. Not by a group of its own, which a terminal's Ctrl-C does not reach."""
+    ending = [pid]
+    for one in ending:
+        with suppress(OSError):
+            ending += map(int, Path(f"/proc/{one}/task/{one}/children").read_text("ascii").split())
+    for one in ending:
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
 
 
 def ask(
