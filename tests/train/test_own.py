@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -25,6 +26,7 @@ from embedcode.train.base import as_trained
 from embedcode.train.own import Verdict
 from embedcode.train.recipe import check
 from embedcode.types import Pair, Role
+from repositories import git, write
 
 NOUNS = [
     "river",
@@ -61,34 +63,72 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def with_history(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, of which 60 commits edited a function in each of four files."""
+    folder = tmp_path_factory.mktemp("with-history")
+    texts = {file.name: file.read_text() for file in sorted(repository.iterdir())}
+    names, rng, edits = sorted(texts), random.Random(2), dict[str, int]()
+    commits = []
+    for _ in range(60):
+        chosen = rng.sample([name for name in names if edits.get(name, 0) < 4], 4)
+        for name in chosen:
+            edits[name] = edits.get(name, 0) + 1
+        commits.append(chosen)
+
+    def at(name: str, left: int) -> str:
+        """Before its last so many edits."""
+        return texts[name].replace("return found\n", "return found[:9]\n", left)
+
+    said = [("Lay out all of the shelves", names)]
+    said += [(f"Give whole lists of {', '.join(chosen)}".replace(".py", ""), chosen) for chosen in commits]
+    lines = ""
+    for number, (message, some) in enumerate(said):
+        lines += f"commit refs/heads/main\ncommitter A <a@example.org> {1000 + number} +0000\n"
+        lines += f"data {len(message)}\n{message}\n"
+        for name in some:
+            if number:
+                edits[name] -= 1
+            text = at(name, edits.get(name, 0))
+            lines += f"M 100644 inline {name}\ndata {len(text)}\n{text}\n"
+    git(folder, "init", "-q", "-b", "main")
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=folder, input=lines.encode(), check=True)
+    git(folder, "reset", "-q", "--hard")
+    return folder
+
+
 def run(repository: Path, out: Path, world: Path, minutes: float = 5.0) -> tuple[Verdict, list[str]]:
     told: list[str] = []
     return own.own(repository, out, str(world / "base"), minutes, False, 1, told.append), told
 
 
 def test_a_better_model_is_kept_and_none_of_the_held_out_files_was_trained_on(
-    repository: Path, world: Path, tmp_path: Path
+    with_history: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verdict, told = run(repository, tmp_path / "out", world)
+    monkeypatch.setattr(own, "FEWEST", 60)
+    verdict, told = run(with_history, tmp_path / "out", world)
     assert verdict.gain.low > 0 and verdict.after > verdict.before
     assert verdict.folder is not None and (verdict.folder / "model.safetensors").is_file()
     trained = list(pairs.read(tmp_path / "out" / "own.jsonl.gz"))
     seen = {pair.source for pair in trained}
-    for name in ("steering", "held-out"):
+    assert {pair.task for pair in trained} == set(verdict.kinds) == {"docstring", "commit"}
+    for name in ("steering", "held-out", "steering-commits", "held-out-commits"):
         task = beir.load(tmp_path / "out" / name)
-        assert len(task.queries) == len(task.corpus) >= own.FEWEST_HELD_OUT
+        assert len(task.queries) >= own.FEWEST_HELD_OUT and len(task.corpus) >= own.FEWEST_HELD_OUT
         for text in task.corpus.values():
             file = f"module_{text.split('(')[0].rpartition('_')[2]}.py"
             assert file not in seen
+        # A commit edits files of several parts: what it says is trained on in none where it is asked in another.
+        assert not set(task.queries.values()) & {pair.query for pair in pairs.read(tmp_path / "out/pairs-own.jsonl.gz")}
     meta = json.loads((verdict.folder / "meta.json").read_text())
     assert meta["recipe"]["blend"] == 0.75
     assert any("held out" in line for line in told)
     assert f"## Held-out files\n\n{verdict.text}\n" in (verdict.folder / "README.md").read_text()
     assert json.loads((tmp_path / "out" / "verdict.json").read_text())["after"] == verdict.after
     assert not (tmp_path / "out" / own.CANDIDATE).exists()
-    other = tmp_path / repository.name
+    other = tmp_path / with_history.name
     other.mkdir()
-    with pytest.raises(UsageError, match=rf"out is of {repository}, not of {other}: give another folder by --out"):
+    with pytest.raises(UsageError, match=rf"out is of {with_history}, not of {other}: give another folder by --out"):
         own.own(other, tmp_path / "out", str(world / "base"), 5.0, True, 1, told.append)
     assert verdict.folder.is_dir()
 
@@ -130,7 +170,9 @@ def test_too_few_files_to_tell_a_gain_from_chance(repository: Path, world: Path,
 def test_each_part_has_its_functions_whatever_the_names_are(tmp_path: Path) -> None:
     """By chance a tenth of ninety files had five functions, and a repository of 341 was refused."""
     for salt in range(30):
-        found = {f"{salt}/{n}.py": [Pair("q", (f"{salt} {n} {i}",)) for i in range(1 + n % 8)] for n in range(90)}
+        found = {
+            f"{salt}/{n}.py": [Pair(f"{n} {i}", (f"{salt} {n} {i}",)) for i in range(1 + n % 8)] for n in range(90)
+        }
         held, steering, trained = own._parts(found)
         assert min(len(held), len(steering)) >= 39 and len(trained) >= 200
         assert len(held) + len(steering) + len(trained) == sum(map(len, found.values()))
@@ -157,6 +199,70 @@ def test_the_verdict_draws_files(
     assert verdict.gain == paired_bootstrap(gains, dict.fromkeys(gains, 0.0), clusters=file)
     alone = paired_bootstrap(gains, dict.fromkeys(gains, 0.0))
     assert verdict.gain.high - verdict.gain.low > 1.3 * (alone.high - alone.low)
+
+
+def test_a_model_that_is_worse_at_one_kind_goes_though_it_is_better_on_the_whole(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for end, kind, count in (("", "docstring", 30), ("-commits", "commit", 10)):
+        asked = [(f"what {kind} {n} says", (f"def f{n}(): return {n}",)) for n in range(count)]
+        rows = [Pair(*one, task=kind, source=f"{n}.py") for n, one in enumerate(asked)]
+        for part in ("steering", "held-out"):
+            own._task(tmp_path / f"{part}{end}", rows)
+    tasks = [beir.load(tmp_path / name) for name in ("held-out", "held-out-commits")]
+    scores = iter([(0.2, 0.5), (0.9, 0.45), (0.2, 0.5), (0.9, 0.5)])
+
+    def values(*_: object) -> dict[str, dict[str, float]]:
+        return {task.name: dict.fromkeys(task.queries, one) for task, one in zip(tasks, next(scores), strict=True)}
+
+    def made(*_: object) -> SimpleNamespace:
+        folder = shutil.copytree(world / "base", tmp_path / own.CANDIDATE)
+        return SimpleNamespace(go=lambda: SimpleNamespace(folder=folder))
+
+    monkeypatch.setattr(own, "_divide", lambda *_: pairs.write(tmp_path / "own.jsonl.gz", []))
+    monkeypatch.setattr(own, "Run", made)
+    monkeypatch.setattr(score.Judge, "values", values)
+    worse, _ = run(tmp_path, tmp_path, world)
+    assert worse.gain.low > 0 and worse.worse == ["commit"] and worse.folder is None
+    assert worse.text.startswith("30 docstrings and 10 commits of files held out")
+    assert worse.text.endswith("of commits nDCG@10 0.5000 -> 0.4500, gain -0.0500 [-0.0500, -0.0500]")
+    as_good, _ = run(tmp_path, tmp_path, world)
+    assert as_good.folder is not None and not as_good.worse
+
+
+def test_a_file_has_one_name_whatever_it_was_called(tmp_path: Path) -> None:
+    """What is held out under its name of today could else be trained on under that of yesterday."""
+    root, told = tmp_path / "root", list[str]()
+    root.mkdir()
+    git(root, "init", "-q", "-b", "main")
+    for names, times in ((("a.py", "src/c.py"), 1), (("a.py", "src/c.py"), 2), (("b.py", "src/d.py"), 3)):
+        if times == 3:
+            git(root, "mv", "a.py", "b.py")
+            git(root, "mv", "src/c.py", "src/d.py")
+            git(root, "commit", "-qm", "Move")
+        text = f"def width(value):\n    more = value * {times}\n    return more\n"
+        write(root, dict.fromkeys(names, text))
+        git(root, "add", ".")
+        git(root, "commit", "-qm", f"Take {times} times the value for widths")
+    for folder, names in ((root, ("b.py", "src/d.py")), (root / "src", ("d.py",))):
+        found, homes = own._commits(folder, told.append, lambda step: None)
+        wanted = [(f"Take {times} times the value for widths", name) for times in (3, 2) for name in names]
+        assert [(pair.query, pair.source) for pair in found] == wanted and set(homes.values()) == set(names)
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{root}", "shallow")
+    assert own._commits(tmp_path / "shallow", told.append, lambda step: None) == ([], {})
+    assert len(told) == 1 and told[0].startswith("commits are not used: ") and "is a shallow clone" in told[0]
+    assert own._commits(write(tmp_path / "none", {"a.py": ""}), told.append, lambda step: None) == ([], {})
+
+
+def test_versions_of_a_function_are_one_document(tmp_path: Path) -> None:
+    area = "def area(shape):\n    width, height = shape.right - shape.left, shape.top - shape.bottom\n    return width"
+    first, second = "Take the height into account", "Say what an area is"
+    found = [(first, "a.py", (f"{area} * height", "def other(): pass")), (second, "a.py", (area,))]
+    found += [(first, "b.py", (area,))]
+    own._task(tmp_path / "t", [Pair(query, texts, task="commit", source=file) for query, file, texts in found])
+    task = beir.load(tmp_path / "t")
+    assert len(task.corpus) == 3 and len(task.queries) == 2
+    assert sorted(map(len, task.qrels.values())) == [1, 3]
 
 
 def test_what_was_not_divided_to_the_end_is_divided_again(repository: Path, world: Path, tmp_path: Path) -> None:

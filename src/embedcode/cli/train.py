@@ -53,8 +53,8 @@ def train(
 
     embedcode train --on path/to/repo
 
-    The second fine-tunes a model on the functions of a repository, says how well it finds those of files it has not
-    seen, before and after, and keeps the new model only if it is better.
+    The second fine-tunes a model on the functions of a repository and the commits that edit them, says how well it
+    finds those of files it has not seen, before and after, and keeps the new model only if it is better.
 
     A run that was killed goes on with --resume and ends as it would have. The checkpoint in DIR/model is loaded with
     --model DIR/model, and by SentenceTransformer.
@@ -116,7 +116,8 @@ def _train_on(path: Path, out: Path | None, model: str | None, minutes: float, r
         return
     output.put(verdict.text)
     if verdict.folder is None:
-        output.put("not better beyond chance: the old model stays, the new one is deleted")
+        why = f"worse at {' and '.join(verdict.worse)}s" if verdict.worse else "not better beyond chance"
+        output.put(f"{why}: the old model stays, the new one is deleted")
     else:
         output.put(f"better: embedcode index {path} --model {verdict.folder}")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -183,9 +184,51 @@ def mine(
         parsing.start()
         for commit in _commits(root, most):
             mined.commits += 1
-            found = list(_pairs(root, commit, lines, parsing, mined, issues or Issues(), licence, granted))
+            change = _change(root, commit, lines, parsing, mined, issues or Issues(), granted)
+            found = list(_pairs(change, mined, licence)) if change else []
             mined.used += bool(found)
             yield from found
+
+
+def by_file(root: Path, mined: Mined, most: int, seconds: float) -> Iterator[Pair]:
+    """Of the user's own repository, what each commit says with the functions it edits in one file, which is the pair's
+    `source`; newest first, of at most so many commits, for so long. Otherwise as `mine`, without licences."""
+    if entry := never.load().first((mined.source, *names(root))):
+        mined.refused = f"{NEVER}: {entry.why}"
+        return
+    opened(root)
+    end = time.monotonic() + seconds
+    with Workers(1, edited, lost, least=1) as parsing:
+        parsing.start()
+        for commit in _commits(root, most):
+            if time.monotonic() > end:
+                return
+            mined.commits += 1
+            change = _change(root, commit, None, parsing, mined, Issues(), None)
+            if change is None or sum(len(of.functions) for of in change.files) > MOST_POSITIVES:
+                continue
+            for of in change.files:
+                if of.functions:
+                    path = of.file.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                    positives = tuple(dict.fromkeys(of.functions))
+                    yield Pair(change.query, positives, (), change.task, of.file.language.name, path)
+
+
+def renamed(root: Path, most: int) -> dict[str, str]:
+    """Paths that were moved by the newest so many commits, each with one name for all that a file was called."""
+    asked = ("log", "-z", f"-{most}", "--format=", "--name-status", "--diff-filter=R", "-M", f"-l{MOST_MOVED}")
+    listed = git.ask(root, *asked, "HEAD", needed_by="mining a history") or ""
+    fields = iter(listed.split("\0")[:-1])
+    homes: dict[str, str] = {}
+
+    def home(path: str) -> str:
+        while (other := homes.get(path, path)) != path:
+            path = other
+        return path
+
+    for _, before, after in zip(fields, fields, fields, strict=True):
+        homes[home(before)] = home(after)
+    return {path: home(path) for path in homes}
 
 
 def opened(root: Path) -> git.Repository:
@@ -266,35 +309,54 @@ def _commits(root: Path, most: int | None) -> Iterator[_Commit]:
         yield _Commit(hash_, parents.split(), message.strip())
 
 
-def _pairs(
+@dataclass(frozen=True, slots=True)
+class _OfFile:
+    """What a commit edits of a file, as that was before."""
+
+    file: Edited
+    functions: list[str]
+    chunks: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A commit that says what it does, and does it to code."""
+
+    commit: str
+    query: str
+    task: str
+    files: list[_OfFile]
+
+
+def _change(
     root: Path,
     commit: _Commit,
-    lines: _Lines,
+    lines: _Lines | None,
     parsing: Workers[Edited, tuple[list[str], str]],
     mined: Mined,
     issues: Issues,
-    licence: str,
     granted: _Licences | None,
-) -> Iterator[Pair]:
-    """`granted` is None where the pairs claim no open licence."""
+) -> _Change | None:
+    """None for a commit that is passed over. Without `lines` there are no chunks; `granted` is None where no open
+    licence is claimed."""
     if len(commit.parents) != 1:
         mined.skipped[MERGE] += 1
-        return
+        return None
     issue = issues.of(commit.hash, commit.message, mined.source)
     query = issue[:LONGEST].strip() if issue else said(commit.message)
     if not issue and message_reason(query) is not None:
         mined.skipped[MESSAGE] += 1
-        return
+        return None
     edits = _edits(root, commit, mined.left)
     if len(edits) > MOST_FILES:
         mined.skipped[MANY] += 1
-        return
+        return None
     foreign = tuple[str, ...]()
     if granted is not None and edits:
         otherwise, foreign = granted.at(commit.parents[0])
         if otherwise:
             mined.skipped[UNSAID if otherwise == NO_LICENCE else OTHERWISE] += 1
-            return
+            return None
     files, why = list[Edited](), ""
     contents = git.blobs(root, (f"{commit.parents[0]}:{path}" for path in edits), MOST_BYTES)
     for (path, ranges), raw in zip(edits.items(), contents, strict=True):
@@ -307,25 +369,30 @@ def _pairs(
             mined.left[why] += 1
             continue
         files.append(Edited(path, text, language, ranges))
-    bodies, chunks, languages = list[str](), list[str](), Counter[str]()
+    places = list[_OfFile]()
     for file, (found, failed) in zip(files, parsing.done(files), strict=True):
         if failed:
             mined.left[failed] += 1
-        of_file = list(_chunks(file.path, file.text, file.ranges, lines))
-        bodies += found
-        chunks += of_file
-        languages[file.language.name] += len(found) + len(of_file)
-    if not bodies and not chunks:
+        places.append(_OfFile(file, found, list(_chunks(file.path, file.text, file.ranges, lines)) if lines else []))
+    if not any(one.functions or one.chunks for one in places):
         mined.skipped[why or (NEW if edits else NO_CODE)] += 1
-        return
+        return None
+    return _Change(commit.hash, query, "issue" if issue else "commit", places)
+
+
+def _pairs(change: _Change, mined: Mined, licence: str) -> Iterator[Pair]:
+    bodies = [one for of in change.files for one in of.functions]
+    chunks = [one for of in change.files for one in of.chunks]
     if min(len(one) for one in (bodies, chunks) if one) > MOST_POSITIVES:
         mined.skipped[MANY_PLACES] += 1
         return
-    task, source = ("issue" if issue else "commit"), f"git:{mined.source}@{commit.hash[:12]}"
-    language_name = languages.most_common(1)[0][0]
-    for kind, positives in ((task, bodies), (f"{task}-chunk", chunks)):
+    languages = Counter[str]()
+    for of in change.files:
+        languages[of.file.language.name] += len(of.functions) + len(of.chunks)
+    source, language = f"git:{mined.source}@{change.commit[:12]}", languages.most_common(1)[0][0]
+    for kind, positives in ((change.task, bodies), (f"{change.task}-chunk", chunks)):
         if positives and len(positives) <= MOST_POSITIVES:
-            yield Pair(query, tuple(dict.fromkeys(positives)), (), kind, language_name, source, licence)
+            yield Pair(change.query, tuple(dict.fromkeys(positives)), (), kind, language, source, licence)
 
 
 def said(message: str) -> str:

@@ -1,41 +1,50 @@
 """Own: a model fine-tuned on the user's own repository, kept only where it is better on files it has not seen.
 
-Files are divided by the hash of their path: what is trained on, what steers, and what the verdict is on. Nothing leaves
-the machine.
+Two kinds of pairs: what a docstring says with its function, and what a commit says with the functions it edits in one
+file. Files are divided by the hash of their path, for both kinds alike: what is trained on, what steers, and what the
+verdict is on. Nothing leaves the machine.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from embedcode.data import docstrings, pairs
+from embedcode.data import docstrings, history, minhash, pairs
 from embedcode.data.archives import Left, stream
 from embedcode.data.docstrings import File
 from embedcode.data.mine import workers as extracting
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
-from embedcode.evaluate.metrics import Interval, paired_bootstrap
+from embedcode.evaluate.metrics import Interval, mean, paired_bootstrap
 from embedcode.files import is_folder, noted, save_json
+from embedcode.index import git
 from embedcode.model.checkpoint import Checkpoint
 from embedcode.model.family import Pooling
 from embedcode.train import base, network, packaged, publish, score
 from embedcode.train.plan import refuse_taken
 from embedcode.train.recipe import Data, Recipe
-from embedcode.train.run import Run, Step, Tell, device, texts
+from embedcode.train.run import Run, Step, Tell, Values, device, texts
 from embedcode.types import Pair, Role, digest
 
 PARTS = 10
 """Of a repository's functions, by files: one steers, one is for the verdict, the others are trained on."""
 FEWEST = 200
-"""Pairs to train on, below which nothing can be learnt that the verdict could tell from chance."""
+"""Pairs of a kind to train on, below which nothing can be learnt that the verdict could tell from chance."""
 FEWEST_HELD_OUT, MOST_HELD_OUT = 20, 500
-"""Functions that steer, and for the verdict. Scoring 500 takes 14 s on two cores, where 50 steps take 111 s: the tenth
-of a large repository would take longer than the steps between two scores."""
+"""Pairs of a kind, and of all kinds together, that steer, and for the verdict. Scoring 500 functions takes 14 s on two
+cores, where 50 steps take 111 s: the tenth of a large repository would take longer than the steps between two scores.
+"""
+COMMIT = "commit"
+ENDS = {docstrings.TASK: "", COMMIT: "-commits"}
+"""Of the names of what is held out, by the task of its pairs."""
+MOST_COMMITS, COMMIT_SECONDS = 2_000, 90
+"""That are read, the newest first. One takes 20 to 80 ms on two cores, and half an hour is for all."""
 PASSAGE = 192
 """Tokens of a passage, in the steps and for the verdict, of a model that reads as many."""
 CANDIDATE, OF = "candidate", "of.json"
@@ -45,8 +54,25 @@ FEWEST_FILES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Figures:
     """nDCG@10 on held-out files; `gain` is paired, with its 95 % interval over files."""
+
+    queries: int
+    before: float
+    after: float
+    gain: Interval
+
+    @property
+    def text(self) -> str:
+        gain = self.gain
+        return (
+            f"nDCG@10 {self.before:.4f} -> {self.after:.4f}, gain {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The figures over all queries."""
 
     folder: Path | None
     """The new model; None where the old one stays."""
@@ -57,14 +83,20 @@ class Verdict:
     gain: Interval
     tokens: int = PASSAGE
     """At which passages were cut."""
+    kinds: Mapping[str, Figures] = field(default_factory=dict)
+    """Those of `docstring` and `commit`, each where there are such queries."""
+
+    @property
+    def worse(self) -> list[str]:
+        """Kinds at which the new model is worse beyond chance."""
+        return [kind for kind, one in self.kinds.items() if one.gain.high < 0]
 
     @property
     def text(self) -> str:
-        gain = self.gain
-        return (
-            f"{self.queries} functions of files held out, cut at {self.tokens} tokens: nDCG@10 {self.before:.4f} -> "
-            f"{self.after:.4f}, gain {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
-        )
+        whole = Figures(self.queries, self.before, self.after, self.gain)
+        asked = " and ".join(f"{one.queries} {kind}s" for kind, one in self.kinds.items())
+        parts = [f"of {kind}s {one.text}" for kind, one in self.kinds.items()] if len(self.kinds) > 1 else []
+        return "; ".join([f"{asked} of files held out, cut at {self.tokens} tokens: {whole.text}", *parts])
 
 
 def own(
@@ -80,24 +112,25 @@ def own(
     if resume and (out / "own.jsonl.gz").is_file():
         _same(path, out)
     else:
-        _divide(path, out, cores, tell)
-    recipe = own_recipe(out, model, minutes)
+        _divide(path, out, cores, tell, progress)
+    ends = {kind: end for kind, end in ENDS.items() if (out / f"held-out{end}").is_dir()}
+    recipe = own_recipe(out, model, minutes, tuple(ends.values()))
     recipe = like(base.published(recipe, out), recipe)
     # Under another name until it is proven: a run that is ended during the verdict leaves none that looks so.
     done = Run(recipe, out, resume, tell, progress, CANDIDATE).go()
-    task = beir.load(out / "held-out")
+    tasks = {kind: beir.load(out / f"held-out{end}") for kind, end in ends.items()}
     checkpoint = base.open_base(recipe, out)
-    judge = score.Judge([task], texts(recipe, checkpoint), checkpoint.first_position)
-    values = [
-        judge.values(network.untrained(one, device()))[task.name]
+    judge = score.Judge(list(tasks.values()), texts(recipe, checkpoint), checkpoint.first_position)
+    before, after = (
+        judge.values(network.untrained(one, device()))
         for one in (checkpoint, base.as_trained(recipe, Checkpoint.read(done.folder)))
-    ]
-    before, after = (sum(one.values()) / len(one) for one in values)
-    # Functions of one file are not independent: drawn one by one the interval is too narrow.
-    gain = paired_bootstrap(values[1], values[0], clusters={query: query.partition("-")[0] for query in values[0]})
+    )
+    kinds = {kind: _figures({task.name: before[task.name]}, after) for kind, task in tasks.items()}
+    whole = _figures(before, after)
     count = sum(1 for _ in pairs.read(out / "own.jsonl.gz"))
-    folder = out / "model" if gain.low > 0 else None
-    verdict = Verdict(folder, count, len(values[0]), before, after, gain, recipe.passage_tokens)
+    verdict = Verdict(None, count, whole.queries, whole.before, whole.after, whole.gain, recipe.passage_tokens, kinds)
+    if whole.gain.low > 0 and not verdict.worse:
+        verdict = replace(verdict, folder=out / "model")
     save_json(out / "verdict.json", asdict(verdict) | {"folder": verdict.folder and str(verdict.folder)})
     shutil.rmtree(out / "model", ignore_errors=True)
     if verdict.folder is None:
@@ -108,6 +141,16 @@ def own(
                 card.write(f"\n## Held-out files\n\n{verdict.text}\n")
             done.folder.rename(verdict.folder)
     return verdict
+
+
+def _figures(before: Values, after: Values) -> Figures:
+    """Over all queries of the tasks of `before`."""
+    was, now = (
+        {f"{query} {task}": one[task][query] for task in before for query in before[task]} for one in (before, after)
+    )
+    # Functions of one file are not independent: drawn one by one the interval is too narrow.
+    gain = paired_bootstrap(now, was, clusters={query: query.partition("-")[0] for query in was})
+    return Figures(len(was), mean(was), mean(now), gain)
 
 
 def like(model: Checkpoint, recipe: Recipe) -> Recipe:
@@ -127,7 +170,7 @@ def like(model: Checkpoint, recipe: Recipe) -> Recipe:
     )
 
 
-def own_recipe(out: Path, model: str, minutes: float) -> Recipe:
+def own_recipe(out: Path, model: str, minutes: float, ends: Sequence[str] = ("",)) -> Recipe:
     """In-batch negatives and little of it: what is learnt is the repository's words, and the rest is to stay."""
     return Recipe(
         folder=out.absolute(),
@@ -136,8 +179,8 @@ def own_recipe(out: Path, model: str, minutes: float) -> Recipe:
         query_tokens=64,
         passage_tokens=PASSAGE,
         data=(Data("own", ("own.jsonl.gz",)),),
-        evaluate=("steering",),
-        never=("held-out",),
+        evaluate=tuple(f"steering{end}" for end in ends),
+        never=tuple(f"held-out{end}" for end in ends),
         batch=32,
         symmetric=True,
         learning_rate=5e-5,
@@ -154,31 +197,36 @@ def own_recipe(out: Path, model: str, minutes: float) -> Recipe:
     )
 
 
-def _divide(path: Path, out: Path, cores: int, tell: Tell) -> None:
-    """The tasks `steering` and `held-out`, and own.jsonl.gz, of the repository's functions with docstrings."""
-    found: dict[str, list[Pair]] = {}
-    repeats, left = docstrings.Repeats(1), Left()
-    files = [File(one.path, one.text, one.path) for one in stream(path, left) if _is_code(one.path, one.text)]
-    with extracting(cores) as workers:
-        workers.start()
-        for extracted in workers.done(files):
-            for pair in extracted.pairs:
-                if repeats.admit(pair):
-                    found.setdefault(pair.source, []).append(pair)
-    count = sum(map(len, found.values()))
-    held, steering, trained = _parts(found)
-    if len(trained) < FEWEST:
+def _divide(
+    path: Path, out: Path, cores: int, tell: Tell, progress: Callable[[Step], None] = lambda step: None
+) -> None:
+    """The tasks `steering` and `held-out` of each kind of pairs that there are enough of, and own.jsonl.gz."""
+    commits, homes = _commits(path, tell, progress)
+    said = [replace(pair, source=homes.get(pair.source, pair.source)) for pair in _docstrings(path, cores)]
+    found = {docstrings.TASK: said, COMMIT: commits}
+    for kinds in (tuple(ENDS), *((kind,) for kind in ENDS)):
+        held, steering, trained = _parts(_by_file(pair for kind in kinds for pair in found[kind]))
+        counts = Counter(pair.task for pair in trained)
+        if min(counts[kind] for kind in kinds) >= FEWEST:
+            break
+    else:
         raise UsageError(
-            f"{path} has {count:,} functions with a docstring, in {len(found):,} files: {FEWEST} to train on are "
-            f"needed beside {FEWEST_HELD_OUT} in {FEWEST_FILES} files for the verdict and as many to steer, to tell a "
-            "gain from chance; use a model as it is."
+            f"{path} has {len(commits):,} edits of a file by commits that say what for, and {len(said):,} functions "
+            f"with a docstring, in {len(_by_file(said)):,} files: {FEWEST} to train on are needed beside "
+            f"{FEWEST_HELD_OUT} in {FEWEST_FILES} files for the verdict and as many to steer, to tell a gain from "
+            "chance; use a model as it is."
         )
-    steering, held = (random.Random(0).sample(part, min(len(part), MOST_HELD_OUT)) for part in (steering, held))
-    tell(
-        f"{len(files):,} files: {len(trained):,} pairs to train on, {len(steering):,} to steer, {len(held):,} held out"
-    )
-    _task(out / "steering", steering)
-    _task(out / "held-out", held)
+    for kind, end in ENDS.items():
+        drawn = []
+        for name, part in (("steering", steering), ("held-out", held)):
+            rows = [pair for pair in part if pair.task == kind]
+            shutil.rmtree(out / f"{name}{end}", ignore_errors=True)  # of a run that was killed here
+            if kind in kinds:
+                drawn.append(random.Random(0).sample(rows, min(len(rows), MOST_HELD_OUT // len(kinds))))
+                _task(out / f"{name}{end}", drawn[-1])
+        if drawn:
+            steer, last = map(len, drawn)
+            tell(f"{kind}s: {counts[kind]:,} pairs to train on, {steer:,} to steer, {last:,} held out")
     save_json(out / OF, {"path": str(path.resolve())})
     pairs.write(out / "own.jsonl.gz", trained)  # last: where it is, a run that goes on does not divide again
 
@@ -190,20 +238,73 @@ def _same(path: Path, out: Path) -> None:
         raise UsageError(f"{out} is of {was}, not of {path}: give another folder by --out.")
 
 
+def _docstrings(path: Path, cores: int) -> list[Pair]:
+    repeats, left = docstrings.Repeats(1), Left()
+    files = [File(one.path, one.text, one.path) for one in stream(path, left) if _is_code(one.path, one.text)]
+    with extracting(cores) as workers:
+        workers.start()
+        return [pair for extracted in workers.done(files) for pair in extracted.pairs if repeats.admit(pair)]
+
+
+def _commits(path: Path, tell: Tell, progress: Callable[[Step], None]) -> tuple[list[Pair], Mapping[str, str]]:
+    """Of each commit and file a pair, and one name for all that a file was called, in both: else what is held out
+    could be trained on under its old name. None where there is no history."""
+    try:
+        inside = git.ask(path, "rev-parse", "--show-prefix") if path.is_dir() else None
+    except UsageError:
+        inside = None
+    if inside is None:
+        return [], {}
+    inside, mined, found = inside.removesuffix("\n"), history.Mined(path.resolve().name), list[Pair]()
+    try:
+        for pair in history.by_file(path, mined, MOST_COMMITS, COMMIT_SECONDS):
+            progress(Step(mined.commits, 0, what="reading commit"))
+            if pair.source.startswith(inside):
+                found.append(pair)
+        homes = history.renamed(path, MOST_COMMITS)
+    except UsageError as error:  # as of a shallow clone
+        mined.refused = str(error)
+    if mined.refused:
+        tell(f"commits are not used: {mined.refused}")
+        return [], {}
+    homes = {
+        before.removeprefix(inside): after.removeprefix(inside)
+        for before, after in homes.items()
+        if before.startswith(inside)
+    }
+    names = (pair.source.removeprefix(inside) for pair in found)
+    return [replace(pair, source=homes.get(name, name)) for pair, name in zip(found, names, strict=True)], homes
+
+
+def _by_file(rows: Iterable[Pair]) -> dict[str, list[Pair]]:
+    found: dict[str, list[Pair]] = {}
+    for pair in rows:
+        found.setdefault(pair.source, []).append(pair)
+    return found
+
+
 def _is_code(path: str, text: str) -> bool:
     return docstrings.language(path, text) is not None
 
 
 def _parts(found: Mapping[str, list[Pair]]) -> tuple[list[Pair], list[Pair], list[Pair]]:
-    """What is held out, what steers, and the rest. By the digests of the files' names, so that it is the same again."""
+    """What is held out, what steers, and the rest: of each kind of pairs a tenth or a little more. By the digests of
+    the files' names, so that it is the same again."""
     order = iter(sorted(found, key=digest))
-    least = max(FEWEST_HELD_OUT, sum(map(len, found.values())) // PARTS)
+    counts = Counter(kind for kind, _ in {(pair.task, pair.query) for rows in found.values() for pair in rows})
     parts: list[list[Pair]] = []
     for _ in range(2):
-        part: list[Pair] = []
-        for number, file in enumerate(order, 1):
+        part, seen, taken, files = list[Pair](), set[tuple[str, str]](), Counter[str](), Counter[str]()
+        for file in order:
             part += found[file]
-            if len(part) >= least and number >= FEWEST_FILES:
+            fresh = {(pair.task, pair.query) for pair in found[file]} - seen  # a commit asks once for all its files
+            seen |= fresh
+            taken.update(kind for kind, _ in fresh)
+            files.update({kind for kind, _ in fresh})
+            if all(
+                taken[kind] >= max(FEWEST_HELD_OUT, count // PARTS) and files[kind] >= FEWEST_FILES
+                for kind, count in counts.items()
+            ):
                 break
         parts.append(part)
     held, steering = parts
@@ -211,10 +312,19 @@ def _parts(found: Mapping[str, list[Pair]]) -> tuple[list[Pair], list[Pair], lis
 
 
 def _task(folder: Path, rows: Sequence[Pair]) -> None:
-    """Each pair is a query of its own, equal docstrings of two functions too; its id is that of its file and a
-    number."""
-    ids = [f"{digest(pair.source).hex()[:12]}-{number}" for number, pair in enumerate(rows)]
-    corpus = {f"c{number}": pair.positives[0] for number, pair in enumerate(rows)}
-    queries = {id: pair.query for id, pair in zip(ids, rows, strict=True)}
-    qrels = {id: {f"c{number}": 1} for number, id in enumerate(ids)}
+    """A query's id is that of its file and a number. Versions of a function that commits edit one after the other are
+    one document: who asks for one has found it by the other."""
+    corpus, queries, asked = dict[str, str](), dict[str, str](), dict[str, str]()
+    qrels, versions = dict[str, dict[str, int]](), dict[str, minhash.Index]()
+    for number, pair in enumerate(rows):
+        file = digest(pair.source).hex()[:12]
+        of_file = versions.setdefault(file, minhash.Index())
+        query = asked.setdefault(pair.query, f"{file}-{number}")
+        queries[query] = pair.query
+        for text in pair.positives:
+            found = minhash.elements(text)
+            known = next((one for one, _ in of_file.near(found)), None) if pair.task == COMMIT else None
+            place = f"{file}-{of_file.add(found) if known is None else known}"
+            corpus.setdefault(place, text)
+            qrels.setdefault(query, {})[place] = 1
     beir.write(beir.Task(folder.name, corpus, queries, qrels), folder)
