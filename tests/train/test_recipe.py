@@ -134,6 +134,14 @@ def test_the_small_one_overrides_only_what_size_demands() -> None:
     )
 
 
+def test_the_small_ones_commands_leave_the_default_models_list_alone() -> None:
+    """`hold-out` goes on with a list that is there: in the folder of the recipes it refused Python."""
+    head = (ROOT / "recipes" / "nv_embedcode_smollm.yaml").read_text().partition("inherits:")[0]
+    written = re.findall(r"-o (\S+)", head)
+    assert len(written) == 3 and "held_out.toml" not in written
+    assert f"--held-out {written[1]}" in head
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(path: Path) -> None:
     from embedcode.train.recipe import check, check_idle
