@@ -60,6 +60,7 @@ GOLDEN_COSINE = 0.99
 TRUSTED_SECONDS = 3600.0
 """For so long a query takes a server that names no weights to have those that it had. Before vectors are made it is
 asked for the golden text's each time."""
+WORDS_ALONE = "this answer is by words alone, since the model cannot be used"
 
 _log = logging.getLogger("embedcode")
 
@@ -256,7 +257,7 @@ class Index:
             except (EncodeError, ModelError) as error:
                 if query.mode is Mode.DENSE:
                     raise
-                told(f"this answer is by words alone, since the model cannot be used: {error}")
+                told(f"{WORDS_ALONE}: {error}")
         signals = Signals("" if query.mode is Mode.DENSE else text, made, query.text)
         return search(self.store, signals, query.top_k, self._scope.limited(query.where))
 
@@ -335,7 +336,7 @@ class Index:
                 vector = self.encoder.encode([embedded_text(chunk)], Role.PASSAGE, truncate=Truncate.END)[0]
         except (EncodeError, ModelError) as error:
             if not at:
-                told(f"{WORDS_ALONE}, since the model cannot be used: {error}")
+                told(f"{WORDS_ALONE}: {error}")
         hits = search(self.store, Signals(chunk.text, vector), k + 1, self._scope.limited(where or Filter(), folder))
         return [hit for hit in hits if hit.chunk != chunk][:k]
 
