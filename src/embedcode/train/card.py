@@ -149,7 +149,7 @@ def _limits(recipe: Recipe, checkpoint: Checkpoint) -> str:
 
 
 def _subcards(recipe: Recipe) -> str:
-    code = "code and comments of its owner's own repository" if recipe.private else "public code and comments"
+    code = "code, comments and commits of its owner's own repository" if recipe.private else "public code and comments"
     restrictions = "weights not for release (in-domain data)" if recipe.regime == "in-domain" else "the licence's"
     return f"""## Explainability
 
