@@ -62,19 +62,20 @@ def run(
         try:
             out, err = process.communicate(given, seconds)
         except BaseException:
-            _end(process.pid)
+            _end(process)
             raise
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def _end(pid: int) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process and what it has started, where the system tells: git ends alone, and the helper that it clones by
     would go on for as long as the server takes. Not by a group of its own, which a terminal's Ctrl-C does not reach."""
-    ending = [pid]
+    ending = [process.pid]
     for one in ending:
         with suppress(OSError):
             ending += map(int, Path(f"/proc/{one}/task/{one}/children").read_text("ascii").split())
-    for one in ending:
+    process.kill()
+    for one in ending[1:]:
         with suppress(ProcessLookupError):
             os.kill(one, signal.SIGKILL)
 
