@@ -322,9 +322,10 @@ def _answer(index: Index, query: Query, form: _Form, remarks: list[str]) -> list
 def _in_time(index: Index, mode: Mode) -> Iterator[None]:
     """Inside, a server is waited for SERVER_SECONDS, unless there is no answer without its vector."""
     interrupt = None
-    with suppress(ModelError):  # there is no model, as the answer will say
-        interrupt = getattr(index.encoder, "interrupt", None)
-    if interrupt is None or mode is not Mode.HYBRID:
+    if mode is Mode.HYBRID:
+        with suppress(ModelError):  # there is no model, as the answer will say
+            interrupt = getattr(index.encoder, "interrupt", None)
+    if interrupt is None:
         yield
         return
     over = Event()
