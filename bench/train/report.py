@@ -6,7 +6,8 @@
 BASE and MODEL are what `load` takes; MODEL is the packaged one if left out. Without BASE only BM25 is measured, in all
 WORDS; beside models it is BM25. Each model cuts texts where it ends itself. What --out has already of the same models
 is not measured again, and it is written after each task, so that a run may be cut into pieces; each row has its commit.
-Means are of all tasks of a kind, but for GUARDS.
+Means are of all tasks of a kind, but for GUARDS. Intervals draw queries one by one, since a task does not say of which
+repository a query is: those of HELD_OUT are too narrow.
 """
 
 from __future__ import annotations
