@@ -57,7 +57,7 @@ def values(encoder: Encoder, task: beir.Task) -> tuple[dict[str, float], float]:
 
 def row(folder: Path, models: tuple[Encoder, Encoder] | None) -> dict[str, Any]:
     task = beir.load(folder)
-    about = {
+    about: dict[str, Any] = {
         "task": folder.name.removeprefix("reported-"), "queries": len(task.qrels), "documents": len(task.corpus)
     }  # fmt: skip
     if models is None:
@@ -65,7 +65,7 @@ def row(folder: Path, models: tuple[Encoder, Encoder] | None) -> dict[str, Any]:
     ours, seconds = values(models[0], task)
     theirs, base_seconds = values(models[1], task)
     lexical = words(BM25, task)
-    found: dict[str, Any] = about | {
+    found = about | {
         "model": round(mean(ours), 4), "base": round(mean(theirs), 4), "bm25": round(mean(lexical), 4),
         "seconds": round(seconds, 1), "base_seconds": round(base_seconds, 1),
     }  # fmt: skip
@@ -99,7 +99,8 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    models, about = None, {}
+    models: tuple[Encoder, Encoder] | None = None
+    about: dict[str, Any] = {}
     if args.base:
         models = model, base = embedcode.load(args.model) if args.model else embedcode.load(), embedcode.load(args.base)
         about = {
