@@ -107,6 +107,7 @@ def test_check_drops_what_overlaps_and_says_so(evaluation: Path, tmp_path: Path,
     record = json.loads(done.stdout)
     assert done.returncode == 1
     assert (record["pairs"], record["overlapping"], record["bad_lines"]) == (2, 1, 1)
+    assert (record["negatives"], record["texts_too_short"]) == (0, 1)
     assert b"line 3: not JSON" in done.stderr
     done = call("data", "check", str(file), "--eval", str(evaluation), "--out", str(out))
     assert done.returncode == 0 and b"1 of 2 pairs may not be trained on" in done.stdout

@@ -134,13 +134,40 @@ BAD = {
 def test_what_overlaps_is_found_and_says_with_what(evaluation: Path) -> None:
     known = Evaluations([beir.load(evaluation)])
     assert len(known) == 4
-    assert known.find(GOOD) is None, "negatives do not count"
+    assert known.find(GOOD) is None, "a negative does not cost its pair"
     assert known.find(Pair("sort it", ("x",))) is None, "two words are anybody's"
     for (kind, text), pair in BAD.items():
         found = known.find(pair)
         assert found is not None and (found.kind, found.text) == (kind, text)
     found = known.find(BAD["near", "positive"])
     assert found is not None and found.other == "document d1" and 0.8 <= found.similarity < 1
+
+
+def asking(*queries: str) -> Evaluations:
+    return Evaluations([beir.Task("set", {}, {str(number): text for number, text in enumerate(queries)}, {})])
+
+
+@pytest.mark.parametrize(
+    ("known", "text", "found"),
+    [
+        ("python check if a variable is iterable", "How to check if a variable is iterable in Python?", True),
+        ("python sort list", "how to sort a list in python", True),
+        ("find . -type f -iname '*.txt'", "find {{path}} -type f -iname '*.txt'", True),
+        ("load json file python dict keys", "load json file python dict keys quickly", True),
+        ("sort rows of pandas frame in ascending order", "sort rows of pandas frame in descending order", False),
+        ("one two three four five six seven eight nine", "one two three four five six seven eight ten", True),
+        ("python sort list", "python sort dict", False),
+        ("sort list", "how to sort a list", False),
+    ],
+)
+def test_short_texts_are_compared_by_the_words_that_say_something(known: str, text: str, found: bool) -> None:
+    """Of CoSQA's queries behind "how to " 11 of 100 were found."""
+    assert (asking("unlike all others here", known).find(Pair(text, ("x",))) is not None) is found
+    assert (asking(known).find(Pair("q w e r", ("x", text))) is not None) is found
+
+
+def test_texts_that_no_rule_can_compare_are_counted() -> None:
+    assert asking("sort list", "python sort list", " ".join(WORDS[:40])).least == 1
 
 
 LONG = """def settle(orders, rates, today):
@@ -216,8 +243,9 @@ def test_what_is_held_out_is_known_by_the_name_of_its_archive(source: str, held:
 def test_the_report_counts(evaluation: Path) -> None:
     report = Report()
     kept = list(allowed([GOOD, *BAD.values(), GOOD], Evaluations([beir.load(evaluation)]), report))
-    assert kept == [GOOD, GOOD]
-    assert (report.pairs, report.forbidden) == (6, 4)
+    assert kept == [replace(GOOD, negatives=())] * 2
+    assert (report.pairs, report.forbidden, report.negatives) == (6, 4, 2)
+    assert report.by_set["set", "equal", "negative"] == 2
     assert report.by_set["set", "near", "positive"] == 1
 
 

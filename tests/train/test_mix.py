@@ -87,6 +87,18 @@ def test_a_question_that_a_benchmark_asks_is_left_out_though_its_docstring_is_no
     assert question.query not in {one.query for one in found.pairs}
 
 
+def test_a_negative_that_is_a_text_of_a_benchmark_is_left_out_alone(tmp_path: Path) -> None:
+    """It would teach the model that the benchmark's answer is none. Of sets of the same files, each loses it."""
+    benchmark = beir.Task("b", {"c": "def settle(orders): return sum(orders)"}, {"q": "total"}, {"q": {"c": 1}})
+    path = recipe(tmp_path, {**STATED, "negatives": ["def other(): pass", benchmark.corpus["c"]]})
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "data": [{"name": name, "files": ["pairs.jsonl"]} for name in ("a", "b")]}))
+    for _ in range(2):  # checked, and as it was kept
+        found = mix.load(read(path), lambda: Evaluations((benchmark,)), tmp_path)
+        assert [pair.negatives for pair in found.pairs] == [("def other(): pass",)] * 2
+        assert [(one.size, one.forbidden, one.negatives) for one in found.sets] == [(1, 0, 1)] * 2
+
+
 def test_pairs_under_other_licences_than_the_recipe_names_are_left_out_and_counted(tmp_path: Path) -> None:
     said = ["MIT", "Apache-2.0 AND MIT", "GPL-3.0-only", "MIT AND GPL-2.0-only", ""]
     rows = [{"query": f"question {i}", "positives": [f"answer {i}"], "licence": one} for i, one in enumerate(said)]

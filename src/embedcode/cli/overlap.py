@@ -30,7 +30,7 @@ def overlap(
     """Say which training pairs copy an evaluation set.
 
     By content: equal texts, near duplicates of at least 80 % of the words and texts inside of others; and by names that
-    are never trained on.
+    are never trained on. Of negatives the copy alone is dropped, not its pair.
     Exit code 1 when there are any; `embedcode data check --out` drops them.
     """
     from embedcode.data.overlap import Evaluations
@@ -71,8 +71,8 @@ def check(
 def _compared(
     files: Sequence[Path], known: Evaluations, as_json: bool, out: Path | None = None, licensed: bool = False
 ) -> int:
-    """Say which pairs may not be trained on, and how many those are; `out` gets the others. `licensed` ones only may,
-    or any."""
+    """Say which pairs and negatives may not be trained on, and how many those are; `out` gets the others. `licensed`
+    ones only may, or any."""
     from contextlib import nullcontext
 
     from embedcode.data import licences, pairs
@@ -95,7 +95,7 @@ def _compared(
         _put(report, known)
         if unlicensed:
             output.put(f"{unlicensed:,} pairs without a licence of the allow-list")
-    return report.forbidden + unlicensed
+    return report.forbidden + report.negatives + unlicensed
 
 
 def _described(report: Report, known: Any) -> dict[str, Any]:
@@ -103,7 +103,9 @@ def _described(report: Report, known: Any) -> dict[str, Any]:
     return {
         "pairs": report.pairs,
         "overlapping": report.forbidden,
+        "negatives": report.negatives,
         "evaluation_sets": known.names,
+        "texts_too_short": known.least,
         "by_set": [
             {"set": where, "kind": kind, "text": text, "pairs": count}
             for (where, kind, text), count in report.by_set.most_common()
@@ -119,6 +121,10 @@ def _put(report: Report, known: Any) -> None:
     """For people."""
     sets = f"{len(known.names)} evaluation sets of {len(known):,} texts"
     output.put(f"{report.forbidden:,} of {report.pairs:,} pairs may not be trained on, against {sets}")
+    if report.negatives:
+        output.put(f"{report.negatives:,} negatives of other pairs may not, and go alone")
+    if known.least:
+        output.put(f"{known.least:,} texts of the sets are too short to be compared but for equal ones")
     words = {
         "equal": "equal to one of",
         "near": "nearly one of",

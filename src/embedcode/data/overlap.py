@@ -1,19 +1,22 @@
-"""What pairs have in common with evaluation sets, by content: equal texts, near duplicates (`minhash`) and texts inside
-of others (`runs`), and names that are never trained on (`never`).
+"""What pairs have in common with evaluation sets, by content: equal texts, near duplicates (`minhash`, `short`) and
+texts inside of others (`runs`), and names that are never trained on (`never`).
 
 Every text of a pair is compared with every text of a set, queries with documents too: a benchmark may ask by code.
-Training drops what is found, `data check` and `eval overlap` report it, all by this one function. Knows no model.
+Training drops what is found, a pair for its query or a positive, and of a pair that stays the negatives that are copies,
+by which a model would learn that a benchmark's answer is none; `data check` and `eval overlap` report it, all by this
+one module. Knows no model.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal, Protocol
 
-from embedcode.data import minhash, never, runs
+from embedcode.data import minhash, never, runs, short
 from embedcode.data.sources import Source, file_names
 from embedcode.types import Pair, digest
 
@@ -59,10 +62,14 @@ class Evaluations:
         """`evaluate.beir` reads such sets. `held` are sources that are forbidden beside those of never.toml, or beside
         `known` of them."""
         self.names: list[str] = []
+        self.least = 0
+        """Texts too short for any comparison but an equal one's."""
         self._count = 0
+        self._clean: set[int] = set()
+        """Hashes of what was found to be no copy: a document is a negative of many pairs."""
         self._places: list[tuple[str, str]] = []
         self._equal: dict[bytes, int] = {}
-        self._near = minhash.Index()
+        self._near, self._short = minhash.Index(), short.Index()
         self._inside = runs.Index()
         self._never = never.Never((*(never.load().entries if known is None else known), *held))
         for task in sets:
@@ -78,7 +85,10 @@ class Evaluations:
 
     def _add(self, name: str, id: str, text: str, inside: bool) -> None:
         tokens = never.tokens(text)
-        number = self._near.add(minhash.elements_of(tokens))
+        elements, words = minhash.elements_of(tokens), short.words(tokens)
+        number = self._near.add(elements)
+        self._short.add(number, words)
+        self.least += inside and not words and len(elements) < minhash.FEWEST
         if inside:
             self._inside.add(number, runs.kept(tokens))
         self._places.append((name, id))
@@ -86,8 +96,7 @@ class Evaluations:
             self._equal.setdefault(key, number)
 
     def find(self, pair: Pair) -> Found | None:
-        """The first thing that forbids a pair; None where it may be trained on. Negatives do not count: what a model
-        is taught to pass over teaches it no answer."""
+        """The first thing that forbids a pair; None where it may be trained on, without what `negatives` names."""
         if entry := self._never.first(source_names(pair.source)):
             return Found("name", entry.name, "source", pair.source)
         for label, text in (("query", pair.query), *(("positive", text) for text in pair.positives)):
@@ -95,16 +104,25 @@ class Evaluations:
                 return found
         return None
 
+    def negatives(self, pair: Pair) -> dict[int, Found]:
+        """Those of its negatives that are copies, by their places."""
+        found = {place: self._copy_of("negative", text) for place, text in enumerate(pair.negatives)}
+        return {place: one for place, one in found.items() if one is not None}
+
     def _copy_of(self, label: str, text: str) -> Found | None:
+        if hash(text) in self._clean:
+            return None
         key = _key(text)
         if key is not None and (number := self._equal.get(key)) is not None:
             return Found("equal", self._places[number][0], label, self._places[number][1])
         tokens = never.tokens(text)
         kind: Kind = "near"
-        best = max(self._near.near(minhash.elements_of(tokens)), key=lambda near: near[1], default=None)
+        near = chain(self._near.near(minhash.elements_of(tokens)), self._short.near(short.words(tokens)))
+        best = max(near, key=lambda near: near[1], default=None)
         if best is None:
             kind, best = "inside", self._inside.find(runs.kept(tokens))
         if best is None:
+            self._clean.add(hash(text))
             return None
         name, other = self._places[best[0]]
         return Found(kind, name, label, other, best[1])
@@ -116,26 +134,37 @@ class Report:
 
     pairs: int = 0
     forbidden: int = 0
+    negatives: int = 0
+    """Of the pairs that are not forbidden."""
     by_set: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """(set, kind, which text of the pair): pairs."""
+    """(set, kind, which text of the pair): pairs, or negatives."""
     examples: list[Found] = field(default_factory=list)
 
-    def add(self, found: Found | None) -> None:
+    def add(self, found: Found | None, negatives: Iterable[Found] = ()) -> None:
+        """A pair with what forbids it, or with its negatives that are copies."""
         self.pairs += 1
-        if found is not None:
-            self.forbidden += 1
-            self.by_set[found.where, found.kind, found.text] += 1
-            if sum(one.where == found.where for one in self.examples) < 3:
-                self.examples.append(found)
+        self.forbidden += found is not None
+        for one in negatives if found is None else (found,):
+            self.negatives += one.text == "negative"
+            self.by_set[one.where, one.kind, one.text] += 1
+            if sum(other.where == one.where for other in self.examples) < 3:
+                self.examples.append(one)
 
 
 def allowed(pairs: Iterable[Pair], evaluations: Evaluations, report: Report) -> Iterator[Pair]:
-    """The pairs that may be trained on; `report` counts the others."""
+    """The pairs that may be trained on, without negatives that are copies; `report` counts what is left out."""
     for pair in pairs:
         found = evaluations.find(pair)
-        report.add(found)
+        negatives = {} if found else evaluations.negatives(pair)
+        report.add(found, negatives.values())
         if found is None:
-            yield pair
+            yield without(pair, negatives)
+
+
+def without(pair: Pair, places: Container[int]) -> Pair:
+    """The pair less its negatives at `places`."""
+    kept = tuple(text for place, text in enumerate(pair.negatives) if place not in places)
+    return pair if len(kept) == len(pair.negatives) else replace(pair, negatives=kept)
 
 
 def source_names(source: str) -> tuple[str, ...]:

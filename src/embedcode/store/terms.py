@@ -46,7 +46,7 @@ _CJK = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U0002
 
 _BACKTICKS = re.compile(r"`([^`\n]{1,200}+)`")
 
-_STOP = frozenset(
+STOP_WORDS = frozenset(
     _WORD.findall(
         "a about am an and are aren't as at be been being but by can could couldn't did didn't do does doesn't doing "
         "don't for from had has have having he her here him his how i if in into is isn't it its just like may me "
@@ -117,7 +117,7 @@ def query_terms(text: str, limit: int = 256) -> dict[str, float]:
             names.add(terms[0])
         for term in terms:
             counts[term] = counts.get(term, 0) + 1
-    kept = [term for term in counts if term not in _STOP or term in quoted] or list(counts)
+    kept = [term for term in counts if term not in STOP_WORDS or term in quoted] or list(counts)
     weights = {term: (1 + log(counts[term])) * (NAME_WEIGHT if term in names else 1) for term in kept}
     first = kept[: (limit + 1) // 2]
     rest = sorted(kept[len(first) :], key=lambda term: (term.isdigit(), -weights[term], -len(term)))

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 
 from embedcode.data import filter as consistency
 from embedcode.data import holdout, licences, never, pairs, questions
-from embedcode.data.overlap import Evaluations, Report, allowed
+from embedcode.data.overlap import Evaluations, Report, allowed, without
 from embedcode.errors import UsageError
 from embedcode.evaluate import beir
 from embedcode.files import save_json
 from embedcode.train.recipe import Data, Recipe
 from embedcode.types import Pair, digest
 
-Verdicts = dict[tuple[Path, ...], list[bool]]
-"""Of the pairs in files, whether each may be trained on: several sets may draw from the same ones."""
+Verdicts = dict[tuple[Path, ...], list[tuple[int, ...] | None]]
+"""Of the pairs in files, which negatives of each may not be trained on, or None where it may not itself: several sets
+may draw from the same ones."""
 TOLD = 100
 """Pairs between two words on how far checking is: 0.1 s."""
 
@@ -46,6 +47,8 @@ class Set:
     """Lines that are no pair."""
     unlicensed: int = 0
     """Pairs left out, since the recipe does not name their licence."""
+    negatives: int = 0
+    """Left out of pairs that stay, since a task has them."""
     licences: tuple[tuple[str, int], ...] = ()
     languages: tuple[tuple[str, int], ...] = ()
 
@@ -114,7 +117,8 @@ def load(
                 save_json(counts, said | {"against": against})
         start = len(rows)
         rows += [_interned(pair, shared) for pair in own]
-        sets.append(_set(data, rows, start, said["forbidden"], said["bad"], said.get("unlicensed", 0)))
+        told_before = ("forbidden", "bad", "unlicensed", "negatives")
+        sets.append(_set(data, rows, start, *(said.get(name, 0) for name in told_before)))
     return Mix(tuple(_shared(sets)), rows, answers(rows))
 
 
@@ -141,12 +145,13 @@ def _lawful(
     own = []
     for number, pair in enumerate(licensed()):
         if number == len(fresh):
-            fresh.append(evaluations.find(pair) is None)
+            fresh.append(None if evaluations.find(pair) else tuple(evaluations.negatives(pair)))
             if number % TOLD == 0:
                 told(data.name, number)
-        if fresh[number]:
-            own.append(pair)
+        if (places_out := fresh[number]) is not None:
+            own.append(without(pair, places_out))
     forbidden = len(fresh) - len(own)
+    negatives = sum(len(places_out or ()) for places_out in fresh)
     if data.most:
         own = consistency.drawn(own, data.most)
     if not data.top:
@@ -161,7 +166,7 @@ def _lawful(
             f"that are evaluated, or of a source that is never trained on, {unlicensed} under a licence that "
             "`licences` does not name): give other files."
         )
-    return own, {"forbidden": forbidden, "bad": bad.lines, "unlicensed": unlicensed}
+    return own, {"forbidden": forbidden, "bad": bad.lines, "unlicensed": unlicensed, "negatives": negatives}
 
 
 def limited(own: list[Pair], recipe: Recipe, data: Data) -> list[Pair]:
@@ -177,13 +182,13 @@ def with_pairs(found: Iterable[tuple[Set, Sequence[Pair]]]) -> Mix:
     for one, own in found:
         start = len(rows)
         rows += own
-        sets.append(_set(one.data, rows, start, one.forbidden, one.bad, one.unlicensed))
+        sets.append(_set(one.data, rows, start, one.forbidden, one.bad, one.unlicensed, one.negatives))
     return Mix(tuple(_shared(sets)), rows, answers(rows))
 
 
-def _set(data: Data, rows: Sequence[Pair], start: int, forbidden: int, bad: int, unlicensed: int) -> Set:
+def _set(data: Data, rows: Sequence[Pair], start: int, *left_out: int) -> Set:
     counted = [_counts(getattr(pair, name) for pair in rows[start:]) for name in ("licence", "language")]
-    return Set(data, start, len(rows), 0.0, forbidden, bad, unlicensed, *counted)
+    return Set(data, start, len(rows), 0.0, *left_out, *counted)
 
 
 def _shared(sets: Sequence[Set]) -> list[Set]:

@@ -125,6 +125,7 @@ def about(
                 "pairs": one.size,
                 "share": round(one.share, 4),
                 "left_out": one.forbidden,
+                "left_out_negatives": one.negatives,
                 "other_licences": one.unlicensed,
                 "licences": dict(one.licences),
                 "languages": dict(one.languages),

@@ -129,6 +129,8 @@ class Run:
         for one in self.mix.sets:
             if one.bad or one.forbidden:
                 tell(f"data set {one.data.name}: {one.forbidden:,} pairs of benchmarks left out, {one.bad:,} bad lines")
+            if one.negatives:
+                tell(f"data set {one.data.name}: {one.negatives:,} negatives that are texts of benchmarks left out")
             if one.unlicensed:
                 tell(f"data set {one.data.name}: {one.unlicensed:,} pairs under other licences left out")
 
