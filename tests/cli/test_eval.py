@@ -108,6 +108,24 @@ def test_a_second_run_embeds_nothing(call: Run, task: Path) -> None:
     assert first["ndcg@10"] == second["ndcg@10"]
 
 
+def test_a_model_is_measured_as_its_vectors_are_kept(call: Run, task: Path, tmp_path: Path) -> None:
+    found = measured(
+        call, "beir", str(task), "--type", "binary", "--dimensions", "384", "--out", str(tmp_path / "bits")
+    )
+    assert found["conditions"]["comparison"] == "exact, bits of both sides"
+    assert found["conditions"]["dimensions"] == 384
+    done = call("eval", "beir", str(task), "--type", "int8", "--out", str(tmp_path / "bits"))
+    assert done.returncode == 2 and b"differs in comparison" in done.stderr, "no figure of another packing is replaced"
+    for wrong, said in (
+        (("--dimensions", "128"), b"does not declare dimensions 128"),
+        (("--type", "int4"), b"--type int4 is none of float, int8, binary"),
+        (("--model", "bm25", "--type", "int8"), b"are of a model alone, and bm25 is none"),
+        (("--model", "hybrid", "--dimensions", "384"), b"are of a model alone, and hybrid is none"),
+    ):
+        done = call("eval", "beir", str(task), *wrong)
+        assert done.returncode == 2 and said in done.stderr
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("name", "text", "message"),
@@ -339,8 +357,9 @@ def test_a_coir_run_that_was_ended_goes_on(
 ) -> None:
     from embedcode.evaluate import made
 
-    code = {"commit": "abc"}
-    monkeypatch.setattr(made, "commit", lambda: code["commit"])
+    code = {"files": "abc"}
+    monkeypatch.setattr(made, "commit", lambda: "")
+    monkeypatch.setattr(made, "code", lambda: code["files"])
 
     def known(*more: str) -> list[bool]:
         found = measured(call, *two_tasks, "--model", "bm25", *more)
@@ -353,11 +372,12 @@ def test_a_coir_run_that_was_ended_goes_on(
     assert (tmp_path / "results" / "coir-apps--bm25.json").read_bytes() == seconds
     assert b"coir-apps--bm25.json, already measured" in call("eval", *two_tasks, "--model", "bm25").stdout
     assert known("--again") == [False, False]
-    code["commit"] = "def"
-    assert known() == [False, False], "of other code"
+    code["files"] = "def"
+    assert known() == [False, False], "of other code, which an installation without git has no commit to tell by"
     assert known() == [True, True]
-    code["commit"] = "def+"
-    assert known() == [False, False] == known(), "files that differ from a commit are not known"
+    code["files"] = "ghi"
+    said = call("eval", *two_tasks, "--model", "bm25").stderr
+    assert b"coir-apps--bm25.json is of other texts or another embedcode" in said
 
 
 def test_a_task_of_coir_may_have_an_instruction_of_its_own(

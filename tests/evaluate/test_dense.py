@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from embedcode.engine.vectors import packed, unit
 from embedcode.evaluate import dense
 
 
@@ -58,6 +59,7 @@ def test_300_000_documents_in_bounded_memory() -> None:
     """500 queries: their similarity matrix has 600 MB, and the process may grow by less than half of that."""
     script = """
 import numpy as np
+from embedcode.engine.vectors import packed, unit
 from embedcode.evaluate import dense
 from embedcode.evaluate.made import peak_mb
 
@@ -75,3 +77,19 @@ print(peak_mb() - before)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 280
+
+
+@pytest.mark.parametrize("dimensions", [None, 8])
+def test_vectors_are_compared_as_they_are_kept(dimensions: int | None) -> None:
+    """int8 as their inner products, and bits by the Hamming distance that whoever packs them counts."""
+    random = np.random.default_rng(4)
+    queries, documents = (unit(random.normal(size=(n, 16)).astype(np.float32)) for n in (3, 200))
+    for kind in ("int8", "ubinary"):
+        asked, known = (packed(one, kind, dimensions) for one in (queries, documents))
+        if kind == "int8":
+            closeness = asked.astype(np.int32) @ known.astype(np.int32).T
+        else:
+            closeness = -np.unpackbits(asked[:, None] ^ known[None], axis=2).sum(2, dtype=np.int32)
+        best = np.argsort(-closeness, axis=1, kind="stable")[:, :10]
+        both = (dense.Packed(Held(one), dimensions, kind.removeprefix("u")) for one in (queries, documents))
+        np.testing.assert_array_equal(dense.search(*both, 10)[0], best)

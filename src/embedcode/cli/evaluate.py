@@ -29,7 +29,7 @@ from embedcode.cli.options import Instruction, Json, Threads
 from embedcode.cli.overlap import overlap
 from embedcode.errors import UsageError
 from embedcode.evaluate.choices import Convention
-from embedcode.files import is_folder
+from embedcode.files import is_file, is_folder
 
 if TYPE_CHECKING:
     from embedcode.evaluate.beir import Task
@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 
 
 Name = Annotated[str | None, system_option("bm25 (bm25:stem,stop)")]
+Dimensions = Annotated[
+    int | None, typer.Option("--dimensions", metavar="N", min=1, help="Cut vectors to N, which the model declares.")
+]
+Type = Annotated[
+    str, typer.Option("--type", metavar="<float|int8|binary>", help="Compare queries and documents packed so.")
+]
 eval = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
@@ -59,6 +65,8 @@ def beir(
     name: Name = None,
     instruction: Instruction = None,
     precision: Precision = None,
+    dimensions: Dimensions = None,
+    kind: Type = "float",
     out: Out = Path("results"),
     threads: Threads = None,
     as_json: Json = False,
@@ -72,7 +80,7 @@ def beir(
     if not is_folder(folder):
         raise UsageError(f"{folder} is no folder: give one with corpus.jsonl, queries.jsonl, qrels.tsv")
     task = reader.load(folder)
-    system = named(name, settings_of(precision, threads), instruction)
+    system = named(name, settings_of(precision, threads), instruction, dimensions=dimensions, kind=kind)
     done, path, _ = measured(system, task, {"text": "title and text, joined by a line break"}, out)
     if as_json:
         output.put_json(record(done.result, path, done.failed))
@@ -105,6 +113,8 @@ def coir(
         ),
     ] = None,
     precision: Precision = None,
+    dimensions: Dimensions = None,
+    kind: Type = "float",
     out: Out = Path("results"),
     again: Annotated[bool, typer.Option("--again", help="Measure also what --out has already.")] = False,
     threads: Threads = None,
@@ -123,7 +133,7 @@ def coir(
     parts = tasks_of.chosen([name for given in tasks or () for name in given.split(",") if name])
     told, chosen = tasks_of.instructions(instructions or (), parts), settings_of(precision, threads)
     load = cache(partial(configured, chosen))
-    systems = [named(name, chosen, told.get(part.name), tasks_of.INSTRUCTION, load) for part in parts]
+    systems = [named(name, chosen, told.get(part.name), tasks_of.INSTRUCTION, load, dimensions, kind) for part in parts]
     found: list[Measured] = []
     records: list[dict[str, Any]] = []
     for part, system in zip(parts, systems, strict=True):
@@ -189,12 +199,14 @@ def named(
     instruction: str | None,
     default: str = "",
     load: Callable[[str], Encoder] | None = None,
+    dimensions: int | None = None,
+    kind: str = "float",
 ) -> System:
     """`default` is the instruction of a task, for a model that takes one and has none of its own."""
     from embedcode.evaluate.systems import named as found
     from embedcode.model.presets import task
 
-    return found(name or "", chosen, instruction and task(instruction), default, load)
+    return found(name or "", chosen, instruction and task(instruction), default, load, dimensions, kind)
 
 
 def measured(
@@ -211,6 +223,8 @@ def measured(
     path = place(out, task.name, system.name, {**conditions, **system.conditions})
     if not again and (found := already(path, content, made())):
         return Measured(found, {}, {}), path, True
+    if not again and is_file(path.with_name(f"{path.name}.json")):
+        output.note(f"embedcode: {path}.json is of other texts or another embedcode, or not whole: measured again")
     with watching(f"{task.name}: ") as progress:
         done = measure(system, task, command(), conditions, progress)
     save(done, path)

@@ -6,10 +6,12 @@ Knows no text and no file. 300,000 documents need as much memory as 16,384.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from embedcode.engine.vectors import packed
 from embedcode.evaluate.vectors import Moment, Progress
 
 if TYPE_CHECKING:
@@ -30,6 +32,30 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def block(self, start: int, stop: int) -> Floats: ...
+
+
+KINDS = ("float", "int8", "binary")
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows as whoever keeps them cut and packed compares them: inner products of the first `dimensions`, of int8, or of
+    signs, which order as the Hamming distance of bits does."""
+
+    rows: Rows
+    dimensions: int | None
+    kind: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def block(self, start: int, stop: int) -> Floats:
+        whole = self.rows.block(start, stop)
+        if self.kind == "binary":
+            whole = whole if self.dimensions is None else whole[:, : self.dimensions]
+            return np.where(whole > 0, np.float32(1), np.float32(-1))
+        found: Floats = packed(whole, self.kind, self.dimensions).astype(np.float32, copy=False)
+        return found
 
 
 def search(

@@ -1,4 +1,4 @@
-"""What every result says of how it was made: version, commit, date, machine; and how much memory it took.
+"""What every result says of how it was made: version, commit, files, date, machine; and how much memory it took.
 
 Knows no figure.
 """
@@ -10,6 +10,7 @@ import platform
 import resource
 import sys
 from functools import cache
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ PACKAGES = ("numpy", "onnxruntime", "openvino", "torch", "transformers", "tokeni
 
 def made() -> dict[str, Any]:
     """Now, by this code, on this machine. `commit` is "" where the code is not a checkout's, and ends in + where files
-    differ from it."""
+    differ from it; `files` tells the code in any case."""
     return {
         "version": version("embedcode"),
         "commit": commit(),
+        "files": code(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
@@ -41,6 +43,17 @@ def commit() -> str:
         return ""
     dirty = _git(package, "status", "--porcelain", "--untracked-files=no", ".")
     return _git(package, "rev-parse", "--short", "HEAD") + ("+" if dirty else "")
+
+
+@cache
+def code() -> str:
+    """8 hex digits of the package's own sources and tables, which say what runs where an installation has no commit,
+    and what differs from one."""
+    package = Path(__file__).parents[1]
+    found = sha256()
+    for file in sorted(file for file in package.rglob("*") if file.suffix in (".py", ".toml")):
+        found.update(f"{file.relative_to(package).as_posix()}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return found.hexdigest()[:8]
 
 
 def machine() -> dict[str, Any]:

@@ -197,12 +197,13 @@ def _alike(found: Sequence[Result], names: Set[str]) -> list[tuple[str, list[Res
 
 
 def made(parts: Sequence[Result]) -> str:
-    """Commit and date; several where they differ."""
-    return ", ".join(
-        sorted(
-            {f"{one.made.get('commit') or one.made.get('version', '?')}, {one.made.get('date', '?')}" for one in parts}
-        )
-    )
+    """Commit, or version and files, and date; several where they differ."""
+
+    def code(one: Mapping[str, Any]) -> str:
+        files = f" (files {one['files']})" if "files" in one else ""
+        return str(one.get("commit") or f"{one.get('version', '?')}{files}")
+
+    return ", ".join(sorted({f"{code(one.made)}, {one.made.get('date', '?')}" for one in parts}))
 
 
 def saturated(found: Sequence[Result]) -> set[str]:

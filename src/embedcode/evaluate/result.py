@@ -50,7 +50,7 @@ class Result:
     """Of each stage, such as documents, queries, search."""
     peak_mb: float = 0.0
     made: Mapping[str, Any] = field(default_factory=dict)
-    """Version, commit, date and machine."""
+    """Version, commit, files, date and machine."""
     partial: bool = False
     """Whether queries are missing, so that means are not those of the task."""
     clusters: Mapping[str, str] = field(default_factory=dict)
@@ -98,8 +98,7 @@ def already(path: Path, content: str, now: Mapping[str, Any]) -> Result | None:
     if not all(map(is_file, files)):
         return None
     found = read(files[0])
-    told = ("version", "commit")  # a commit that files differ from says nothing of them
-    same = [found.made.get(name) for name in told] == [now[name] for name in told] and not now["commit"].endswith("+")
+    same = found.made.get("files") == now["files"]  # a commit is "" where there is none, and says nothing of edits
     return found if same and not found.partial and found.conditions.get("content") == content else None
 
 

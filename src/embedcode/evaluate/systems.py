@@ -40,6 +40,9 @@ ADDED = 2000
 _NAMELESS = str.maketrans("0123456789", "!$%&'()*+,")
 
 
+_COMPARED = {"float": "fp32", "int8": "int8 of both sides", "binary": "bits of both sides"}
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """The answers of a system: {query: {document: score}}, seconds of each stage, and queries without an answer."""
@@ -116,11 +119,18 @@ def named(
     instruction: str | None = None,
     default: str = "",
     load: Callable[[str], Encoder] | None = None,
+    dimensions: int | None = None,
+    kind: str = "float",
 ) -> System:
     """The system of a name; `instruction` is for a model that takes one, and `default` for one that also has none of
-    its own. `load` gives the model of a place, where several systems share it. UsageError as of `parsed`.
+    its own. `load` gives the model of a place, where several systems share it. Vectors are compared cut to `dimensions`
+    and packed as `kind`. UsageError as of `parsed`, and for a cut that the model does not declare.
     """
     asked = parsed(name, chosen.model, SWITCHES, instruction)
+    if kind not in dense.KINDS:
+        raise UsageError(f"--type {kind} is none of {', '.join(dense.KINDS)}")
+    if asked.kind != "dense" and (dimensions is not None or kind != "float"):
+        raise UsageError(f"--dimensions and --type are of a model alone, and {asked.label} is none: leave them out")
     if asked.kind == "bm25":
         return Words(asked)
     if asked.kind == "lexical":
@@ -132,9 +142,11 @@ def named(
     if instruction is None and known and "{instruction}" in known.prompts.get(Role.QUERY, "") and not known.instruction:
         instruction = default or None
     check(encoder, instruction)
+    if dimensions is not None:  # refused before hours of documents
+        encoder.encode(["query"], Role.QUERY, instruction, dimensions=dimensions)
     if asked.kind == "hybrid":
         return Product(asked.label, True, _Model(asked.model, encoder, chosen.home, instruction))
-    return Dense(asked.model, encoder, chosen.home, instruction)
+    return Dense(asked.model, encoder, chosen.home, instruction, dimensions, kind)
 
 
 def asked_now(encoder: Encoder) -> Encoder:
@@ -239,18 +251,24 @@ def _told(documents: Vectors, queries: Vectors) -> dict[str, dict[str, Any]]:
 class Dense:
     """A model alone: every query's vector with every document's."""
 
-    def __init__(self, name: str, encoder: Encoder, home: Path, instruction: str | None = None) -> None:
+    def __init__(
+        self, name: str, encoder: Encoder, home: Path, instruction: str | None = None, dimensions: int | None = None,
+        kind: str = "float",
+    ) -> None:  # fmt: skip
         self.name = name
         self._model = _Model(name, encoder, home, instruction)
+        self._dimensions, self._kind = dimensions, kind
 
     @property
     def conditions(self) -> Mapping[str, Any]:
-        return self._model.conditions | {"comparison": "exact, fp32"}
+        cut = {} if self._dimensions is None else {"dimensions": self._dimensions}
+        return self._model.conditions | cut | {"comparison": f"exact, {_COMPARED[self._kind]}"}
 
     def rank(self, task: Task, k: int, progress: Progress) -> Ranked:
         documents, queries, seconds = self._model.embedded(task, progress)
         begun = time.perf_counter()
-        places, scores = dense.search(queries, documents, k, progress)
+        asked, known = (dense.Packed(one, self._dimensions, self._kind) for one in (queries, documents))
+        places, scores = dense.search(asked, known, k, progress)
         run = {
             query: {documents.ids[place]: float(score) for place, score in zip(*row, strict=True)}
             for query, *row in zip(queries.ids, places, scores, strict=True)
