@@ -247,6 +247,13 @@ def test_filter_and_negatives_with_the_packaged_model(tmp_path: Path, call: Run)
     assert done.returncode == 2 and b"knows no instruction for a query: leave the instruction out" in done.stderr
 
 
+def test_a_share_beside_a_margin_is_refused(tmp_path: Path, call: Run) -> None:
+    pairs.write(tmp_path / "p.jsonl", [GOOD])
+    done = call("data", "negatives", "p.jsonl", "--margin", "0.05", "--share", "0.9", "-o", "n.jsonl")
+    assert done.returncode == 2 and b"--share 0.9 does nothing beside --margin 0.05" in done.stderr
+    assert not (tmp_path / "n.jsonl").exists()
+
+
 @pytest.mark.parametrize("option", ["--share", "--margin", "--ceiling"])
 @pytest.mark.parametrize("value", ["nan", "-5", "inf"])
 def test_bounds_of_negatives_that_bound_nothing_are_refused(option: str, value: str, tmp_path: Path, call: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -836,6 +837,9 @@ def test_a_decoder_is_made_bidirectional_and_stays_so(world: Path, tmp_path: Pat
     }  # fmt: skip
     (tmp_path / "r.yaml").write_text(json.dumps(values))
     made = go(tmp_path / "r.yaml", tmp_path / "out")
+    logged = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [one["step"] for one in logged if "loss" in one] == [3], "the last losses, though no ten steps are done"
+    assert re.fullmatch("[0-9a-f]{8}", json.loads((made.folder / "meta.json").read_text())["made"]["files"])
     theirs = SentenceTransformer(str(made.folder), device="cpu")
     ours = embedcode.load(str(made.folder), threads=1, precision="fp32")
     assert ours.build  # loads as a checkpoint, not as an export

@@ -400,8 +400,8 @@ def negatives(
     instruction: Instruction = None,
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="Negatives a pair.")] = 7,
     share: Annotated[
-        float, typer.Option("--share", metavar="S", help="A negative scores below S times the positive.")
-    ] = 0.95,
+        float | None, typer.Option("--share", metavar="S", help="A negative scores below S times the positive; 0.95.")
+    ] = None,
     margin: Annotated[
         float | None, typer.Option("--margin", metavar="M", help="Below the positive by M instead.")
     ] = None,
@@ -422,14 +422,18 @@ def negatives(
     from embedcode.data import pairs
     from embedcode.data.negatives import Rule, mine
 
-    if not 0 < share <= 1:
+    if share is not None and margin is not None:
+        raise UsageError(f"--share {share} does nothing beside --margin {margin}: leave one of them out")
+    if share is not None and not 0 < share <= 1:
         raise UsageError(f"--share {share} must be above 0 and at most 1, such as 0.95")
     if margin is not None and not 0 <= margin <= 2:
         raise UsageError(f"--margin {margin} must be from 0 to 2, as scores lie apart, such as 0.1")
     if not 0 <= ceiling <= 1:
         raise UsageError(f"--ceiling {ceiling} must be from 0 to 1, such as 0.8")
     given, bad = _all(files)
-    rule = Rule("share", share, ceiling) if margin is None else Rule("margin", margin, ceiling)
+    rule = Rule("share", 0.95 if share is None else share, ceiling)
+    if margin is not None:
+        rule = Rule("margin", margin, ceiling)
     with ProgressLine() as line, _kept(out) as kept, pairs.writing(out) as put:
         encoder = _encoder(model, threads)
         mined, passed = mine(given, encoder, count, rule, sample, keep, instruction, _told(line), kept=kept)

@@ -2,9 +2,9 @@
 texts inside of others (`runs`), and names that are never trained on (`never`).
 
 Every text of a pair is compared with every text of a set, queries with documents too: a benchmark may ask by code.
-Training drops what is found, a pair for its query or a positive, and of a pair that stays the negatives that are copies,
-by which a model would learn that a benchmark's answer is none; `data check` and `eval overlap` report it, all by this
-one module. Knows no model.
+Training drops what is found: a pair for its query or a positive, and of a pair that stays the negatives that are
+copies, by which a model would learn that a benchmark's answer is none. `data check` and `eval overlap` report it, all
+by this module. Knows no model.
 """
 
 from __future__ import annotations

@@ -132,3 +132,5 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._stepped(int(state.global_step))
+        if state.global_step == state.max_steps:  # else the last losses of a run whose steps are no tens are not logged
+            control.should_log = True

@@ -21,6 +21,7 @@ import torch
 
 from embedcode import __version__, files
 from embedcode.errors import ModelError
+from embedcode.evaluate import made
 from embedcode.model.checkpoint import CAUSAL, SIZES, TEMPLATE, Checkpoint, tokenizer_config
 from embedcode.model.family import Pooling
 from embedcode.model.spec import Spec
@@ -141,6 +142,8 @@ def about(
         "pairs that lack negatives": outcome.few,
         "made": {
             "embedcode": __version__,
+            **({"commit": commit} if (commit := made.commit()) else {}),
+            "files": made.code(),
             "python": platform.python_version(),
             **{name: version(name) for name in packages},
         },

@@ -134,7 +134,7 @@ class Recipe:
     """How vectors may be stored, which is trained beside the full ones."""
     mining: Mining = Mining()
     lora: Lora | None = None
-    learning_rate: float = field(default=1e-4, metadata={"unit": "a step", "least": 1e-12, "most": 1})
+    learning_rate: float = field(default=1e-4, metadata={"least": 1e-12, "most": 1})
     warmup: int = field(default=100, metadata={"unit": "steps", "least": 0})
     steps: int = field(default=0, metadata={"unit": "steps", "least": 0})
     """0 is as many as `epochs` has."""
