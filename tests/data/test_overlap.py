@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
@@ -196,6 +197,28 @@ def test_a_function_of_a_benchmark_inside_of_more_code_is_found(evaluation: Path
         found = known.find(Pair("q w e r", (text,)))
         assert found is not None and (found.kind, found.text) == (kind, "positive")
     assert known.find(Pair("q w e r", (f"class Books:\n{OTHERS}{OTHERS}",))) is None
+
+
+def test_code_whose_names_were_changed_is_found_and_code_of_the_same_shape_is_not(evaluation: Path) -> None:
+    """Of 12 functions of HumanEval with other names none was found."""
+    with (evaluation / "corpus.jsonl").open("a") as corpus:
+        corpus.write(json.dumps({"_id": "d9", "text": LONG}) + "\n")
+    known = Evaluations([beir.load(evaluation)])
+    kept = {"def", "for", "in", "if", "and", "not", "return", "lambda"}
+    changed = re.sub(r"[a-z_]+", lambda word: word[0] if word[0] in kept else f"v{word[0][::-1]}", LONG)
+    assert not {"settle", "orders", "customer"} & set(re.findall(r"\w+", changed))
+    for text in (changed, changed + OTHERS):
+        found = known.find(Pair("q w e r", (text,)))
+        assert found is not None and (found.kind, found.other) == ("renamed", "document d9")
+    other = (
+        changed.replace("< ", "> ").replace(" + ", " - ").replace("not ", "").replace(".get(", "[").replace("=", "!")
+    )
+    assert known.find(Pair("q w e r", (other,))) is None
+    assert known.find(Pair("q w e r", (OTHERS,))) is None
+
+
+def test_prose_has_no_runs_without_names() -> None:
+    assert not runs.renamed([f"word{n}" for n in range(200)])
 
 
 def test_documents_with_titles_count_once(evaluation: Path) -> None:

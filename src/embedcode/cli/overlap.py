@@ -29,8 +29,8 @@ def overlap(
 ) -> None:
     """Say which training pairs copy an evaluation set.
 
-    By content: equal texts, near duplicates of at least 80 % of the words and texts inside of others; and by names that
-    are never trained on. Of negatives the copy alone is dropped, not its pair.
+    By content: equal texts, near duplicates of at least 80 % of the words and texts inside of others, code whatever
+    its names; and by sources that are never trained on. Of negatives the copy alone is dropped, not its pair.
     Exit code 1 when there are any; `embedcode data check --out` drops them.
     """
     from embedcode.data.overlap import Evaluations
@@ -129,10 +129,11 @@ def _put(report: Report, known: Any) -> None:
         "equal": "equal to one of",
         "near": "nearly one of",
         "inside": "holds, or is part of, one of",
+        "renamed": "but for its names holds, or is part of, one of",
         "name": "from",
     }
     for (where, kind, text), count in report.by_set.most_common():
         output.put(f"  {count:>8,}  {text} {words[kind]} {where}")
     for one in report.examples:
-        near = f" ({one.similarity:.2f})" if one.kind in ("near", "inside") else ""
+        near = f" ({one.similarity:.2f})" if one.kind in ("near", "inside", "renamed") else ""
         output.put(f"  such as a {one.text} like {one.other} of {one.where}{near}")

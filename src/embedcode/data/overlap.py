@@ -20,7 +20,7 @@ from embedcode.data import minhash, never, runs, short
 from embedcode.data.sources import Source, file_names
 from embedcode.types import Pair, digest
 
-Kind = Literal["name", "equal", "near", "inside"]
+Kind = Literal["name", "equal", "near", "inside", "renamed"]
 
 FEWEST_TOKENS = 4
 """Equal texts below it say nothing: "sort a list" is anybody's."""
@@ -70,7 +70,7 @@ class Evaluations:
         self._places: list[tuple[str, str]] = []
         self._equal: dict[bytes, int] = {}
         self._near, self._short = minhash.Index(), short.Index()
-        self._inside = runs.Index()
+        self._inside, self._renamed = runs.Index(), runs.Index()
         self._never = never.Never((*(never.load().entries if known is None else known), *held))
         for task in sets:
             self.names.append(task.name)
@@ -91,6 +91,7 @@ class Evaluations:
         self.least += inside and not words and len(elements) < minhash.FEWEST
         if inside:
             self._inside.add(number, runs.kept(tokens))
+            self._renamed.add(number, runs.renamed(tokens))
         self._places.append((name, id))
         if (key := _key(text)) is not None:
             self._equal.setdefault(key, number)
@@ -121,6 +122,8 @@ class Evaluations:
         best = max(near, key=lambda near: near[1], default=None)
         if best is None:
             kind, best = "inside", self._inside.find(runs.kept(tokens))
+        if best is None:
+            kind, best = "renamed", self._renamed.find(runs.renamed(tokens))
         if best is None:
             self._clean.add(hash(text))
             return None
