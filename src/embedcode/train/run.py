@@ -152,7 +152,10 @@ class Run:
     def _forbidden(self) -> Evaluations:
         known = self._places(self.recipe.evaluate)  # read already
         others = [beir.load(place) for place in self._places(self.recipe.never) if place not in known]
-        return mix.forbidden(self.recipe, [*self._steering, *others])
+        found = mix.forbidden(self.recipe, [*self._steering, *others])
+        if found.least:
+            self.tell(f"{found.least:,} texts of the tasks are too short for more than equality with those of a pair")
+        return found
 
     def go(self) -> Outcome:
         checkpoint = self._checkpoint
