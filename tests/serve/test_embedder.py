@@ -146,11 +146,43 @@ def test_a_request_that_is_too_large_for_any_time_costs_its_key_nothing() -> Non
     case, key = Case(timeout=10), Key("k", "", tokens_per_minute=100)
 
     async def work() -> None:
-        huge = Asked("m", ("a" * 50_000,), Role.PASSAGE, Lane.PASSAGE)
+        huge = Asked("m", ("a" * 150_000,), Role.PASSAGE, Lane.PASSAGE)
         with pytest.raises(ProblemError) as caught:
             await case.embedder.embed(huge, lambda tokens: key.spend(tokens, 1.0))
         assert caught.value.status == 413
         key.spend(100, 1.0)  # the whole minute's
+
+    case.run(work())
+
+
+def test_a_machine_that_is_slow_for_a_while_refuses_nothing_for_good() -> None:
+    """A neighbour made it 1,278 tokens/s in place of 7,000, and an ingest ended by a 413 that no client sends again."""
+    case = Case(timeout=10)
+
+    async def work() -> None:
+        rate = case.embedder.queue.rate
+        rate.seed(7000.0)
+        rate.add(12_780, 300.0)
+        assert rate.value < 100
+        task = case.ask("a" * 70_000)
+        await case.until(lambda: case.engine.has)
+        case.engine.answer()
+        await task
+
+    case.run(work())
+
+
+def test_a_request_that_is_far_too_large_by_its_length_is_not_tokenised_first() -> None:
+    case = Case(timeout=10)
+
+    async def work() -> None:
+        case.words.go_on.clear()
+        since = time.monotonic()
+        with pytest.raises(ProblemError, match="never measured to compute more than 1,000 a second") as caught:
+            await case.ask(*("a" * 4000 for _ in range(2000)))
+        assert caught.value.status == 413 and "of less than 10,000 tokens" in caught.value.message
+        assert time.monotonic() - since < 3
+        case.words.go_on.set()
 
     case.run(work())
 
@@ -177,10 +209,8 @@ def test_what_would_come_after_its_caller_has_given_up_is_refused_at_once() -> N
             case.engine.answer()
             await asyncio.sleep(0.01)
         await asyncio.gather(*others, patient)
-        with pytest.raises(
-            ProblemError, match=r"100 tokens, .* some 2\d in the 0\.02 seconds that it may take: split it"
-        ):
-            await impatient("z" * 100, 0.02)  # nor can it be done by an engine with nothing else to do
+        with pytest.raises(ProblemError, match=r"100 tokens, .* may take 0\.005 seconds for it: split it"):
+            await impatient("z" * 100, 0.005)  # nor can it be done by an engine with nothing else to do
         assert b'embedcode_refused_requests_total{reason="patience"} 2.0' in case.embedder.metrics.text()
 
     case.run(work())

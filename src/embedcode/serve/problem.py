@@ -63,11 +63,12 @@ def overloaded(full: FullError) -> ProblemError:
     )
 
 
-def too_large(cost: int, most: int, seconds: float) -> ProblemError:
+def too_large(cost: int, rate: int, seconds: float) -> ProblemError:
+    most = max(1, int(rate * seconds))
     return ProblemError(
         413,
-        f"The request has at least {cost:,} tokens, and this server computes some {most:,} in the {seconds:g} seconds "
-        "that it may take: split it.",
+        f"The request has at least {cost:,} tokens, and this server, which was never measured to compute more than "
+        f"{rate:,} a second, may take {seconds:g} seconds for it: split it into requests of less than {most:,} tokens.",
         "input",
         "too_large",
     )

@@ -85,15 +85,19 @@ class Rate:
 
     tokens: float = 0.0
     seconds: float = 0.0
+    best: float = 1000.0
+    """That there was; as `value`, where none was measured."""
 
     def seed(self, rate: float) -> None:
         self.seconds = 2.0
         self.tokens = rate * self.seconds
+        self.best = self.value
 
     def add(self, tokens: int, seconds: float) -> None:
         fade = math.exp(-seconds / MEMORY_SECONDS)
         self.tokens = self.tokens * fade + tokens
         self.seconds = self.seconds * fade + seconds
+        self.best = max(self.best, self.value)
 
     @property
     def value(self) -> float:
