@@ -135,16 +135,32 @@ async def to_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
 
 
 @pytest.mark.parametrize(
-    "begun",
-    [b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ", b"GET /"],
+    ("begun", "status"),
+    [(b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ", 431), (b"GET /", 414)],
     ids=["header", "path"],
 )
-def test_a_head_without_end_is_refused_and_not_kept(begun: bytes) -> None:
+def test_a_head_without_end_is_refused_and_not_kept(begun: bytes, status: int) -> None:
     async def long(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(begun)
         said, sent = await to_the_end(reader, writer, b"a" * 8192)
-        assert not said or said.startswith(b"HTTP/1.1 431 ")
+        assert not said or said.startswith(b"HTTP/1.1 %d " % status)
         assert sent < 50_000_000
+
+    talk(long)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"GET / HTTP/1.1\r\nHost: a\r\nX: %s\r\n\r\n", 431), (b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n", 414)],
+)
+def test_a_head_that_comes_at_once_is_as_long_as_one_that_comes_in_pieces(sent: bytes, status: int) -> None:
+    """One of 70,000 bytes was answered."""
+
+    async def long(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent % (b"a" * 60_000))
+        assert (await answered(reader))[0] == b"HTTP/1.1 200 OK"
+        writer.write(sent % (b"a" * 70_000))
+        assert (await reader.read()).startswith(b"HTTP/1.1 %d " % status)
 
     talk(long)
 
@@ -220,44 +236,43 @@ def test_trailers_do_not_become_headers_of_what_is_answered() -> None:
     assert [name for name, _ in got[0]] == [b"host", b"transfer-encoding"]
 
 
+POSTED = b"POST / HTTP/1.1\r\nHost: a\r\n"
+LENGTH = b"Content-Length: %d\r\n"
+CHUNKS = b"Transfer-Encoding: chunked\r\n"
+
+
 @pytest.mark.parametrize(
-    "sent",
+    ("sent", "status", "said"),
     [
-        b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\nab",
-        b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX: a\nY: b\r\n\r\n",
-    ],
-    ids=[
-        "connect",
-        "connect to a path",
-        "http/2",
-        "tls",
-        "two lengths",
-        "length and chunks",
-        "coding",
-        "space",
-        "two hosts",
-        "no host",
-        "fold",
-        "lf",
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405, "CONNECT"),
+        (b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "CONNECT"),
+        (b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501, "method"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "version"),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "HTTP/2.0"),
+        (b"GET /\r\n\r\n", 505, "HTTP/0.9"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "no request of HTTP/1.1"),
+        (POSTED + LENGTH % 1 + LENGTH % 2 + b"\r\nab", 400, "Duplicate Content-Length"),
+        (POSTED + LENGTH % -1 + b"\r\nab", 400, "in Content-Length"),
+        (POSTED + LENGTH % 1 + CHUNKS + b"\r\n0\r\n\r\n", 400, "Transfer-Encoding can't be present"),
+        (POSTED + b"Transfer-Encoding: gzip\r\n\r\nab", 400, "invalid `Transfer-Encoding`"),
+        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, "header"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "several (2) Host headers"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "no Host header"),
+        (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "two hosts"),
+        (b"GET http://a@b/ HTTP/1.1\r\nHost: b\r\n\r\n", 400, "two hosts"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400, "header"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\nY: b\r\n\r\n", 400, "header"),
     ],
 )
-def test_what_proxies_read_in_two_ways_is_refused(sent: bytes) -> None:
+def test_what_proxies_read_in_two_ways_or_nobody_is_refused_with_its_reason(
+    sent: bytes, status: int, said: str
+) -> None:
     async def unclear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(sent)
-        said = await reader.read()
-        head, _, body = said.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 400 ") and b"\r\nconnection: close" in head
-        assert json.loads(body)["error"]["code"] == "not_http"
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status) and b"\r\nconnection: close" in head
+        error = json.loads(body)["error"]
+        assert error["code"] == "not_http" and said in error["message"]
 
     talk(unclear)
 

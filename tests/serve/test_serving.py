@@ -105,17 +105,22 @@ def _is_refused_unread(server: Server) -> bool:
 def test_what_is_no_http_is_counted_and_told_and_nothing_of_it(server: Server) -> None:
     count = 'embedcode_requests_total{path="other",status="%s"}'
     secret = b"secret"
-    twice = b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"
+    twice = b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"
     wrong = (b"\x16\x03\x01" + secret * 10 + b"\r\n\r\n", twice, b"GET /" + secret * 20_000)
     for content in wrong:
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as line, suppress(ConnectionError):
             line.sendall(content)
-            assert line.recv(4096).startswith(b"HTTP/1.1 431 " if content is wrong[-1] else b"HTTP/1.1 400 ")
-    waits(lambda: (server.metric(count % 400), server.metric(count % 431)) == (2, 1))
+            said = line.recv(4096)
+            assert said.startswith(b"HTTP/1.1 414 " if content is wrong[-1] else b"HTTP/1.1 400 ")
+            assert (b"\r\nx-request-id: mine\r\n" in said) == (content is twice)
+    waits(lambda: (server.metric(count % 400), server.metric(count % 414)) == (2, 1))
     waits(lambda: [line["event"] for line in server.events()].count("not http") == len(wrong))
     known = {"time": 0, "level": "info", "event": "not http", "client": "127.0.0.1"}
     told = [line | {"time": 0} for line in server.events() if line["event"] == "not http"]
-    assert sorted(line.pop("status") for line in told) == [400, 400, 431]
+    assert sorted(line.pop("status") for line in told) == [400, 400, 414]
+    assert {line.pop("reason") for line in told} == {"Invalid method encountered", "Duplicate Content-Length", "target"}
+    ids = [line.pop("id") for line in told]
+    assert len(set(ids)) == 3 and "mine" in ids
     assert all(line == known for line in told)
 
 
@@ -124,7 +129,8 @@ def test_a_whole_url_in_the_place_of_a_path_is_asked_like_the_path_and_opens_no_
     for start in ("http://localhost", "HTTPS://localhost:8000"):
         for target, host, status in (
             (f"{start}/v1/metrics", "localhost", 200), (start, "localhost", 200), (f"{start}/nosuch", "localhost", 404),
-            (f"{start}/v1/metrics", "evil.example", 403),
+            (f"{start}/v1/metrics", "evil.example", 400),
+            ("http://evil.example/v1/metrics", "localhost", 400), ("http://evil.example/", "evil.example", 403),
         ):  # fmt: skip
             with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as line:
                 line.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())

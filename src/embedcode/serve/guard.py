@@ -201,10 +201,13 @@ class Guard:
         self._journal.write("mistake", "error", id=request_id, path=path, type=type(error).__name__, frames=frames)
         return ProblemError(500, "The server made a mistake; its log has more under this request id.")
 
-    def unreadable(self, client: tuple[str, int] | None, status: int) -> None:
-        """What came is no HTTP: TLS on a port without, two lengths, a head without end. Nothing of it is told."""
-        self._metrics.requests.labels("other", str(status)).inc()
-        self._journal.write("not http", "info", status=status, client=client[0] if client else "")
+    def unreadable(self, client: tuple[str, int] | None, headers: Mapping[str, str], problem: ProblemError) -> str:
+        """What came is no HTTP: TLS on a port without, two lengths, a head without end. Nothing of it is told but its
+        id, which is returned."""
+        fields = {"id": self.request_id(headers), "status": problem.status, "reason": problem.reason}
+        self._metrics.requests.labels("other", str(problem.status)).inc()
+        self._journal.write("not http", "info", **fields, client=client[0] if client else "")
+        return fields["id"]
 
     def count(
         self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: dict[str, Any]

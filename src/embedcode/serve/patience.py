@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httptools
@@ -21,10 +21,15 @@ from embedcode.serve.joined import Joined
 from embedcode.serve.problem import ProblemError, respond
 
 HEAD = 65_536
-"""Bytes that may come without a request's head, or a piece of its body, being done: the parser keeps a head, and what
-follows a body, as long as it comes."""
-_BARE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
-"""A whole URL without a path, which some proxies send."""
+"""Bytes of a request's head, and that may come without one, or a piece of its body, being done: the parser keeps a
+head, and what follows a body, as long as it comes."""
+_WHOLE = re.compile(rb"https?://([^/?#]+)(.*)", re.IGNORECASE | re.DOTALL)
+"""A whole URL in the place of a path, which some proxies send."""
+_PORT = re.compile(rb":\d*\Z")
+_LINE = re.compile(rb"[!#$%&'*+.^`|~\w-]+ [!-~]+ HTTP/1\.[01]\r\n", re.ASCII)
+"""What a request begins with, of any method."""
+_VERSIONS = ("Invalid HTTP version", "Pause on PRI/Upgrade")
+"""What the parser says of another, and of HTTP/2 that was not offered first."""
 TRIED = "0.54"
 """uvicorn's newest that this was tested with."""
 PRIVATE = ("_start_asgi_task", "_unset_keepalive_if_required", "timeout_keep_alive_handler")
@@ -46,14 +51,18 @@ class Patient(HttpToolsProtocol):
     """From the first byte that may be sent to the end of a request's headers."""
     read_seconds = 60.0
     """In which a caller has to read something of an answer that waits."""
-    unreadable: Callable[[tuple[str, int] | None, int], None] = staticmethod(lambda client, status: None)
-    """Is told who sent what is no request, and what was answered."""
+    unreadable: Callable[[tuple[str, int] | None, Mapping[str, str], ProblemError], str] = staticmethod(
+        lambda client, headers, problem: ""
+    )
+    """Is told who sent what is no request, its headers as far as they were read, and what is answered; gives its id."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._head: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._undone = 0
+        self._size = 0
+        """Of the head, so far."""
         self._in_head = True
         """One is awaited, or has begun."""
         self._answering: RequestResponseCycle | None = None
@@ -68,11 +77,12 @@ class Patient(HttpToolsProtocol):
         self._undone += len(data)
         try:
             self._feed(data)
-        except httptools.HttpParserError:
-            self._refuse(400, "What came is no request of HTTP/1.1.")
-        else:
             if self._undone > HEAD:
-                self._refuse(431, f"A request's head, or what follows its body, is longer than {HEAD:,} bytes.")
+                raise _large()
+        except ProblemError as problem:
+            self._refuse(problem)
+        except httptools.HttpParserError as error:
+            self._refuse(_problem(error, data))
         at_work = self.cycle is not None and not self.cycle.response_complete
         awaited = self._in_head and not at_work
         if not awaited and self._head is not None:
@@ -88,7 +98,9 @@ class Patient(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             if (method := self.parser.get_method()) == b"CONNECT":
-                raise httptools.HttpParserError("no proxy") from None
+                problem = _unread(405, "This server is no proxy, and answers no CONNECT.", "connect")
+                problem.headers["Allow"] = "GET, HEAD, POST"
+                raise problem from None
             lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
             lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
             self.parser = httptools.HttpRequestParser(self)
@@ -98,24 +110,48 @@ class Patient(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._unset_keepalive_if_required()
         self._in_head = True
+        self._size = 0
         super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._size += len(url)
+        if self._size >= HEAD:
+            raise _unread(414, f"The path and query of a request are longer than {HEAD:,} bytes.", "target")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # and not behind the body, where it would change what is being answered
             super().on_header(name, value)
+            self._size += len(name) + len(value) + len(": \r\n")
+            if self._size > HEAD:  # of one that came at once too
+                raise _large()
 
     def on_headers_complete(self) -> None:
         self._unset_keepalive_if_required()
         self._undone = 0
+        self._check()
         self._in_head = False
-        if len(self.pipeline) == PIPELINED:
-            raise httptools.HttpParserError("too many requests at once")
-        if self.parser.get_http_version() == "1.1" and sum(name == b"host" for name, _ in self.headers) != 1:
-            raise httptools.HttpParserError("no host, or several")  # RFC 9112, 3.2
-        if _BARE.fullmatch(self.url):
-            self.url += b"/"
         if not self.parser.should_upgrade():
             super().on_headers_complete()
+
+    def _check(self) -> None:
+        """ProblemError for a head that can be read, and not answered."""
+        if (version := self.parser.get_http_version()) not in ("1.0", "1.1"):
+            raise _unread(505, f"HTTP/{version} is not spoken here: send HTTP/1.1.", "version")
+        if len(self.pipeline) == PIPELINED:
+            raise _unread(400, f"More than {PIPELINED} requests were sent before the first was answered.", "pipeline")
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) != 1 and version == "1.1":  # RFC 9112, 3.2
+            said = f"several ({len(hosts)}) Host headers" if hosts else "no Host header"
+            raise _unread(400, f"The request has {said}: send one.", "host")
+        if whole := _WHOLE.fullmatch(self.url):
+            # Its host is the one that counts (RFC 9112, 3.2.2), and only the header's is looked at from here on.
+            if hosts and _PORT.sub(b"", whole[1]).lower() != _PORT.sub(b"", hosts[0]).lower():
+                raise _unread(400, "The URL of the request and its Host header name two hosts: send one.", "host")
+            if not hosts:
+                self.headers.append((b"host", whole[1]))
+            if not whole[2]:
+                self.url += b"/"
 
     def on_body(self, body: bytes) -> None:
         self._undone = 0
@@ -137,16 +173,20 @@ class Patient(HttpToolsProtocol):
         cycle.scope["state"][WHOLE] = lambda: (known := one()) is not None and not known.more_body
         super()._start_asgi_task(cycle, app)
 
-    def _refuse(self, status: int, said: str) -> None:
+    def _refuse(self, problem: ProblemError) -> None:
         """What no application hears of, in the shape of all other errors; a half-sent answer would be made another."""
-        self.unreadable(self.client, status)
+        read = self.headers or () if self._in_head else ()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in read}
+        request_id = self.unreadable(self.client, headers, problem)
         if self._answering is not None and self._answering.response_started and not self._answering.response_complete:
             self.transport.abort()
             return
-        answer = respond(ProblemError(status, said, code="not_http"))
+        answer = respond(problem, request_id)
         answer.headers["connection"] = "close"
+        if request_id:
+            answer.headers["x-request-id"] = request_id
         head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
-        self.transport.write(STATUS_LINE[status] + head + b"\r\n" + bytes(answer.body))
+        self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + bytes(answer.body))
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -182,3 +222,25 @@ class Patient(HttpToolsProtocol):
             self._await_reader()
         else:  # closing or not: a connection that closes waits until all has been read
             self.transport.abort()
+
+
+def _unread(status: int, said: str, reason: str) -> ProblemError:
+    return ProblemError(status, said, code="not_http", reason=reason)
+
+
+def _large() -> ProblemError:
+    return _unread(431, f"A request's head, or what follows its body, is longer than {HEAD:,} bytes.", "head")
+
+
+def _problem(error: httptools.HttpParserError, data: bytes) -> ProblemError:
+    """Of what the parser stops at; what it says itself holds nothing of what came."""
+    cause, reason = error.__context__, str(error)
+    if isinstance(cause, ProblemError):
+        return cause
+    if cause is not None:  # of uvicorn's, which reads the path
+        reason = "Invalid path"
+    if isinstance(error, httptools.HttpParserInvalidMethodError) and _LINE.match(data):
+        return _unread(501, "No such method is known here: send GET or POST.", "method")
+    if reason in _VERSIONS:
+        return _unread(505, "Another version of HTTP is not spoken here: send HTTP/1.1.", "version")
+    return _unread(400, f"What came is no request of HTTP/1.1 ({reason}).", reason)
