@@ -27,13 +27,16 @@ def test_who_comes_while_an_engine_is_not_started_yet_is_told_to_come_back_when_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engine, "RESTART_SECONDS", (20.0,))
-    case = Case()
+    case, noted = Case(), dict[str, Any]()
 
     async def work() -> None:
+        case.embedder.engine.note = lambda event, level="info", **fields: noted.update(fields, event=event)
         case.engine.told("died", (-9,))
         with pytest.raises(ProblemError) as caught:
             await case.ask("a")
         assert (caught.value.status, caught.value.retry_after) == (503, 21)  # it loads within a second
+        assert (noted["event"], noted["code"], noted["restarts"], noted["next_seconds"]) == ("engine ended", -9, 1, 20)
+        assert "pid" in noted and "memory ran out" in noted["trouble"]
 
     case.run(work())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from embedcode.errors import UsageError
 from embedcode.serve import keys
 from embedcode.serve.keys import Key, Keys
 from embedcode.serve.queue import FullError
+from embedcode.serve.server import audited
 
 from .serving import MODEL, PATIENCE, Server, environment, serving, shop
 
@@ -267,6 +269,7 @@ def test_texts_are_logged_where_that_is_asked_for_and_nowhere_else(keyed: Keyed)
 
 def test_the_audit_log_tells_which_key_did_what(keyed: Keyed) -> None:
     lines = [json.loads(line) for line in keyed.audit.read_text().splitlines()]
+    assert lines.pop(0)["event"] == "opened"
     assert {line["key"] for line in lines} == {"indexer", "reader", "guest", None}
     assert any((line["key"], line["path"], line["status"]) == ("reader", "/v1/embeddings", 403) for line in lines)
     assert all(line["status"] == 401 for line in lines if line["key"] is None)
@@ -293,13 +296,23 @@ def test_what_is_of_a_new_key_alone_is_not_passed_over(
         assert (ended.value.code, wrong[0] in "".join(capsys.readouterr())) == (2, True)
 
 
-def test_an_audit_log_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
-    file = tmp_path / "keys.toml"
+def test_an_audit_log_that_cannot_be_written_at_the_start_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match=r"/dev/full cannot be written \(No space left on device\): give another"):
+        audited(Path("/dev/full"))
+
+
+def test_an_audit_log_that_cannot_be_written_any_more_is_told_once_and_its_lines_are_counted(tmp_path: Path) -> None:
+    file, audit = tmp_path / "keys.toml", tmp_path / "audit"
     header = f"Bearer {keys.add(file, 'reader')}"
-    with serving(tmp_path, "--api-keys", str(file), EMBEDCODE_SERVE_AUDIT_LOG="/dev/full") as server:
+    audit.write_bytes(b"\n" * 2_000_000)  # the log is smaller
+    with serving(tmp_path, "--api-keys", str(file), EMBEDCODE_SERVE_AUDIT_LOG=str(audit)) as server:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (audit.stat().st_size,) * 2)
         for _ in range(3):
             assert server.ask("/v1/models", Authorization=header)[0] == 200
+            time.sleep(0.2)  # they are written together
+        metrics = server.send("/metrics", Authorization=header)[2]
+        assert b"embedcode_audit_unwritten_lines_total 3.0" in metrics
         assert server.end() == 0
         told = [event for event in server.events() if event["event"] == "audit"]
-    assert [(event["level"], event["file"]) for event in told] == [("error", "/dev/full")]
-    assert "No space left" in told[0]["trouble"]
+    assert [(event["level"], event["file"]) for event in told] == [("error", str(audit))]
+    assert "File too large" in told[0]["trouble"]

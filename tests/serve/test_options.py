@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from embedcode.cli import main
 from embedcode.errors import UsageError
 from embedcode.serve import options
 from embedcode.serve.options import Options
@@ -128,7 +130,7 @@ def test_every_option_can_be_read() -> None:
         ("ALLOWED_HOST", r"did you mean EMBEDCODE_SERVE_ALLOWED_HOSTS\?"),
         ("port", r"did you mean EMBEDCODE_SERVE_PORT\?"),
         ("MODEL", r"did you mean EMBEDCODE_MODEL\?"),
-        ("XYZ", "take it out; there are EMBEDCODE_SERVE_HOST, EMBEDCODE_SERVE_PORT, "),
+        ("XYZ", r"take it out: docs/serve\.md has a table of those there are"),
     ],
 )
 def test_a_variable_that_is_no_option_is_named_with_the_nearest(
@@ -137,6 +139,15 @@ def test_a_variable_that_is_no_option_is_named_with_the_nearest(
     monkeypatch.setenv(f"EMBEDCODE_SERVE_{name}", "a")
     with pytest.raises(UsageError, match=f"environment EMBEDCODE_SERVE_{name} is no option of the server; {cure}"):
         options.load({})
+
+
+def test_an_option_without_a_flag_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["embedcode", "serve", "--audit-log", "f"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "set EMBEDCODE_SERVE_AUDIT_LOG" in "".join(capsys.readouterr())
 
 
 def test_every_option_is_in_the_docs() -> None:

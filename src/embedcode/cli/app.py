@@ -64,11 +64,20 @@ def run(arguments: list[str]) -> int:
         if "unexpected extra argument" in message:
             message += "; put a query of several words in quotes"
         cure = f"see `{place} --help`"
+        if arguments[0] == "serve" and (variable := _variable(error)):
+            cure = f"it has no flag: set {variable}, or {cure}"
         if _begins_with_hyphen(arguments, message):
             cure = f"put -- before a query that begins with a hyphen, or {cure}"
         cure = f" {cure[:1].upper()}{cure[1:]}" if message.endswith("?") else f"; {cure}"
         raise UsageError(f"{message[:1].lower()}{message[1:]}{cure}") from None
     return 0
+
+
+def _variable(error: Exception) -> str | None:
+    """By which the server takes an option that was given as a flag; not all have one."""
+    from embedcode.serve.options import variable
+
+    return variable(getattr(error, "option_name", ""))
 
 
 def _begins_with_hyphen(arguments: list[str], message: str) -> bool:

@@ -506,8 +506,7 @@ class Embedder:
         self._sent.clear()
         self._at_hand = dict.fromkeys(Lane, 0)
         lost = self.queue.back([flight.work for flight in sent])
-        trouble = self.engine.trouble
-        self.engine.note("engine ended", "warning", code=code, trouble=trouble, texts=len(sent), refused=len(lost))
+        self.engine.ended(code, texts=len(sent), refused=len(lost))
         for flight in sent:
             if flight.work in lost:
                 self._fatal.add(flight.work.key)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,9 @@ RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before an engine that died is started again, by how often it died before it was ready."""
 FIRST_SECONDS = 5
 """That one which has not been ready yet is said to take."""
+
+KILLED = "killed: memory ran out, mostly, which the kernel's log or the container's state (OOMKilled) would say"
+"""What may be said of one that ended by SIGKILL; `engine hangs` is noted before, where it was us."""
 
 
 class Engine:
@@ -74,6 +78,19 @@ class Engine:
         """Seconds after which one that is not ready may be."""
         seconds = int(self.facts.seconds) + 1 if self.facts else FIRST_SECONDS
         return seconds + math.ceil(max(0.0, self._pause_ends - time.monotonic()))
+
+    def ended(self, code: int | None, **fields: Any) -> None:
+        """Note that one has died, with what is known of why, and of the next."""
+        self.note(
+            "engine ended",
+            "warning",
+            code=code,
+            pid=self.process.pid,
+            trouble=self.trouble or (KILLED if code == -signal.SIGKILL else ""),
+            **fields,
+            restarts=self.restarts,
+            next_seconds=None if self.over else max(0, round(self._pause_ends - time.monotonic())),
+        )
 
     def _look(self) -> None:
         """Kill one that hangs, its pipe open, at work or as it loads: it is then one that died."""

@@ -30,9 +30,10 @@ class Journal:
         level: str,
         as_json: bool,
         out: IO[str] | None = None,
-        failed: Callable[[str], None] = lambda said: None,
+        failed: Callable[[str, int], None] = lambda said, lines: None,
     ) -> None:
-        """`failed` is told, by the thread that writes, why a line is not written where the last one was."""
+        """`failed` is told, by the thread that writes, how many lines are not written, and why: nothing where that is
+        as it was for those before."""
         self._least = LEVELS[level]
         self._json = as_json
         self._out = out or sys.stderr
@@ -75,13 +76,14 @@ class Journal:
                 lines.append(self._lines.get())
             closed = None in lines
             before, trouble = trouble, ""
+            found = [line for line in lines if line is not None]
             try:
-                self._out.write("".join(f"{line}\n" for line in lines if line is not None))
+                self._out.write("".join(f"{line}\n" for line in found))
                 self._out.flush()
             except (OSError, ValueError) as error:
                 trouble = str(error)
-            if trouble and not before:
-                self._failed(trouble)
+            if trouble:
+                self._failed("" if before else trouble, len(found))
             time.sleep(PAUSE_SECONDS)
 
 

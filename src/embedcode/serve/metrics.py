@@ -61,6 +61,7 @@ class Metrics:
         self.repaired = counter("repaired_rows", "Rows that were not finite and were computed again alone.")
         self.doubled = counter("doubled_prompts", "Texts that brought the model's prompt with them.")
         self.refused = counter("refused_requests", "Requests refused, by reason.", "reason")
+        self.unaudited = counter("audit_unwritten_lines", "Lines of the audit log that could not be written.")
         self.restarts = counter("engine_restarts", "Starts of the engine after the first.")
         self.ready = gauge("ready", "1 while /v1/health/ready says so.")
         self.rate = gauge("drain_tokens_per_second", "Rate of a busy engine, as measured; Retry-After is of it.")

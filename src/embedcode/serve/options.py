@@ -119,9 +119,17 @@ def _option(variable: str) -> str:
         names = {one.name: f"EMBEDCODE_{one.name.upper()}" for one in fields(Settings) if one.name != "sources"}
         names |= {name: own for own, name in known.items()}
         near = get_close_matches(variable.removeprefix(OWN).lower(), names, n=1)
-        cure = f"did you mean {names[near[0]]}?" if near else f"take it out; there are {', '.join(known)}"
+        cure = (
+            f"did you mean {names[near[0]]}?" if near else "take it out: docs/serve.md has a table of those there are"
+        )
         raise UsageError(f"environment {variable} is no option of the server; {cure}")
     return known[variable]
+
+
+def variable(flag: str) -> str | None:
+    """The variable of an option that is asked for by a flag which there is none of; None where it is no option."""
+    name = flag.lstrip("-").replace("-", "_")
+    return f"{OWN}{name.upper()}" if name in _READERS else None
 
 
 def nim_settings() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
@@ -183,10 +185,17 @@ def about(encoder: LocalEncoder) -> About:
 
 
 def audited(path: Path) -> IO[str]:
-    """The audit log, to be added to; for its owner only."""
+    """The audit log, to be added to; for its owner only. A first line shows that it can be."""
+    now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+    first = json.dumps({"time": now, "level": "info", "event": "opened"}).encode() + b"\n"
+    number = None
     try:
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8")
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(number, first)
+        return os.fdopen(number, "a", encoding="utf-8")
     except OSError as error:
+        if number is not None:
+            os.close(number)
         raise UsageError(f"{path} cannot be written ({error.strerror}): give another audit log") from None
 
 
@@ -240,10 +249,10 @@ class _Serving:
         self._listener = listener
         self._announce = announce
         self._encoder = encoder
+        self._metrics = Metrics()
         self._audit: Journal | None = None
         if options.audit_log:
             self._audit = Journal("info", True, audited(options.audit_log), self._audit_failed)
-        self._metrics = Metrics()
         self._embedder = embedder(options, settings, encoder, self._metrics)
         self._metrics.watch(lambda: self._embedder.engine.process.pid)
         self._embedder.engine.note = journal.write
@@ -409,8 +418,10 @@ class _Serving:
             golden_cosine=None if facts.cosine is None else round(facts.cosine, 4),
         )
 
-    def _audit_failed(self, said: str) -> None:
-        self._journal.write("audit", "error", trouble=said, file=str(self._options.audit_log))
+    def _audit_failed(self, said: str, lines: int) -> None:
+        self._metrics.unaudited.inc(lines)
+        if said:
+            self._journal.write("audit", "error", trouble=said, file=str(self._options.audit_log))
 
     async def _renew(self, config: uvicorn.Config) -> None:
         """Take a certificate that replaces the one there is; connections that are open keep theirs."""
