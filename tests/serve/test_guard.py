@@ -115,6 +115,28 @@ def test_a_slash_at_the_end_is_another_path_and_no_redirect() -> None:
         assert "location" not in headers
 
 
+def test_health_is_told_with_a_slash_at_the_end_too() -> None:
+    assert ask(serving(Options()), "/v1/health/ready/", host="10.1.2.3")[0] == 200
+    assert ask(serving(Options()), "/v1/health/")[0] == ask(serving(Options()), "/v1/health//")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "said"),
+    [
+        ("application/json", 503, "being loaded"),
+        ("application/json; charset=UTF-8", 503, "being loaded"),
+        ("text/plain;charset=utf-8", 503, "being loaded"),
+        ("application/x-www-form-urlencoded", 415, "send Content-Type: application/json"),
+        ("multipart/form-data; boundary=a", 415, "send Content-Type: application/json"),
+        ("application/json; charset=latin-1", 415, "UTF-8"),
+    ],
+)
+def test_a_body_that_says_it_is_no_json_is_refused(kind: str, status: int, said: str) -> None:
+    app = serving(Options(index={"shop": Path("/shop")}))
+    got, _, answer = ask(app, "/v1/search", {"query": "x"}, **{"Content-Type": kind})
+    assert got == status and said in answer["message"]
+
+
 def test_health_is_told_under_any_name() -> None:
     for options in (Options(), Options(host="0.0.0.0", allowed_hosts=("embed.example",))):
         app = serving(options)

@@ -188,6 +188,7 @@ def test_nothing_but_health_is_answered_without_a_key(keyed: Keyed) -> None:
             status, headers, content = keyed.send(path, asked.get(path), key)
             assert (path, status) == (path, 401)
             assert json.loads(content)["error"]["code"] == "invalid_api_key"
+            assert ("not known" if key else "needs a key") in json.loads(content)["message"]
             browser = path in ("/", "/docs", "/search")
             assert headers["www-authenticate"].startswith("Basic" if browser else "Bearer")
     assert keyed.send("/v1/health/ready")[0] == keyed.send("/v1/health/live")[0] == 200
@@ -201,6 +202,8 @@ def test_a_key_is_good_for_what_it_is_for(keyed: Keyed) -> None:
     assert keyed.send("/v1/search/status", key=keyed.searcher)[0] == 200
     assert keyed.send("/v1/search/status", key=keyed.embedder)[0] == 403
     assert keyed.send("/", key=keyed.embedder)[0] == 200
+    assert keyed.server.send("/v1/models", **{"api-key": keyed.searcher})[0] == 200  # Azure's client
+    assert keyed.server.send("/v1/models", **{"api-key": "ec-wrong"})[0] == 401
     password = base64.b64encode(f"me:{keyed.searcher}".encode()).decode()
     assert keyed.server.send("/", Authorization=f"Basic {password}")[0] == 200
     assert keyed.server.send("/", Authorization="Basic ???")[0] == 401
@@ -213,6 +216,9 @@ def test_a_key_has_its_tokens_a_minute(keyed: Keyed) -> None:
     assert status == 429
     assert 1 <= int(headers["retry-after"]) <= 60
     assert json.loads(content)["type"] == "rate_limit_error"
+    told = {name: headers[f"x-ratelimit-{name}-tokens"] for name in ("limit", "remaining", "reset")}
+    assert told["limit"] == "300" and int(told["remaining"]) < 200 and 1 <= int(told["reset"].removesuffix("s")) <= 60
+    assert "x-ratelimit-limit-tokens" not in keyed.send("/v1/models", key=keyed.searcher)[1]  # which has no quota
 
 
 def test_the_index_is_searched_with_the_servers_own_engine(keyed: Keyed) -> None:

@@ -6,6 +6,7 @@ Knows no route, and nothing of what a body holds.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -21,6 +22,10 @@ HELD = 16
 """Times the largest body that may be held at a time, of all requests and their answers."""
 BLOCK = 256_000
 """Bytes of an answer that are sent at a time."""
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+"""What a page of any site may send anywhere, and curl -d and urllib do where no type is given. text/plain is read, as
+fetch() sends what is given no type."""
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([^"';\s]+)""")
 GONE = 499
 """Status, in logs and metrics, of a caller who left."""
 WHOLE = "whole"
@@ -92,6 +97,7 @@ class Bodies:
         if coding not in ("", "identity"):
             said = f"Content-Encoding {coding[:40]!r} is not read here: send the body as it is."
             raise ProblemError(415, said, code="content_encoding")
+        _check_type(request.headers.get("content-type", "").lower())
         most = self._most if most is None else min(most, self._most)
         too_large = ProblemError(
             413, f"The body is larger than {most:,} bytes: send less in one request.", code="too_large"
@@ -114,6 +120,19 @@ class Bodies:
         except ClientDisconnect:
             raise ProblemError(GONE, "The caller has gone.") from None
         return bytes(body)
+
+
+def _check_type(given: str) -> None:
+    """ProblemError 415 for a body that says it is a form, or of another coding than JSON's."""
+    kind = given.partition(";")[0].strip()
+    charset = found[1] if (found := _CHARSET.search(given)) else "utf-8"
+    if kind in FORMS:
+        said = (
+            f"Content-Type {kind} is no JSON: send Content-Type: application/json (curl -H, since -d alone says this)."
+        )
+        raise ProblemError(415, said, code="content_type")
+    if charset not in ("utf-8", "utf8", "us-ascii", "ascii"):
+        raise ProblemError(415, f"charset {charset[:40]!r} is not read here: send JSON in UTF-8.", code="content_type")
 
 
 class Held:

@@ -204,7 +204,7 @@ class GrpcServer:
         ) -> None:
             request_id, since = state["id"], time.monotonic()
             try:
-                self._guard.admit(METHODS[name], headers.get("authorization", ""), state)
+                self._guard.admit(METHODS[name], headers, state)
                 with self._room(path), self.bodies.open() as holding:
                     state["holding"] = holding
                     content = await self._message(path, messages, state["client"])

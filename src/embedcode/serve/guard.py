@@ -19,7 +19,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedcode.serve.journal import Journal
-from embedcode.serve.keys import Keys
+from embedcode.serve.keys import Key, Keys
 from embedcode.serve.lately import Lately
 from embedcode.serve.metrics import Metrics
 from embedcode.serve.pages import ASSETS, HEADERS
@@ -98,6 +98,8 @@ class Guard:
             request_id = self.request_id(headers)
             state = scope.setdefault("state", {})
             state.update(id=request_id, note={})
+            if scope["path"].startswith(HEALTH):  # some probes are written with a slash at the end
+                scope["path"] = HEALTH + scope["path"].removeprefix(HEALTH).removesuffix("/")
             since, status = time.monotonic(), 0
 
             async def sending(message: Message) -> None:
@@ -105,13 +107,15 @@ class Guard:
                 if message["type"] == "http.response.start":
                     status = message["status"]
                     own = [(b"x-request-id", request_id.encode()), *_HEADERS, *(_CLOSE if self.closing else ())]
+                    if (key := state.get("key")) is not None and key.tokens_per_minute:
+                        own += _allowance(key)
                     message["headers"] = [*message["headers"], *own]
                 await send(message)
 
             with self.traced(scope["method"], scope["path"], headers, state["note"]):
                 try:
                     self._check(scope["path"], headers)
-                    self.admit(scope["path"], headers.get("authorization", ""), state)
+                    self.admit(scope["path"], headers, state)
                     await app(scope, receive, sending)
                 except ProblemError as problem:
                     answer = respond(self.refused(problem, state["note"]), request_id)
@@ -161,20 +165,23 @@ class Guard:
         if origin is not None and _bare(origin.partition("://")[2]) not in (self._hosts or {_bare(host)}):
             raise ProblemError(403, f"Requests from pages of {origin[:100]!r} are not answered.", code="origin")
 
-    def admit(self, path: str, authorization: str, state: dict[str, Any]) -> None:
-        """Put the key of a request, by its header, into its `state` and its note; none where none is needed.
+    def admit(self, path: str, headers: Mapping[str, str], state: dict[str, Any]) -> None:
+        """Put the key of a request, by its headers, into its `state` and its note; none where none is needed.
 
         ProblemError 401 without one, 403 for a key that is not for this. Which indexes it is for, is known where the
         request has been read.
         """
         if self._keys is None or path.startswith(OPEN):
             return
-        key = self._keys.find(_secret(authorization))
+        secret = _secret(headers)
+        key = self._keys.find(secret)
         if self._keys.trouble != self._trouble:
             self._trouble = self._keys.trouble
             self._journal.write("keys", "error" if self._trouble else "info", trouble=self._trouble)
         if key is None:
-            said = "This server needs a key: send Authorization: Bearer KEY."
+            said = "This server needs a key: send Authorization: Bearer KEY, or api-key: KEY."
+            if secret:
+                said = "This key is not known here: it was taken out, is another server's, or was not sent whole."
             raise ProblemError(401, said, code="invalid_api_key", reason="key")
         state["note"]["key"] = key.name
         scope = next((scope for start, scope in SCOPES.items() if path.startswith(start)), None)
@@ -241,15 +248,24 @@ class Guard:
             self._lately.answered(path, status, seconds, note, request_id, said)
 
 
-def _secret(header: str) -> str:
-    """The key in a header: a bearer token, or the password that a browser sends."""
-    kind, _, value = header.partition(" ")
+def _secret(headers: Mapping[str, str]) -> str:
+    """The key in the headers: a bearer token, the password that a browser sends, or what Azure's client sends."""
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    if not kind:
+        return headers.get("api-key", "").strip()
     if kind.lower() != "basic":
         return value.strip() if kind.lower() == "bearer" else ""
     try:
         return base64.b64decode(value, validate=True).decode().partition(":")[2]
     except ValueError:
         return ""
+
+
+def _allowance(key: Key) -> list[tuple[bytes, bytes]]:
+    """What is left of a quota, as OpenAI's API tells it and its clients read it."""
+    left, seconds = key.allowance(time.monotonic())
+    told = {"limit": str(key.tokens_per_minute), "remaining": str(left), "reset": f"{seconds}s"}
+    return [(f"x-ratelimit-{name}-tokens".encode(), value.encode()) for name, value in told.items()]
 
 
 def _bare(host: str) -> str:

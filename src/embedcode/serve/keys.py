@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import re
 import secrets
 import time
@@ -55,15 +56,20 @@ class Key:
         if not self.tokens_per_minute:
             return
         most = float(self.tokens_per_minute)
-        if not self.at:
-            self.left = most
-        else:
-            self.left = min(most, self.left + (now - self.at) * most / 60)
-        self.at = now
+        self.left, self.at = self._left(now), now
         wanted = min(float(tokens), most)
         if tokens > 0 and self.left < wanted:
             raise FullError((wanted - self.left) * 60 / most, "quota")
         self.left -= tokens
+
+    def allowance(self, now: float) -> tuple[int, int]:
+        """Of a key with a quota: the tokens that are left, and the seconds after which all of a minute's are."""
+        left, most = self._left(now), self.tokens_per_minute
+        return max(0, int(left)), math.ceil((most - left) * 60 / most)
+
+    def _left(self, now: float) -> float:
+        most = float(self.tokens_per_minute)
+        return min(most, self.left + (now - self.at) * most / 60) if self.at else most
 
 
 def asker(request: Any) -> Key | None:
