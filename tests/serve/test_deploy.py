@@ -15,6 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from embedcode import __version__
 from embedcode.serve.guard import Guard
 from embedcode.serve.journal import Journal
 from embedcode.serve.metrics import Metrics
@@ -45,6 +46,9 @@ def test_alerts_name_metrics_that_the_server_has() -> None:
         named = set(re.findall(r"\b(?:embedcode_\w+|up)\b", rule["expr"]))
         assert named
         assert named <= known, named - known
+        assert len(re.findall(r'\{job="embedcode"', rule["expr"])) == len(
+            re.findall(r"\b(?:embedcode_|up\b)", rule["expr"])
+        )
         assert rule["annotations"]["summary"]
 
 
@@ -87,6 +91,10 @@ def test_the_image_has_keys_and_sets_options_that_there_are() -> None:
     assert "api_keys" in named
     assert "INSECURE" not in text
     services = compose()["services"]
+    labelled = re.findall(r'image\.version="([^"]+)"', text)
+    assert labelled == [__version__] and services["embedcode"]["image"] == f"embedcode:{__version__}"
+    assert all(re.search(r":v?\d", service["image"]) for service in services.values())
+    assert all(service["mem_limit"] and service["pids_limit"] and service["logging"] for service in services.values())
     assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service["ports"])
     grace = services["embedcode"]["stop_grace_period"]
     assert int(grace.rstrip("s")) > Options().drain_seconds
@@ -101,6 +109,9 @@ def test_the_image_has_keys_and_sets_options_that_there_are() -> None:
         ({"NIM_SERVER_GRPC_BIND_ADDR": "127.0.0.1:9001"}, ("0.0.0.0", 8000), ("127.0.0.1", 9001)),
         ({"EMBEDCODE_SERVE_PORT": "9000", "NIM_HTTP_API_PORT": "9002"}, ("0.0.0.0", 9000), ("0.0.0.0", 8001)),
         ({"EMBEDCODE_SERVE_GRPC_PORT": "9001"}, ("0.0.0.0", 8000), ("0.0.0.0", 9001)),
+        ({"EMBEDCODE_SERVE_HOST": "10.1.2.3"}, ("10.1.2.3", 8000), ("0.0.0.0", 8001)),
+        ({"NIM_SERVER_BIND_ADDR": "fd00::1"}, ("fd00::1", 8000), ("0.0.0.0", 8001)),
+        ({"NIM_SERVER_BIND_ADDR": "[fd00::1]:9000"}, ("fd00::1", 9000), ("0.0.0.0", 8001)),
         ({"NIM_SERVER_BIND_ADDR": "::"}, ("::", 8000), ("0.0.0.0", 8001)),
         ({"NIM_SERVER_BIND_ADDR": "[::]:9000"}, ("::", 9000), ("0.0.0.0", 8001)),
     ],
@@ -119,7 +130,8 @@ def test_the_image_listens_where_it_is_told_by_either_name(
         [sys.executable, "-c", f"{asking}\n{HEALTH.read_text()}"],
         env=image | given, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert said.stdout == f"http://127.0.0.1:{address[1]}/v1/health/ready\n"
+    asked = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1", "fd00::1": "[fd00::1]"}.get(address[0], address[0])
+    assert said.stdout == f"http://{asked}:{address[1]}/v1/health/ready\n"
 
 
 def test_the_images_health_check_asks_no_proxy() -> None:

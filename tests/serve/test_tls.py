@@ -160,6 +160,7 @@ def test_a_renewed_certificate_is_taken_without_a_restart(tmp_path: Path) -> Non
         while not any("is not the key of" in event.get("trouble", "") for event in server.events()):
             assert time.monotonic() < end
             time.sleep(0.2)
+        assert server.metric("embedcode_certificate_not_taken") == 1
         assert server.embed("a session")[0] == 200
         put(second)
         is_taken(second, *ports)
@@ -167,6 +168,7 @@ def test_a_renewed_certificate_is_taken_without_a_restart(tmp_path: Path) -> Non
         put(first)
         is_taken(first, *ports)
         assert server.embed("a session")[0] == 200
+        assert server.metric("embedcode_certificate_not_taken") == 0
         assert [event["event"] for event in server.events() if "certificate" in event["event"]] == [
             "certificate",
             "certificate renewed",

@@ -63,6 +63,7 @@ class Metrics:
         self.refused = counter("refused_requests", "Requests refused, by reason.", "reason")
         self.unaudited = counter("audit_unwritten_lines", "Lines of the audit log that could not be written.")
         self.restarts = counter("engine_restarts", "Starts of the engine after the first.")
+        self.stale = gauge("certificate_not_taken", "1 while the certificate that lies there cannot be taken.")
         self.ready = gauge("ready", "1 while /v1/health/ready says so.")
         self.rate = gauge("drain_tokens_per_second", "Rate of a busy engine, as measured; Retry-After is of it.")
 

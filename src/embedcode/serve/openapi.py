@@ -22,12 +22,12 @@ TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}
 SAID = {
     400: "The model or the index cannot answer this.",
-    401: "A key is missing.",
+    401: "No key was sent, or one that is not known.",
     403: "The key, the host or the page is not for this.",
     404: "There is no such model or file.",
     408: "The body did not come.",
     413: "The body is too large.",
-    415: "The body is compressed.",
+    415: "The body is compressed, a form, or not in UTF-8.",
     422: "The body has another shape.",
     429: "All the work there is room for; see Retry-After.",
     500: "A mistake of the server.",

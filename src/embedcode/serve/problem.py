@@ -102,7 +102,7 @@ def at(problem: ProblemError, index: int) -> ProblemError:
 def raised(request: Request, error: Exception) -> ProblemError:
     """What a route, or the routing itself, has raised."""
     if isinstance(error, HTTPException):
-        said = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}."
+        said = f"{request.method} {request.scope['path'][:200]}: {error.detail.lower()}."
         problem = ProblemError(error.status_code, said, code="not_found" if error.status_code == 404 else None)
         problem.headers |= error.headers or {}  # which methods there are
         return problem

@@ -437,6 +437,7 @@ class _Serving:
                 self._journal.write("certificate renewed")
             if files.trouble != said:
                 said = files.trouble
+                self._metrics.stale.set(bool(said))
                 self._journal.write("certificate", "error" if said else "info", trouble=said)
 
     def _signal(self) -> None:
