@@ -211,10 +211,11 @@ class Guard:
     def unreadable(self, client: tuple[str, int] | None, headers: Mapping[str, str], problem: ProblemError) -> str:
         """What came is no HTTP: TLS on a port without, two lengths, a head without end. Nothing of it is told but its
         id, which is returned."""
-        fields = {"id": self.request_id(headers), "status": problem.status, "reason": problem.reason}
+        request_id = self.request_id(headers)
+        fields = {"id": request_id, "status": problem.status, "reason": problem.reason}
         self._metrics.requests.labels("other", str(problem.status)).inc()
         self._journal.write("not http", "info", **fields, client=client[0] if client else "")
-        return fields["id"]
+        return request_id
 
     def count(
         self, scope: Mapping[str, Any], status: int, seconds: float, request_id: str, note: dict[str, Any]

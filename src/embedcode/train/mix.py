@@ -186,9 +186,11 @@ def with_pairs(found: Iterable[tuple[Set, Sequence[Pair]]]) -> Mix:
     return Mix(tuple(_shared(sets)), rows, answers(rows))
 
 
-def _set(data: Data, rows: Sequence[Pair], start: int, *left_out: int) -> Set:
-    counted = [_counts(getattr(pair, name) for pair in rows[start:]) for name in ("licence", "language")]
-    return Set(data, start, len(rows), 0.0, *left_out, *counted)
+def _set(
+    data: Data, rows: Sequence[Pair], start: int, forbidden: int, bad: int, unlicensed: int, negatives: int
+) -> Set:
+    licences, languages = (_counts(getattr(pair, name) for pair in rows[start:]) for name in ("licence", "language"))
+    return Set(data, start, len(rows), 0.0, forbidden, bad, unlicensed, negatives, licences, languages)
 
 
 def _shared(sets: Sequence[Set]) -> list[Set]:
