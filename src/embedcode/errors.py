@@ -42,6 +42,10 @@ class StoreError(EmbedcodeError):
     """An index cannot be read or written: damaged, locked, newer, of another space, disk full."""
 
 
+class DamagedError(StoreError):
+    """SQLite finds that the index is no database, or a broken one: nothing but making it again helps."""
+
+
 class BusyError(StoreError):
     """Another process has been at the same work for longer than one was ready to wait; trying again later helps."""
 

@@ -6,10 +6,12 @@ import errno
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +266,22 @@ def test_without_an_update_the_index_answers_as_it_is(call: Run, shop: Path) -> 
     (shop / "new.py").write_text("def cheapest_price(prices):\n    return min(prices)\n")
     assert "new.py" not in paths(call("search", "cheapest price", "--no-update", "--json", cwd=shop))
     assert paths(call("search", "cheapest price", "--json", cwd=shop))[0] == "new.py"
+
+
+def test_a_damaged_index_is_made_again_and_set_aside(call: Run, tmp_path: Path) -> None:
+    root = write(tmp_path / "my shop", FILES)
+    call("index", str(root))
+    (file,) = (tmp_path / "home").rglob("index.sqlite")
+    file.write_bytes(b"no database" * 1000)
+    done = call("search", "forget a session", str(root), "--no-update")
+    assert done.returncode == 2 and f"run `embedcode clean '{root}'` and index again" in done.stderr.decode()
+    done = call("search", "forget a session", str(root))
+    assert done.returncode == 0 and b"shop/session.py" in done.stdout
+    assert file.with_suffix(".damaged").read_bytes().startswith(b"no database")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    done = call("search", "forget a session", str(root))  # whole, but for another program
+    assert done.returncode == 2 and b"newer embedcode" in done.stderr
 
 
 def test_the_lines_shown_tell_of_the_code_and_not_of_the_name_of_its_file(call: Run, tmp_path: Path) -> None:

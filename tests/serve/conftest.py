@@ -92,7 +92,7 @@ class Web:
         """Status and JSON. A search is asked again where a busy machine has made no vector of the query in time."""
         for _ in range(50):
             status, _, content = self.send(path, body)
-            if not path.startswith("/v1/search") or b"came in time, ask again" not in content:
+            if not path.startswith("/v1/search") or b"came in time, as while" not in content:
                 return status, json.loads(content)
             time.sleep(0.2)
         raise AssertionError(f"no vector of {body} came in ten seconds")

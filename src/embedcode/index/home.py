@@ -14,7 +14,7 @@ from embedcode.errors import StoreError, UsageError
 from embedcode.files import checkout, upwards
 from embedcode.index import locks
 from embedcode.index.locks import Lock
-from embedcode.store.faults import explained
+from embedcode.store.faults import explained, noted_root
 from embedcode.types import digest
 
 _NAMED = re.compile("-[0-9a-f]{12}$")
@@ -97,14 +97,6 @@ def _delete(place: Path) -> str:
         if os.path.lexists(place):
             return (error.strerror or str(error)).lower()
     return ""
-
-
-def noted_root(home: Path) -> str:
-    """The root of an index, which its folder's name tells by a hash alone; "" where no update has noted it."""
-    try:
-        return os.fsdecode((home / "root").read_bytes())
-    except OSError:
-        return ""
 
 
 def _is_gone(root: str) -> bool:

@@ -18,10 +18,10 @@ from shlex import quote
 from typing import TYPE_CHECKING, Self
 
 from embedcode import settings as configuration
-from embedcode.errors import EncodeError, ModelError, StoreError, UsageError
+from embedcode.errors import DamagedError, EncodeError, ModelError, StoreError, UsageError
 from embedcode.files import everything, replacing
 from embedcode.index import locks
-from embedcode.index.home import holds_index, home_of, noted_root, root_of, size
+from embedcode.index.home import holds_index, home_of, root_of, size
 from embedcode.index.locks import Lock
 from embedcode.index.refused import NOTE as REFUSED
 from embedcode.index.refused import refused, remember
@@ -29,12 +29,13 @@ from embedcode.index.report import Progress, Report, Status, Step
 from embedcode.index.scope import Scope
 from embedcode.model.passage import vector_key
 from embedcode.settings import Settings
-from embedcode.store.faults import explained
+from embedcode.store.faults import explained, noted_root
 from embedcode.types import Encoder, File, Filter, Hit, Mode, Query, Role, Tokens, Truncate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from embedcode.index.build import Changes
     from embedcode.index.embed import Embedded
     from embedcode.index.walk import Source
     from embedcode.store.cache import VectorCache
@@ -60,7 +61,7 @@ GOLDEN_COSINE = 0.99
 TRUSTED_SECONDS = 3600.0
 """For so long a query takes a server that names no weights to have those that it had. Before vectors are made it is
 asked for the golden text's each time."""
-WORDS_ALONE = "this answer is by words alone, since the model cannot be used"
+WORDS_ALONE = "this answer is by words alone"
 
 _log = logging.getLogger("embedcode")
 
@@ -137,18 +138,16 @@ class Index:
             return self._update(vectors, progress, yes, patience)
 
     def _update(self, vectors: bool, progress: Progress | None, yes: bool, patience: float) -> Report:
-        from embedcode.index.build import bring_up_to_date
         from embedcode.index.embed import Embedded, take_cached
 
         start = time.monotonic()
         self.check_root()
         with self._lock("update").held(patience, f"reading {self.root}"):
-            self._check_space()
-            with explained(self.home):
-                if noted_root(self.home) != str(self.root):
-                    with replacing(self.home / "root") as file:
-                        file.write(os.fsencode(self.root))
-            changes = bring_up_to_date(self.store, self.root, self._made[0], self.settings, progress, yes)
+            try:
+                changes = self._read(progress, yes)
+            except DamagedError as error:
+                self._set_aside(error)
+                changes = self._read(progress, yes)
         with explained(self.home):
             (self.home / "updated").touch()
         if changes.keys and not vectors:
@@ -173,6 +172,24 @@ class Index:
             failed=changes.failed | done.failed,
             remarks=getattr(self.encoder, "remarks", tuple)() if done.encoded else (),
         )
+
+    def _read(self, progress: Progress | None, yes: bool) -> Changes:
+        from embedcode.index.build import bring_up_to_date
+
+        self._check_space()
+        with explained(self.home):
+            if noted_root(self.home) != str(self.root):
+                with replacing(self.home / "root") as file:
+                    file.write(os.fsencode(self.root))
+        return bring_up_to_date(self.store, self.root, self._made[0], self.settings, progress, yes)
+
+    def _set_aside(self, error: DamagedError) -> None:
+        """Make room for a new index, whose vectors are in the cache. For who holds the lock of updates."""
+        from embedcode.store.database import set_aside
+
+        self.close()
+        kept = set_aside(self.home)
+        _log.warning("%s; it is made again, and the damaged one is kept as %s", str(error).partition(": run")[0], kept)
 
     def embed(self, seconds: float, ids: list[int]) -> int:
         """Embed these chunks, best first, for at most `seconds`; returns how many got a vector."""

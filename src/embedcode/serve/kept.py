@@ -342,7 +342,10 @@ class _Vector:
         if (making := self._making) is not None:
             making.join(max(0.0, self._until - time.monotonic()))
         if making is None or making.is_alive():
-            raise ModelError("no vector of the query came in time, ask again soon")
+            raise ModelError(
+                "no vector of the query came in time, as while the model is still being loaded; ask again soon for an "
+                "answer by meaning too"
+            )
         vector, remarks = making.outcome()
         for remark in remarks:
             told(remark)

@@ -16,7 +16,7 @@ from threading import Lock
 
 from embedcode.errors import StoreError
 from embedcode.files import make_private
-from embedcode.store.faults import explained
+from embedcode.store.faults import again, explained
 
 FORMAT = 1
 """Version of the tables, kept in SQLite's user_version. Not the program's version."""
@@ -161,12 +161,12 @@ class Database:
         if version > FORMAT:
             raise StoreError(
                 f"the index in {self.folder} was written by a newer embedcode (format {version}, this one reads "
-                f"{FORMAT}): upgrade embedcode, or run `embedcode clean PATH` and index again"
+                f"{FORMAT}): upgrade embedcode, or {again(self.folder)}"
             )
         if version < FORMAT:
             raise StoreError(
                 f"the index in {self.folder} has the old format {version} (this embedcode reads {FORMAT}): "
-                f"run `embedcode clean PATH` and index again"
+                f"{again(self.folder)}"
             )
         row = connection.execute("SELECT dim FROM store").fetchone()
         if row is None:
@@ -174,7 +174,7 @@ class Database:
         if row[0] != self.dim:
             raise StoreError(
                 f"the index in {self.folder} holds vectors of {row[0]} numbers, this model gives {self.dim}: use the "
-                f"model it was made with, or run `embedcode clean PATH` and index again"
+                f"model it was made with, or {again(self.folder)}"
             )
 
     def _create(self, connection: sqlite3.Connection) -> None:
@@ -270,6 +270,15 @@ class Database:
             idle, self._idle = self._idle, None
         for connection in idle or ():
             connection.close()
+
+
+def set_aside(folder: Path) -> Path:
+    """Move a damaged file away, and delete its log, which SQLite would replay into the next one."""
+    path = folder / "index.sqlite"
+    with explained(folder):
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return path.replace(path.with_suffix(".damaged"))
 
 
 def pack(text: str) -> str | bytes:

@@ -11,8 +11,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
-from embedcode.errors import StoreError
+from embedcode.errors import DamagedError, StoreError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -57,13 +58,28 @@ def _of_sqlite(error: sqlite3.Error, folder: Path) -> StoreError:
             f"the index in {folder} cannot be read or written ({error}): check that the disk is neither full nor "
             f"failing and run again"
         )
-    return _damaged(folder, str(error))
+    certain = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return _damaged(folder, str(error), DamagedError if certain else StoreError)
 
 
-def _damaged(folder: Path, reason: str) -> StoreError:
+def _damaged(folder: Path, reason: str, kind: type[StoreError] = StoreError) -> StoreError:
     # SQLite may quote the text it could not decode.
     reason = reason.partition(" with text ")[0].partition("\n")[0]
-    return StoreError(f"the index in {folder} is damaged ({reason}): run `embedcode clean PATH` and index again")
+    return kind(f"the index in {folder} is damaged ({reason}): {again(folder)}")
+
+
+def again(folder: Path) -> str:
+    """The cure where an index has to be made anew."""
+    root = noted_root(folder)
+    return f"run `embedcode clean {quote(root) if root else 'PATH'}` and index again"
+
+
+def noted_root(folder: Path) -> str:
+    """The root of an index, which its folder's name tells by a hash alone; "" where no update has noted it."""
+    try:
+        return os.fsdecode((folder / "root").read_bytes())
+    except OSError:
+        return ""
 
 
 def _of_system(error: OSError, folder: Path) -> StoreError:
