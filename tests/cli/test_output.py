@@ -67,7 +67,7 @@ def test_a_long_chunk_is_cut_and_says_so(capfd: pytest.CaptureFixture[str]) -> N
     shown = capfd.readouterr().out
     assert "line 9\n" in shown
     assert "line 10" not in shown
-    assert "20 more lines" in shown
+    assert "… 20 more lines below" in shown
 
 
 def test_a_line_of_many_pages_is_cut(capfd: pytest.CaptureFixture[str]) -> None:
@@ -243,6 +243,9 @@ def test_the_lines_that_hold_the_querys_words_are_shown(capsys: pytest.CaptureFi
     output.put_hits([hit(text)], Path("/r"), words="where is the session flushed with flush_all?")
     shown = capsys.readouterr().out
     assert "def flush_all(session):" in shown
-    assert "22 more lines" in shown
+    assert "… 22 more lines above\n" in shown
     output.put_hits([hit(text)], Path("/r"), words="something else")
     assert "line 0" in capsys.readouterr().out  # from the top, where nothing tells more
+    output.put_hits([hit(f"{text}\n    return session\nend")], Path("/r"), words="flush_all")
+    shown = capsys.readouterr().out
+    assert "    session.flush()\n" in shown and "… 22 more lines above, 2 more lines below\n" in shown

@@ -483,6 +483,18 @@ def test_status_before_and_after(call: Run, shop: Path) -> None:
     assert "environment EMBEDCODE_HOME" in shown
 
 
+def test_work_in_the_foreground_is_named_with_how_to_end_it(call: Run, shop: Path) -> None:
+    call("index", str(shop))
+    with Index.open(shop) as index:
+        home = index.home
+    with Lock(home, "embed").held(1, "embedding"):
+        said = f"process {os.getpid()} is at work, not in the background (Ctrl-C where it runs ends it)"
+        assert said in call("status", cwd=shop).stdout.decode()
+        assert answer(call("status", "--json", cwd=shop))["foreground"]["pid"] == os.getpid()
+        assert said in call("index", "--stop", cwd=shop).stdout.decode()
+    assert b"nothing is running" in call("status", cwd=shop).stdout
+
+
 def test_status_says_what_failed(call: Run, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from embedcode.index import prepare
 

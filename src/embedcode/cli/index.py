@@ -65,8 +65,10 @@ def index(
 def _stop(path: str, as_json: bool) -> dict[str, Any]:
     with opened(path) as index:
         stopped = index.stop_background()
+        other = None if stopped or not index.exists else index.foreground()
         if not as_json:
-            output.put(f"{index.root}: {'stopped; what was done is kept' if stopped else 'nothing was running'}")
+            said = "stopped; what was done is kept" if stopped else "nothing was running"
+            output.put(f"{index.root}: {output.foreground(other.pid) if other else said}")
         return {"root": str(index.root), "stopped": stopped}
 
 

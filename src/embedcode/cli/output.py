@@ -68,6 +68,10 @@ def writing() -> Iterator[None]:
         raise UsageError(f"the output cannot be written ({reason}): free some space, or send it elsewhere") from None
 
 
+def foreground(pid: int) -> str:
+    return f"process {pid} is at work, not in the background (Ctrl-C where it runs ends it)"
+
+
 def duration(seconds: float) -> str:
     """3 s, 4 min, 2 h, 5 d."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
@@ -170,5 +174,6 @@ def _excerpt(chunk: Chunk, terms: Set[str]) -> tuple[int, list[str], str]:
     lines = [printable(line.removesuffix("\r")) for line in chunk.text.rstrip().split("\n")]
     chosen = telling(lines, terms)
     shown = [line if len(line) <= COLUMNS else f"{line[:COLUMNS]}…" for line in lines[chosen.start : chosen.stop]]
-    rest = len(lines) - beginning(lines) - len(shown)
-    return chunk.start_line + chosen.start, shown, f"          … {rest} more lines" if rest else ""
+    sides = ((chosen.start - beginning(lines), "above"), (len(lines) - chosen.stop, "below"))
+    rest = [f"{count} more line{'s' if count > 1 else ''} {side}" for count, side in sides if count]
+    return chunk.start_line + chosen.start, shown, f"          … {', '.join(rest)}" if rest else ""

@@ -358,6 +358,10 @@ def _put(index: Index, form: _Form, query: Query, hits: list[Hit], remarks: Sequ
             rest = "the rest is being made"
         elif started or index.status().running:
             rest = output.BACKGROUND
+        if query.joined.strip() and query.mode is Mode.HYBRID:
+            held, best = index.candidates(query)
+            if held < best:
+                notes.append(f"{held} of the {best} best candidates by words have vectors: the order may still change")
         notes.append(f"{output.share(meta.embedded, meta.chunks)} of the index has vectors; {rest}")
     if form.as_json:
         from embedcode.index.records import answer_record

@@ -61,7 +61,6 @@ def _put(found: Status, verbose: bool) -> None:
 
     now = time.time()
     languages = sorted(found.languages.items(), key=lambda item: (-item[1], item[0]))
-    running = found.running
     more = "" if verbose else " (-v lists them)"
     lacking = found.embedded + len(found.failed) < found.chunks  # what failed gets none
     rest = "; `embedcode index` makes the vectors that lack, as do searches" if found.updated and lacking else ""
@@ -73,9 +72,7 @@ def _put(found: Status, verbose: bool) -> None:
         "files": f"{found.files:,}  {', '.join(f'{name} {count:,}' for name, count in languages)}".rstrip(),
         "chunks": f"{found.chunks:,}",
         "vectors": f"{found.embedded:,} ({output.share(found.embedded, found.chunks)})",
-        "background": f"process {running.pid}, for {output.duration(max(0.0, now - running.started))}"
-        if running
-        else found.trouble or f"nothing is running{rest}",
+        "background": _working(found, now) or found.trouble or f"nothing is running{rest}",
         "left out": by_reason(found.skipped, found.skipped_more) + more if found.skipped else "nothing",
         "model": found.model or "packaged",
         "index": f"{output.megabytes(found.bytes)} in {found.home}",
@@ -87,6 +84,15 @@ def _put(found: Status, verbose: bool) -> None:
     if verbose:
         put_reasons(found.skipped, more=found.skipped_more)
         put_reasons(found.failed)
+
+
+def _working(found: Status, now: float) -> str:
+    """Which process is at work and for how long; "" where none is."""
+    process = found.running or found.foreground
+    if process is None:
+        return ""
+    since = f"for {output.duration(max(0.0, now - process.started))}"
+    return f"process {process.pid}, {since}" if found.running else f"{output.foreground(process.pid)}, {since}"
 
 
 def doctor(as_json: Json = False) -> None:

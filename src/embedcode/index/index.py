@@ -25,7 +25,7 @@ from embedcode.index.home import holds_index, home_of, root_of, size
 from embedcode.index.locks import Lock
 from embedcode.index.refused import NOTE as REFUSED
 from embedcode.index.refused import refused, remember
-from embedcode.index.report import Progress, Report, Status, Step
+from embedcode.index.report import Progress, Report, Running, Status, Step
 from embedcode.index.scope import Scope
 from embedcode.model.passage import vector_key
 from embedcode.settings import Settings
@@ -238,6 +238,11 @@ class Index:
         except StoreError as error:
             told(f"no vectors are made ({str(error).rstrip('.')})")
 
+    def candidates(self, query: Query) -> tuple[int, int]:
+        """How many of the query's best candidates by words have a vector, and how many those are."""
+        best = self.lexical(query, CANDIDATES)
+        return len(self.store.vectors(best)[0]), len(best)
+
     def embed_few(self, seconds: float = EMBED_SECONDS, told: Callable[[str], None] = _log.warning) -> bool:
         """Embed what lacks a vector if that is few, as after an edit; returns whether any chunk still lacks one."""
         if 0 < self.missing <= FEW:
@@ -432,6 +437,7 @@ class Index:
             skipped=skipped,
             skipped_more=more,
             running=self._lock("background").holder(),
+            foreground=self.foreground(),
             content=Counter(file.content for file in files),
             repos=Counter(file.repo for file in files if scope.holds(file.path)),
             failed=told(unparsed | unembedded),
@@ -451,6 +457,12 @@ class Index:
     def stop_background(self) -> bool:
         """Stop it; True if one was running. What it finished is kept."""
         return self.exists and locks.stop_background(self._lock("background"))
+
+    def foreground(self) -> Running | None:
+        """The process that reads or embeds in no background, such as an `index` in a terminal."""
+        if self._lock("background").holder():
+            return None
+        return self._lock("embed").holder() or self._lock("update").holder()
 
     def close(self) -> None:
         for part in ("store", "_cache"):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from embedcode.index.report import Status
+from embedcode.index.report import Running, Status
 from embedcode.types import Hit
 
 
@@ -41,7 +41,6 @@ def answer_record(query: str, hits: Iterable[Hit], status: Status, notes: Sequen
 
 
 def status_record(status: Status) -> dict[str, Any]:
-    running = status.running
     return {
         "root": str(status.root),
         "home": str(status.home),
@@ -58,9 +57,14 @@ def status_record(status: Status) -> dict[str, Any]:
         "skipped": dict(status.skipped),
         "skipped_more": dict(status.skipped_more),
         "failed": dict(status.failed),
-        "running": {"pid": running.pid, "started": running.started} if running else None,
+        "running": _running(status.running),
+        "foreground": _running(status.foreground),
         "trouble": status.trouble,
     }
+
+
+def _running(process: Running | None) -> dict[str, Any] | None:
+    return {"pid": process.pid, "started": process.started} if process else None
 
 
 def _age(status: Status) -> float | None:

@@ -56,7 +56,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A background `index` at work on this root."""
+    """A process at work on this root."""
 
     pid: int
     started: float
@@ -81,6 +81,7 @@ class Status:
     skipped: Mapping[str, str]
     """The reason each file or folder was left out, of the first thousand of each reason."""
     running: Running | None
+    """The background `index`."""
     content: Mapping[str, int] = field(default_factory=dict)
     """Files per kind: code, docs, config."""
     repos: Mapping[str, int] = field(default_factory=dict)
@@ -89,5 +90,7 @@ class Status:
     """Files that could not be parsed, or of which a text could not be embedded, with the reason."""
     skipped_more: Mapping[str, int] = field(default_factory=dict)
     """How many others were left out in the whole index, by reason."""
+    foreground: Running | None = None
+    """Another process that reads or embeds, such as an `index` in a terminal."""
     trouble: str = ""
     """Why vectors lack that nobody makes: what ended the last background process; "" if it is not known."""

@@ -17,11 +17,17 @@ def beginning(lines: Sequence[str]) -> int:
 
 
 def telling(lines: Sequence[str], terms: Set[str]) -> range:
-    """At most LINES of them, by position: the first that are not blank, unless others hold more different terms."""
+    """At most LINES of them, by position: the first that are not blank, unless others hold more different terms. Of
+    those that hold as many, some that do without the last line, which then shows what follows."""
     top = beginning(lines)
     if len(lines) - top <= LINES or not terms:
         return range(top, min(len(lines), top + LINES))
     held = [terms & set(split(line[:COLUMNS])) for line in lines]
     starts = [start for start in range(top, len(lines) - LINES + 1) if start == top or lines[start].strip()]
-    best = max(starts, key=lambda start: (len(set().union(*held[start : start + LINES])), -start))
+
+    def told(start: int) -> tuple[int, int, int]:
+        before = set[str]().union(*held[start : start + LINES - 1])
+        return len(before | held[start + LINES - 1]), len(before), -start
+
+    best = max(starts, key=told)
     return range(best, best + LINES)
