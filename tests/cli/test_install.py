@@ -168,7 +168,8 @@ def test_json_says_what_was_done(home: Path, project: Path, call: Run) -> None:
     assert "claude" in record["next"]
     assert SCRIPT in record["notes"][0]  # a file that is shared names what is on this computer only
     record = json.loads(call("install", "claude", "--json", "--yes", cwd=project).stdout)
-    assert record == {"file": str(project / ".mcp.json"), "written": False, "diff": [], "next": "", "notes": []}
+    notes = ["embedcode is installed already"]
+    assert record == {"file": str(project / ".mcp.json"), "written": False, "diff": [], "next": "", "notes": notes}
 
 
 def answered(environment: dict[str, str], cwd: Path, answer: str, *arguments: str) -> tuple[int, str]:
@@ -302,3 +303,9 @@ def test_without_the_extra_it_says_what_to_install(
     done = call("install", "codex", "--dry-run", cwd=project)
     assert done.returncode == 0
     assert "pip install '.[mcp]'" in done.stderr.decode()
+    for more in ([], ["--json"]):
+        done = call("install", "claude", "--yes", *more, cwd=project)
+        assert done.returncode == 2
+        assert "nothing was written" in (done.stdout + done.stderr).decode()
+        assert "pip install '.[mcp]'" in (done.stdout + done.stderr).decode()
+    assert not (project / ".mcp.json").exists()

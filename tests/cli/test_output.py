@@ -53,13 +53,15 @@ def test_a_place_can_be_opened_from_where_the_person_is(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "repository" / "src").mkdir(parents=True)
+    (tmp_path / "repository" / "web").mkdir()
     (tmp_path / "elsewhere").mkdir()
     seen = []
-    for here in (tmp_path, tmp_path / "repository" / "src", tmp_path / "elsewhere"):
+    repository = tmp_path / "repository"
+    for here in (tmp_path, repository / "src", repository / "web", tmp_path / "elsewhere"):
         monkeypatch.chdir(here)
-        output.put_places([hit("x")], tmp_path / "repository")
+        output.put_places([hit("x")], repository)
         seen.append(capfd.readouterr().out.split()[1])
-    assert seen == ["repository/src/a.py:5-5", "a.py:5-5", f"{tmp_path}/repository/src/a.py:5-5"]
+    assert seen == ["repository/src/a.py:5-5", "a.py:5-5", "../src/a.py:5-5", f"{repository}/src/a.py:5-5"]
 
 
 def test_a_long_chunk_is_cut_and_says_so(capfd: pytest.CaptureFixture[str]) -> None:

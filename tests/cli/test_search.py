@@ -185,6 +185,20 @@ def test_globs_are_read_from_the_folder_that_is_searched_too(call: Run, tmp_path
     assert paths(call("search", "session", "--path", "/src/**", "--json", cwd=folder)) == []
 
 
+def test_globs_may_start_where_the_person_is_as_hits_are_printed_there(call: Run, shop: Path) -> None:
+    for cwd, glob, place in (
+        (shop.parent, "shop/shop/*.py", "shop"),
+        (shop.parent, "./shop/shop", "shop"),
+        (shop / "web", "../shop/*.py", ".."),
+    ):
+        done = call("search", "forget a session", place, "--path", glob, cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        shown = f"{'../' if place == '..' else 'shop/'}shop/session.py:"
+        assert done.stdout.decode().split()[1].startswith(shown)
+    near = call("related", "retry.js:3", "--json", "--path", "../shop", cwd=shop / "web")
+    assert set(paths(near)) == {"shop/prices.py", "shop/session.py"}
+
+
 def test_globs_that_are_absolute_paths_or_of_other_programs(call: Run, shop: Path) -> None:
     given = ("search", "price", "--json", "--path")
     assert paths(call(*given, str(shop / "shop" / "prices.py"), cwd=shop)) == ["shop/prices.py"]

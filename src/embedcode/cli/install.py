@@ -69,7 +69,10 @@ def install(
             f"{configuration.file} has an entry embedcode that somebody changed: keep it, or take it out first with "
             f"`embedcode uninstall {name}`"
         )
-    notes = _notes(place, str(entry["command"]))
+    lacking = _lacking()
+    if lacking and not dry_run:
+        raise UsageError(f"nothing was written: {lacking}, then this again")
+    notes = [*filter(None, [lacking]), *_notes(place, str(entry["command"]))]
     _carry_out(configuration.putting(entry), assistant.next_step, notes, yes, dry_run, as_json)
 
 
@@ -121,18 +124,22 @@ def _place(assistant: Assistant, path: str | None, user: bool) -> Place:
     return project_place(assistant, path)
 
 
-def _notes(place: Place, command: str) -> list[str]:
-    """What keeps the entry from working, here or elsewhere."""
+def _lacking() -> str:
+    """What keeps the server from starting here, with the cure; "" for nothing."""
     from importlib.util import find_spec
 
-    notes = []
-    if find_spec("mcp") is None:
-        notes.append("the server needs the extra: run `pip install '.[mcp]'` in your clone of embedcode")
+    return (
+        "" if find_spec("mcp") else "the server needs the extra: run `pip install '.[mcp]'` in your clone of embedcode"
+    )
+
+
+def _notes(place: Place, command: str) -> list[str]:
+    """What keeps the entry from working elsewhere."""
     if place.project is not None and Path(command).is_absolute():
-        notes.append(
+        return [
             f"{command} is on this computer only: to share the file, first install embedcode where every shell finds it"
-        )
-    return notes
+        ]
+    return []
 
 
 def _carry_out(change: Change, next_step: str, notes: Sequence[str], yes: bool, dry_run: bool, as_json: bool) -> None:
@@ -172,7 +179,7 @@ def _agreed() -> bool:
 def _put_settled(file: Path, assistant: Assistant, what: str, as_json: bool) -> None:
     """There is nothing to do."""
     if as_json:
-        _put_record(file, False, [], "", [])
+        _put_record(file, False, [], "", [f"embedcode {what}"])
     else:
         output.put(f"{assistant.title}: embedcode {what} in {file}")
 

@@ -156,10 +156,13 @@ def _put_coloured(hits: Sequence[Hit], root: Path, why: bool, terms: Set[str]) -
 
 
 def _place(chunk: Chunk, root: Path) -> str:
-    """path:start-end; the path from the current folder where the file lies below it, else absolute."""
+    """path:start-end; the path from the current folder where that lies around the file or in its repository, else
+    absolute."""
     path = root / chunk.path
-    with suppress(OSError, ValueError):  # the current folder is gone, or elsewhere
-        path = path.relative_to(Path.cwd())
+    with suppress(OSError):  # the current folder is gone
+        here = Path.cwd()
+        if path.is_relative_to(here) or here.is_relative_to(root):
+            path = Path(os.path.relpath(path, here))
     return f"{path}:{chunk.start_line}-{chunk.end_line}"
 
 

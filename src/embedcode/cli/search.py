@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -142,6 +143,7 @@ def search(
     form = _Form(text or f"code of {code}", text or example, why, as_json, watch)
     hint = hint if given is not None else ""
     with until_stopped() if watch else nullcontext(), opened(place, threads, hint) as index:
+        where = _from_here(where, index.root)
 
         def now() -> Query:
             only = None if since is None else index.since(since, "--since")
@@ -183,6 +185,7 @@ def related(
     name, line = _file_and_line(place)
     where = _filter(paths, languages, repositories, content)
     with opened(name, threads) as index:
+        where = _from_here(where, index.root)
         file = Path(name).absolute()
         index.scope = ""  # or only the file itself would be searched
         remarks = _bring_up_to_date(index, update=True, wait=False, yes=yes)
@@ -240,6 +243,18 @@ def _filter(
         repos=tuple(repositories or ()),
         content=tuple(kind for kind in KINDS if kind in (content or ())),
     )
+
+
+def _from_here(where: Filter, root: Path) -> Filter:
+    """The filter with the globs that lead into the repository from the current folder, as hits are printed there, read
+    from there too. What a folder of the repository means by others is the index's to know."""
+    try:
+        here = Path.cwd()
+    except OSError:  # it is gone
+        return where
+    inside = here.is_relative_to(root)
+    led = [os.path.normpath(here / glob) for glob in where.paths if glob.startswith("..") or not inside]
+    return replace(where, paths=(*where.paths, *(path for path in led if path.startswith(f"{root}/"))))
 
 
 def _language(name: str) -> str:
