@@ -120,6 +120,15 @@ def test_filters_limit_the_answer_and_can_be_cleared(open_page: Open) -> None:
     expect(page.locator(".lang", has_text="python").first).to_be_visible()
 
 
+def test_enter_moves_to_the_hits_where_the_keys_work(open_page: Open) -> None:
+    page = open_page()
+    ask(page, "price with tax")
+    expect(page.locator(".hit").first).to_be_focused()
+    page.keyboard.press("j")
+    expect(page.locator(".hit").nth(1)).to_be_focused()
+    expect(page.locator("#q")).to_have_value("price with tax")
+
+
 def test_code_is_asked_for_in_an_area_of_its_own(open_page: Open) -> None:
     page = open_page()
     page.get_by_role("radio", name="Code").check()

@@ -85,17 +85,23 @@ async function search(typed = false) {
   const mine = (asking = new AbortController());
   const [path, body] = request(typed);
   asked = key(path, body);
-  if (!path) return show(null);
+  if (!path) {
+    show(null);
+    return false;
+  }
   const waiting = setTimeout(() => $("list").classList.add("waiting"), 200);
   const start = performance.now();
   try {
     const found = await ask(path, body, mine.signal);
-    if (mine === asking) show(found, performance.now() - start);
+    if (mine !== asking) return false;
+    show(found, performance.now() - start);
+    return true;
   } catch (error) {
-    if (mine !== asking) return;
+    if (mine !== asking) return false;
     if (error.status !== 503) show(null);
     fail(error);
     if (error.wait) timer = setTimeout(search, 1000 * error.wait, typed);
+    return false;
   } finally {
     clearTimeout(waiting);
     if (mine === asking) $("list").classList.remove("waiting");
@@ -443,7 +449,9 @@ $("form").addEventListener("keydown", (event) => {
     event.preventDefault();
     take();
     typing = false;
-    search();
+    // To the hits, for the keys to work there; but not away from what is typed on.
+    const sent = target.value;
+    search().then((shown) => shown && document.activeElement === target && target.value === sent && select(selected, true));
   } else if (key === "ArrowDown" && last && $("hits").firstChild) {
     event.preventDefault();
     select(0, true);
