@@ -23,6 +23,7 @@ MAX_FILE_BYTES = 1_000_000
 MOST_THREADS = 1024
 PRECISIONS = ("fp32", "bf16", "int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+_OURS = "EMBEDCODE_"
 REPOSITORY_FILE = ".embedcode.toml"
 REPOSITORY_SETTINGS = ("ignore", "max_file_bytes")
 """What that file may say."""
@@ -97,6 +98,17 @@ def load(flags: Mapping[str, Any] | None = None, root: Path | None = None) -> Se
         sources[name] = "default"
     values["threads"] = values["threads"] or cores()
     return Settings(**values, sources=sources)
+
+
+def misspelt() -> Iterator[str]:
+    """A remark on each variable that is nearly called like one of a setting, and sets nothing."""
+    for variable in os.environ:
+        name = variable.removeprefix(_OURS).lower()
+        if variable.startswith(_OURS) and not name.startswith(("serve_", "in_")) and name not in _READERS:
+            from difflib import get_close_matches
+
+            if near := get_close_matches(name, _READERS, n=1, cutoff=0.8):  # others' and the server's are none
+                yield f"{variable} sets nothing: did you mean {_OURS}{near[0].upper()}?"
 
 
 def cores() -> int:

@@ -185,6 +185,16 @@ def test_globs_are_read_from_the_folder_that_is_searched_too(call: Run, tmp_path
     assert paths(call("search", "session", "--path", "/src/**", "--json", cwd=folder)) == []
 
 
+def test_languages_may_come_with_commas_and_a_misspelt_variable_is_named(
+    call: Run, shop: Path, environment: dict[str, str]
+) -> None:
+    environment["EMBEDCODE_THREAD"] = "1"
+    done = call("search", "session price retry", "--lang", "python,javascript", cwd=shop)
+    assert done.returncode == 0
+    assert b"EMBEDCODE_THREAD sets nothing: did you mean EMBEDCODE_THREADS?" in done.stderr
+    assert b".py:" in done.stdout and b"retry.js:" in done.stdout and b"README.md" not in done.stdout
+
+
 def test_globs_may_start_where_the_person_is_as_hits_are_printed_there(call: Run, shop: Path) -> None:
     for cwd, glob, place in (
         (shop.parent, "shop/shop/*.py", "shop"),

@@ -291,7 +291,7 @@ def test_examples_of_credentials_are_documentation(root: Path) -> None:
 def test_the_size_cap(root: Path) -> None:
     write(root, "fits.py", "x" * 1000)
     write(root, "large.py", "x" * 1001)
-    assert outcome(root, max_bytes=1000) == ({"fits.py"}, {"large.py": "larger than 0.001 MB"})
+    assert outcome(root, max_bytes=1000) == ({"fits.py"}, {"large.py": "larger than 1,000 bytes"})
 
 
 # What a tree can contain

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedcode.cli import output
 from embedcode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def opened(path: str, threads: str | None = None, hint: str = "", model: str | N
             # As environment, so that a background process that the index starts is bound by it too.
             os.environ[f"EMBEDCODE_{name.upper()}"] = str(getattr(settings.load({name: value}), name))
     check(path, hint)
+    for remark in settings.misspelt():
+        output.note(remark)
     from embedcode.index.index import Index
 
     with closing(Index.open(path)) as index:

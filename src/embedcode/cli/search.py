@@ -42,7 +42,8 @@ Paths = Annotated[
     typer.Option("--path", metavar="GLOB", help="Only files that match, such as 'src/**/*.py'; repeatable."),
 ]
 Languages = Annotated[
-    list[str] | None, typer.Option("--lang", metavar="LANGUAGE", help="Only this language; repeatable.")
+    list[str] | None,
+    typer.Option("--lang", metavar="LANGUAGE", help="Only this language; repeatable, or several with commas."),
 ]
 Repositories = Annotated[
     list[str] | None, typer.Option("--repo", metavar="NAME", help="Only this repository of the index; repeatable.")
@@ -239,7 +240,7 @@ def _filter(
             raise UsageError(f"--content {kind!r} is no kind of file; give one of {', '.join(KINDS)}")
     return Filter(
         paths=tuple(paths or ()),
-        languages=tuple(map(_language, languages or ())),
+        languages=tuple(_language(name) for given in languages or () for name in given.split(",")),
         repos=tuple(repositories or ()),
         content=tuple(kind for kind in KINDS if kind in (content or ())),
     )

@@ -68,7 +68,7 @@ def _put(found: Status, verbose: bool) -> None:
         "repository": str(found.root),
         "updated": f"{output.duration(max(0.0, now - found.updated))} ago"
         if found.updated
-        else "never: search it once",
+        else ("not to the end: search it once more" if found.files else "never: search it once"),
         "files": f"{found.files:,}  {', '.join(f'{name} {count:,}' for name, count in languages)}".rstrip(),
         "chunks": f"{found.chunks:,}",
         "vectors": f"{found.embedded:,} ({output.share(found.embedded, found.chunks)})",

@@ -407,7 +407,7 @@ class Index:
     def status(self) -> Status:
         """Of the whole index; but only paths in the folder that was opened, or around it, are named."""
         if not self.exists:
-            return Status(self.root, self.home, "", self.encoder.space, 0, 0, 0, 0.0, 0, {}, {}, None)
+            return Status(self.root, self.home, self._model, self.encoder.space, 0, 0, 0, 0.0, 0, {}, {}, None)
         meta = self.store.meta()
         files = self.store.files().values()
 

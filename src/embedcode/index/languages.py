@@ -241,7 +241,7 @@ def named(name: str) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(name.strip().lower(), NAMES, n=1)
-    cure = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(NAMES)}."
+    cure = f"did you mean {near[0]!r}?" if near else "`embedcode status` names those of a repository."
     raise UsageError(f"{name!r} is not a language known here: {cure}")
 
 

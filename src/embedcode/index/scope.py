@@ -86,7 +86,7 @@ class Scope:
         if not where or any(matches(where, file) for file in files):
             if not words:
                 return "nothing else here is like it" if not where else "nothing that passes the filters is like it"
-            return "try other words, or fewer filters"
+            return "try other words, or fewer filters" if where else "try other words"
         if where.only is not None and not where.only:
             return "nothing has changed since that revision"
         if where.languages and not any(matches(Filter(languages=where.languages), file) for file in files):

@@ -437,7 +437,7 @@ def _stamp(status: os.stat_result) -> int:
 
 
 def _too_large(max_bytes: int) -> str:
-    return f"{TOO_LARGE} {max_bytes / 1e6:g} MB"
+    return f"{TOO_LARGE} {max_bytes / 1e6:g} MB" if max_bytes >= 100_000 else f"{TOO_LARGE} {max_bytes:,} bytes"
 
 
 def _io_reason(error: OSError) -> str:
