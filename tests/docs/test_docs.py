@@ -215,7 +215,7 @@ def test_constants_are_as_stated() -> None:
     from embedcode.index.build import MANY_FILES
     from embedcode.search import asked, forms, places, rank
     from embedcode.search.fuse import DENSE_WEIGHT, NAME_DENSE_WEIGHT
-    from embedcode.search.search import POOL, RANKED
+    from embedcode.search.search import HELD, POOL, RANKED
     from embedcode.serve import highlight, kept, mcp, search_api
     from embedcode.settings import MAX_FILE_BYTES
     from embedcode.store.derived import DEAD_SHARE
@@ -263,6 +263,10 @@ def test_constants_are_as_stated() -> None:
             f"at least as good: + {rank.NEIGHBOUR:g}",
             f"up to + {rank.FILE:g}",
             f"x {rank.AGAIN:g}, again",
+            f"cut in pieces: x {rank.PIECE:g}",
+            f"in any style: + {rank.VERBATIM:g}, and again",
+            f"the {HELD} best chunks that hold",
+            f"by more than {100 * rank.TELLING:g} %",
             f"above {index.MAX_QUERY:,} characters",
             f"(k1 = {K1}, b = {B})",
             f"its path (boost {BOOSTS['path']:g}), its symbols (boost {BOOSTS['symbol']:g}) and its text "

@@ -196,6 +196,33 @@ def test_a_line_is_found_where_no_word_is(lines: MemoryStore) -> None:
     assert (hit.chunk.path, hit.chunk.start_line) == CART_GO
 
 
+@pytest.fixture
+def many() -> MemoryStore:
+    """A hundred chunks with the parts of a name, one of a thousand words that defines it, and a hundred others."""
+    store = MemoryStore(DIM)
+    near = {f"reset{n % 7}/timeout{n}.py": f"reset timeout {'reset ' * (n % 9)}view {n}" for n in range(100)}
+    far = {f"far{n}.py": f"nothing about {n}" for n in range(100)}
+    defined = {"settings.py": "\n".join(f"key{n} = {n}" for n in range(1000)) + "\nRESET_TIMEOUT = 60"}
+    vectors = {path: E[n % 3] + 0.01 * n * E[3] for n, path in enumerate([*near, *far])}
+    put(store, near | defined | far, {path: vector / np.linalg.norm(vector) for path, vector in vectors.items()})
+    return store
+
+
+@pytest.mark.parametrize("vector", [None, E[0]], ids=["words", "hybrid"])
+def test_a_name_that_is_all_of_the_query_brings_what_holds_it(many: MemoryStore, vector: np.ndarray | None) -> None:
+    assert search(many, Signals("RESET_TIMEOUT", vector, "RESET_TIMEOUT"), 10)[0].chunk.path == "settings.py"
+    elsewhere = search(many, Signals("RESET_TIMEOUT", vector, "RESET_TIMEOUT"), 200, Filter(paths=("far*",)))
+    assert "settings.py" not in [hit.chunk.path for hit in elsewhere]
+
+
+@pytest.mark.parametrize("query", ["reset of the view", "RESET_TIMEOUT", "where is the timeout of a view reset?"])
+def test_a_larger_k_only_adds_hits(many: MemoryStore, query: str) -> None:
+    *fewer, most = (search(many, Signals(query, E[0], query), k) for k in (1, 10, 60, 75, 100))
+    assert [hit.score for hit in most] == sorted((hit.score for hit in most), reverse=True)
+    for hits in fewer:
+        assert hits == most[: len(hits)]
+
+
 def test_lexical_candidates_are_ids_best_first(store: MemoryStore) -> None:
     found = lexical_candidates(store, "session of a visitor", 10)
     chunks = store.get([candidate.id for candidate in found])

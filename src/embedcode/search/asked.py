@@ -59,6 +59,8 @@ class Asked:
     """The terms by their first three letters."""
     names: frozenset[str]
     """Names as they are written in code or backticks, each as its joined lower-case form; none of a file or a URL."""
+    alone: str
+    """The one of `names` that is all of the query; "" otherwise."""
     paths: tuple[str, ...]
     """Paths and file names typed in it."""
     frames: tuple[tuple[str, int], ...]
@@ -77,6 +79,10 @@ def read(text: str) -> Asked:
     unplaced = _PATH.sub(lambda path: " " if _is_file(path) else path[0], _URL.sub(" ", text))
     quoted = [name for span in _BACKTICKS.findall(unplaced) for name in _NAME.findall(span)]
     coded = [name for name in _NAME.findall(unplaced) if _CODELIKE.search(name)]
+    whole = _NAME.fullmatch(unplaced.strip(" `\t\n"))
+    if whole and (len(split(whole[0])) > 1 or whole[0].isupper()):
+        coded.append(whole[0])  # spec2argparse, DEBUG
+    names = frozenset(joined for name in (*quoted, *coded) if len(joined := _joined(name)) > 2)
     written = [tuple(filter(None, found.groups())) for found in islice(_FRAME.finditer(text), MOST_PLACES)]
     frames = tuple((path, int(line)) for path, line in written)
     words = text.split()
@@ -86,7 +92,8 @@ def read(text: str) -> Asked:
     return Asked(
         terms=terms,
         beginnings=beginnings,
-        names=frozenset(joined for name in (*quoted, *coded) if len(joined := _joined(name)) > 2),
+        names=names,
+        alone="".join(names) if whole and len(names) == 1 else "",
         paths=tuple(dict.fromkeys(_PATH.findall(text)))[:MOST_PLACES],
         frames=frames,
         sentence=len(words) >= LEAST_WORDS or bool(frames or _QUESTION.search(text)),

@@ -7,12 +7,14 @@ A rule is a function with a switch (its name in RULES), a constant with its reas
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
 from embedcode.search.asked import Asked
+from embedcode.search.lines import defines, holds, passes_on
 from embedcode.search.places import ends
 from embedcode.store.terms import is_word, split
 from embedcode.types import Chunk
@@ -34,9 +36,14 @@ TESTS = 0.6
 DOCS = 0.4
 """Times the score of prose, which repeats what code does in the words of a question."""
 SHIMS = 0.7
-"""Times the score of a file that only passes names on (`__init__.py`, `index.ts`, type stubs), or of an example."""
+"""Times the score of what only passes names on (imports of an `__init__.py`, type stubs), or of an example."""
+VERBATIM = 2.0
+"""Added where the name that is all of the query stands, and again where it is defined: more than a name that is only
+like it can have from all else, and for a test too (x 0.6) about as much. By reasoning, as FRAME."""
 AGAIN = 0.97
 """Times the score of the second hit of a file, twice for the third: other files come between."""
+PIECE = 0.5
+"""The same of a piece of a definition that has a hit already: one is enough to find it by."""
 FILE = 0.1
 """Added to the best chunk of the file whose candidates' scores have the largest sum; less in proportion."""
 NEIGHBOUR = 0.03
@@ -44,6 +51,8 @@ NEIGHBOUR = 0.03
 
 MOST_TERMS = 32
 """A query of more terms is no name, and says too much for one to be half of it."""
+TELLING = 0.05
+"""Of its score, what a rule must move for a hit to name it: `definition` stood under nearly every one."""
 ALIKE = 0.7
 """What a word counts that only begins like one of the query."""
 
@@ -60,12 +69,20 @@ class Ranked:
     score: float
     fired: list[str] = field(default_factory=list)
 
+    def move(self, score: float, rule: str) -> None:
+        """To the score after a rule, which is named where it moved it by a share that tells."""
+        if abs(score - self.score) > TELLING * max(abs(score), abs(self.score)):
+            self.fired.append(rule)
+        self.score = score
+
 
 def definition(asked: Asked, chunk: Chunk, score: float) -> float:
     """The symbol defined here has the words of the query."""
-    if not chunk.symbol or len(asked.terms) > MOST_TERMS:
+    if len(asked.terms) > MOST_TERMS:
         return score
     weight = MENTIONED if asked.sentence else DEFINITION
+    if asked.alone and _assigns(asked, chunk):
+        return score + weight
     # A symbol such as `_` or `<=>` has no words.
     return score + weight * max((_likeness(asked, part) for part in _symbols(chunk.symbol)), default=0.0) ** 2
 
@@ -79,10 +96,14 @@ def stem(asked: Asked, chunk: Chunk, score: float) -> float:
 
 def named(asked: Asked, chunk: Chunk, score: float) -> float:
     """A name that is written in the query as a name is defined here."""
-    if not asked.names or not chunk.symbol:
+    return score + NAMED if _defines(asked, chunk) else score
+
+
+def verbatim(asked: Asked, chunk: Chunk, score: float) -> float:
+    """The name that is all of the query stands here."""
+    if not asked.alone:
         return score
-    whole = {parts[0] for parts in _symbols(chunk.symbol) if parts}
-    return score + NAMED if whole & asked.names else score
+    return score + VERBATIM * (holds(chunk.text, asked.alone) + _defines(asked, chunk))
 
 
 def paths(asked: Asked, chunk: Chunk, score: float) -> float:
@@ -106,11 +127,16 @@ def docs(asked: Asked, chunk: Chunk, score: float) -> float:
 
 
 def shims(asked: Asked, chunk: Chunk, score: float) -> float:
-    """Files that only pass names on, after what they pass on."""
-    return score * SHIMS if _kind(chunk.path).shim and not _is_typed(asked, chunk) else score
+    """What only passes names on, after what it passes on."""
+    kind = _kind(chunk.path)
+    # `pub mod views;` has a symbol, and no body.
+    shim = kind.shim or (kind.hub and passes_on(chunk.text, wholly=bool(chunk.symbol)))
+    return score * SHIMS if shim and not _is_typed(asked, chunk) else score
 
 
-RULES: dict[str, Rule] = {rule.__name__: rule for rule in (definition, stem, named, paths, tests, docs, shims)}
+RULES: dict[str, Rule] = {
+    rule.__name__: rule for rule in (definition, stem, named, verbatim, paths, tests, docs, shims)
+}
 """Rules on one candidate, in the order they are applied."""
 
 FRAMES, SPREAD, NEIGHBOURS, MASS = "frames", "spread", "neighbours", "file"
@@ -127,10 +153,7 @@ def rank(asked: Asked, candidates: Sequence[Ranked], rules: frozenset[str] = ALL
         _frames(asked, candidates)
     for candidate in candidates:
         for name, rule in chosen:
-            after = rule(asked, candidate.chunk, candidate.score)
-            if after != candidate.score:
-                candidate.score = after
-                candidate.fired.append(name)
+            candidate.move(rule(asked, candidate.chunk, candidate.score), name)
     if NEIGHBOURS in rules:
         _neighbours(candidates)
     if MASS in rules:
@@ -144,8 +167,7 @@ def _frames(asked: Asked, candidates: Sequence[Ranked]) -> None:
     found = [(one, lines) for one in candidates if (lines := _frames_in(asked, one.chunk))]
     known = len({frame for _, lines in found for frame in lines})
     for one, _ in found:
-        one.score += max(FRAME / known, NAMED)
-        one.fired.append(FRAMES)
+        one.move(one.score + max(FRAME / known, NAMED), FRAMES)
 
 
 def _frames_in(asked: Asked, chunk: Chunk) -> list[tuple[str, int]]:
@@ -160,6 +182,18 @@ def _is_typed(asked: Asked, chunk: Chunk) -> bool:
     return any(ends(chunk.path, chunk.repo, path) for path in asked.paths)
 
 
+def _assigns(asked: Asked, chunk: Chunk) -> bool:
+    """Whether a name in the query gets its value here, as a constant does, without being the chunk's symbol."""
+    return any(defines(chunk.text, name, chunk.language, bool(chunk.symbol)) for name in asked.names)
+
+
+def _defines(asked: Asked, chunk: Chunk) -> bool:
+    if not asked.names:
+        return False
+    whole = {parts[0] for parts in _symbols(chunk.symbol) if parts}
+    return bool(whole & asked.names) or _assigns(asked, chunk)
+
+
 def _neighbours(candidates: Sequence[Ranked]) -> None:
     """Neighbours that are both candidates speak for each other."""
     ends = {(one.chunk.path, one.chunk.end_line): one.score for one in candidates}
@@ -170,8 +204,7 @@ def _neighbours(candidates: Sequence[Ranked]) -> None:
             starts.get((one.chunk.path, one.chunk.end_line + 1)),
         )
         if any(score is not None and score >= one.score for score in beside):
-            one.score += NEIGHBOUR
-            one.fired.append(NEIGHBOURS)
+            one.move(one.score + NEIGHBOUR, NEIGHBOURS)
 
 
 def _mass(candidates: Sequence[Ranked]) -> None:
@@ -186,19 +219,19 @@ def _mass(candidates: Sequence[Ranked]) -> None:
     most = max(sums.values(), default=0.0)
     for path, one in best.items():
         if most > 0 and sums[path] > one.score:
-            one.score += FILE * sums[path] / most
-            one.fired.append(MASS)
+            one.move(one.score + FILE * sums[path] / most, MASS)
 
 
 def _spread(ranked: list[Ranked]) -> list[Ranked]:
-    """Later hits of a file count less."""
-    seen: dict[str, int] = {}
+    """Later hits of a file count less, and other pieces of one definition less again."""
+    files: Counter[str] = Counter()
+    pieces: Counter[tuple[str, str]] = Counter()
     for one in ranked:
-        before = seen.get(one.chunk.path, 0)
-        seen[one.chunk.path] = before + 1
-        if before:
-            one.score *= AGAIN**before
-            one.fired.append(SPREAD)
+        path, piece = one.chunk.path, (one.chunk.path, one.chunk.symbol)
+        factor = AGAIN ** files[path] * (PIECE ** pieces[piece] if one.chunk.symbol else 1.0)
+        one.move(one.score * factor, SPREAD)
+        files[path] += not (one.chunk.symbol and pieces[piece])
+        pieces[piece] += 1
     return sorted(ranked, key=lambda one: -one.score)
 
 
@@ -261,11 +294,13 @@ class _Kind(NamedTuple):
     test: bool
     prose: bool
     shim: bool
+    hub: bool
+    """It is called like those that pass names on, and may hold code too."""
 
 
 @lru_cache(maxsize=1 << 14)
 def _kind(path: str) -> _Kind:
-    return _Kind(*(pattern.search(path) is not None for pattern in (_TEST, _DOCS, _SHIM)))
+    return _Kind(*(pattern.search(path) is not None for pattern in (_TEST, _DOCS, _SHIM, _HUB)))
 
 
 _TEST = re.compile(
@@ -279,6 +314,6 @@ _DOCS = re.compile(
     r"\.(?:md|markdown|mdx|rst|adoc|asciidoc|txt|org|tex|html?|[1-9]|man|info)$|(?:^|/)(?:README|CHANGE|NEWS|LICENSE)[^/]*$"
 )
 _SHIM = re.compile(
-    r"(?:^|/)(?:__init__\.pyi?|index\.(?:[cm]?[jt]sx?|d\.ts)|mod\.rs|package-info\.java)$|\.d\.[cm]?ts$|\.pyi$"
-    r"|(?:^|/)(?:[Ee]xamples?|[Ss]amples?|[Dd]emos?|legacy|deprecated|compat)/"
+    r"\.d\.[cm]?ts$|\.pyi$|(?:^|/)package-info\.java$|(?:^|/)(?:[Ee]xamples?|[Ss]amples?|[Dd]emos?|legacy|deprecated|compat)/"
 )
+_HUB = re.compile(r"(?:^|/)(?:__init__\.py|index\.[cm]?[jt]sx?|mod\.rs)$")

@@ -12,8 +12,9 @@ const SIGNALS = {
   file: ["↑", "The best chunk of a file with many candidates."],
   tests: ["↓", "A test, and the query does not speak of tests."],
   docs: ["↓", "Prose, and the query does not ask for prose."],
-  shims: ["↓", "Its file only passes names on, or is an example."],
-  spread: ["↓", "A later hit of a file that stands above."],
+  shims: ["↓", "It only passes names on, or is an example."],
+  verbatim: ["↑", "The name that was asked stands here, or is defined here."],
+  spread: ["↓", "A later hit of a file, or of a definition, that stands above."],
 };
 const MEASURES = [
   [/^words #(\d+) \(([\d.]+)\)$/, (rank, score) => [`words #${rank}`, `Number ${rank} by words, with a BM25 score of ${score}.`]],
