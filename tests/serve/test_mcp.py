@@ -99,15 +99,17 @@ def test_the_tools_and_what_they_take(server: Callable[..., StdioServerParameter
 
 def test_a_conversation(server: Callable[..., StdioServerParameters], shop: Path) -> None:
     (shop / "web" / ".git").mkdir()
-    found, filtered, nested, related, state = conversation(
+    found, filtered, nested, related, within, state = conversation(
         server(shop),
         ("search", {"query": "where is a visitor logged out?"}),
         ("search", {"query": "price with tax", "languages": ["js"], "top_k": 1}),
         ("search", {"query": "visitor's price", "repos": ["web"]}),
         ("related", {"path": "shop/prices.py", "line": 1}),
+        ("related", {"path": "shop/prices.py", "line": 1, "languages": ["python"], "paths": ["shop/**"]}),
         ("status", {}),
     )
-    assert not any(failed for failed, _ in (found, filtered, nested, related, state))
+    assert not any(failed for failed, _ in (found, filtered, nested, related, within, state))
+    assert re.findall(r"^\d+\. (\S+)", within[1], re.MULTILINE) == ["shop/session.py:1-4"]
     assert re.findall(r"^\d+\. (\S+)", nested[1], re.MULTILINE) == ["web/prices.js:1-3"]
     assert found[1].startswith("1. shop/session.py:1-4  invalidate_session  [")
     assert "store.delete(session_id)" in found[1]

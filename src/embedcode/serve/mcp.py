@@ -168,13 +168,24 @@ def serve(paths: Sequence[Path]) -> None:
         answer = kept.search(Query(query, code, where, _between(top_k, "top_k", MOST_HITS)), since)
         return _told(kept, answer, _between(max_tokens, "max_tokens", MOST_TOKENS))
 
-    def related(path: str, line: int, top_k: int = 10, max_tokens: int = TOKENS, root: str = "") -> str:
+    def related(
+        path: str,
+        line: int,
+        paths: Sequence[str] = (),
+        languages: Sequence[str] = (),
+        repos: Sequence[str] = (),
+        content: Sequence[Content] = (),
+        top_k: int = 10,
+        max_tokens: int = TOKENS,
+        root: str = "",
+    ) -> str:
         """Find code like the code at a line of a file, elsewhere in the same repository.
 
-        path: as a hit names it, or absolute. line: from 1.
+        path: as a hit names it, or absolute. line: from 1. The rest as in search.
         """
         kept, relative = roots.holding(path, root)
-        answer = kept.related(relative, line, _between(top_k, "top_k", MOST_HITS))
+        where = Filter(tuple(paths), tuple(languages), tuple(repos), tuple(content))
+        answer = kept.related(relative, line, _between(top_k, "top_k", MOST_HITS), where)
         return _told(kept, answer, _between(max_tokens, "max_tokens", MOST_TOKENS))
 
     def status(root: str = "") -> str:
