@@ -398,7 +398,7 @@ def test_a_disk_that_is_full_takes_no_finished_index_away(
     found = answer(call("search", "cheapest price", "--no-update", "--json", cwd=shop))
     assert found["hits"][0]["path"] == "new.py"
     assert found["notes"][0] == f"no vectors are made ({trouble})"
-    assert len(found["notes"]) == 2  # the other says how much has vectors
+    assert len(found["notes"]) == 3  # the others say how much has vectors, of the candidates and of all
     monkeypatch.setattr(Index, "update", full)
     found = answer(call("search", "cheapest price", "--json", cwd=shop))
     assert found["hits"][0]["path"] == "new.py"

@@ -224,14 +224,14 @@ def test_constants_are_as_stated() -> None:
     encoder = load()
     stated = {
         "README.md": [
-            f"The {index.CANDIDATES} best candidates",
+            f"Up to {index.CANDIDATES} of the best candidates",
             f"at most {index.EMBED_SECONDS:.0f} seconds",
             f"files above {MAX_FILE_BYTES / 1e6:g} MB",
             f"first {encoder.max_tokens} tokens",
         ],
         "SECURITY.md": [f"Files above {MAX_FILE_BYTES / 1e6:g} MB", f"more than {workers.FEW} files"],
         "docs/index.md": [
-            f"its {index.CANDIDATES} best candidates by words for at most {index.EMBED_SECONDS:.0f} seconds",
+            f"up to {index.CANDIDATES} of its best candidates by words, for at most {index.EMBED_SECONDS:.0f} seconds",
             f"Up to {index.FEW} missing vectors",
             f"More than {MANY_FILES:,} files",
             f"batches of {embed.BATCH}",
