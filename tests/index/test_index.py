@@ -18,7 +18,7 @@ from embedcode import Filter, Index, Mode, Query, load
 from embedcode.engine import doctor
 from embedcode.engine.graph import GraphEncoder
 from embedcode.errors import EncodeError, ModelError, StoreError, UsageError
-from embedcode.index import build
+from embedcode.index import build, golden
 from embedcode.index import index as index_module
 from embedcode.index.home import clean
 from embedcode.index.index import MAX_QUERY, WORDS_ALONE
@@ -715,7 +715,7 @@ def test_a_server_that_tells_its_weights_is_compared_once(shop: Path, opened: Op
         write(shop, {"new.py": text})
         opened(shop, load(server.url)).update()
     sent = [text for asked in server.embeddings for text in asked.body["input"]]
-    assert sent.count(index_module.GOLDEN) == 1
+    assert sent.count(golden.GOLDEN) == 1
 
 
 # ---- several at once ---------------------------------------------------------------------------------------------

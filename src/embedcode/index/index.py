@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
@@ -20,10 +19,9 @@ from typing import TYPE_CHECKING, Self
 from embedcode import settings as configuration
 from embedcode.errors import DamagedError, EncodeError, ModelError, StoreError, UsageError
 from embedcode.files import everything, replacing
-from embedcode.index import locks
+from embedcode.index import golden, locks
 from embedcode.index.home import holds_index, home_of, root_of, size
 from embedcode.index.locks import Lock
-from embedcode.index.refused import NOTE as REFUSED
 from embedcode.index.refused import refused, remember
 from embedcode.index.report import Progress, Report, Running, Status, Step
 from embedcode.index.scope import Scope
@@ -55,9 +53,6 @@ FEW = 32
 MAINTAIN_COMMITS = 100
 """After so many, the store drops what nothing refers to any more; one of embed() adds at most 4 vectors.
 It takes 30 to 60 ms for 30,000 chunks."""
-GOLDEN = "def refresh(self, token):\n    return self.store.renew(token, hours=1)"
-GOLDEN_COSINE = 0.99
-"""Below it another build of the encoder no longer gives this index's vectors."""
 TRUSTED_SECONDS = 3600.0
 """For so long a query takes a server that names no weights to have those that it had. Before vectors are made it is
 asked for the golden text's each time."""
@@ -575,54 +570,8 @@ class Index:
         return name
 
     def _check_build(self, trusted: float) -> None:
-        """Another build of the same encoder (precision, engine, version) is only warned of, when its vectors differ.
-
-        ModelError where they are those of a server that names no weights, which is then taken to have others: it is
-        compared whatever its build, if that was not done for `trusted` seconds.
-        """
         manifest = self._check_space()
-        exchangeable: bool = getattr(self.encoder, "exchangeable", False)
-        compared = float(manifest.get("compared", "0")) if exchangeable else inf
-        same = manifest.get("build") == self.encoder.build
-        if same and time.time() - compared < trusted:
-            return
-        import numpy as np
-
-        from embedcode.index.build import note
-
-        golden = self.encoder.encode([GOLDEN], Role.PASSAGE)[0]
-        held = np.frombuffer(base64.b64decode(manifest.get("golden", "")), np.float32)
-        key = [vector_key(GOLDEN, self.encoder.space)]
-        if exchangeable and not held.size:  # the cache's vectors may be from before
-            held = self._cache.get(key)[1].reshape(-1)
-        cosine = float(held @ golden) if held.size else 1.0
-        new = {"build": self.encoder.build}
-        if exchangeable and cosine < GOLDEN_COSINE:
-            with suppress(StoreError):
-                note(self.store, {"build": ""})  # so that each compares again, until they are the same
-            raise ModelError(
-                f"{self._model} gives other vectors than before (cosine {cosine:.2f}), as of other weights under the "
-                f"same name: serve the former ones, or run `embedcode clean --vectors {quote(str(self.root))}` and "
-                "index again."
-            )
-        if exchangeable:
-            self._cache.put(key, golden[None])
-            new |= {"compared": str(int(time.time()))}
-        if cosine < GOLDEN_COSINE:
-            _log.warning(
-                "this build of the model gives other vectors than the index of %s holds (cosine %.3f): "
-                "run `embedcode clean --vectors %s` and index again",
-                self.root,
-                cosine,
-                quote(str(self.root)),
-            )
-            return
-        if not manifest.get("golden"):
-            new |= {"golden": base64.b64encode(golden.tobytes()).decode()}
-        elif not same:
-            new |= {REFUSED: "{}"}
-        with suppress(StoreError):  # of a full disk: it is compared again at the next search
-            note(self.store, new)
+        golden.check(self.store, self.encoder, self._cache, manifest, self.root, self._model, trusted)
 
 
 def _checked(query: Query | str) -> str:
