@@ -211,7 +211,7 @@ def test_every_setting_is_on_its_page(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_constants_are_as_stated() -> None:
     from embedcode import load
     from embedcode.engine import endpoint, export, onnx, packs, quantise, remote
-    from embedcode.index import chunk, embed, index, locks, pieces, prepare, watch, workers
+    from embedcode.index import chunk, embed, golden, index, locks, pieces, prepare, watch, workers
     from embedcode.index.build import MANY_FILES
     from embedcode.search import asked, forms, places, rank
     from embedcode.search.fuse import DENSE_WEIGHT, NAME_DENSE_WEIGHT
@@ -292,7 +292,7 @@ def test_constants_are_as_stated() -> None:
         "docs/walk.md": [f"larger than {MAX_FILE_BYTES / 1e6:g} MB"],
         "docs/encoder.md": [
             f"{encoder.dim} dimensions, {encoder.max_tokens} tokens, {encoder.spec.pooling} pooling",
-            f"below {index.GOLDEN_COSINE:.2f}".replace("0.", "."),
+            f"below {golden.GOLDEN_COSINE:.2f}".replace("0.", "."),
             f"below a cosine of {export.LEAST_COSINE}".replace("0.", "."),
             f"keep a cosine of {quantise.LEAST_COSINE}".replace("0.", "."),
             f"on {quantise.CALIBRATION} texts",
