@@ -75,6 +75,7 @@ def test_an_index_refuses_another_model_with_the_cure(call: Run, run: Run, repos
     assert b"use the model it was made with" in done.stderr and b"embedcode clean" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_a_checkpoint_is_computed_in_and_why(run: Run, model: Path) -> None:
     done = run("doctor", "--json", env={"EMBEDCODE_MODEL": str(model)})
     checks = {check["name"]: check["finding"] for check in json.loads(done.stdout)["checks"]}

@@ -197,6 +197,7 @@ class TestExport:
         assert done.returncode == 2
         assert said in done.stderr and b"torch" not in done.stderr
 
+    @pytest.mark.slow
     def test_openvino_in_int8_at_once(self, call: Run, checkpoint: Path, tmp_path: Path) -> None:
         done = call("models", "export", str(checkpoint), "out", "--format", "openvino", "--int8")
         assert done.returncode == 0, done.stderr

@@ -290,7 +290,8 @@ def test_the_padding_of_a_batch_is_not_read(batched: GraphEncoder) -> None:
     [
         ("minilm", "onnx"),
         ("minilm", "openvino"),
-        ("qwen3-embedding", "onnx"),  # a decoder: causal, the last token, a prompt with an instruction
+        # a decoder: causal, the last token, a prompt with an instruction
+        pytest.param("qwen3-embedding", "onnx", marks=pytest.mark.slow),
         pytest.param("embeddinggemma", "openvino", marks=pytest.mark.slow),
         *(
             pytest.param(name, form, marks=pytest.mark.slow)
@@ -387,7 +388,11 @@ def test_an_export_that_has_no_room_to_be_quantised(
 
 @pytest.mark.parametrize(
     ("name", "forms"),
-    [("minilm", ["onnx", "openvino"]), ("llama-embedqa", ["onnx"])],  # whose rope_scaling transformers writes into
+    [
+        ("minilm", ["onnx", "openvino"]),
+        # whose rope_scaling transformers writes into
+        pytest.param("llama-embedqa", ["onnx"], marks=pytest.mark.slow),
+    ],
 )
 def test_an_export_is_of_its_checkpoint_s_space_and_runs_without_torch(
     exported: Exported, tmp_path: Path, name: str, forms: list[str]

@@ -173,6 +173,7 @@ class Counting:
         return rows
 
 
+@pytest.mark.slow
 def test_a_model_ranks_files_by_their_best_chunk_and_embeds_each_once(
     made: Any, encoder: Encoder, tmp_path: Path
 ) -> None:

@@ -112,6 +112,7 @@ def test_late_chunking_gives_each_part_a_vector_of_the_whole_file(server: Server
         assert answer["message"].startswith("Input 2 is the span ")
 
 
+@pytest.mark.slow
 def test_the_vector_of_a_known_text_is_kept_and_a_model_that_gives_another_is_never_ready(
     server: Server, folder: Path, home: Path
 ) -> None:

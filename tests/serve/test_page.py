@@ -362,6 +362,7 @@ def test_no_hits_mistakes_and_a_wrong_link_are_said(open_page: Open, web: Web) -
     expect(stranger.get_by_role("alert")).to_contain_text("use the link that `embedcode web` printed")
 
 
+@pytest.mark.slow
 def test_an_index_that_is_being_made_shows_how_far_it_is(open_page: Open, start: Callable[..., Web]) -> None:
     words = ["open", "close", "send", "read", "parse", "merge", "split", "sort"]
     files = {

@@ -340,6 +340,7 @@ def test_a_server_that_was_told_to_outlive_its_terminal_does(tmp_path: Path) -> 
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 def test_callers_who_keep_asking_keep_no_server_from_its_end(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     with serving(tmp_path, EMBEDCODE_THREADS="1", EMBEDCODE_SERVE_DRAIN_SECONDS="6") as server:
         going_down: list[tuple[int, dict[str, str]]] = []

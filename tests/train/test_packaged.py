@@ -46,6 +46,7 @@ def test_its_vectors_are_those_of_the_package(folder: Path) -> None:
     assert (read.max_tokens, read.dim, read.pooling) == (spec.max_tokens, spec.dim, spec.pooling)
 
 
+@pytest.mark.slow
 def test_sentence_transformers_reads_it(folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
