@@ -46,15 +46,7 @@ class Journal:
     def write(self, event: str, level: str = "info", **fields: Any) -> None:
         if LEVELS[level] < self._least:
             return
-        now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
-        if self._json:
-            values = {"time": now, "level": level, "event": event, **fields}
-            try:
-                line = orjson.dumps(values, default=str).decode()
-            except TypeError:  # half a surrogate pair, of a path that is no UTF-8
-                line = json.dumps(values, default=str)
-        else:
-            line = f"{now} {level} {event} " + " ".join(f"{name}={value!r}" for name, value in fields.items())
+        line = written(self._json, event, level, **fields)
         if self._lines.qsize() >= MOST_LINES:
             self._lost += 1
             return
@@ -85,6 +77,18 @@ class Journal:
             if trouble:
                 self._failed("" if before else trouble, len(found))
             time.sleep(PAUSE_SECONDS)
+
+
+def written(as_json: bool, event: str, level: str, **fields: Any) -> str:
+    """An event of now as a line of a journal."""
+    now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+    if not as_json:
+        return f"{now} {level} {event} " + " ".join(f"{name}={value!r}" for name, value in fields.items())
+    values = {"time": now, "level": level, "event": event, **fields}
+    try:
+        return orjson.dumps(values, default=str).decode()
+    except TypeError:  # half a surrogate pair, of a path that is no UTF-8
+        return json.dumps(values, default=str)
 
 
 class Lines(logging.Handler):

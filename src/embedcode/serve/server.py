@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -11,7 +10,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
@@ -50,7 +48,7 @@ from embedcode.serve.embedder import Embedder
 from embedcode.serve.guard import LOCAL, Guard
 from embedcode.serve.indexes import Indexes
 from embedcode.serve.inner import InnerEncoder
-from embedcode.serve.journal import Journal, Lines
+from embedcode.serve.journal import Journal, Lines, written
 from embedcode.serve.kept import Kept
 from embedcode.serve.keys import Keys
 from embedcode.serve.lately import Lately
@@ -186,12 +184,10 @@ def about(encoder: LocalEncoder) -> About:
 
 def audited(path: Path) -> IO[str]:
     """The audit log, to be added to; for its owner only. A first line shows that it can be."""
-    now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
-    first = json.dumps({"time": now, "level": "info", "event": "opened"}).encode() + b"\n"
     number = None
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.write(number, first)
+        os.write(number, f"{written(True, 'opened', 'info')}\n".encode())
         return os.fdopen(number, "a", encoding="utf-8")
     except OSError as error:
         if number is not None:
